@@ -7,16 +7,17 @@ __all__ = ['ARMS', 'BanditConfig', 'BanditRun', 'simulate_bandit', 'clip_bias', 
            'clip_pull', 'unreachable_from', 'reachable_band', 'entropy_gradient', 'entropy_pull', 'log_odds_variance',
            'wander_step', 'clip_map', 'sign_changes', 'seeds_needed']
 
-# %% ../nbs/13_clipbias.ipynb #17745d82
+# %% ../nbs/13_clipbias.ipynb #99bb792c
 import dataclasses, functools, itertools, math, numbers, types
 import numpy as np
 import pandas as pd
-from scipy.special import bdtr, expit, gammaln, nctdtr, stdtrit
+from scipy.special import bdtr, expit, gammaln, nctdtr, ndtri, stdtrit
 from .core import ConfigError, Faults, keyed_rng
 
-# %% ../nbs/13_clipbias.ipynb #93aecdc8
+# %% ../nbs/13_clipbias.ipynb #c1ab8cb5
 _CHOICES = {"estimator": ("grpo", "ppo", "rloo", "rebel", "reinforce"), "reward": ("bernoulli", "gaussian"),
             "scale_rewards": ("none", "group"), "optimizer": ("sgd", "momentum", "adam"), "step": ("update", "phase")}
+_CLIPPING = ("grpo", "ppo") # estimators with a ratio and a clip
 _CENTRED = ("grpo", "rloo") # advantages that are zero throughout a group whose rewards are all alike
 
 def _is_number(value): return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
@@ -237,12 +238,12 @@ class _Tally:
         mean = self.first / self.uses
         return self.high / self.uses, self.low / self.uses, math.sqrt(max(self.second / self.uses - mean ** 2, 0.))
 
-# %% ../nbs/13_clipbias.ipynb #bc281ef3
+# %% ../nbs/13_clipbias.ipynb #02879abc
 def _gradient(config, layout, batch, minibatch, new, old, tally):
     "Gradient of a minibatch's mean surrogate with respect to the logits, (tokens, replicas); `new` and `old` are log-probabilities."
     log_ratio = new - old
     up, down = batch.up[:, minibatch], batch.down[:, minibatch]
-    if config.estimator in ("grpo", "ppo"):
+    if config.estimator in _CLIPPING:
         ratio, band = np.exp(np.minimum(log_ratio, 700)), config.clip_range
         coefficient = ratio * (up * (ratio <= band[1]) - down * (ratio >= band[0]))
     else:
@@ -583,22 +584,21 @@ def _exact(config, layout, old, logits):
     return ExactPhase(shift, math.sqrt(max(square - shift ** 2, 0.)), float(probabilities[0]), entropy,
                       entropy - float(_entropy(layout, logits)[0]), *tally.result(), probabilities, logit_shift, rows)
 
-# %% ../nbs/13_clipbias.ipynb #8f563cd9
+# %% ../nbs/13_clipbias.ipynb #96bb4aac
 def advantage_moments(
     num_generations:int, # samples in a group, G
     gamma:float=0.5, # probability that a reward is 1
     scale_rewards:str="none" # "none", or "group": divided by the group's standard deviation (ddof 1)
 ) -> tuple[float, float]: # (mean of the positive part, mean square) of a sample's advantage
     "How large group-centred advantages of 0/1 rewards are. Raises `ConfigError`."
-    _configure(dict(prior=(.5, .5), learning_rate=0., num_generations=num_generations, minibatch_size=num_generations, gamma=gamma,
-                    scale_rewards=scale_rewards), Faults("advantage_moments"))
+    BanditConfig((.5, .5), 0., num_generations=num_generations, minibatch_size=num_generations, gamma=gamma, scale_rewards=scale_rewards)
     size, rewarded = num_generations, np.arange(1, num_generations)
     chance = np.array([math.comb(size, s) for s in rewarded]) * gamma ** rewarded * (1 - gamma) ** (size - rewarded)
     share = rewarded / size
     variance = share * (1 - share) * size / (size - 1) if scale_rewards == "group" else 1.
     return float(chance @ (share * (1 - share) / np.sqrt(variance))), float(chance @ (share * (1 - share) / variance))
 
-# %% ../nbs/13_clipbias.ipynb #d1fa5f04
+# %% ../nbs/13_clipbias.ipynb #e70d1c58
 def clip_pull(
     old, # (actions,) probabilities under the old policy, from which the samples came
     new, # (actions,) probabilities when the update is made
@@ -613,7 +613,7 @@ def clip_pull(
     above, below = new / old > high, new / old < low
     return -mu * new * (above - new[above].sum()), mu * new * (below - new[below].sum())
 
-# %% ../nbs/13_clipbias.ipynb #18f4512a
+# %% ../nbs/13_clipbias.ipynb #06114d8c
 def unreachable_from(
     epsilon_high:float=0.2 # upper clip at 1 + epsilon_high
 ) -> float: # the probability from which on the upper clip cannot bind
@@ -622,7 +622,7 @@ def unreachable_from(
         raise ConfigError(f"unreachable_from: epsilon_high is {epsilon_high!r} and must not be negative")
     return 1 / (1 + epsilon_high)
 
-# %% ../nbs/13_clipbias.ipynb #b8ceba94
+# %% ../nbs/13_clipbias.ipynb #3cffe3c2
 def reachable_band(
     old, # probabilities under the old policy, any shape
     *,
@@ -635,7 +635,7 @@ def reachable_band(
     with np.errstate(invalid="ignore"):
         return np.where(old > 0, np.maximum(old * low, 0), 0.), np.where(old > 0, np.minimum(old * high, 1), 0.)
 
-# %% ../nbs/13_clipbias.ipynb #b283748a
+# %% ../nbs/13_clipbias.ipynb #74613465
 def entropy_gradient(
     probabilities # (actions,)
 ) -> np.ndarray: # (actions,) derivative of the entropy, in nats, with respect to each logit
@@ -644,7 +644,7 @@ def entropy_gradient(
     logs = np.log(probabilities)
     return -probabilities * (logs - probabilities @ logs)
 
-# %% ../nbs/13_clipbias.ipynb #e314be0f
+# %% ../nbs/13_clipbias.ipynb #38646c9a
 def entropy_pull(
     old, # (actions,) probabilities under the old policy
     new, # (actions,) probabilities when the update is made
@@ -655,7 +655,7 @@ def entropy_pull(
     "What each side of the clip does to the entropy at one update, to first order in the learning rate (after arXiv 2509.26114)."
     return tuple(float(learning_rate * entropy_gradient(new) @ pull) for pull in clip_pull(old, new, **clip))
 
-# %% ../nbs/13_clipbias.ipynb #9648c56d
+# %% ../nbs/13_clipbias.ipynb #ef0df703
 def log_odds_variance(
     p, # probability of action 0 of two, any shape
     *,
@@ -667,7 +667,7 @@ def log_odds_variance(
     p = np.asarray(p, dtype=float)
     return 4 * learning_rate ** 2 * p * (1 - p) * mean_square / minibatch_size
 
-# %% ../nbs/13_clipbias.ipynb #e63b130f
+# %% ../nbs/13_clipbias.ipynb #2d987e86
 def wander_step(
     p, # probability of action 0 of two, any shape
     variance # variance of the change in log-odds
@@ -676,7 +676,7 @@ def wander_step(
     p = np.asarray(p, dtype=float)
     return p * (1 - p) * (1 - 2 * p) * np.asarray(variance) / 2
 
-# %% ../nbs/13_clipbias.ipynb #4b63ca19
+# %% ../nbs/13_clipbias.ipynb #29a7aaaa
 def _exact_comparer(): # as `_comparer`, by enumeration: the standard errors are zero
     def exact(config):
         layout = _Layout(config)
@@ -705,7 +705,7 @@ def _grid(over, settings, rollouts, faults): # [(point, config)], all checked be
         grid.append((point, _configure(setting, faults)))
     return grid
 
-# %% ../nbs/13_clipbias.ipynb #8199b2d5
+# %% ../nbs/13_clipbias.ipynb #7c514c1b
 def clip_map(
     over:dict, # name -> values; any settings of `BanditConfig`, prior also as the probability of the first of two actions
     *,
@@ -723,21 +723,23 @@ def clip_map(
     compare = _exact_comparer() if exact else _comparer(phases, replicas)
     return pd.DataFrame([point | {"side": side} | compare(config, side) for point, config in grid for side in sides])
 
-# %% ../nbs/13_clipbias.ipynb #95c891e8
+# %% ../nbs/13_clipbias.ipynb #0488fa1f
 def sign_changes(
     frame:pd.DataFrame, # what `clip_map` returned
     along:str, # the column along which to look, such as "prior"
     value:str="clip_bias", # the column whose sign is watched
-    by=() # columns that tell separate lines apart, such as ("epsilon", "side")
+    by=(), # columns that tell separate lines apart, such as ("epsilon", "side")
+    beyond:float=0. # leave out points within this many standard errors of zero, by the column "{value}_se"
 ) -> pd.DataFrame: # one row per sign change: the columns of `by`, and `along` where the value is zero
     "Where a value of a map crosses zero, interpolated between neighbours. Raises `ConfigError` for a missing column."
     by = [by] if isinstance(by, str) else list(by)
     faults = Faults("sign_changes")
-    for name in (along, value, *by): faults.check(name in frame, f"there is no column {name!r}; there are {', '.join(map(str, frame))}")
+    for name in (along, value, *by, *([f"{value}_se"] if beyond else [])): faults.check(name in frame, f"there is no column {name!r}; there are {', '.join(map(str, frame))}")
     faults.raise_any()
     found = []
     for key, line in (frame.groupby(by) if by else [((), frame)]):
         line = line.sort_values(along)
+        if beyond: line = line[line[value].abs() > beyond * line[f"{value}_se"]]
         at, height = line[along].to_numpy(float), line[value].to_numpy(float)
         for i in np.flatnonzero(height[:-1] * height[1:] < 0):
             where = at[i] - height[i] * (at[i + 1] - at[i]) / (height[i + 1] - height[i])
@@ -745,7 +747,7 @@ def sign_changes(
         found += [(*np.atleast_1d(key), x) if by else (x,) for x in at[height == 0]]
     return pd.DataFrame(found, columns=[*by, along])
 
-# %% ../nbs/13_clipbias.ipynb #0bda70af
+# %% ../nbs/13_clipbias.ipynb #1465a527
 def seeds_needed(
     effect:float, # the difference of means to be seen
     sd:float, # standard deviation of the paired differences, or of one arm if unpaired
@@ -764,6 +766,8 @@ def seeds_needed(
     def reached(seeds):
         freedom, size = (seeds - 1, seeds) if paired else (2 * seeds - 2, seeds / 2)
         return 1 - nctdtr(freedom, abs(effect) / sd * math.sqrt(size), stdtrit(freedom, 1 - level / 2)) >= power
+    normal = (ndtri(1 - level / 2) + ndtri(power)) * sd / abs(effect)
+    if normal > 1000: return math.ceil(normal ** 2 * (1 if paired else 2)) # t and normal are alike here
     most = 2
     while not reached(most): most *= 2
     least = most // 2

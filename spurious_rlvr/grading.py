@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CONVENTIONS', 'Extraction', 'extract_answer', 'Convention', 'is_equivalent', 'Verdict', 'grade', 'grade_many']
 
-# %% ../nbs/02_grading.ipynb #b25cf6a7
-import atexit, dataclasses, functools, json, math, os, re, selectors, signal, subprocess, sys, threading, unicodedata
+# %% ../nbs/02_grading.ipynb #72252610
+import atexit, collections, dataclasses, functools, json, math, os, re, selectors, signal, subprocess, sys, threading, unicodedata, weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -79,7 +79,7 @@ _PROSE_NUMBER = re.compile(r"(?<![\w.,/^])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:
 def _numbers(text):
     return [n[0].strip() for n in _PROSE_NUMBER.finditer(text)]
 
-# %% ../nbs/02_grading.ipynb #df01570f
+# %% ../nbs/02_grading.ipynb #657b58aa
 _STATED = re.compile(r"\banswers?\b(?:\s+to\s[^.\n:=]{1,80}?|\s*,[^.\n:=,]{1,40},)?(?:\s*\**\s*(?:\bis\b|\bare\b|\b(?:should|must|will|would)\s+be\b|:|=)\s*:?|[*:#_ ]{0,6}\n(?=\s*\S))", re.I)
 _NO_STATEMENT = re.compile(r"(?:in)?correct\b|wrong\b|not\b|right\b|in\b|of\b|the same\b|given\b|found\b|obtained\b|I hope\b|as follows\W*$", re.I)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|<\||$")
@@ -93,7 +93,8 @@ def _stated(text):
             return _environments(rest[:following.start()])
         sentence = rest[:_SENTENCE_END.search(rest).start()].strip(" \t*\"'`")
         if sentence and not _NO_STATEMENT.match(sentence): return _in_prose(sentence)
-    return None
+    hoped = re.findall(r"(?:^|[.!?\n])([^.!?\n]{1,300})[.!?]\s*I hope it is correct", text)
+    return _in_prose(hoped[-1].strip()) if hoped else None
 
 def _in_prose(sentence):
     "The answer in a sentence: its mathematics, its only number, or all of it."
@@ -137,7 +138,7 @@ def extract_answer(
         if (found := _RULES[rule](tail)) is not None: return Extraction(found, rule)
     return Extraction(None, None)
 
-# %% ../nbs/02_grading.ipynb #6d0d6add
+# %% ../nbs/02_grading.ipynb #ad809838
 _SIGNS = {"−": "-", "–": "-", "—": "-", "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "∗": "*", "÷": "/", "⁄": "/", "π": r"\pi ", "θ": r"\theta ",
           "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "≈": r"\approx ", "°": r"^{\circ}", "∪": r"\cup ", "∩": r"\cap ",
           "∈": r"\in ", "²": "^{2}", "³": "^{3}", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
@@ -160,6 +161,7 @@ _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "), (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
     (r"\\(?:leqslant|leq)(?![a-z])|<=", r"\\le "), (r"\\(?:geqslant|geq)(?![a-z])|>=", r"\\ge "), (r"\\neq(?![a-z])|!=", r"\\ne "),
     (r"\\gt(?![a-z])", ">"), (r"\\lt(?![a-z])", "<"), (r"(?<=[\w)])\*\*(?=[\w(-])", "^"), (r"\\(?:degrees?|deg)(?![a-z])", r"^{\\circ}"),
+    (r"\\varnothing(?![a-z])|\\\{\s*\\\}", r"\\emptyset "), (r"\\(?:overline|overrightarrow|vec)\s*\{\s*([A-Z]{2})\s*\}", r"\1"),
     (r"\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})", r"^{\\circ}"),
 ]]
 
@@ -230,9 +232,10 @@ def _unit(words, power=""):
         else: return None
     return known and (f"{known[0]}^{exponent}", known[1] ** exponent)
 
-# %% ../nbs/02_grading.ipynb #5390d246
+# %% ../nbs/02_grading.ipynb #4a30d1bd
 _CURRENCY = re.compile(r"\\?\$\s*(?=[-\d.\\])|^(-?)\s*[€£¥]\s*(?=\d)")
 _DEGREE = re.compile(r"\s*\^\{\\circ\}\s*(?:\\text\{\s*[CFK]\w*\s*\}|[CFK])?$")
+_TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _TEXT_UNIT = re.compile(r"(?<=\S)\s*\\text\{(?P<unit>[^{}]*)\}\s*(?P<power>\^\s*\{?\s*\d\s*\}?)?$")
 _WORD_UNIT = re.compile(r"(?<=[\d})])(?P<space>\s*)(?P<unit>[A-Za-z]{2,}\.?(?:\s?/\s?[A-Za-z]+|\s[A-Za-z]+\.?)*)(?P<power>\^\{?\d\}?)?$")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:\\?%|percent|pct)\s*\}|(?<![A-Za-z])(?:percent|per cent|pct))$")
@@ -242,7 +245,7 @@ def _split_unit(text):
     "The text without its unit, the unit if it is a known one, and whether it was a percent sign."
     if (percent := _PERCENT.search(text)): return text[:percent.start()], None, True
     if (currency := _CURRENCY.match(text)): return text[currency.end():], _unit("$"), False
-    if (degree := _DEGREE.search(text)): return text[:degree.start()], _unit("degree"), False
+    if (degree := _DEGREE.search(text)) and not _TRIGONOMETRIC.search(text): return text[:degree.start()], _unit("degree"), False
     if (written := _TEXT_UNIT.search(text)) and not _JOINING.match(written["unit"]):
         return text[:written.start()], _unit(written["unit"], written["power"] or ""), False
     if (written := _WORD_UNIT.search(text)) and not _JOINING.match(written["unit"]):
@@ -253,13 +256,14 @@ def _split_unit(text):
 _DECIMAL = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 _WHOLE_OR_FRACTION = re.compile(rf"[-+]?\s*{_DECIMAL}(?:\s*/\s*{_DECIMAL}|\s+\d+/\d+)?|[-+]?\s*\d*\s*\\frac\{{\d+\}}\{{\d+\}}")
 
-# %% ../nbs/02_grading.ipynb #4ca33b45
+# %% ../nbs/02_grading.ipynb #caa3d890
 _SIGN = r"(?P<sign>[-+]?)\s*"
 _PLAIN_NUMBER = re.compile(rf"{_SIGN}(?P<number>{_DECIMAL})")
 _FRACTION = re.compile(rf"{_SIGN}(?:(?P<whole>\d+)\s*)?(?:\\frac\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}\{{\s*(?P<bottom>[-+]?\s*{_DECIMAL})\s*\}}"
                        rf"|(?<=\s)(?P<top2>\d+)\s*/\s*(?P<bottom2>\d+))")
 _SLASH = re.compile(rf"{_SIGN}\(?(?P<top>[-+]?{_DECIMAL})\)?\s*/\s*\(?(?P<bottom>[-+]?{_DECIMAL})\)?")
 _SCIENTIFIC = re.compile(rf"{_SIGN}(?P<number>{_DECIMAL})\s*(?:(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{{?\s*(?P<power>[-+]?\d{{1,3}})\s*\}}?|[eE](?P<power2>[-+]?\d{{1,3}}))")
+_REPEATING = re.compile(_SIGN + r"(?P<whole>\d*)\.(?P<fixed>\d*)\\(?:overline|dot|bar)\s*\{(?P<repeated>\d+)\}")
 _BASED = re.compile(r"(?P<number>[0-9A-Za-z]+)\s*_\s*\{?\s*(?:\\text\{\s*(?:base)?\s*)?(?P<base>\d{1,2})[\s}]*")
 _LONGEST_NUMBER = 400
 
@@ -282,6 +286,10 @@ def _number(text):
         digits, power = m["number"].replace(",", ""), int(m["power"] or m["power2"])
         places = max(0, len(digits.partition(".")[2]) - power)
         return _Number(_signed(m, Fraction(digits) * Fraction(10) ** power), places or None, len(digits.replace(".", "").lstrip("0")), percent, unit)
+    if (m := _REPEATING.fullmatch(body)):
+        fixed, repeated = m["whole"] + m["fixed"], m["repeated"]
+        value = int(fixed or 0) + Fraction(int(repeated), 10 ** len(repeated) - 1)
+        return _Number(_signed(m, value / 10 ** len(m["fixed"])), percent=percent, unit=unit)
     if (m := _BASED.fullmatch(body)) and 2 <= int(m["base"]) <= 36:
         try: return _Number(Fraction(int(m["number"], int(m["base"]))), base=int(m["base"]))
         except ValueError: return None
@@ -325,7 +333,7 @@ def _enclosed(text):
             if depth == 0: return (first[0], text[first.end():token.start()].strip(), mark) if token.end() == len(text) else None
     return None
 
-# %% ../nbs/02_grading.ipynb #003f1b00
+# %% ../nbs/02_grading.ipynb #0d4146c6
 _AND_OR = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or|OR|AND)(?![a-z])")
 _MATRIX = re.compile(r"\\begin\{(?:[pbB]?matrix|array)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbB]?matrix|array)\}", re.S)
 _WHOLE_TEXT = re.compile(r"\\text\{(?P<inside>[^{}]*)\}(?:\^\{?\\circ\}?)?")
@@ -353,8 +361,11 @@ def _read(text):
     body, unit, percent = _split_unit(text)
     return _Expression(text if percent else body.strip())
 
+_COUNTING = "zero one two three four five six seven eight nine ten eleven twelve".split()
+
 def _read_words(text):
     text = text.strip()
+    if text.lower() in _COUNTING: return _Number(Fraction(_COUNTING.index(text.lower())))
     if (number := _number(text)): return number
     if len(items := _items(text)) > 1: return _Group("list", tuple(rf"\text{{{i}}}" for i in items))
     return _Words(re.sub(r"[^a-z0-9]", "", text.lower()))
@@ -363,7 +374,7 @@ def _items(text):
     "The items of a list that commas, semicolons, `and` or `or` separate; each ± becomes two."
     items = []
     for item in _split(_AND_OR.sub(",", text), {",", ";"}):
-        if item.count(r"\pm") == 1: items += [item.replace(r"\pm", "+").lstrip("+ "), item.replace(r"\pm", "-")]
+        if len(halves := _split(item, {r"\pm"})) == 2: items += [sign.join(halves).lstrip("+ ") for sign in "+-"]
         elif item: items.append(item)
     return items
 
@@ -432,7 +443,7 @@ def _close(answer, gold, scale, convention):
     terminates = len(decimals) == 2 or (answer if decimals[0] is gold else gold).value.denominator == 1
     return shorter.digits >= convention.rounded and abs(x - y) < (unit / 2 if terminates else unit) 
 
-# %% ../nbs/02_grading.ipynb #5a19115e
+# %% ../nbs/02_grading.ipynb #2970e99c
 class _Undecided(Exception):
     "Carries the reason why a pair is not decided."
 
@@ -457,7 +468,7 @@ def _same(answer, gold, convention, algebra):
     if isinstance(a, _Words) or isinstance(g, _Words): return _letters(a) is not None and _letters(a) == _letters(g)
     if isinstance(a, _Group) or isinstance(g, _Group): return _groups_agree(a, g, answer, gold, convention, algebra)
     if isinstance(a, _Expression) and isinstance(g, _Expression) and _key(a.text) == _key(g.text): return True
-    return algebra(answer, gold, convention)
+    return algebra(a.text if isinstance(a, _Expression) else answer, g.text if isinstance(g, _Expression) else gold, convention)
 
 def _with_decimal_comma(text):
     return _number(text.replace(",", ".")) if re.fullmatch(r"[-+]?\d+,\d+", text) else None
@@ -484,6 +495,7 @@ def _groups_agree(a, g, answer, gold, convention, algebra):
         if other.kind == "ratio" and len(other.items) == 2:
             return _same(answer if other is g else "/".join(a.items), gold if other is a else "/".join(g.items), convention, algebra)
         return False
+    a, g = _as_intervals(a, g), _as_intervals(g, a)
     if not (isinstance(a, _Group) and isinstance(g, _Group)): return algebra(answer, gold, convention)
     same = lambda x, y: _same(x, y, convention, algebra)
     kinds = {a.kind, g.kind}
@@ -497,11 +509,32 @@ def _groups_agree(a, g, answer, gold, convention, algebra):
         return all(same(x, y) for x, y in (zip(column, g.items) if a.kind == "matrix" else zip(a.items, column)))
     if kinds <= {"list", "set"} and len(a.items) > len(g.items): a = _Group(a.kind, tuple({_key(i): i for i in a.items}.values()))
     if kinds <= {"list", "set"} or not convention.ordered and kinds <= {"list", "set", "()"}: return _unordered(a.items, g.items, same)
+    if kinds == {"union", "intervals"}: return _unordered(a.items, g.items, same)
     if kinds == {"union"}: return _unordered(a.items, g.items, same) or algebra(answer, gold, convention)
     if "union" in kinds: return algebra(answer, gold, convention)
     if "set" in kinds or len(a.items) != len(g.items): return False
     if len(kinds) == 2 and "list" not in kinds and (len(a.items) == 2 or kinds - {"()", "[]"}): return False
     return all(map(same, a.items, g.items))
+
+def _as_intervals(value, other):
+    "Inequalities in one variable as intervals, where the other side is written in intervals."
+    if not isinstance(other, _Group) or other.kind not in ("union", "()", "[]", "(]", "[)"): return value
+    if isinstance(value, _Expression): return _interval(value.text) or value
+    if isinstance(value, _Group) and value.kind == "list" and all(intervals := [_interval(item) for item in value.items]):
+        return _Group("intervals", tuple(f"{i.kind[0]}{i.items[0]},{i.items[1]}{i.kind[1]}" for i in intervals))
+    return value
+
+def _interval(text):
+    "The interval of `x > 2` or `1 < x \\le 2`, or None."
+    sides, marks = _split(text, _ORDER), [m[0] for m in _PARTS.finditer(text) if m[0] in _ORDER]
+    if len(set(m in ("<", r"\le") for m in marks)) != 1: return None
+    if marks[0] not in ("<", r"\le"): sides, marks = sides[::-1], ["<" if m == ">" else r"\le" for m in marks[::-1]]
+    if len(sides) == 2: sides, marks = ([*sides, r"\infty"], [*marks, "<"]) if _VARIABLE.fullmatch(sides[1]) else ([r"-\infty", *sides], ["<", *marks])
+    if len(sides) != 3 or not _VARIABLE.fullmatch(sides[1]): return None
+    return _Group(("[" if marks[0] == r"\le" else "(") + ("]" if marks[1] == r"\le" else ")"), (sides[0], sides[2]))
+
+_ORDER = {"<", ">", r"\le", r"\ge"}
+_VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]+")
 
 def _unordered(answers, golds, same):
     if len(answers) != len(golds): return False
@@ -538,59 +571,160 @@ def _refusal(text):
         if pattern.search(text): return reason
     return None
 
-# %% ../nbs/02_grading.ipynb #f7113dea
+# %% ../nbs/02_grading.ipynb #efb91fc9
 def _judge(answer, gold, convention, algebra):
     "Whether an answer is the gold answer, and why. Raises `_NeedsAlgebra` or `_Undecided`."
-    clean, target = _clean(answer), _clean(_told(gold))
+    clean, target = _clean(answer), _clean(gold)
     if not target: return None, "the gold answer is empty"
     if not clean: return False, "the answer is empty"
     if _key(clean) == _key(target): return True, "the same text"
-    if re.fullmatch(r"\(?[A-J]\)?", target):
-        choice = re.match(r"(?:(?:option|choice|answer)\s+)?\(?([A-Ja-j])\)?(?:[).:]|$|(?<=\))\s)", clean, re.I)
-        if choice and choice[1].upper() == target.strip("()"): return True, "the same choice"
+    if (choice := _same_choice(clean, target)): return True, choice
     if convention.integers and isinstance(number := _read(clean), _Number) and number.value.denominator != 1: return False, "not a whole number"
     if isinstance(_read(target), _Number) and (number := _only_number(clean)): clean = _clean(number)
+    target, *others = _ALTERNATIVES.split(target)
+    if not all(_same(other, target, convention, algebra) for other in others): target = ", ".join([target, *others]) # a list, not one answer in several forms
     same = _same(clean, target, convention, algebra)
     return same, "equivalent" if same else "different"
 
+_ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
 _HEDGE = re.compile(r"[\\=<>^+*]|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up to|minus|negative|times|twice|half)\b", re.I)
 
 def _only_number(text):
-    "The number of a phrase such as `about 5` or `there are 12 of them`, or None."
+    "The number of `5m` or of a phrase such as `about 5` or `there are 12 of them`, or None."
+    if (letter := re.fullmatch(rf"([-+]?{_DECIMAL})\s*[mgshL](?:\^\{{?[23]\}}?)?", text)): return letter[1]
     if not (_is_prose(text) or re.match(r"[A-Za-z]{3,}", text)) or _HEDGE.search(text): return None
     return numbers[0] if len(numbers := _numbers(text)) == 1 else None
 
-def _told(text):
-    "The answer in a whole solution, the text itself where it is a bare answer."
-    return extract_answer(text, rules=tuple(_RULES)).text or text if _is_prose(text) else text
+_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])(?=[).:]|$))\)?[.:]?\s*(?P<rest>.*)", re.I)
 
-# %% ../nbs/02_grading.ipynb #b8287b87
+def _same_choice(answer, gold):
+    "Why two texts name the same choice of a multiple-choice question, or None."
+    answer, gold = (re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip() for text in (answer, gold))
+    letters = re.fullmatch(r"[A-J](?:\s*,\s*[A-J])+", gold)
+    if letters and re.fullmatch(r"[A-J]{2,}", answer): return "the same choices" if sorted(answer) == sorted(re.findall("[A-J]", gold)) else None
+    if not (wanted := _CHOICE.fullmatch(gold)): return None
+    if wanted["rest"] and (not wanted["round"] or _key(answer) == _key(wanted["rest"])): return "the value of the choice" if wanted["round"] else None
+    named = _CHOICE.fullmatch(answer)
+    if named and (named["round"] or named["bare"]).upper() == (wanted["round"] or wanted["bare"]).upper(): return "the same choice"
+    return None
+
+def _core(text):
+    "The answer in a whole solution, the text itself where it is a bare answer."
+    if not (_is_prose(text) or re.match(r"[A-Za-z]{2,}", text) and _environments(text)): return text
+    return extract_answer(text, rules=tuple(_RULES)).text or text
+
+# %% ../nbs/02_grading.ipynb #5b76bf0d
 _LIMIT = 1.5           # seconds of wall clock for one answer
 _MEMORY = 1 << 30      # bytes of address space for one worker
 _QUICK = 0.25          # seconds of an answer's first turn in `grade_many`
+_TOO_LONG = f"took longer than {_LIMIT} s"
 
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?|\([^()]*\)|[A-Za-z])\s*\^\{\\circ\}")
+
+@functools.lru_cache(4096)
 def _parse(latex):
+    "What math-verify reads in LaTeX, or None. Its parser of plain expressions stays off: it hands text to Python's evaluator."
     from math_verify import LatexExtractionConfig, parse
-    found = parse(f"${latex}$", [LatexExtractionConfig()], parsing_timeout=None, fallback_mode="no_fallback")
+    from latex2sympy2_extended import NormalizationConfig
+    as_written = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
+    latex = _DEGREES.sub(r"(\1\\frac{\\pi}{180})", latex)
+    found = parse(f"${latex}$", [LatexExtractionConfig(normalization_config=as_written)], parsing_timeout=None, fallback_mode="no_fallback")
     return found[0] if found else None
 
-_parse_cached = functools.lru_cache(4096)(_parse)
+# %% ../nbs/02_grading.ipynb #670f38e8
+_POINTS = ((0.7310585786300049, 2.2360679774997896, 1.3247179572447460), (3.3027756377319946, 0.5671432904097838, 4.2360679774997894),
+           (-1.6180339887498949, -0.3678794411714423, 0.2078795763507619)) # no value of these is special to an exercise
 
-def _math_verify(answer, gold, convention):
+def _values(expressions):
+    "The values of expressions at each point, as complex numbers of thirty digits; None where one has no value."
+    import sympy
+    symbols = sorted({symbol for expression in expressions for symbol in expression.free_symbols}, key=str)
+    names = sorted({symbol.name for symbol in symbols})
+    if len(names) > 8: return None
+    found = []
+    for point in _POINTS if names else _POINTS[:1]:
+        place = {name: sympy.Float(repr(point[i % 3] * (1 + i // 3 * 0.37)), 30) for i, name in enumerate(names)}
+        row = [expression.xreplace({s: place[s.name] for s in symbols}).evalf(30) for expression in expressions]
+        if not all(value.is_number and value.is_finite and all(part.is_Float or part.is_Rational for part in value.as_real_imag()) for value in row): return None
+        found.append(row)
+    return found
+
+def _agree(x, y, exact):
+    "Whether two values are equal, to twenty digits or, where decimals went in, to nine."
+    return bool(abs(x - y) <= (abs(x) + abs(y)) * (1e-20 if exact else 1e-9) or abs(x - y) < 1e-25)
+
+# %% ../nbs/02_grading.ipynb #9375f698
+def _numerically(a, g, exact):
+    "True or False where numbers settle whether two expressions are equal, else None."
+    import sympy
+    relation = isinstance(a, sympy.Eq) and isinstance(g, sympy.Eq)
+    if relation: a, g = a.lhs - a.rhs, g.lhs - g.rhs
+    if not (isinstance(a, sympy.Expr) and isinstance(g, sympy.Expr)): return None
+    rows = _values((a, g))
+    if not rows: return None
+    if relation: # the same equation up to a factor
+        if any(y == 0 or x == 0 for x, y in rows): return None
+        return all(_agree(x * rows[0][1], rows[0][0] * y, exact) for x, y in rows) or None
+    votes = {_agree(x, y, exact) for x, y in rows}
+    return votes.pop() if len(votes) == 1 else None
+
+_SUBSCRIPT = re.compile(r"\d\s*_")
+
+def _algebra(answer, gold, convention):
+    "Whether two LaTeX texts stand for the same, by numbers and by math-verify."
     from math_verify import verify
-    a, g = _parse_cached(answer), _parse_cached(gold)
+    if _SUBSCRIPT.search(answer + " " + gold): return False # math-verify reads 52_8 as 52
+    a, g = _parse(answer), _parse(gold)
     if a is None or g is None: return False
+    numbers = [_read(answer), _read(gold)]
+    for i, other in enumerate((g, a)):
+        if isinstance(numbers[i], _Number) and not numbers[i].base and (value := _constant(other)) is not None:
+            numbers[1 - i] = _Number(value)
+            return _numbers_agree(*numbers, convention)
+    exact = convention.rounded is None or not re.search(r"\.\d", answer + gold)
+    try: settled = _numerically(a, g, exact)
+    except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError): settled = None
+    if settled is not None: return settled
     return bool(verify(g, a, float_rounding=6, numeric_precision=15, allow_set_relation_comp=True, timeout_seconds=None))
 
-# %% ../nbs/02_grading.ipynb #a771840b
+def _constant(expression):
+    "The value of an expression without variables as a fraction, good to 25 digits; None where it has none."
+    import sympy
+    if not isinstance(expression, sympy.Expr) or expression.free_symbols: return None
+    value = expression.evalf(30)
+    if not (value.is_real and value.is_finite and value.is_number): return None
+    value = Fraction(str(value))
+    near = value.limit_denominator(10**6)
+    return near if abs(value - near) < Fraction(1, 10**25) * max(1, abs(near)) else value
+
+# %% ../nbs/02_grading.ipynb #66ea3103
+def _load_algebra():
+    "Imports math-verify and takes out the one place where it hands text, the digits of a number, to Python's evaluator."
+    import logging, math_verify, sympy
+    from latex2sympy2_extended import latex2sympy2
+    def digits(text):
+        text = text.replace(",", "").strip()
+        value = Fraction(text)
+        return sympy.Rational(value.numerator, value.denominator)
+    latex2sympy2._Latex2Sympy.parse_number = lambda self, text: digits(text)
+    latex2sympy2.convert_number = digits
+    logging.disable(logging.CRITICAL)
+    def warm_up():
+        _parse.cache_clear()
+        for latex in (r"\frac{1}{2}", r"\sqrt{2}+x^{2}", r"(1,\infty)", r"\begin{pmatrix}1\\2\end{pmatrix}", r"\{1,2\}", r"x \ge 5", r"\sin(2x)", "1.5y=2"):
+            _algebra(latex, "1+" + latex, CONVENTIONS["math"])
+    warm_up() # some of SymPy's modules evaluate text of their own when they are first imported
+    sys.addaudithook(_guard)
+    warm_up()
+    if _trespassed: raise ImportError("this version of math-verify evaluates text as Python")
+
 def _serve():
     "A worker: reads tasks, one JSON object a line, and writes verdicts."
     channel = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     def say(**message): os.write(channel, json.dumps(message).encode() + b"\n")
     try:
-        import math_verify
-        for latex in (r"\frac{1}{2}", r"\sqrt{2}+x^{2}", r"(1,\infty)", r"\begin{pmatrix}1\\2\end{pmatrix}", r"\{1,2\}", r"x \ge 5"): _math_verify(latex, latex + "+1", CONVENTIONS["math"])
+        _load_algebra()
     except Exception as error:
         say(failed=f"{type(error).__name__}: {error}")
         return
@@ -605,7 +739,7 @@ def _serve():
         _, status = os.waitpid(child, 0)
         if status == 0: return
         ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        say(equal=None, reason="took too long" if ended == signal.SIGALRM else "broke the grading worker")
+        say(equal=None, reason=_TOO_LONG if ended == signal.SIGALRM else "broke the grading worker")
 
 def _limit_memory():
     import resource
@@ -613,25 +747,41 @@ def _limit_memory():
         try: resource.setrlimit(kind, (limit, limit))
         except (ValueError, OSError): pass # macOS knows no limit of the address space
 
+_trespassed = False
+
+def _guard(event, details):
+    "An audit hook: a warm worker compiles no text, starts no program, opens no socket and writes no file."
+    global _trespassed
+    if event == "compile": refused = str(details[1]).startswith("<") and not bytes(details[0] or b"").startswith(b"def monomial_") # sympy's own template
+    elif event == "open": refused = isinstance(details[1], str) and set(details[1]) & set("wax+")
+    else: refused = event.startswith(("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.", "socket.", "ctypes.dlopen", "shutil.", "os.remove", "os.rename"))
+    if refused:
+        _trespassed = True
+        raise PermissionError(f"the grading worker does not {event}")
+
 def _work(say):
+    global _trespassed
     signal.signal(signal.SIGALRM, signal.SIG_DFL) # the kernel ends the process, whatever it is doing
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(0, "rb", closefd=False) as tasks:
         for line in tasks:
-            task = json.loads(line)
+            task, _trespassed = json.loads(line), False
             signal.setitimer(signal.ITIMER_REAL, task["limit"])
-            try: equal, reason = _judge(task["answer"], task["gold"], Convention(**task["convention"]), _math_verify)
+            try: equal, reason = _judge(task["answer"], task["gold"], Convention(**task["convention"]), _algebra)
             except MemoryError: equal, reason = None, "needs too much memory"
             except RecursionError: equal, reason = None, "nested too deep"
             except Exception as error: equal, reason = None, f"cannot be compared ({type(error).__name__})"
             signal.setitimer(signal.ITIMER_REAL, 0)
+            if _trespassed: equal, reason = None, "asked for Python's evaluator, a program, a file or a socket"
             say(equal=equal, reason=reason)
 
-# %% ../nbs/02_grading.ipynb #8fc0a7b3
+# %% ../nbs/02_grading.ipynb #8451ca15
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from spurious_rlvr.grading import _serve; _serve()"
 
 class _Worker:
     "One killable process with one task in flight."
+    alive = weakref.WeakSet() # in this process
+
     def __init__(self):
         path = json.dumps([os.path.abspath(p) for p in sys.path])
         single = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -640,6 +790,7 @@ class _Worker:
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.process.stdout, selectors.EVENT_READ)
         self.ready, self.pending = False, b""
+        _Worker.alive.add(self)
 
     def ask(self, task):
         "The verdict on a task; `None` and the reason where it is not decided."
@@ -658,60 +809,81 @@ class _Worker:
         line, _, self.pending = self.pending.partition(b"\n")
         return json.loads(line)
 
-    def stop(self):
+    def disown(self):
+        "Closes this process's ends of the pipes; the worker ends when no process holds one."
         self.selector.close()
+        for pipe in (self.process.stdin, self.process.stdout): pipe.close()
+
+    def stop(self):
         try: os.killpg(self.process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError): pass
-        for pipe in (self.process.stdin, self.process.stdout): pipe.close()
+        self.disown()
         self.process.wait()
 
-# %% ../nbs/02_grading.ipynb #395e8a5c
+# %% ../nbs/02_grading.ipynb #7484ed70
 class _Pool:
     "At most one worker for each core, but two at least, so that one slow answer holds up nobody; started when needed."
     def __init__(self):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.size, self.idle, self.count, self.change = max(2, cores), [], 0, threading.Condition()
+        self.size, self.workers, self.idle, self.change = max(2, cores), 0, [], threading.Condition()
 
     def ask(self, task):
-        worker = self._take()
-        reply = None
+        "A verdict and its reason from the next free worker. Raises `NotAvailable` where no worker starts."
+        worker, reply = self._take(), None
         try: reply = worker.ask(task)
         except (BrokenPipeError, ConnectionResetError): pass
-        finally:
-            if reply is None: worker.stop()
-            with self.change:
-                if reply is None: self.count -= 1
-                else: self.idle.append(worker)
-                self.change.notify()
+        finally: self._give_back(worker, sound=reply is not None)
         return (reply["equal"], reply["reason"]) if reply else (None, "broke the grading worker")
 
     def _take(self):
         with self.change:
-            while not self.idle and self.count >= self.size: self.change.wait()
+            while not self.idle and self.workers >= self.size: self.change.wait()
             if self.idle: return self.idle.pop()
-            self.count += 1
+            self.workers += 1
         try: return _Worker()
         except BaseException:
-            with self.change: self.count -= 1
+            self._give_back(None, sound=False)
             raise
 
-    def stop(self):
+    def _give_back(self, worker, sound):
+        if worker and not sound: worker.stop()
         with self.change:
-            while self.idle: self.idle.pop().stop(); self.count -= 1
+            if sound: self.idle.append(worker)
+            else: self.workers -= 1
+            self.change.notify()
 
-_pool = _Pool()
+    def stop(self):
+        with self.change: idle, self.idle = self.idle, []
+        for worker in idle: self._give_back(worker, sound=False)
 
-def _forget_workers():
-    "In a forked child: the workers are the parent's."
-    global _pool
-    for worker in _pool.idle:
-        for pipe in (worker.process.stdin, worker.process.stdout): os.close(pipe.fileno())
-    _pool = _Pool()
+# %% ../nbs/02_grading.ipynb #79de48a1
+class _Cache:
+    "The verdicts on the last so many pairs."
+    def __init__(self, size): self.size, self.verdicts, self.lock = size, collections.OrderedDict(), threading.Lock()
+
+    def get(self, key):
+        with self.lock:
+            if key in self.verdicts: self.verdicts.move_to_end(key)
+            return self.verdicts.get(key)
+
+    def put(self, key, verdict):
+        with self.lock:
+            self.verdicts[key] = verdict
+            if len(self.verdicts) > self.size: self.verdicts.popitem(last=False)
+
+# %% ../nbs/02_grading.ipynb #4f5c868d
+_pool, _cache = _Pool(), _Cache(20_000)
+
+def _start_afresh():
+    "In a forked child: the workers are its parent's, and a lock may have been held at the fork."
+    global _pool, _cache
+    for worker in list(_Worker.alive): worker.disown()
+    _pool, _cache = _Pool(), _Cache(_cache.size)
 
 atexit.register(lambda: _pool.stop())
-if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_forget_workers)
+if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_start_afresh)
 
-# %% ../nbs/02_grading.ipynb #534255f1
+# %% ../nbs/02_grading.ipynb #54f8096d
 _WHOLE = re.compile(r"-?[0-9]{1,18}").fullmatch
 
 def _plain(answer, gold):
@@ -720,7 +892,7 @@ def _plain(answer, gold):
     if _WHOLE(answer) and _WHOLE(gold): return (True, "the same number") if int(answer) == int(gold) else (False, "different numbers")
     return None
 
-@functools.lru_cache(65536)
+@functools.lru_cache(20_000)
 def _in_process(answer, gold, convention):
     "A verdict that needs no algebra, or None."
     for name, text in (("answer", answer), ("gold answer", gold)):
@@ -729,20 +901,22 @@ def _in_process(answer, gold, convention):
     except _NeedsAlgebra: return None
     except RecursionError: return None, "nested too deep"
 
-_verdicts = {}
-_verdicts_lock = threading.Lock()
-
-def _decide(answer, gold, convention, limit=_LIMIT):
-    answer, gold = answer.strip(), gold.strip()
+def _at_once(answer, gold, convention):
+    "A verdict without a worker, or None."
     if (verdict := _plain(answer, gold)): return verdict
-    if (verdict := _in_process(answer, gold, convention)): return verdict
-    return _ask(answer, gold, convention)
+    if max(len(answer), len(gold)) > _LONGEST_ANSWER: return None, f"longer than {_LONGEST_ANSWER:,} characters"
+    return _in_process(answer, gold, convention) or _cache.get((answer, gold, convention))
 
-@functools.lru_cache(65536)
-def _ask(answer, gold, convention):
-    return _pool.ask({"answer": answer, "gold": gold, "convention": dataclasses.asdict(convention), "limit": _LIMIT})
+def _by_worker(answer, gold, convention, limit):
+    verdict = _pool.ask({"answer": answer, "gold": gold, "convention": dataclasses.asdict(convention), "limit": limit})
+    if limit == _LIMIT or verdict[1] != _TOO_LONG: _cache.put((answer, gold, convention), verdict)
+    return verdict
 
-# %% ../nbs/02_grading.ipynb #8cf328a8
+def _decide(answer, gold, convention):
+    answer, gold = answer.strip(), _core(gold.strip())
+    return _at_once(answer, gold, convention) or _by_worker(answer, gold, convention, _LIMIT)
+
+# %% ../nbs/02_grading.ipynb #8ba5242e
 def is_equivalent(
     answer:str, # bare or between delimiters
     gold:str,   # the gold answer, written likewise
@@ -751,9 +925,9 @@ def is_equivalent(
     **options   # fields of `Convention` to set otherwise
 ) -> bool | None: # None: undecided
     "Whether two answers are the same."
-    return _decide(_told(answer), gold, _convention(convention, tuple(sorted(options.items()))))[0]
+    return _decide(_core(answer), gold, _convention(convention, tuple(sorted(options.items()))))[0]
 
-# %% ../nbs/02_grading.ipynb #4777d461
+# %% ../nbs/02_grading.ipynb #6f7b6e8e
 class Verdict(NamedTuple):
     "What was found in a completion and whether it is right."
     correct: bool | None # None: undecided
@@ -770,11 +944,9 @@ def grade(
     **options       # fields of `Convention` to set otherwise
 ) -> Verdict:
     "Finds the answer of a completion and compares it with the gold answer."
-    answer, rule = extract_answer(completion, rules=rules)
-    if answer is None: return Verdict(False, None, None, "no answer found")
-    return Verdict(*(v := _decide(answer, gold, _convention(convention, tuple(sorted(options.items())))))[:1], answer, rule, v[1])
+    return grade_many([(completion, gold)], rules=rules, convention=convention, **options)[0]
 
-# %% ../nbs/02_grading.ipynb #ff3d8c58
+# %% ../nbs/02_grading.ipynb #e8344e81
 def grade_many(
     pairs:Iterable[tuple[str, str]], # completions with their gold answers
     *,
@@ -783,4 +955,23 @@ def grade_many(
     **options       # fields of `Convention` to set otherwise
 ) -> list[Verdict]: # in the order of the pairs
     "Grades many completions at once, over all workers."
-    return [grade(c, g, rules=rules, convention=convention, **options) for c, g in pairs]
+    chosen = _convention(convention, tuple(sorted(options.items())))
+    found, open_pairs, verdicts = [], {}, {}
+    for completion, gold in pairs:
+        answer, rule = extract_answer(completion, rules=rules)
+        key = answer and (answer.strip(), _core(gold.strip()), chosen)
+        found.append((answer, rule, key))
+        if key and key not in verdicts and key not in open_pairs:
+            if (verdict := _at_once(*key)): verdicts[key] = verdict
+            else: open_pairs[key] = None
+    if open_pairs: verdicts |= _by_workers(list(open_pairs))
+    return [Verdict(verdicts[key][0], answer, rule, verdicts[key][1]) if key else Verdict(False, None, None, "no answer found")
+            for answer, rule, key in found]
+
+def _by_workers(keys):
+    "The verdicts of the workers on many pairs."
+    if len(keys) == 1: return {keys[0]: _by_worker(*keys[0], _LIMIT)}
+    with ThreadPoolExecutor(min(_pool.size, len(keys))) as threads:
+        verdicts = dict(zip(keys, threads.map(lambda key: _by_worker(*key, _QUICK), keys)))
+        slow = [key for key, verdict in verdicts.items() if verdict[1] == _TOO_LONG]
+        return verdicts | dict(zip(slow, threads.map(lambda key: _by_worker(*key, _LIMIT), slow)))

@@ -61,13 +61,20 @@ class Policy:
 
     def __repr__(self): return f"Policy({self.name!r}, {sum(p.numel() for p in self.model.parameters()):,} parameters, template {self.template.name!r})"
 
-# %% ../nbs/07_policy.ipynb #d2e03a0e
+# %% ../nbs/07_policy.ipynb #6c288abf
 def _model_class(config):
     if config.model_type == "qwen2":
         from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
         return Qwen2ForCausalLM
     from transformers import AutoModelForCausalLM
     return AutoModelForCausalLM
+
+def _load_tokenizer(name):
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+    # AutoTokenizer goes by the model's type and would rebuild a tokenizer of our own as Qwen's
+    own = get_tokenizer_config(name).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return (PreTrainedTokenizerFast if own else AutoTokenizer).from_pretrained(name)
 
 def load_policy(
     name:str|os.PathLike,           # a folder made by save_pretrained, or a model on the hub
@@ -77,10 +84,9 @@ def load_policy(
     dtype:torch.dtype=torch.float32, # of the weights
 ) -> Policy:
     "A policy from a folder or the hub; raises `DataError` where it cannot be loaded."
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
     try:
-        config = AutoConfig.from_pretrained(name)
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        config, tokenizer = AutoConfig.from_pretrained(name), _load_tokenizer(name)
         model = _model_class(config).from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error: raise DataError(f"{name}: no model could be loaded ({str(error).splitlines()[0]}); give a folder made by save_pretrained or a model's name on the hub") from None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -135,7 +141,7 @@ def random_policy(
     with torch.no_grad(): model.get_output_embeddings().weight.mul_(scale)
     return Policy(model, tokenizer, get_template("chain"), name=f"random-{seed}")
 
-# %% ../nbs/07_policy.ipynb #ead80861
+# %% ../nbs/07_policy.ipynb #0cce3345
 @dataclasses.dataclass
 class Microbatch:
     "Rows of prompt and completion, padded on the right, and where their completions stand."
@@ -158,7 +164,7 @@ def _collate(rows, prompts, completions, pad_id):
     positions = first[row_index] + within
     return Microbatch(torch.tensor(rows), input_ids, positions, input_ids.flatten()[positions + 1], row_index)
 
-# %% ../nbs/07_policy.ipynb #0d322f2f
+# %% ../nbs/07_policy.ipynb #574b5bff
 def microbatches(
     prompts:Sequence[Sequence[int]],     # token ids of each prompt, at least one token
     completions:Sequence[Sequence[int]], # token ids of each completion, at least one token
@@ -176,7 +182,7 @@ def microbatches(
     if current: batches.append(current)
     return [_collate(rows, prompts, completions, pad_id) for rows in batches]
 
-# %% ../nbs/07_policy.ipynb #2bc55b1e
+# %% ../nbs/07_policy.ipynb #571f195d
 def _chunk_logprobs(hidden, weight, bias, targets, temperature):
     logits = torch.nn.functional.linear(hidden, weight, bias).float() / temperature
     logprobs = torch.log_softmax(logits, -1)
@@ -198,7 +204,7 @@ def head_logprobs(
     parts = [run(h, head.weight, bias, t, temperature) for h, t in zip(hidden.split(size), targets.split(size))]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
-# %% ../nbs/07_policy.ipynb #eba3e7e8
+# %% ../nbs/07_policy.ipynb #1fba9271
 def completion_logprobs(
     model:torch.nn.Module, # a causal language model, or its data-parallel wrapper
     batch:Microbatch,      # on the model's device

@@ -512,7 +512,7 @@ def length(
         return [min(len(one) / limit, 1.0) for one in counted]
     return named_reward("length", rule, limit=limit, unit=unit)
 
-# %% ../nbs/04_rewards.ipynb #c7c3e518
+# %% ../nbs/04_rewards.ipynb #237667e5
 def _labels(batch, reward, *names):
     labels = batch.column(*names)
     if labels is None: raise DataError(f"{reward} needs the column {names[0]}; there are: {', '.join(sorted(batch.columns)) or 'none'}")
@@ -521,64 +521,70 @@ def _labels(batch, reward, *names):
             raise DataError(f"column {names[0]} holds {type(label).__name__} for completion {row} and must hold texts")
     return [None if label is None or not str(label).strip() else str(label) for label in labels]
 
-def _graded(texts, labels, rules):
-    asked = [row for row, label in enumerate(labels) if label is not None]
-    values = [None] * len(labels)
+def _finding(rules, convention="math"):
+    "What to tell grading, after checking that it knows the names."
+    from spurious_rlvr.grading import extract_answer, is_equivalent
+    extract_answer("", rules=rules)
+    is_equivalent("1", "1", convention=convention)
+    return ({"rules": rules} if rules else {}), {"convention": convention}
+
+def _graded(batch, labels, rules, convention):
+    asked, values = [row for row, label in enumerate(labels) if label is not None], [None] * len(labels)
     if not asked: return values
     from spurious_rlvr.grading import grade_many
-    verdicts = grade_many([(texts[row], labels[row]) for row in asked], **({"rules": rules} if rules else {}))
+    verdicts = grade_many([(batch.texts[row], labels[row]) for row in asked], **rules, **convention)
     for row, verdict in zip(asked, verdicts): values[row] = verdict.correct
     return values
 
-def _checked_rules(rules):
-    from spurious_rlvr.grading import extract_answer
-    extract_answer("", rules=rules)
-    return rules
+def _matching(name, columns, rules, convention, **arguments):
+    "A reward for agreeing with the label in the first of these columns that is there."
+    found = _finding(rules, convention)
+    return named_reward(name, lambda batch: _graded(batch, _labels(batch, name, *columns), *found), **arguments, rules=rules, convention=convention)
 
-# %% ../nbs/04_rewards.ipynb #1c392d41
+# %% ../nbs/04_rewards.ipynb #d41eda9c
 @register
 def ground_truth(
-    *rules:str # how the answer may be found, in order; none: grading's own choice
+    *rules:str,             # how the answer may be found, in order; none: grading's own choice
+    convention:str="math"   # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the completion's answer agrees with the gold answer, 0 where it does not, None where grading cannot decide."
-    rules = _checked_rules(rules)
-    return named_reward("ground_truth", lambda batch: _graded(batch.texts, _labels(batch, "ground_truth", "gold", "answer", "solution"), rules), rules=rules)
+    return _matching("ground_truth", ("gold", "answer", "solution"), rules, convention)
 
-# %% ../nbs/04_rewards.ipynb #a621b6f4
+# %% ../nbs/04_rewards.ipynb #ff967d17
 @register
 def matches(
     column:str, # the column that holds the labels
-    *rules:str  # how the answer may be found, in order; none: grading's own choice
+    *rules:str, # how the answer may be found, in order; none: grading's own choice
+    convention:str="math" # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the completion's answer agrees with the label in `column`. None where there is no label or grading cannot decide."
     if not isinstance(column, str) or not column.isidentifier(): raise ConfigError(f"matches: {column!r} is no name of a column")
-    return _matching("matches", column, rules, column=column)
+    return _matching("matches", (column,), rules, convention, column=column)
 
-def _matching(name, column, rules, **arguments):
-    rules = _checked_rules(rules)
-    return named_reward(name, lambda batch: _graded(batch.texts, _labels(batch, name, column), rules), **arguments, rules=rules)
-
-# %% ../nbs/04_rewards.ipynb #715cba7a
+# %% ../nbs/04_rewards.ipynb #2e2bcc39
 @register
 def majority_vote(
-    *rules:str # how the answer may be found, in order; none: grading's own choice
+    *rules:str,             # how the answer may be found, in order; none: grading's own choice
+    convention:str="math"   # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the answer agrees with the column `majority_label`, which `majority_labels` makes (the paper's majority-vote reward)."
-    return _matching("majority_vote", "majority_label", rules)
+    return _matching("majority_vote", ("majority_label",), rules, convention)
 
 @register
 def incorrect(
-    *rules:str # how the answer may be found, in order; none: grading's own choice
+    *rules:str,             # how the answer may be found, in order; none: grading's own choice
+    convention:str="math"   # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the answer agrees with the column `incorrect_label`, which `incorrect_labels` makes (the paper's incorrect-label reward)."
-    return _matching("incorrect", "incorrect_label", rules)
+    return _matching("incorrect", ("incorrect_label",), rules, convention)
 
 @register
 def shuffled_answer(
-    *rules:str # how the answer may be found, in order; none: grading's own choice
+    *rules:str,             # how the answer may be found, in order; none: grading's own choice
+    convention:str="math"   # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the answer agrees with the column `shuffled_label`, another problem's gold answer, which `shuffled_labels` makes."
-    return _matching("shuffled_answer", "shuffled_label", rules)
+    return _matching("shuffled_answer", ("shuffled_label",), rules, convention)
 
 # %% ../nbs/04_rewards.ipynb #1758c575
 def _drawn(batch, name, draw):
@@ -817,24 +823,25 @@ def vote(
     spelling = collections.Counter(answers[row].strip() for row in sorted(winner)).most_common(1)[0][0]
     return Vote(spelling, len(winner), sum(map(len, candidates)), sum(len(rows) == len(winner) for rows in candidates) > 1)
 
-# %% ../nbs/04_rewards.ipynb #1f825f21
+# %% ../nbs/04_rewards.ipynb #4d1af29c
 @register
 def online_majority(
-    *rules:str # how the answer may be found, in order; none: grading's own choice
+    *rules:str,             # how the answer may be found, in order; none: grading's own choice
+    convention:str="math"   # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the answer is the one that most completions of the group give (TTRL). 0 without an answer. Needs whole groups in each call."
     from spurious_rlvr.grading import extract_answer
-    rules = _checked_rules(rules)
+    finding, _ = _finding(rules, convention)
     def rule(batch):
-        answers = [extract_answer(text, **({"rules": rules} if rules else {})).text for text in batch.texts]
+        answers = [extract_answer(text, **finding).text for text in batch.texts]
         values = [0.0] * len(batch)
         for rows in batch.whole_groups("online_majority"):
-            candidates = _same_answers([answers[row] for row in rows], "math")
+            candidates = _same_answers([answers[row] for row in rows], convention)
             for place in max(candidates, key=len, default=[]): values[rows[place]] = 1.0
         return values
-    return named_reward("online_majority", rule, rules=rules)
+    return named_reward("online_majority", rule, rules=rules, convention=convention)
 
-# %% ../nbs/04_rewards.ipynb #9aec6916
+# %% ../nbs/04_rewards.ipynb #fb1026fa
 @dataclasses.dataclass(frozen=True)
 class LabelReport:
     "What happened when labels were made."
@@ -845,18 +852,26 @@ class LabelReport:
     empty: int     # problems for which no completion had an answer; they are left out
     right: int     # labels that are equivalent to the gold answer
     wrong: int     # labels that are not
-    undecided: int # labels for which grading could not tell
+    undecided: int # labels that cannot be read (an open bracket, no letter or digit) or that grading cannot decide about
 
 class Labelled(NamedTuple):
     "Problems with a new column of labels, and the count of what happened."
     problems: list[Problem]
     report: LabelReport
 
-# %% ../nbs/04_rewards.ipynb #635a9b5a
+# %% ../nbs/04_rewards.ipynb #831c7d17
+def _is_readable(label):
+    "Whether a label can be an answer at all: it has a letter, a digit or a sign of its own, and each bracket that opens closes."
+    plain = re.sub(r"\\\\[{}]", "", label)
+    closed = plain.count("{") == plain.count("}") and sum(map(plain.count, "([")) == sum(map(plain.count, ")]"))
+    return closed and re.search(r"\w", plain) is not None
+
 def _judged(label, gold, convention):
+    "missing, right, wrong or undecided. A label that cannot be read is undecided and not wrong."
     from spurious_rlvr.grading import is_equivalent
     if not (label and label.strip()): return "missing"
-    return {True: "right", False: "wrong", None: "undecided"}[is_equivalent(label, gold, convention=convention)]
+    verdict = is_equivalent(label, gold, convention=convention)
+    return "right" if verdict else "undecided" if verdict is None or not _is_readable(label) else "wrong"
 
 def _sampled_answers(problems, completions, answers, rules):
     from spurious_rlvr.grading import extract_answer
@@ -869,7 +884,8 @@ def _sampled_answers(problems, completions, answers, rules):
     for problem, one in zip(problems, lists):
         if isinstance(one, str): raise DataError(f"the samples of problem {problem.id} are one text and must be a list of texts")
     if completions is None: return lists
-    return [[extract_answer(text, **({"rules": tuple(rules)} if rules else {})).text for text in one] for one in lists]
+    finding, _ = _finding(tuple(rules))
+    return [[extract_answer(text, **finding).text for text in one] for one in lists]
 
 def _with_columns(problem, **columns): return dataclasses.replace(problem, columns={**problem.columns, **columns})
 
@@ -927,14 +943,14 @@ def one_shot(
     "A training set of one problem."
     return [problem] * number_argument("one_shot", "count", count, 1, whole=True)
 
-# %% ../nbs/04_rewards.ipynb #a820a5a4
+# %% ../nbs/04_rewards.ipynb #93009a18
 @dataclasses.dataclass(frozen=True)
 class LabelAudit:
     "Labels graded against gold answers."
     problems: int      # how many were given
     equivalent: int    # labels that mean the same as the gold answer
     different: int     # labels that do not
-    undecided: int     # labels or gold answers that grading could not read or compare
+    undecided: int     # labels that cannot be read or that grading cannot decide about
     missing: int       # problems without a label
     share: RealisedRate            # of the equivalent ones among all labels, with its 95 % interval
     right: list[tuple] = dataclasses.field(repr=False)   # (problem id, label, gold) of the equivalent ones
