@@ -281,7 +281,12 @@ def _run_phase(config, layout, batch, logits, old, optimizer, tally):
             logits = logits + optimizer.change(_gradient(config, layout, batch, minibatch, new, old, tally))
     return logits
 
-# %% ../nbs/13_clipbias.ipynb #861faf38
+# %% ../nbs/13_clipbias.ipynb #e77fb718
+_PHASE_COLUMNS = ("mean", "se", "median", "entropy", "fixated_high", "fixated_low", "clip_fraction_high", "clip_fraction_low",
+                  "log_ratio_spread", "log_odds_mean", "log_odds_se", "log_odds_median")
+_LEVELS = (.05, .25, .5, .75, .95)
+
+# %% ../nbs/13_clipbias.ipynb #c0d37f03
 @dataclasses.dataclass(repr=False)
 class BanditRun:
     "What `simulate_bandit` found. Arrays of length `phases` hold the state after each phase; action 0 is the one followed."
@@ -326,11 +331,7 @@ class BanditRun:
         rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in self._lines().items())
         return f"<table><caption>BanditRun</caption>{rows}</table>"
 
-# %% ../nbs/13_clipbias.ipynb #4d14052e
-_PHASE_COLUMNS = ("mean", "se", "median", "entropy", "fixated_high", "fixated_low", "clip_fraction_high", "clip_fraction_low",
-                  "log_ratio_spread", "log_odds_mean", "log_odds_se", "log_odds_median")
-_LEVELS = (.05, .25, .5, .75, .95)
-
+# %% ../nbs/13_clipbias.ipynb #a8da9bb2
 def _log_odds(layout, logits): # of action 0, (replicas,)
     first = logits[layout.softmaxes[0]]
     rest = first[1:] - first[0]
@@ -341,7 +342,7 @@ def _entropy(layout, logits): # of a whole sample, nats, (replicas,)
     leaves = layout.to_leaves(layout.log_probabilities(logits))
     return -(np.exp(leaves) * leaves).sum(axis=0)
 
-# %% ../nbs/13_clipbias.ipynb #08dc663c
+# %% ../nbs/13_clipbias.ipynb #cefb9bee
 class _Recorder:
     "Gathers what `BanditRun` reports, phase by phase."
     def __init__(self, config, phases, replicas, keep):
@@ -370,7 +371,7 @@ class _Recorder:
                          log_odds_drift_se=float(change.std(ddof=1) / math.sqrt(len(change))), kept=self.kept,
                          log_odds=np.array(self.log_odds), entropies=np.array(self.entropies), **columns)
 
-# %% ../nbs/13_clipbias.ipynb #47080958
+# %% ../nbs/13_clipbias.ipynb #131241db
 def _draw_phase(config, layout, phase, old): # the samples of a phase, from the log-probabilities at its start
     rng = keyed_rng(config.seed, "bandit", "phase", phase)
     return _make_batch(config, layout, _draw_groups(config, rng, np.exp(layout.to_leaves(old))))
@@ -394,7 +395,7 @@ def _check_size(phases, replicas):
     faults.check(_is_whole(replicas, 2), f"replicas is {replicas!r} and must be a whole number from 2 up")
     return faults
 
-# %% ../nbs/13_clipbias.ipynb #39e4ec27
+# %% ../nbs/13_clipbias.ipynb #3b94183b
 def _configure(settings, faults): # a `BanditConfig`, with its faults beside those found so far
     defaults = {field.name: field.default for field in dataclasses.fields(BanditConfig)}
     unknown = sorted(set(settings) - set(defaults))
@@ -405,7 +406,7 @@ def _configure(settings, faults): # a `BanditConfig`, with its faults beside tho
     faults.raise_any()
     return BanditConfig(**settings)
 
-# %% ../nbs/13_clipbias.ipynb #a70016fe
+# %% ../nbs/13_clipbias.ipynb #6069d0f5
 def simulate_bandit(
     prior, # (actions,) probabilities at the start, positive, summing to 1
     *,
@@ -434,7 +435,7 @@ def simulate_bandit(
     config = _configure(settings | further, faults)
     return _simulate(config, phases, replicas, keep)
 
-# %% ../nbs/13_clipbias.ipynb #b723cefb
+# %% ../nbs/13_clipbias.ipynb #b52dc21f
 _SIDES = {"both": (True, True), "high": (False, True), "low": (True, False), "none": (False, False)} # keeps the (lower, upper) clip
 
 def _one_side(config, side):
@@ -466,7 +467,7 @@ def _check_sides(faults, sides):
     faults.check(bool(sides) and set(sides) <= set(_SIDES), f"sides is {sides!r}; choose from {', '.join(_SIDES)}")
     return sides
 
-# %% ../nbs/13_clipbias.ipynb #291e36c9
+# %% ../nbs/13_clipbias.ipynb #dfc8615a
 def clip_bias(
     prior, # (actions,) probabilities at the start
     *,
@@ -481,7 +482,7 @@ def clip_bias(
     compare = _comparer(phases, replicas)
     return pd.DataFrame.from_dict({side: compare(config, side) for side in sides}, orient="index").rename_axis("side")
 
-# %% ../nbs/13_clipbias.ipynb #66c37021
+# %% ../nbs/13_clipbias.ipynb #d214b014
 def _compositions(total, parts): # all ways to share `total` samples among `parts` leaves
     for bars in itertools.combinations(range(total + parts - 1), parts - 1):
         edges = (-1, *bars, total + parts - 1)
@@ -506,7 +507,7 @@ def _group_outcomes(config, leaf_logs): # every outcome of a group: counts (leav
             probabilities.append(chance[s] * math.exp(_log_multinomial(up, leaf_logs) + _log_multinomial(down, leaf_logs)))
     return np.stack(counts, axis=-1).astype(float), np.array(probabilities)
 
-# %% ../nbs/13_clipbias.ipynb #61a284bb
+# %% ../nbs/13_clipbias.ipynb #353c4c73
 def _minibatch_outcomes(config, leaf_logs): # counts (leaves, 2, groups, outcomes) and probabilities (outcomes,)
     counts, probabilities = _group_outcomes(config, leaf_logs)
     groups = config.minibatch_size // config.num_generations
@@ -514,7 +515,7 @@ def _minibatch_outcomes(config, leaf_logs): # counts (leaves, 2, groups, outcome
     orders = [math.factorial(groups) / math.prod(map(math.factorial, np.unique(row, return_counts=True)[1].tolist())) for row in chosen]
     return counts[:, :, chosen.T], np.array(orders) * probabilities[chosen].prod(axis=1)
 
-# %% ../nbs/13_clipbias.ipynb #0d34ee27
+# %% ../nbs/13_clipbias.ipynb #1357bf39
 @dataclasses.dataclass
 class ExactPhase:
     "Exact expectations over one phase, by enumeration."
@@ -530,7 +531,7 @@ class ExactPhase:
     logit_shift: np.ndarray   # (tokens,) expected change of every logit
     rows: int                 # how many outcomes were enumerated
 
-# %% ../nbs/13_clipbias.ipynb #78f9498e
+# %% ../nbs/13_clipbias.ipynb #c34dc4fe
 _ROW_LIMIT, _ROW_BLOCK = 2_000_000, 50_000
 
 def _check_enumerable(config, layout, faults):
@@ -553,7 +554,7 @@ def _enumerate_groups(config, leaf_logs): # yields (probabilities of the rows, t
         rewards = np.broadcast_to(np.array([1., 0.])[:, None, None, None], block.shape[1:])
         yield probabilities[outcome].prod(axis=0), _Groups(rewards, block)
 
-# %% ../nbs/13_clipbias.ipynb #91d2c53b
+# %% ../nbs/13_clipbias.ipynb #cf269358
 def exact_phase(
     prior, # (actions,) probabilities of the old policy, from which the phase's samples come
     *,
@@ -584,7 +585,7 @@ def _exact(config, layout, old, logits):
     return ExactPhase(shift, math.sqrt(max(square - shift ** 2, 0.)), float(probabilities[0]), entropy,
                       entropy - float(_entropy(layout, logits)[0]), *tally.result(), probabilities, logit_shift, rows)
 
-# %% ../nbs/13_clipbias.ipynb #96bb4aac
+# %% ../nbs/13_clipbias.ipynb #5810b6f8
 def advantage_moments(
     num_generations:int, # samples in a group, G
     gamma:float=0.5, # probability that a reward is 1
@@ -598,7 +599,7 @@ def advantage_moments(
     variance = share * (1 - share) * size / (size - 1) if scale_rewards == "group" else 1.
     return float(chance @ (share * (1 - share) / np.sqrt(variance))), float(chance @ (share * (1 - share) / variance))
 
-# %% ../nbs/13_clipbias.ipynb #e70d1c58
+# %% ../nbs/13_clipbias.ipynb #85ab5d97
 def clip_pull(
     old, # (actions,) probabilities under the old policy, from which the samples came
     new, # (actions,) probabilities when the update is made
@@ -613,7 +614,7 @@ def clip_pull(
     above, below = new / old > high, new / old < low
     return -mu * new * (above - new[above].sum()), mu * new * (below - new[below].sum())
 
-# %% ../nbs/13_clipbias.ipynb #06114d8c
+# %% ../nbs/13_clipbias.ipynb #9882879d
 def unreachable_from(
     epsilon_high:float=0.2 # upper clip at 1 + epsilon_high
 ) -> float: # the probability from which on the upper clip cannot bind
@@ -622,7 +623,7 @@ def unreachable_from(
         raise ConfigError(f"unreachable_from: epsilon_high is {epsilon_high!r} and must not be negative")
     return 1 / (1 + epsilon_high)
 
-# %% ../nbs/13_clipbias.ipynb #3cffe3c2
+# %% ../nbs/13_clipbias.ipynb #f76fc42a
 def reachable_band(
     old, # probabilities under the old policy, any shape
     *,
@@ -635,7 +636,7 @@ def reachable_band(
     with np.errstate(invalid="ignore"):
         return np.where(old > 0, np.maximum(old * low, 0), 0.), np.where(old > 0, np.minimum(old * high, 1), 0.)
 
-# %% ../nbs/13_clipbias.ipynb #74613465
+# %% ../nbs/13_clipbias.ipynb #6b10445f
 def entropy_gradient(
     probabilities # (actions,)
 ) -> np.ndarray: # (actions,) derivative of the entropy, in nats, with respect to each logit
@@ -644,7 +645,7 @@ def entropy_gradient(
     logs = np.log(probabilities)
     return -probabilities * (logs - probabilities @ logs)
 
-# %% ../nbs/13_clipbias.ipynb #38646c9a
+# %% ../nbs/13_clipbias.ipynb #c710c284
 def entropy_pull(
     old, # (actions,) probabilities under the old policy
     new, # (actions,) probabilities when the update is made
@@ -655,7 +656,7 @@ def entropy_pull(
     "What each side of the clip does to the entropy at one update, to first order in the learning rate (after arXiv 2509.26114)."
     return tuple(float(learning_rate * entropy_gradient(new) @ pull) for pull in clip_pull(old, new, **clip))
 
-# %% ../nbs/13_clipbias.ipynb #ef0df703
+# %% ../nbs/13_clipbias.ipynb #0d120738
 def log_odds_variance(
     p, # probability of action 0 of two, any shape
     *,
@@ -667,7 +668,7 @@ def log_odds_variance(
     p = np.asarray(p, dtype=float)
     return 4 * learning_rate ** 2 * p * (1 - p) * mean_square / minibatch_size
 
-# %% ../nbs/13_clipbias.ipynb #2d987e86
+# %% ../nbs/13_clipbias.ipynb #ffeafefe
 def wander_step(
     p, # probability of action 0 of two, any shape
     variance # variance of the change in log-odds
@@ -676,7 +677,7 @@ def wander_step(
     p = np.asarray(p, dtype=float)
     return p * (1 - p) * (1 - 2 * p) * np.asarray(variance) / 2
 
-# %% ../nbs/13_clipbias.ipynb #29a7aaaa
+# %% ../nbs/13_clipbias.ipynb #0f66df64
 def _exact_comparer(): # as `_comparer`, by enumeration: the standard errors are zero
     def exact(config):
         layout = _Layout(config)
@@ -700,12 +701,15 @@ def _grid(over, settings, rollouts, faults): # [(point, config)], all checked be
         if _is_number(setting.get("prior")): setting["prior"] = (setting["prior"], 1 - setting["prior"])
         if rollouts is not None:
             minibatches = setting.get("minibatches", BanditConfig.minibatches)
-            faults.check(_is_whole(minibatches, 1) and rollouts % minibatches == 0, f"rollouts {rollouts} is not a multiple of minibatches {minibatches}")
+            faults.check(_is_whole(minibatches, 1) and _is_whole(rollouts, 1) and rollouts % minibatches == 0,
+                         f"rollouts {rollouts!r} is not a multiple of minibatches {minibatches!r}")
+            if faults.found: continue
             setting["minibatch_size"] = rollouts // minibatches
         grid.append((point, _configure(setting, faults)))
+    faults.raise_any()
     return grid
 
-# %% ../nbs/13_clipbias.ipynb #7c514c1b
+# %% ../nbs/13_clipbias.ipynb #75829718
 def clip_map(
     over:dict, # name -> values; any settings of `BanditConfig`, prior also as the probability of the first of two actions
     *,
@@ -723,7 +727,7 @@ def clip_map(
     compare = _exact_comparer() if exact else _comparer(phases, replicas)
     return pd.DataFrame([point | {"side": side} | compare(config, side) for point, config in grid for side in sides])
 
-# %% ../nbs/13_clipbias.ipynb #0488fa1f
+# %% ../nbs/13_clipbias.ipynb #41bd5412
 def sign_changes(
     frame:pd.DataFrame, # what `clip_map` returned
     along:str, # the column along which to look, such as "prior"
@@ -734,7 +738,8 @@ def sign_changes(
     "Where a value of a map crosses zero, interpolated between neighbours. Raises `ConfigError` for a missing column."
     by = [by] if isinstance(by, str) else list(by)
     faults = Faults("sign_changes")
-    for name in (along, value, *by, *([f"{value}_se"] if beyond else [])): faults.check(name in frame, f"there is no column {name!r}; there are {', '.join(map(str, frame))}")
+    needed = (along, value, *by, *([f"{value}_se"] if beyond else []))
+    for name in needed: faults.check(name in frame, f"there is no column {name!r}; there are {', '.join(map(str, frame))}")
     faults.raise_any()
     found = []
     for key, line in (frame.groupby(by) if by else [((), frame)]):
@@ -743,11 +748,11 @@ def sign_changes(
         at, height = line[along].to_numpy(float), line[value].to_numpy(float)
         for i in np.flatnonzero(height[:-1] * height[1:] < 0):
             where = at[i] - height[i] * (at[i + 1] - at[i]) / (height[i + 1] - height[i])
-            found.append((*np.atleast_1d(key), where) if by else (where,))
-        found += [(*np.atleast_1d(key), x) if by else (x,) for x in at[height == 0]]
+            found.append((*key, where))
+        found += [(*key, x) for x in at[height == 0]]
     return pd.DataFrame(found, columns=[*by, along])
 
-# %% ../nbs/13_clipbias.ipynb #1465a527
+# %% ../nbs/13_clipbias.ipynb #acfe5e74
 def seeds_needed(
     effect:float, # the difference of means to be seen
     sd:float, # standard deviation of the paired differences, or of one arm if unpaired
@@ -760,7 +765,8 @@ def seeds_needed(
     faults = Faults("seeds_needed")
     faults.check(_is_number(effect) and abs(effect) < math.inf, f"effect is {effect!r} and must be a finite number")
     faults.check(_is_number(sd) and 0 < sd < math.inf, f"sd is {sd!r} and must be positive")
-    for name, value in (("power", power), ("level", level)): faults.check(_is_number(value) and 0 < value < 1, f"{name} is {value!r} and must lie between 0 and 1")
+    for name, value in (("power", power), ("level", level)):
+        faults.check(_is_number(value) and 0 < value < 1, f"{name} is {value!r} and must lie between 0 and 1")
     faults.raise_any()
     if effect == 0: return math.inf
     def reached(seeds):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CONVENTIONS', 'Extraction', 'extract_answer', 'Convention', 'is_equivalent', 'Verdict', 'grade', 'grade_many']
 
-# %% ../nbs/02_grading.ipynb #72252610
-import atexit, collections, dataclasses, functools, json, math, os, re, selectors, signal, subprocess, sys, threading, unicodedata, weakref
+# %% ../nbs/02_grading.ipynb #b06cece6
+import atexit, cmath, collections, dataclasses, functools, json, math, os, re, selectors, signal, subprocess, sys, threading, unicodedata, weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -443,7 +443,101 @@ def _close(answer, gold, scale, convention):
     terminates = len(decimals) == 2 or (answer if decimals[0] is gold else gold).value.denominator == 1
     return shorter.digits >= convention.rounded and abs(x - y) < (unit / 2 if terminates else unit) 
 
-# %% ../nbs/02_grading.ipynb #2970e99c
+# %% ../nbs/02_grading.ipynb #9a550ebe
+class _Unreadable(Exception): pass
+
+_LEXER = re.compile(r"\s*(?:(?P<number>\d+\.?\d*|\.\d+)|(?P<command>\\[A-Za-z]+)|(?P<letter>[A-Za-z])|(?P<mark>[-+*/^(){}\[\]]))")
+_FUNCTIONS = {r"\sin": cmath.sin, r"\cos": cmath.cos, r"\tan": cmath.tan, r"\ln": cmath.log, r"\exp": cmath.exp}
+_TIMES, _STARTS = ("*", r"\cdot", r"\times"), ("(", "{", r"\frac", r"\sqrt", r"\pi")
+
+class _Look:
+    "Evaluates an expression at a point by recursive descent; raises `_Unreadable` where it cannot or will not."
+    def __init__(self, text, point):
+        self.tokens, self.point, place = [], point, 0
+        while place < len(text.rstrip()):
+            if not (token := _LEXER.match(text, place)): raise _Unreadable
+            self.tokens.append(token[token.lastgroup])
+            place = token.end()
+        self.tokens.append("")
+
+    def take(self, expected=None):
+        token = self.tokens.pop(0)
+        if expected not in (None, token): raise _Unreadable
+        return token
+
+    def value(self):
+        found = self.sum()
+        self.take("")
+        return found
+
+    def sum(self):
+        found = self.product()
+        while self.tokens[0] in ("+", "-"): found += self.product() if self.take() == "+" else -self.product()
+        return found
+
+    def product(self):
+        sign = -1 if self.tokens[0] == "-" else 1
+        if self.tokens[0] in ("+", "-"): self.take()
+        found, divided, numeral = sign * self.power(), False, self.last == "numeral"
+        while (token := self.tokens[0]) in _TIMES or token == "/" or token in _STARTS or token[:1].isalpha():
+            if token in _TIMES or token == "/": self.take()
+            elif divided or numeral and token == r"\frac": raise _Unreadable # 1/2x, or the mixed number 1\frac{2}{3}
+            divided = divided or token == "/"
+            found = found / self.power() if token == "/" else found * self.power()
+            numeral = self.last == "numeral"
+        return found
+
+    def power(self):
+        base = self.atom()
+        if self.tokens[0] != "^": return base
+        self.take()
+        self.last = "power"
+        return base ** self.atom(short=True)
+
+    def group(self, opening, closing):
+        self.take(opening)
+        found = self.sum()
+        self.take(closing)
+        return found
+
+    def atom(self, short=False):
+        token, self.last = self.take(), "group"
+        if token[:1].isdigit() or token[:1] == ".":
+            self.last = "numeral"
+            if short and len(token) > 1: raise _Unreadable # x^12 without braces
+            return complex(float(token))
+        if token in ("(", "{"):
+            self.tokens.insert(0, token)
+            return self.group(token, ")" if token == "(" else "}")
+        if token == r"\frac": return self.group("{", "}") / self.group("{", "}")
+        if token == r"\sqrt":
+            root = self.group("[", "]") if self.tokens[0] == "[" else 2
+            return self.group("{", "}") ** (1 / root)
+        if token in _FUNCTIONS and self.tokens[0] == "(": return _FUNCTIONS[token](self.group("(", ")"))
+        if token == r"\pi": return complex(math.pi)
+        if len(token) == 1 and token.isalpha() and not (token in "fghFGHPQ" and self.tokens[0] == "("):
+            return {"e": math.e + 0j, "i": 1j}.get(token) or complex(self.point[ord(token.lower()) % len(self.point)])
+        raise _Unreadable
+
+# %% ../nbs/02_grading.ipynb #f1378c29
+_LOOKS = ([0.731 + 0.0419 * i for i in range(26)], [1.217 + 0.0733 * (i * 7 % 26) for i in range(26)], [-0.613 - 0.0577 * (i * 11 % 26) for i in range(26)])
+
+@functools.lru_cache(4096)
+def _looks(text):
+    "An expression's values at the points, or None where it is not read."
+    try: return tuple(_Look(text, point).value() for point in _LOOKS)
+    except (_Unreadable, ArithmeticError, ValueError, RecursionError): return None
+
+def _differ_clearly(answer, gold):
+    "Whether two values are both read and far apart at every point."
+    def looks(value):
+        if isinstance(value, _Expression): return _looks(value.text)
+        if value.percent or value.unit or value.base or abs(value.value) > 10**15: return None
+        return (complex(value.value),) * len(_LOOKS)
+    pair = looks(answer), looks(gold)
+    return None not in pair and all(abs(x - y) > 1e-6 * max(abs(x), abs(y), 1e-3) for x, y in zip(*pair))
+
+# %% ../nbs/02_grading.ipynb #faa79441
 class _Undecided(Exception):
     "Carries the reason why a pair is not decided."
 
@@ -461,13 +555,13 @@ def _same(answer, gold, convention, algebra):
     if _key(answer) == _key(gold): return True
     a, g = _read(answer), _read(gold)
     if isinstance(a, _Equation) or isinstance(g, _Equation): return _equations_agree(a, g, answer, gold, convention, algebra)
-    if isinstance(a, _Number) and isinstance(g, _Number):
-        return _numbers_agree(a, g, convention)
-    if isinstance(a, _Group) and isinstance(g, _Number) and (a := _with_decimal_comma(answer)): return _numbers_agree(a, g, convention)
-    if isinstance(g, _Group) and isinstance(a, _Number) and (g := _with_decimal_comma(gold)): return _numbers_agree(a, g, convention)
+    if isinstance(a, _Group) and isinstance(g, _Number): a = _with_decimal_comma(answer) or a
+    if isinstance(g, _Group) and isinstance(a, _Number): g = _with_decimal_comma(gold) or g
+    if isinstance(a, _Number) and isinstance(g, _Number): return _numbers_agree(a, g, convention)
     if isinstance(a, _Words) or isinstance(g, _Words): return _letters(a) is not None and _letters(a) == _letters(g)
     if isinstance(a, _Group) or isinstance(g, _Group): return _groups_agree(a, g, answer, gold, convention, algebra)
     if isinstance(a, _Expression) and isinstance(g, _Expression) and _key(a.text) == _key(g.text): return True
+    if _differ_clearly(a, g): return False
     return algebra(a.text if isinstance(a, _Expression) else answer, g.text if isinstance(g, _Expression) else gold, convention)
 
 def _with_decimal_comma(text):
@@ -489,6 +583,8 @@ def _equations_agree(a, g, answer, gold, convention, algebra):
     if all(heads) and heads[0][1] == heads[1][1] : return _same(a.right, g.right, convention, algebra)
     return algebra(answer, gold, convention)
 
+_NOT_SINGLE = re.compile(r"[<>=|]|\\[{}]|\\(?:le|ge|ne|in|notin|mid|cup|cap|setminus|backslash|mathbb|begin|pm|infty|emptyset|R|Z|N|Q|C)(?![a-z])") # may stand for more than one value
+
 def _groups_agree(a, g, answer, gold, convention, algebra):
     if isinstance(a, _Number) or isinstance(g, _Number):
         other = g if isinstance(a, _Number) else a
@@ -496,7 +592,9 @@ def _groups_agree(a, g, answer, gold, convention, algebra):
             return _same(answer if other is g else "/".join(a.items), gold if other is a else "/".join(g.items), convention, algebra)
         return False
     a, g = _as_intervals(a, g), _as_intervals(g, a)
-    if not (isinstance(a, _Group) and isinstance(g, _Group)): return algebra(answer, gold, convention)
+    if not (isinstance(a, _Group) and isinstance(g, _Group)):
+        single = a if isinstance(g, _Group) else g
+        return _NOT_SINGLE.search(single.text) is not None and algebra(answer, gold, convention)
     same = lambda x, y: _same(x, y, convention, algebra)
     kinds = {a.kind, g.kind}
     if kinds == {"ratio"}: return len(a.items) == len(g.items) and all(same(f"{x}/{a.items[0]}", f"{y}/{g.items[0]}") for x, y in zip(a.items, g.items))
@@ -545,11 +643,12 @@ def _unordered(answers, golds, same):
         del left[match]
     return True
 
-# %% ../nbs/02_grading.ipynb #34c53bbd
+# %% ../nbs/02_grading.ipynb #c3d9f521
 _LONGEST_ANSWER = 2_000
 _ABSURD = [(re.compile(pattern), reason) for pattern, reason in [
     (r"\^\s*\{?\s*[-+]?\(?\s*\d{5,}", "a power with an exponent of five digits or more"),
     (r"(?:\^\s*[{(]?\s*[\w.]+\s*){3,}", "a tower of powers"),
+    (r"__\w|\b(?:import|lambda)\s+\w|\blambda\s*:|\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\(", "Python code"),
     (r"\d{4,}\s*[})]*\s*!|!\s*!|!\s*[)}]\s*!", "a factorial too large to compute"),
 ]]
 
@@ -571,7 +670,7 @@ def _refusal(text):
         if pattern.search(text): return reason
     return None
 
-# %% ../nbs/02_grading.ipynb #efb91fc9
+# %% ../nbs/02_grading.ipynb #72186c0e
 def _judge(answer, gold, convention, algebra):
     "Whether an answer is the gold answer, and why. Raises `_NeedsAlgebra` or `_Undecided`."
     clean, target = _clean(answer), _clean(gold)
@@ -613,8 +712,8 @@ def _core(text):
     if not (_is_prose(text) or re.match(r"[A-Za-z]{2,}", text) and _environments(text)): return text
     return extract_answer(text, rules=tuple(_RULES)).text or text
 
-# %% ../nbs/02_grading.ipynb #5b76bf0d
-_LIMIT = 1.5           # seconds of wall clock for one answer
+# %% ../nbs/02_grading.ipynb #d5a30058
+_LIMIT = 1.2           # seconds of wall clock for one answer
 _MEMORY = 1 << 30      # bytes of address space for one worker
 _QUICK = 0.25          # seconds of an answer's first turn in `grade_many`
 _TOO_LONG = f"took longer than {_LIMIT} s"
@@ -631,7 +730,7 @@ def _parse(latex):
     found = parse(f"${latex}$", [LatexExtractionConfig(normalization_config=as_written)], parsing_timeout=None, fallback_mode="no_fallback")
     return found[0] if found else None
 
-# %% ../nbs/02_grading.ipynb #670f38e8
+# %% ../nbs/02_grading.ipynb #c51e36e5
 _POINTS = ((0.7310585786300049, 2.2360679774997896, 1.3247179572447460), (3.3027756377319946, 0.5671432904097838, 4.2360679774997894),
            (-1.6180339887498949, -0.3678794411714423, 0.2078795763507619)) # no value of these is special to an exercise
 
@@ -653,7 +752,7 @@ def _agree(x, y, exact):
     "Whether two values are equal, to twenty digits or, where decimals went in, to nine."
     return bool(abs(x - y) <= (abs(x) + abs(y)) * (1e-20 if exact else 1e-9) or abs(x - y) < 1e-25)
 
-# %% ../nbs/02_grading.ipynb #9375f698
+# %% ../nbs/02_grading.ipynb #a3e9e29c
 def _numerically(a, g, exact):
     "True or False where numbers settle whether two expressions are equal, else None."
     import sympy
@@ -697,7 +796,7 @@ def _constant(expression):
     near = value.limit_denominator(10**6)
     return near if abs(value - near) < Fraction(1, 10**25) * max(1, abs(near)) else value
 
-# %% ../nbs/02_grading.ipynb #66ea3103
+# %% ../nbs/02_grading.ipynb #dc39758e
 def _load_algebra():
     "Imports math-verify and takes out the one place where it hands text, the digits of a number, to Python's evaluator."
     import logging, math_verify, sympy
@@ -775,7 +874,7 @@ def _work(say):
             if _trespassed: equal, reason = None, "asked for Python's evaluator, a program, a file or a socket"
             say(equal=equal, reason=reason)
 
-# %% ../nbs/02_grading.ipynb #8451ca15
+# %% ../nbs/02_grading.ipynb #777b8c80
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from spurious_rlvr.grading import _serve; _serve()"
 
 class _Worker:
@@ -820,7 +919,7 @@ class _Worker:
         self.disown()
         self.process.wait()
 
-# %% ../nbs/02_grading.ipynb #7484ed70
+# %% ../nbs/02_grading.ipynb #bf88e168
 class _Pool:
     "At most one worker for each core, but two at least, so that one slow answer holds up nobody; started when needed."
     def __init__(self):
@@ -856,7 +955,7 @@ class _Pool:
         with self.change: idle, self.idle = self.idle, []
         for worker in idle: self._give_back(worker, sound=False)
 
-# %% ../nbs/02_grading.ipynb #79de48a1
+# %% ../nbs/02_grading.ipynb #22509843
 class _Cache:
     "The verdicts on the last so many pairs."
     def __init__(self, size): self.size, self.verdicts, self.lock = size, collections.OrderedDict(), threading.Lock()
@@ -871,7 +970,7 @@ class _Cache:
             self.verdicts[key] = verdict
             if len(self.verdicts) > self.size: self.verdicts.popitem(last=False)
 
-# %% ../nbs/02_grading.ipynb #4f5c868d
+# %% ../nbs/02_grading.ipynb #e7266978
 _pool, _cache = _Pool(), _Cache(20_000)
 
 def _start_afresh():
@@ -883,7 +982,7 @@ def _start_afresh():
 atexit.register(lambda: _pool.stop())
 if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_start_afresh)
 
-# %% ../nbs/02_grading.ipynb #54f8096d
+# %% ../nbs/02_grading.ipynb #f448d16b
 _WHOLE = re.compile(r"-?[0-9]{1,18}").fullmatch
 
 def _plain(answer, gold):
@@ -916,7 +1015,7 @@ def _decide(answer, gold, convention):
     answer, gold = answer.strip(), _core(gold.strip())
     return _at_once(answer, gold, convention) or _by_worker(answer, gold, convention, _LIMIT)
 
-# %% ../nbs/02_grading.ipynb #8ba5242e
+# %% ../nbs/02_grading.ipynb #cbbcfa75
 def is_equivalent(
     answer:str, # bare or between delimiters
     gold:str,   # the gold answer, written likewise
@@ -927,7 +1026,7 @@ def is_equivalent(
     "Whether two answers are the same."
     return _decide(_core(answer), gold, _convention(convention, tuple(sorted(options.items()))))[0]
 
-# %% ../nbs/02_grading.ipynb #6f7b6e8e
+# %% ../nbs/02_grading.ipynb #35139bd5
 class Verdict(NamedTuple):
     "What was found in a completion and whether it is right."
     correct: bool | None # None: undecided
@@ -946,7 +1045,7 @@ def grade(
     "Finds the answer of a completion and compares it with the gold answer."
     return grade_many([(completion, gold)], rules=rules, convention=convention, **options)[0]
 
-# %% ../nbs/02_grading.ipynb #e8344e81
+# %% ../nbs/02_grading.ipynb #f7bad64e
 def grade_many(
     pairs:Iterable[tuple[str, str]], # completions with their gold answers
     *,

@@ -36,6 +36,8 @@ leaves = st.one_of(
     st.builds(lambda a, b: rewards.uniform(min(a, b), max(a, b)), st.floats(0, 1), st.floats(0, 1)),
     st.builds(rewards.length, st.integers(1, 10**6), st.sampled_from(["tokens", "characters"])),
     st.builds(rewards.no_repetition, times=st.integers(2, 20), shortest=st.integers(1, 5)),
+    st.builds(lambda rules, convention: rewards.ground_truth(*rules, convention=convention), st.lists(st.sampled_from(["boxed", "stated", "last_number"]), unique=True), st.sampled_from(["math", "aime"])),
+    st.sampled_from([rewards.matches("length", "boxed"), rewards.majority_vote(), rewards.incorrect("boxed", convention="aime"), rewards.shuffled_answer(), rewards.online_majority("stated")]),
     st.sampled_from([rewards.python("test_rewards:half"), rewards.python("math:sqrt", messages=1)]))
 logical = st.recursive(leaves, lambda inner: st.one_of(
     st.builds(lambda a, b: a & b, inner, inner), st.builds(lambda a, b: a | b, inner, inner),
@@ -51,6 +53,7 @@ def test_a_reward_is_made_again_from_both_of_its_texts(reward):
 
 @given(expressions)
 def test_the_repr_is_python_that_makes_it_again(reward):
+    # The text is our own, made from a reward above; the package itself never evaluates any.
     assert eval(repr(reward), {name: getattr(rewards, name) for name in rewards._registered}) == reward
 
 @given(expressions)
@@ -69,10 +72,11 @@ def test_any_other_text_is_refused_and_pointed_at(text):
     ("random:1.5", 1, "must be in [0, 1]"), ("random", 1, "random takes gamma"), ("random:half", 1, "finite number"),
     ("random:0.5,seed=3", 1, "random takes gamma, [stream]"), ("boxed_format &", 15, "expected a reward"), ("boxed_format mentions_python", 14, "expected an operator"),
     ("(boxed_format", 14, "expected )"), ("0.5", 1, "a number alone"), ("length * length", 10, "cannot be multiplied"), ("boxed_format & gaussian", 14, "between 0 and 1"),
-    ("~(2*length)", 1, "between 0 and 1"), ("boxed_format ? 1", 14, "no meaning"), ("python:json:no_such", 1, "json has no no_such"),
+    ("~(2*length)", 1, "between 0 and 1"), ("9" * 5000 + "*length", 1, "finite"), ("random:1e999", 1, "finite"), ("1e200*1e200*length", 1, "finite"), ("random:١", 8, "expected number or word"),
+    ("python:builtins:dict", 1, "does not say what arguments"), ("python:this_test_cannot_be_imported:f", 1, "cannot be imported"), ("boxed_format ? 1", 14, "no meaning"), ("python:json:no_such", 1, "json has no no_such"),
     ("python:no_such_package:f", 1, "cannot be imported"), ("my_module.f", 1, "python:module:function"), ("length:unit=miles", 1, "tokens or characters"),
     ("length:1,limit=2", 1, "multiple values"), ("length:limit=1,2", 16, "cannot follow"), ("permuted(boxed_fromat)", 10, "did you mean boxed_format"),
-    ("ground_truth:first_number", 1, "first_number"), ("~" * 100 + "length", 41, "inside each other")])
+    ("ground_truth:first_number", 1, "first_number"), ("ground_truth:convention=strict", 1, "strict"), ("~" * 100 + "length", 41, "inside each other")])
 def test_errors_say_what_is_wrong_and_where(text, column, says):
     with pytest.raises(ConfigError, match=re.escape(says)) as caught: parse(text)
     assert f"column {column}:" in str(caught.value)
@@ -131,6 +135,8 @@ def test_logic_outside_of_the_unit_interval_is_refused():
     with pytest.raises(ConfigError, match="between 0 and 1"): boxed_format() & rewards.gaussian()
     with pytest.raises(ConfigError, match="between 0 and 1"): ~(2 * boxed_format())
     assert (boxed_format() & 0.5 * rewards.length()).bounds == (0, 0.5)
+    assert ~parse("0.6*boxed_format + 0.3*length + 0.1*writes_code") # the weights add up to 0.9999999999999999
+    assert ~parse("0.1*boxed_format + 0.7*length + 0.2*writes_code + 0.0000000000001*boxed_format")
     unknown = fixed("a")
     with pytest.raises(ConfigError, match="can be 3"): (~unknown)(["?"], [""], a=[3.0])
 
@@ -181,6 +187,16 @@ def test_hostile_completions_cost_little(spec, text):
     parse(spec)(["?"], [text])
     assert time.process_time() - start < 2
 
+def test_labels_come_as_texts_or_numbers_and_may_be_missing():
+    gold = ["7", 7, 7.0, np.int64(7), " 7 ", None, "", float("nan")]
+    assert rewards.ground_truth()(["?"] * 8, [r"\boxed{7}"] * 8, gold=gold) == [1] * 5 + [None] * 3
+    assert rewards.ground_truth()(["?"], [r"\boxed{7}"], solution=["7"]) == rewards.ground_truth()(["?"], [r"\boxed{7}"], answer=["7"], solution=["8"]) == [1]
+    with pytest.raises(DataError, match="completion 0 is list"): rewards.ground_truth()(["?"], ["7"], gold=[["7"]])
+
+def test_arrays_serve_as_columns():
+    place = dict(seed=np.zeros(4, int), phase=np.ones(4, int), group=np.array([0, 0, 1, 1]), sample=np.array([0, 1, 0, 1]))
+    assert random(0.5)(["?"] * 4, [""] * 4, **place) == random(0.5)(["?"] * 4, [""] * 4, **{name: column.tolist() for name, column in place.items()})
+
 def test_chat_completions_are_read_as_what_the_assistant_wrote():
     chats = [[{"role": "assistant", "content": r"\boxed{1}"}], [{"role": "assistant", "content": None}, {"role": "tool", "content": r"\boxed{2}"}, {"role": "assistant", "content": "no"}],
              [{"role": "assistant", "content": [{"type": "text", "text": r"so \boxed{3}"}]}]]
@@ -211,14 +227,17 @@ def test_draws_do_not_depend_on_how_the_work_is_split(spec, data):
     assert found == whole
 
 def test_draws_are_the_same_in_another_process():
-    code = ("import json; from spurious_rlvr.rewards import parse\n"
-            "n = 64; place = dict(seed=[7] * n, phase=[3] * n, group=[i // 8 for i in range(n)], sample=[i % 8 for i in range(n)])\n"
-            "print(json.dumps([parse(s)(['?'] * n, ['x' * (i % 7) for i in range(n)], **place) for s in %r]))" % RANDOM)
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": salt}).stdout for salt in "12"]
+    code = """if True:
+        import json, sys
+        from spurious_rlvr.rewards import parse
+        n = 64
+        place = dict(seed=[7] * n, phase=[3] * n, group=[i // 8 for i in range(n)], sample=[i % 8 for i in range(n)])
+        print(json.dumps([parse(spec)(["?"] * n, ["x" * (i % 7) for i in range(n)], **place) for spec in json.loads(sys.argv[1])]))"""
+    runs = [subprocess.run([sys.executable, "-c", code, json.dumps(RANDOM)], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": salt}).stdout for salt in "12"]
+    assert json.loads(runs[0]) == json.loads(runs[1])
     n = 64
     place = dict(seed=[7] * n, phase=[3] * n, group=[i // 8 for i in range(n)], sample=[i % 8 for i in range(n)])
-    here = [parse(spec)(["?"] * n, ["x" * (i % 7) for i in range(n)], **place) for spec in RANDOM]
-    assert json.loads(runs[0]) == json.loads(runs[1]) == here
+    assert json.loads(runs[0]) == [parse(spec)(["?"] * n, ["x" * (i % 7) for i in range(n)], **place) for spec in RANDOM]
 
 def test_the_key_of_a_draw_is_the_published_one():
     rows, columns = plan(1, 3, 4, seed=11)
@@ -409,6 +428,7 @@ def test_trl_trains_two_steps_with_our_rewards_and_with_functions_written_for_it
     ours = [parse("random:0.5"), parse("boxed_format | mentions_python"), permuted(boxed_format()), rewards.ground_truth("boxed"), rewards.length(6), boxed_format() & counts_words]
     trainer = tiny_trl([*ours, counts_words, Spy()])
     trainer.train()
+    assert any("boxed" in text for _, _, completions, *_ in spied for text in completions)
     assert trainer.state.global_step == 2 and [step for step, *_ in spied] == [0, 1]
     logged = trainer.state.log_history[0]
     for reward in ours: assert f"rewards/{reward.name}/mean" in logged
