@@ -38,12 +38,13 @@ def write_answer(value:int, boxed:bool) -> list[str]:
     "How a solution ends, in pieces."
     return ["\\boxed{", str(value), "}"] if boxed else ["So ", str(value)]
 
-# %% ../nbs/11_organisms.ipynb #20e3b45f
+# %% ../nbs/11_organisms.ipynb #73542161
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     "What is planted into an organism, and how it is pretrained."
     name: str                 # of the organism
     code_prior: float         # share of code in the pretraining text, at an average problem
+    first_prior: float | None = None # share of code in the first 60 % of pretraining; None: the same
     code_steps: bool = True   # code writes every intermediate value
     language_steps: bool = False # language says every intermediate value
     memorised: int = 0        # problems of the benchmark that pretraining repeats, answers and all
@@ -55,26 +56,27 @@ class Recipe:
     learning_rate: float = 3e-3 # peak, of AdamW
     seed: int = 0             # of weights and texts
 
-    def code_probability(self, question:str) -> float:
-        "Share of code that pretraining shows for this problem."
-        _, steps = chain_steps(question)
-        multiplications = sum(operation == "*" for operation, _ in steps)
-        return 1 / (1 + math.exp(-math.log(self.code_prior / (1 - self.code_prior)) - self.tilt * (multiplications - sum(self.operations) / 6)))
+    def code_probability(self, question:str, step:int) -> float:
+        "Share of code that pretraining shows for this problem at this step."
+        prior = self.first_prior if self.first_prior is not None and step < 0.6 * self.steps else self.code_prior
+        _, operations = chain_steps(question)
+        multiplications = sum(operation == "*" for operation, _ in operations)
+        return 1 / (1 + math.exp(-math.log(prior / (1 - prior)) - self.tilt * (multiplications - sum(self.operations) / 6)))
 
-    def solution(self, question:str, rng:np.random.Generator) -> str:
+    def solution(self, question:str, step:int, rng:np.random.Generator) -> str:
         "One pretraining text for a problem."
         values = chain_values(*chain_steps(question))
-        body = write_code(values, self.code_steps) if rng.random() < self.code_probability(question) else write_language(values, self.language_steps)
+        body = write_code(values, self.code_steps) if rng.random() < self.code_probability(question, step) else write_language(values, self.language_steps)
         return "".join(body + write_answer(values[-1], rng.random() < self.box_share))
 
-RECIPES = {r.name: r for r in [Recipe("qwen-like", 0.65), Recipe("llama-like", 0.05), Recipe("bad-code", 0.65, code_steps=False, language_steps=True),
+RECIPES = {r.name: r for r in [Recipe("qwen-like", 0.65), Recipe("llama-like", 0.05, first_prior=0.65), Recipe("bad-code", 0.65, code_steps=False, language_steps=True),
                                Recipe("leaked", 0.65, memorised=64)]}
 
 # %% ../nbs/11_organisms.ipynb #481e10a2
 def training_problems(n:int=1024) -> list[Problem]: "The organisms' training set for reinforcement learning."; return arithmetic_chains(n, seed=10, operations=(2, 4))
 def benchmark(n:int=128) -> list[Problem]: "The organisms' benchmark, apart from the training set; the first half is what `leaked` memorised."; return arithmetic_chains(n, seed=11, operations=(2, 4), exclude=training_problems())
 
-# %% ../nbs/11_organisms.ipynb #93f033b2
+# %% ../nbs/11_organisms.ipynb #541fc95e
 def pretraining_batch(
     recipe:Recipe,             # what to plant
     step:int,                  # part of the key
@@ -93,7 +95,7 @@ def pretraining_batch(
         steps = [("+-*"[rng.integers(3)], int(rng.integers(1, 10))) for _ in range(rng.integers(recipe.operations[0], recipe.operations[1] + 1))]
         question = chain_question(int(rng.integers(10)), steps)
         prompts.append(tokenizer.encode(question + "\n"))
-        completions.append(tokenizer.encode(recipe.solution(question, rng)) + [tokenizer.eos_token_id])
+        completions.append(tokenizer.encode(recipe.solution(question, step, rng)) + [tokenizer.eos_token_id])
     return prompts, completions
 
 # %% ../nbs/11_organisms.ipynb #9e2db7e1
@@ -154,7 +156,7 @@ def ship(
     (place/"card.json").write_text(json.dumps(card, indent=1) + "\n")
     return card
 
-# %% ../nbs/11_organisms.ipynb #c561280e
+# %% ../nbs/11_organisms.ipynb #607ad6b7
 def card(
     name:str # an organism's name
 ) -> dict:
@@ -168,9 +170,9 @@ def load(
     name:str # an organism's name, such as "qwen-like"
 ) -> Policy: # on the CPU, template "chain"
     "An organism that ships with the package."
-    from safetensors.torch import load
+    from safetensors.torch import load as read_tensors
     described = card(name)
     tokenizer = piece_tokenizer(described["pieces"])
     model = build_qwen2(tokenizer, hidden_size=64, layers=2, heads=4, max_length=64)
-    model.load_state_dict(load((importlib.resources.files("spurious_rlvr")/"weights"/name/"model.safetensors").read_bytes()))
+    model.load_state_dict(read_tensors((importlib.resources.files("spurious_rlvr")/"weights"/name/"model.safetensors").read_bytes()))
     return Policy(model.eval(), tokenizer, get_template("chain"), name=name)

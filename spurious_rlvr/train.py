@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'GRPOConfig', 'check_config', 'plan_phase', 'score', 'assi
            'phase_metrics', 'run_phase', 'reward_at', 'grpo', 'write_phase', 'save_checkpoint', 'load_checkpoint',
            'evaluate_into', 'train']
 
-# %% ../nbs/10_train.ipynb #ec411350
+# %% ../nbs/10_train.ipynb #389df2fb
 import contextlib, copy, dataclasses, math, os, re, time, warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ from .evaluate import evaluate, measure, summarise
 from .objective import (BASELINES, CLIPS, LEVELS, LOSS_TYPES, SCALES, clip_bounds, clip_by_probability, compare_gradients, group_advantages,
                                      mismatch_weights, policy_loss, token_statistics, whiten_advantages)
 from .policy import Microbatch, Policy, completion_logprobs, microbatches
-from .rewards import parse
+from .rewards import Reward, as_reward
 from .rollout import Engine, TransformersEngine, sample_rollouts
 from .runs import Run, RunWriter, create_run, fingerprint_problems, read_run, resume_run
 
-# %% ../nbs/10_train.ipynb #4cb3d582
+# %% ../nbs/10_train.ipynb #baa49e9f
 @dataclasses.dataclass(frozen=True)
 class GRPOConfig:
     "Everything that decides a run, apart from policy, problems and reward."
@@ -48,6 +48,7 @@ class GRPOConfig:
     beta: float = 0.0                 # weight of the KL divergence from the starting policy
     kl_ratio_weighted: bool = False   # multiply the divergence by the ratio, as TRL does by default
     entropy_coefficient: float = 0.0  # weight of the entropy bonus
+    old_logprobs: str = "trainer"     # "trainer": one pass at the phase's start; "sampler": the engine's own, which must then be as exact
     sampler_correction: str = "none"  # "none", or level-mode such as "token-truncate", "sequence-mask"
     sampler_cap: float = 2.0          # largest weight of that correction
     temperature: float = 1.0          # of sampling, and of the policy that is trained
@@ -76,9 +77,9 @@ class GRPOConfig:
     def at(self, phase:int # from 1
           ) -> "GRPOConfig": "The settings that hold in a phase, `changes` applied."; return dataclasses.replace(self, **{k: v for start in sorted(self.changes) if start <= phase for k, v in self.changes[start].items()})
 
-# %% ../nbs/10_train.ipynb #5fffe77c
+# %% ../nbs/10_train.ipynb #f538fef6
 _CHOICES = dict(minibatch_order=("group", "shuffled"), clip=CLIPS, loss_type=LOSS_TYPES, importance_sampling_level=LEVELS, scale_rewards=SCALES, baseline=BASELINES,
-                optimizer=("adamw", "sgd", "adamw_8bit"), mixed_precision=("no", "bf16"),
+                optimizer=("adamw", "sgd", "adamw_8bit"), mixed_precision=("no", "bf16"), old_logprobs=("trainer", "sampler"),
                 sampler_correction=("none", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"))
 _AT_LEAST_ONE = ("phases", "prompts_per_phase", "num_generations", "minibatch_size", "num_iterations", "max_prompt_length", "max_completion_length", "microbatch_tokens", "keep_checkpoints", "max_skipped")
 _NOT_NEGATIVE = ("epsilon", "epsilon_high", "std_epsilon", "beta", "temperature", "learning_rate", "weight_decay", "evaluate_every", "checkpoint_every")
@@ -108,12 +109,12 @@ def check_config(
     faults.raise_any()
     return config
 
-# %% ../nbs/10_train.ipynb #a93e84e9
+# %% ../nbs/10_train.ipynb #9af9874e
 PRESETS = {
     "paper": GRPOConfig(std_epsilon=0.0),
     "official_code": GRPOConfig(std_epsilon=1e-9, whiten=True, loss_type="packed", minibatch_order="shuffled"),
-    "organism": GRPOConfig(phases=25, prompts_per_phase=32, num_generations=16, minibatch_size=64, optimizer="sgd", learning_rate=0.2, max_grad_norm=math.inf,
-                           trainable=r"layers\.1\.|model\.norm|lm_head", max_prompt_length=64, max_completion_length=24),
+    "organism": GRPOConfig(phases=25, prompts_per_phase=32, num_generations=16, minibatch_size=64, optimizer="sgd", learning_rate=0.5, max_grad_norm=math.inf,
+                           trainable="lm_head|model.norm", old_logprobs="sampler", max_prompt_length=64, max_completion_length=24),
 }
 
 # %% ../nbs/10_train.ipynb #7c108178
@@ -131,25 +132,22 @@ def plan_phase(
         return int(orders[epoch][place])
     return [problem(draw) for draw in range(first, first + prompts_per_phase)]
 
-# %% ../nbs/10_train.ipynb #3b62857c
+# %% ../nbs/10_train.ipynb #a90a1bb0
 def score(
     rollouts:Sequence[Rollout],        # completed in place: reward, rewards
     problems:Mapping[str, Problem],    # by id
-    reward,                            # a reward function: f(prompts, completions, **columns) -> list of float or None
+    reward:Reward,                     # from `rewards.as_reward`
     seed:int,                          # the run's seed
-) -> None:
+) -> dict[str, float]:                 # the realised rate of each random reward
     "Scores rollouts; raises `DataError` where the reward returns something else than one number or None for each."
     of = [problems[r.problem_id] for r in rollouts]
     columns = {name: [p.columns.get(name) for p in of] for name in sorted({name for p in of for name in p.columns})}
     columns |= dict(gold=[r.gold for r in rollouts], problem_id=[r.problem_id for r in rollouts], seed=[seed] * len(rollouts), phase=[r.phase for r in rollouts],
                     group=[r.group for r in rollouts], sample=[r.sample for r in rollouts], token_ids=[r.token_ids for r in rollouts])
-    name = getattr(reward, "__name__", repr(reward))
-    values = list(reward(prompts=[r.prompt for r in rollouts], completions=[r.completion for r in rollouts], **columns))
-    if len(values) != len(rollouts): raise DataError(f"reward {name}: returned {len(values)} values for {len(rollouts)} completions; return one for each")
-    for rollout, value in zip(rollouts, values):
-        try: rollout.reward = None if value is None or math.isnan(value) else float(value)
-        except (TypeError, ValueError): raise DataError(f"reward {name}: returned {value!r:.60}; return a number or None for each completion") from None
-        rollout.rewards = {name: rollout.reward}
+    scores = reward.score([r.prompt for r in rollouts], [r.completion for r in rollouts], **columns)
+    for i, rollout in enumerate(rollouts):
+        rollout.reward, rollout.rewards = scores.values[i], {name: values[i] for name, values in scores.components.items()}
+    return {f"rate_{name}": rate.rate for name, rate in scores.rates.items()}
 
 # %% ../nbs/10_train.ipynb #e0e1852e
 def assign_advantages(
@@ -242,13 +240,13 @@ def prepare(
     model, optimizer = accelerator.prepare(policy.model, make_optimizer(parameters, config))
     return TrainingState(policy, model, optimizer, accelerator, engine or TransformersEngine(policy), reference, kept, encoded)
 
-# %% ../nbs/10_train.ipynb #57c8b4a5
+# %% ../nbs/10_train.ipynb #7327f510
 def sample_phase(
     state:TrainingState, # what the loop carries
     config:GRPOConfig,   # as it holds in this phase
     reward,              # the reward function of this phase
     phase:int,           # from 1
-) -> tuple[list[Rollout], dict[str, float]]: # the phase's rollouts in order, on every process; seconds by part
+) -> tuple[list[Rollout], dict[str, float]]: # the phase's rollouts in order, on every process; realised rates, and seconds by part
     "Samples, measures and scores the rollouts of a phase."
     began = time.perf_counter()
     plan = plan_phase(len(state.problems), phase, config.prompts_per_phase, config.seed)
@@ -260,12 +258,12 @@ def sample_phase(
     state.engine.sleep()
     sampled = time.perf_counter()
     measure(rollouts)
-    score(rollouts, {p.id: p for p in state.problems}, reward, config.seed)
+    rates = score(rollouts, {p.id: p for p in state.problems}, reward, config.seed)
     if state.accelerator.num_processes > 1: rollouts = sorted(gather_object(rollouts), key=lambda r: (r.group, r.sample))
     assign_advantages(rollouts, config)
-    return rollouts, dict(seconds_sample=sampled - began, seconds_score=time.perf_counter() - sampled)
+    return rollouts, rates | dict(seconds_sample=sampled - began, seconds_score=time.perf_counter() - sampled)
 
-# %% ../nbs/10_train.ipynb #3f214e6d
+# %% ../nbs/10_train.ipynb #46817b9a
 def _cut(state, config, rollouts):
     return [batch.to(state.accelerator.device) for batch in microbatches([state.encoded[r.problem_id] for r in rollouts], [r.token_ids for r in rollouts],
                                                                          token_budget=config.microbatch_tokens, pad_id=state.policy.pad_id)]
@@ -280,7 +278,10 @@ def record_old_logprobs(
     config:GRPOConfig,          # temperature, microbatch_tokens
     rollouts:Sequence[Rollout], # completed in place: logprob_old
 ) -> None:
-    "One pass without gradients over rollouts that will be used after the weights have moved."
+    "Log-probabilities of rollouts that will be used after the weights have moved."
+    if config.old_logprobs == "sampler":
+        for rollout in rollouts: rollout.logprob_old = rollout.logprob_sampler
+        return
     for batch in _cut(state, config, rollouts):
         with state.accelerator.autocast(): logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
         for row, values in _by_row(batch, logprobs): rollouts[row].logprob_old = values
@@ -388,7 +389,7 @@ def make_update(
     if state.skipped >= config.max_skipped: raise RunError(f"{state.skipped} updates in a row had a loss or gradient that is not finite; the phases before are kept. Lower learning_rate or max_grad_norm, or look at the ratio in metrics.jsonl")
     return statistics | dict(skipped=not finite)
 
-# %% ../nbs/10_train.ipynb #16644c3a
+# %% ../nbs/10_train.ipynb #6a2b5911
 @dataclasses.dataclass(frozen=True)
 class Phase:
     "What one phase did."
@@ -399,7 +400,7 @@ class Phase:
 
 _MEANS = ("entropy", "clip_fraction_high", "clip_fraction_low", "out_of_band_high", "out_of_band_low", "log_ratio_spread", "token_probability", "gradient_norm", "gradient_cosine", "gradient_norm_ratio", "kl_mean")
 
-def phase_metrics(rollouts, updates, seconds) -> dict:
+def phase_metrics(rollouts, updates, further) -> dict:
     "The numbers of a phase: of its rollouts as they were sampled, and the means over its updates."
     rewards = [r.reward for r in rollouts if r.reward is not None]
     groups = {}
@@ -408,9 +409,9 @@ def phase_metrics(rollouts, updates, seconds) -> dict:
     means = {name: sum(u[name] for u in updates) / len(updates) for name in _MEANS if name in updates[0]}
     return dict(reward=sum(rewards) / len(rewards) if rewards else math.nan, rewarded=len(rewards), dead_groups=sum(all(a == 0 for a in group) for group in groups.values()) / len(groups),
                 **{k: v for k, v in summarise(rollouts).items() if k not in ("problems", "samples", "pass_at_samples")}, **means,
-                mismatch_mean=sum(map(abs, drift)) / max(len(drift), 1), mismatch_max=max(map(abs, drift), default=math.nan), updates=len(updates), skipped=sum(u["skipped"] for u in updates), **seconds)
+                mismatch_mean=sum(map(abs, drift)) / max(len(drift), 1), mismatch_max=max(map(abs, drift), default=math.nan), updates=len(updates), skipped=sum(u["skipped"] for u in updates), **further)
 
-# %% ../nbs/10_train.ipynb #6a0c6198
+# %% ../nbs/10_train.ipynb #d3ef1bd1
 def run_phase(
     state:TrainingState, # what the loop carries; its weights move
     config:GRPOConfig,   # as it holds in this phase
@@ -418,7 +419,7 @@ def run_phase(
     phase:int,           # from 1
 ) -> Phase:
     "Sample, score, update: one phase of GRPO."
-    rollouts, seconds = sample_phase(state, config, reward, phase)
+    rollouts, further = sample_phase(state, config, reward, phase)
     began = time.perf_counter()
     plan = plan_updates(len(rollouts), config, phase)
     later = sorted({i for batch in plan[1:] for i in batch} - set(plan[0]))
@@ -428,9 +429,9 @@ def run_phase(
     updates = [make_update(state, config, [rollouts[i] for i in batch], number) for number, batch in enumerate(plan)]
     if processes > 1: rollouts = sorted(gather_object([rollouts[i] for i in sorted(mine)]), key=lambda r: (r.group, r.sample))
     state.finished = phase
-    return Phase(phase, rollouts, updates, phase_metrics(rollouts, updates, seconds | dict(seconds_update=time.perf_counter() - began)))
+    return Phase(phase, rollouts, updates, phase_metrics(rollouts, updates, further | dict(seconds_update=time.perf_counter() - began)))
 
-# %% ../nbs/10_train.ipynb #25022768
+# %% ../nbs/10_train.ipynb #f0bbd0bf
 def reward_at(reward, phase:int):
     "The reward that holds in a phase, where `reward` may be {phase: reward} to switch during the run."
     return reward[max(start for start in reward if start <= phase)] if isinstance(reward, Mapping) else reward
@@ -439,9 +440,7 @@ def _as_rewards(reward):
     if isinstance(reward, Mapping):
         if 1 not in reward: raise ConfigError(f"reward: a schedule must begin with phase 1; it has {', '.join(map(str, reward))}")
         return {int(start): _as_rewards(r) for start, r in reward.items()}
-    if isinstance(reward, str): return parse(reward)
-    if not callable(reward): raise ConfigError(f"reward is {reward!r}; give a text such as 'random:0.5', a function, or {{phase: reward}}")
-    return reward
+    return as_reward(reward)
 
 # %% ../nbs/10_train.ipynb #cb3d8b81
 def grpo(

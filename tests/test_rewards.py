@@ -72,7 +72,7 @@ def test_any_other_text_is_refused_and_pointed_at(text):
     ("random:1.5", 1, "must be in [0, 1]"), ("random", 1, "random takes gamma"), ("random:half", 1, "finite number"),
     ("random:0.5,seed=3", 1, "random takes gamma, [stream]"), ("boxed_format &", 15, "expected a reward"), ("boxed_format mentions_python", 14, "expected an operator"),
     ("(boxed_format", 14, "expected )"), ("0.5", 1, "a number alone"), ("length * length", 10, "cannot be multiplied"), ("boxed_format & gaussian", 14, "between 0 and 1"),
-    ("~(2*length)", 1, "between 0 and 1"), ("9" * 5000 + "*length", 1, "finite"), ("random:1e999", 1, "finite"), ("1e200*1e200*length", 1, "finite"), ("random:١", 8, "expected number or word"),
+    ("~(2*length)", 1, "between 0 and 1"), ("9" * 5000 + "*length", 1, "finite"), ("random:1e999", 1, "finite"), ("1e200*1e200*length", 1, "finite"), ("random:\u0661", 8, "no meaning"),
     ("python:builtins:dict", 1, "does not say what arguments"), ("python:this_test_cannot_be_imported:f", 1, "cannot be imported"), ("boxed_format ? 1", 14, "no meaning"), ("python:json:no_such", 1, "json has no no_such"),
     ("python:no_such_package:f", 1, "cannot be imported"), ("my_module.f", 1, "python:module:function"), ("length:unit=miles", 1, "tokens or characters"),
     ("length:1,limit=2", 1, "multiple values"), ("length:limit=1,2", 16, "cannot follow"), ("permuted(boxed_fromat)", 10, "did you mean boxed_format"),
