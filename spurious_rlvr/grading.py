@@ -337,7 +337,7 @@ def _enclosed(text):
         if depth == 0: return (first[0], text[first.end():token.start()].strip(), mark) if token.end() == len(text) else None
     return None
 
-# %% ../nbs/02_grading.ipynb #0ff7fc61
+# %% ../nbs/02_grading.ipynb #d7ad9dd9
 _AND_OR = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or|OR|AND)(?![a-z])")
 _MATRIX = re.compile(r"\\begin\{(?:[pbB]?matrix|array)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbB]?matrix|array)\}", re.S)
 _WHOLE_TEXT = re.compile(r"\\text\{(?P<inside>[^{}]*)\}(?:\^\{?\\circ\}?)?")
@@ -357,7 +357,7 @@ def _read(text):
     if (enclosed := _enclosed(text)): return _read_enclosed(text, *enclosed)
     if len(sides := _split(text, {"="})) > 1 and sides[-1]: return _Equation(sides[0], _exact_part(sides[-1]))
     if (exact := _exact_part(text)) != text: return _read(exact)
-    if _WORD.fullmatch(text): return _read_words(text)
+    if _WORD.fullmatch(text) or text.lower() in _COUNTING: return _read_words(text)
     if len(sides := _split(text, {":"})) > 1 and all(map(_number, sides)): return _Group("ratio", tuple(sides))
     body, _, percent = _split_unit(text)
     return _Expression(text if percent else body.strip())
@@ -604,7 +604,7 @@ def _equations_agree(a, g, answer, gold, convention, algebra):
     if _key(a.left) == _key(g.left) or all(functions) and functions[0][1] == functions[1][1]: return _same(a.right, g.right, convention, algebra)
     return algebra(answer, gold, convention)
 
-# %% ../nbs/02_grading.ipynb #30068b83
+# %% ../nbs/02_grading.ipynb #dbb0b111
 _MANY_VALUED = re.compile(r"[<>=|]|\\[{}]|\\(?:le|ge|ne|in|notin|mid|cup|cap|setminus|backslash|mathbb|begin|pm|infty|emptyset|R|Z|N|Q|C)(?![a-z])")
 
 def _groups_agree(a, g, answer, gold, convention, algebra):
@@ -622,7 +622,7 @@ def _groups_agree(a, g, answer, gold, convention, algebra):
     if len(a.items) != len(g.items) or "set" in kinds: return False
     if kinds == {"ratio"}: return all(same(f"({x})/({a.items[0]})", f"({y})/({g.items[0]})") for x, y in zip(a.items, g.items))
     if kinds == {"matrix"}: return all(len(r) == len(s) and all(map(same, r, s)) for r, s in zip(a.items, g.items))
-    if kinds == {"matrix", "()"}: return all(map(same, _column(a), _column(g)))
+    if "matrix" in kinds: return kinds <= {"matrix", "()", "list"} and all(map(same, _column(a), _column(g)))
     brackets = kinds - {"list"}
     return (len(brackets) < 2 or brackets == {"()", "[]"} and len(a.items) > 2) and all(map(same, a.items, g.items))
 
@@ -664,12 +664,12 @@ def _as_intervals(value, other):
         return _Group("intervals", tuple(f"{i.kind[0]}{i.items[0]},{i.items[1]}{i.kind[1]}" for i in found))
     return value
 
-# %% ../nbs/02_grading.ipynb #0c7bbd16
+# %% ../nbs/02_grading.ipynb #ebcdacb5
 _LONGEST, _DEEPEST = 2_000, 40 # characters, brackets
 _ABSURD = [(re.compile(pattern), reason) for pattern, reason in [
     (r"\^\s*\{?\s*[-+]?\(?\s*\d{5,}", "a power with an exponent of five digits or more"),
     (r"(?:\^\s*[{(]?\s*[\w.]+\s*){3,}", "a tower of powers"),
-    (r"\d{4,}\s*[})]*\s*!|!\s*!|!\s*[)}]\s*!", "a factorial too large to compute"),
+    (r"\d{5,}\s*[})]*\s*!|!\s*!|!\s*[)}]\s*!", "a factorial too large to compute"),
     (r"__\w|\b(?:import|lambda)\s+\w|\blambda\s*:|\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\(", "Python code"),
 ]]
 
@@ -686,7 +686,7 @@ def _refusal(text):
         if depth > _DEEPEST: return f"brackets nested more than {_DEEPEST} deep"
     return next((reason for pattern, reason in _ABSURD if pattern.search(text)), None)
 
-# %% ../nbs/02_grading.ipynb #8b6d3cda
+# %% ../nbs/02_grading.ipynb #d71645b7
 _CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])(?=[).:]|$))\)?[.:]?\s*(?P<rest>.*)", re.I)
 _HEDGE = re.compile(r"[\\=<>^+*]|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up to|minus|negative|times|twice|half)\b", re.I)
 _ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
@@ -697,10 +697,13 @@ def _same_choice(answer, gold):
     if re.fullmatch(r"[A-J](?:\s*,\s*[A-J])+", gold) and re.fullmatch(r"[A-J]{2,}", answer):
         return "the same choices" if sorted(answer) == sorted(re.findall("[A-J]", gold)) else None
     wanted, named = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(answer)
-    if not wanted or wanted["rest"] and not wanted["round"]: return None
-    if wanted["rest"] and _key(answer) == _key(wanted["rest"]): return "the value of the choice"
-    letter = lambda choice: (choice["round"] or choice["bare"]).upper()
-    return "the same choice" if named and letter(named) == letter(wanted) else None
+    if not wanted or not named or wanted["rest"] and not wanted["round"]: return None
+    return "the same choice" if (named["round"] or named["bare"]).upper() == (wanted["round"] or wanted["bare"]).upper() else None
+
+def _value_of_choice(gold):
+    "`12` of `(B) 12`; any other text as it is."
+    choice = _CHOICE.fullmatch(re.sub(r"\\text\{([^{}]*)\}", r"\1", gold).strip())
+    return choice["rest"] if choice and choice["round"] and choice["rest"] else gold
 
 def _only_number(text):
     "The number of `5m`, or of a phrase that holds just one and does not hedge; else None."
@@ -708,7 +711,7 @@ def _only_number(text):
     if not (_is_prose(text) or re.match(r"[A-Za-z]{3,}", text)) or _HEDGE.search(text): return None
     return numbers[0] if len(numbers := _numbers(text)) == 1 else None
 
-# %% ../nbs/02_grading.ipynb #95b876eb
+# %% ../nbs/02_grading.ipynb #b1b1469d
 def _judge(answer, gold, convention, algebra):
     "Whether an answer is the gold answer, and why."
     clean, target = _clean(answer), _clean(gold)
@@ -716,6 +719,7 @@ def _judge(answer, gold, convention, algebra):
     if not clean: return False, "the answer is empty"
     if _key(clean) == _key(target): return True, "the same text"
     if (choice := _same_choice(clean, target)): return True, choice
+    target = _value_of_choice(target)
     if isinstance(_read(target), _Number) and (number := _only_number(clean)): clean = _clean(number)
     if convention.integers and isinstance(number := _read(clean), _Number) and number.value.denominator != 1: return False, "not a whole number"
     target, *others = _ALTERNATIVES.split(target)
@@ -827,7 +831,7 @@ def _load_algebra():
     warm_up()
     if _trespassed: raise ImportError("this version of math-verify or SymPy evaluates text as Python")
 
-# %% ../nbs/02_grading.ipynb #e1290ab7
+# %% ../nbs/02_grading.ipynb #46c0adf1
 _LIMIT = 1.2      # seconds of wall clock for one answer
 _QUICK = 0.25     # seconds of an answer's first turn among many
 _MEMORY = 1 << 30 # bytes of address space that a worker may add to what math-verify takes
@@ -852,7 +856,6 @@ def _work(say):
             signal.setitimer(signal.ITIMER_REAL, task["limit"])
             try: equal, reason = _judge(task["answer"], task["gold"], Convention(**task["convention"]), _algebra)
             except MemoryError: equal, reason = None, "needs too much memory"
-            except RecursionError: equal, reason = None, "nested too deep"
             except Exception as error: equal, reason = None, f"cannot be compared ({type(error).__name__})"
             signal.setitimer(signal.ITIMER_REAL, 0)
             if _trespassed: equal, reason = None, "made the algebra ask for Python's evaluator, a program, a file or a socket"
@@ -984,7 +987,7 @@ def _start_afresh():
 atexit.register(lambda: _pool.stop())
 if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_start_afresh)
 
-# %% ../nbs/02_grading.ipynb #391ac556
+# %% ../nbs/02_grading.ipynb #608752e2
 _WHOLE = re.compile(r"-?[0-9]{1,18}").fullmatch
 
 def _at_once(answer, gold, convention):
@@ -997,11 +1000,12 @@ def _at_once(answer, gold, convention):
 @functools.lru_cache(20_000)
 def _in_process(answer, gold, convention):
     "A verdict that needs no algebra, or None."
+    if _key(answer) == _key(gold) and answer: return True, "the same text"
     for name, text in (("answer", answer), ("gold answer", gold)):
         if (reason := _refusal(text)): return None, f"the {name} was not read: {reason}"
     try: return _judge(answer, gold, convention, _needs_algebra)
     except _NeedsAlgebra: return None
-    except RecursionError: return None, "nested too deep"
+    except Exception as error: return None, f"cannot be compared ({type(error).__name__})"
 
 def _by_worker(answer, gold, convention, limit=_LIMIT):
     "The verdict of a worker, which is remembered unless it only lacked time."
