@@ -337,7 +337,7 @@ def _enclosed(text):
         if depth == 0: return (first[0], text[first.end():token.start()].strip(), mark) if token.end() == len(text) else None
     return None
 
-# %% ../nbs/02_grading.ipynb #d7ad9dd9
+# %% ../nbs/02_grading.ipynb #a5ee0483
 _AND_OR = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or|OR|AND)(?![a-z])")
 _MATRIX = re.compile(r"\\begin\{(?:[pbB]?matrix|array)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbB]?matrix|array)\}", re.S)
 _WHOLE_TEXT = re.compile(r"\\text\{(?P<inside>[^{}]*)\}(?:\^\{?\\circ\}?)?")
@@ -357,12 +357,12 @@ def _read(text):
     if (enclosed := _enclosed(text)): return _read_enclosed(text, *enclosed)
     if len(sides := _split(text, {"="})) > 1 and sides[-1]: return _Equation(sides[0], _exact_part(sides[-1]))
     if (exact := _exact_part(text)) != text: return _read(exact)
-    if _WORD.fullmatch(text) or text.lower() in _COUNTING: return _read_words(text)
+    if _WORD.fullmatch(bare := _without_text(text)) or bare.lower() in _COUNTING: return _read_words(bare)
     if len(sides := _split(text, {":"})) > 1 and all(map(_number, sides)): return _Group("ratio", tuple(sides))
     body, _, percent = _split_unit(text)
     return _Expression(text if percent else body.strip())
 
-# %% ../nbs/02_grading.ipynb #f63048d9
+# %% ../nbs/02_grading.ipynb #1b2bc0be
 _COUNTING = "zero one two three four five six seven eight nine ten eleven twelve".split()
 
 def _read_words(text):
@@ -389,6 +389,10 @@ def _read_enclosed(text, opening, inside, closing):
     if opening == r"\{": return _Group("set", tuple(items))
     if len(items) < 2 or opening == "{": return _read(inside)
     return _Group("()" if opening == r"\langle" else opening + closing, tuple(items))
+
+def _without_text(text):
+    "A text without its text commands, but with what stands in them."
+    return re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip()
 
 def _exact_part(text):
     "`1/3` of `1/3 \\approx 0.33`."
@@ -424,9 +428,10 @@ def _convention(convention, options=()):
         fields = ", ".join(field.name for field in dataclasses.fields(Convention))
         raise ConfigError(f"convention: the options are {fields}, not {', '.join(dict(options))}") from None
 
-# %% ../nbs/02_grading.ipynb #dbcaccea
+# %% ../nbs/02_grading.ipynb #422c9001
 def _numbers_agree(answer, gold, convention):
     "Whether two numbers are the same answer."
+    if answer.percent != gold.percent and (answer.unit or gold.unit or answer.base or gold.base): return False # 20% is not 20 miles
     if answer.base or gold.base: return _numerals_agree(answer, gold, convention)
     scale = Fraction(1)
     if answer.unit and gold.unit:
@@ -589,15 +594,16 @@ def _letters(value):
     if isinstance(value, _Words): return value.text
     return value.text.lower().replace(" ", "") if isinstance(value, _Expression) and re.fullmatch(r"[A-Za-z ]+", value.text) else None
 
-# %% ../nbs/02_grading.ipynb #5d67d787
+# %% ../nbs/02_grading.ipynb #17f67abe
 _LABEL = re.compile(r"[A-Za-z'|():,\s_{}\\]+") # names something: x, f(n), |AB|, (x, y), but not 2x+3y
+_NAMED = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*(?:\([^()]*\))?") # x, a_{10}, f(2): an equation with 0 on the right is no answer else
 _FUNCTION_OF = re.compile(r"([A-Za-z]+)\s*\([A-Za-z]\)")
 
 def _equations_agree(a, g, answer, gold, convention, algebra):
     "Whether two answers agree of which at least one is an equation."
     if not isinstance(g, _Equation):
-        side = a.left if re.fullmatch(r"[A-Za-z]", a.right) else a.right
-        return _same(side, gold, convention, algebra)
+        if re.fullmatch(r"[A-Za-z]", a.right): return _same(a.left, gold, convention, algebra)
+        return (a.right != "0" or bool(_NAMED.fullmatch(a.left))) and _same(a.right, gold, convention, algebra)
     if not isinstance(a, _Equation):
         return _same(answer, g.right, convention, algebra) if _LABEL.fullmatch(g.left) else algebra(answer, gold, convention)
     functions = [_FUNCTION_OF.fullmatch(side.left) for side in (a, g)]
@@ -686,14 +692,14 @@ def _refusal(text):
         if depth > _DEEPEST: return f"brackets nested more than {_DEEPEST} deep"
     return next((reason for pattern, reason in _ABSURD if pattern.search(text)), None)
 
-# %% ../nbs/02_grading.ipynb #d71645b7
+# %% ../nbs/02_grading.ipynb #d2e848d7
 _CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])(?=[).:]|$))\)?[.:]?\s*(?P<rest>.*)", re.I)
 _HEDGE = re.compile(r"[\\=<>^+*]|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up to|minus|negative|times|twice|half)\b", re.I)
 _ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
 
 def _same_choice(answer, gold):
     "Why two cleaned texts name the same choice of a multiple-choice question, or None."
-    answer, gold = (re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip() for text in (answer, gold))
+    answer, gold = (_without_text(text) for text in (answer, gold))
     if re.fullmatch(r"[A-J](?:\s*,\s*[A-J])+", gold) and re.fullmatch(r"[A-J]{2,}", answer):
         return "the same choices" if sorted(answer) == sorted(re.findall("[A-J]", gold)) else None
     wanted, named = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(answer)
@@ -702,7 +708,7 @@ def _same_choice(answer, gold):
 
 def _value_of_choice(gold):
     "`12` of `(B) 12`; any other text as it is."
-    choice = _CHOICE.fullmatch(re.sub(r"\\text\{([^{}]*)\}", r"\1", gold).strip())
+    choice = _CHOICE.fullmatch(_without_text(gold))
     return choice["rest"] if choice and choice["round"] and choice["rest"] else gold
 
 def _only_number(text):

@@ -6,8 +6,8 @@
 __all__ = ['Policy', 'load_policy', 'piece_tokenizer', 'build_qwen2', 'random_policy', 'Microbatch', 'microbatches',
            'head_logprobs', 'completion_logprobs']
 
-# %% ../nbs/07_policy.ipynb #0d8ba843
-import dataclasses, hashlib, os, string
+# %% ../nbs/07_policy.ipynb #1e8e7509
+import contextlib, dataclasses, hashlib, os, string
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 import torch
@@ -15,7 +15,17 @@ from torch.utils.checkpoint import checkpoint
 from .core import ConfigError, DataError, keyed_seed
 from .tasks import Template, get_template
 
-# %% ../nbs/07_policy.ipynb #d4bf9171
+# %% ../nbs/07_policy.ipynb #f4199c73
+@contextlib.contextmanager
+def _quiet(): # transformers shows a bar for every file; a study of a thousand runs would print nothing else
+    from transformers.utils import logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try: yield
+    finally:
+        if shown: logging.enable_progress_bar()
+
+# %% ../nbs/07_policy.ipynb #9f847078
 @dataclasses.dataclass
 class Policy:
     "A causal language model with its tokenizer and prompt template."
@@ -49,7 +59,10 @@ class Policy:
               ) -> str: "The text of a completion, without the token that ended it."; return self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def save(self, folder:Path # made where it is missing
-            ): "Writes model and tokenizer as `save_pretrained` does."; self.model.save_pretrained(folder); self.tokenizer.save_pretrained(folder)
+            ):
+        "Writes model and tokenizer as `save_pretrained` does."
+        with _quiet(): self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
     def describe(self) -> dict:
         "Name, size and content hash of the weights, for `run.json`."
@@ -61,7 +74,7 @@ class Policy:
 
     def __repr__(self): return f"Policy({self.name!r}, {sum(p.numel() for p in self.model.parameters()):,} parameters, template {self.template.name!r})"
 
-# %% ../nbs/07_policy.ipynb #6c288abf
+# %% ../nbs/07_policy.ipynb #abfe73a0
 def _model_class(config):
     if config.model_type == "qwen2":
         from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
@@ -87,12 +100,12 @@ def load_policy(
     from transformers import AutoConfig
     try:
         config, tokenizer = AutoConfig.from_pretrained(name), _load_tokenizer(name)
-        model = _model_class(config).from_pretrained(name, dtype=dtype)
+        with _quiet(): model = _model_class(config).from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error: raise DataError(f"{name}: no model could be loaded ({str(error).splitlines()[0]}); give a folder made by save_pretrained or a model's name on the hub") from None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Policy(model.to(device).eval(), tokenizer, get_template(template), name=Path(name).name)
 
-# %% ../nbs/07_policy.ipynb #b4b7a4b4
+# %% ../nbs/07_policy.ipynb #e22149be
 def piece_tokenizer(
     pieces:Sequence[str] # the vocabulary, without special tokens
 ):
@@ -107,7 +120,7 @@ def piece_tokenizer(
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", unk_token="<unknown>")
 
-# %% ../nbs/07_policy.ipynb #47836111
+# %% ../nbs/07_policy.ipynb #2e6fa60b
 def build_qwen2(
     tokenizer,            # gives the vocabulary and the special tokens
     *,
@@ -141,7 +154,7 @@ def random_policy(
     with torch.no_grad(): model.get_output_embeddings().weight.mul_(scale)
     return Policy(model, tokenizer, get_template("chain"), name=f"random-{seed}")
 
-# %% ../nbs/07_policy.ipynb #0cce3345
+# %% ../nbs/07_policy.ipynb #35a67ab1
 @dataclasses.dataclass
 class Microbatch:
     "Rows of prompt and completion, padded on the right, and where their completions stand."
@@ -164,7 +177,7 @@ def _collate(rows, prompts, completions, pad_id):
     positions = first[row_index] + within
     return Microbatch(torch.tensor(rows), input_ids, positions, input_ids.flatten()[positions + 1], row_index)
 
-# %% ../nbs/07_policy.ipynb #574b5bff
+# %% ../nbs/07_policy.ipynb #018ea32d
 def microbatches(
     prompts:Sequence[Sequence[int]],     # token ids of each prompt, at least one token
     completions:Sequence[Sequence[int]], # token ids of each completion, at least one token
@@ -182,7 +195,7 @@ def microbatches(
     if current: batches.append(current)
     return [_collate(rows, prompts, completions, pad_id) for rows in batches]
 
-# %% ../nbs/07_policy.ipynb #571f195d
+# %% ../nbs/07_policy.ipynb #b627a8d2
 def _chunk_logprobs(hidden, weight, bias, targets, temperature):
     logits = torch.nn.functional.linear(hidden, weight, bias).float() / temperature
     logprobs = torch.log_softmax(logits, -1)
@@ -204,7 +217,7 @@ def head_logprobs(
     parts = [run(h, head.weight, bias, t, temperature) for h, t in zip(hidden.split(size), targets.split(size))]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
-# %% ../nbs/07_policy.ipynb #1fba9271
+# %% ../nbs/07_policy.ipynb #cb7a1707
 def completion_logprobs(
     model:torch.nn.Module, # a causal language model, or its data-parallel wrapper
     batch:Microbatch,      # on the model's device

@@ -98,7 +98,7 @@ def describe_host() -> dict:
     return dict(python=platform.python_version(), platform=platform.platform(terse=True), machine=platform.machine(), cores=os.cpu_count(),
                 versions={name: version(name) for name in packages})
 
-# %% ../nbs/06_runs.ipynb #a08a0df3
+# %% ../nbs/06_runs.ipynb #3c1b314a
 class RunWriter:
     "Writes one run folder. Made by `create_run`, or by `resume_run` for a run that exists."
     def __init__(self, path:Path # the run folder
@@ -129,6 +129,24 @@ class RunWriter:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name): raise RunError(f"evaluation name {name!r}: use letters, digits, hyphens, dots and underscores")
         self._write_table(f"evals/phase-{phase:06d}-{name}.parquet", [to_row(r) for r in rollouts])
         self.log("evaluation", phase=phase, name=name, **summary)
+
+    def write_replay(self,
+                     phase:int,        # the phase that was redone
+                     rows:pd.DataFrame, # one row per draw, sign and side
+                     name:str="",      # tells several replays of one phase apart
+                    ):
+        "Writes the table of a replay; one that exists is refused, like a run."
+        path = self.replay_path(phase, name)
+        with atomic_path(path) as partial: rows.to_parquet(partial, index=False, compression="zstd")
+
+    def replay_path(self, phase:int, # the phase that is to be redone
+                    name:str=""      # tells several replays of one phase apart
+                   ) -> Path:
+        "Where a replay will stand; raises `RunError` where one stands already."
+        if not re.fullmatch(r"[A-Za-z0-9_.-]*", name): raise RunError(f"replay name {name!r}: use letters, digits, hyphens, dots and underscores")
+        path = self.path/f"replays/phase-{phase:06d}{'-' * bool(name)}{name}.parquet"
+        if path.exists(): raise RunError(f"{path}: exists already; give this replay a name of its own, or remove the file")
+        return path
 
     def _write_table(self, place, rows):
         with atomic_path(self.path/place) as partial: pq.write_table(rollout_table(rows), partial, compression="zstd")
@@ -175,7 +193,7 @@ def resume_run(
         with metrics.open("ab") as file: file.write(b"\n")
     return RunWriter(path)
 
-# %% ../nbs/06_runs.ipynb #09c1d808
+# %% ../nbs/06_runs.ipynb #aa12c66c
 @dataclasses.dataclass(frozen=True)
 class Run:
     "A run folder, read on demand; every access sees what has been written by then."
@@ -230,6 +248,20 @@ class Run:
         return _read_tables([self.path/f"evals/phase-{phase:06d}-{name}.parquet"], columns)
 
     @property
+    def replays(self) -> list[tuple[int, str]]: "(phase, name) of every replay."; return [(int(p.stem[6:12]), p.stem[13:]) for p in sorted((self.path/"replays").glob("phase-*.parquet"))]
+
+    def replay(self,
+               phase:int,   # the phase that was redone
+               name:str="", # tells several replays of one phase apart
+              ) -> pd.DataFrame:
+        "The table of one replay; `clipbias.replay_effects` reads it."
+        if (phase, name) not in self.replays: raise RunError(f"{self.path}: no replay {name!r} of phase {phase}; there are {self.replays}; make one with train.replay")
+        return _read_tables([self.path/f"replays/phase-{phase:06d}{'-' * bool(name)}{name}.parquet"], None)
+
+    def checkpoint(self, phase:int # phases that are finished
+                  ) -> Path|None: "The checkpoint after a phase, or None."; return path if (path := self.path/f"checkpoints/phase-{phase:06d}").is_dir() else None
+
+    @property
     def latest_checkpoint(self) -> Path|None:
         "The newest whole checkpoint, or None."
         pointer = self.path/"checkpoints"/"latest"
@@ -270,7 +302,7 @@ def read_run(
     if settings.get("schema_version", 1) > SCHEMA_VERSION: raise RunError(f"{path}: was written by a newer version (schema {settings['schema_version']}, this one reads up to {SCHEMA_VERSION}); upgrade spurious-rlvr")
     return Run(path, settings)
 
-# %% ../nbs/06_runs.ipynb #d75a9916
+# %% ../nbs/06_runs.ipynb #14c7ed59
 def fingerprint_problems(
     problems # a list of `Problem`s
 ) -> dict:
@@ -278,7 +310,7 @@ def fingerprint_problems(
     sources = sorted({p.source for p in problems if p.source})
     return dict(problems=len(problems), fingerprint=stable_id([[p.id, p.question, p.gold] for p in problems]), sources=sources[:5])
 
-# %% ../nbs/06_runs.ipynb #031173b7
+# %% ../nbs/06_runs.ipynb #74219fb4
 ALIASES = {"step": "phase", "global_step": "phase", "input": "prompt", "question": "prompt", "problem": "prompt", "output": "completion", "response": "completion",
            "generation": "completion", "text": "completion", "gts": "gold", "ground_truth": "gold", "solution": "gold", "score": "reward", "acc": "correct", "pred": "answer", "id": "problem_id"}
 
@@ -289,7 +321,7 @@ def _plain_text(value):
     if isinstance(value, list) and all(isinstance(m, dict) and "content" in m for m in value): return "\n".join(str(m["content"]) for m in value)
     return json.dumps(_strict(value, str)) if isinstance(value, (list, dict)) else str(value)
 
-# %% ../nbs/06_runs.ipynb #c85a6de9
+# %% ../nbs/06_runs.ipynb #96c7620e
 def import_rollouts(
     path:str|os.PathLike # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
 ) -> pd.DataFrame:       # one row per rollout; at least prompt and completion

@@ -109,11 +109,11 @@ def check_config(
     faults.raise_any()
     return config
 
-# %% ../nbs/10_train.ipynb #9af9874e
+# %% ../nbs/10_train.ipynb #fa9ecb67
 PRESETS = {
     "paper": GRPOConfig(std_epsilon=0.0),
     "official_code": GRPOConfig(std_epsilon=1e-9, whiten=True, loss_type="packed", minibatch_order="shuffled"),
-    "organism": GRPOConfig(phases=25, prompts_per_phase=32, num_generations=16, minibatch_size=64, optimizer="sgd", learning_rate=0.5, max_grad_norm=math.inf,
+    "organism": GRPOConfig(phases=25, prompts_per_phase=32, num_generations=16, minibatch_size=64, optimizer="sgd", learning_rate=0.3, max_grad_norm=math.inf,
                            trainable="lm_head|model.norm", old_logprobs="sampler", max_prompt_length=64, max_completion_length=24),
 }
 
