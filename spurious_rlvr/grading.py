@@ -70,7 +70,7 @@ def _environments(text):
         run.append(match[match.lastgroup].strip() + percent)
     return ", ".join(reversed(run)) or None
 
-# %% ../nbs/02_grading.ipynb #d86a78bb
+# %% ../nbs/02_grading.ipynb #bde46535
 _PROSE_NUMBER = re.compile(r"(?<![\w.,/^])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s?/\s?\d+)?(?:\s?\\?%|\s(?:percent|pct)\b)?")
 _PROSE_WORD = re.compile(r"(?<![\\A-Za-z{])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|and|or|inf|infinity)(?![A-Za-z]))"
                          r"[A-Za-z]{2,}")
@@ -80,9 +80,9 @@ def _numbers(text):
     "The numbers in a sentence, as written."
     return [number[0].strip() for number in _PROSE_NUMBER.finditer(text)]
 
-def _is_prose(text):
+def _is_prose(text, words=3):
     "Whether a text is a sentence and no formula."
-    return len(_PROSE_WORD.findall(_TEXT_COMMAND.sub("", text))) >= 3
+    return len(_PROSE_WORD.findall(_TEXT_COMMAND.sub("", text))) >= words
 
 # %% ../nbs/02_grading.ipynb #8e1a0db6
 _STATED = re.compile(r"\banswers?\b(?:\s+to\s[^.\n:=]{1,80}?|\s*,[^.\n:=,]{1,40},)?"
@@ -107,7 +107,7 @@ def _in_sentence(sentence):
     if len(sentence.split()) > 3 and "\\" not in sentence and len(numbers := _numbers(sentence)) == 1: return numbers[0]
     return sentence
 
-# %% ../nbs/02_grading.ipynb #c41db938
+# %% ../nbs/02_grading.ipynb #0f65cc05
 def _tagged(text):
     "What the last complete pair of answer tags holds."
     end = text.rfind("</answer>")
@@ -115,9 +115,10 @@ def _tagged(text):
     return (text[start + 8:end].strip() or None) if start >= 0 else None
 
 def _last_math(text):
-    "The last environment; a single line without any is taken whole."
-    found = _environments(text) or (text.strip() if len(text) <= 300 and "\n" not in text.strip() else None)
-    return found and (_last_number(found) if _is_prose(found) else found)
+    "The last environment. Of a single line without any: all of it if it is a formula, its last number if it is prose."
+    if (found := _environments(text)): return _last_number(found) if _is_prose(found) else found
+    if len(text) > 300 or "\n" in text.strip(): return None
+    return _last_number(text) if _is_prose(text, words=2) else text.strip() or None
 
 def _last_number(text):
     "The last number of a text."
@@ -148,7 +149,7 @@ _SIGN_TABLE = str.maketrans({
     "°": r"^{\circ}", "²": "^{2}", "³": "^{3}", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}",
     "⅔": r"\frac{2}{3}", "’": "'", "‘": "'", "“": '"', "”": '"', "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%"})
 
-# %% ../nbs/02_grading.ipynb #35e410d2
+# %% ../nbs/02_grading.ipynb #b726d825
 _NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*" # what stands between braces, two levels deep
 _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     # sizes, fonts and space
@@ -159,12 +160,13 @@ _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?|boldsymbol|bold|emph|underline)\s*(?=\{)", r"\\text"),
     # fractions and roots with their braces
     (r"√\s*(\d+|[A-Za-z])|√\s*\(([^()]*)\)|(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)|(?<![\\A-Za-z])sqrt\s*(\d+)", lambda m: rf"\sqrt{{{m[m.lastindex]}}}"),
-    (r"\\[dtc]frac(?![a-z])", r"\\frac"),
+    (r"\\[dtc]frac(?![a-z])", r"\\frac"), (r"(\\frac|\\sqrt)\s+(?=[{\[])", r"\1"),
     (r"\\frac\s*(\d|[A-Za-z])", r"\\frac{\1}"), (r"\\frac\s*(\\(?!frac|sqrt)[A-Za-z]+)\s*", r"\\frac{\1}"),
     (r"(\\frac\{" + _NESTED + r"\})\s*(\d|[A-Za-z]|\\(?!frac|sqrt)[A-Za-z]+)", r"\1{\2}"),
     (r"\\sqrt\s*(\d|[A-Za-z])", r"\\sqrt{\1}"),
     # names
     (r"\\(l|r)brace(?![a-z])", lambda m: r"\{" if m[1] == "l" else r"\}"),
+    (r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|exp)(?![A-Za-z])", r"\\\1 "),
     (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "), (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
     (r"\\(?:leqslant|leq)(?![a-z])|<=", r"\\le "), (r"\\(?:geqslant|geq)(?![a-z])|>=", r"\\ge "), (r"\\neq(?![a-z])|!=", r"\\ne "),
     (r"\\gt(?![a-z])", ">"), (r"\\lt(?![a-z])", "<"), (r"(?<=[\w)])\*\*(?=[\w(-])", "^"),
@@ -264,11 +266,11 @@ def _split_unit(text):
         if unit or found.re is _TEXT_UNIT or found["space"] and len(found["unit"]) > 2 and _AMOUNT.fullmatch(body): return body, unit, False
     return text, None, False
 
-# %% ../nbs/02_grading.ipynb #9436fe8e
+# %% ../nbs/02_grading.ipynb #b135e2d3
 _SIGN = r"(?P<sign>[-+]?)\s*"
 _WRITTEN = {name: re.compile(_SIGN + pattern) for name, pattern in {
     "decimal": rf"(?P<number>{_DECIMAL})",
-    "fraction": rf"(?:(?P<whole>\d+)\s*)?\\frac\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}\{{\s*(?P<bottom>[-+]?\s*{_DECIMAL})\s*\}}",
+    "fraction": rf"(?:(?P<whole>\d+)\s*)?\\frac\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}\s*\{{\s*(?P<bottom>[-+]?\s*{_DECIMAL})\s*\}}",
     "mixed": r"(?P<whole>\d+)\s+(?P<top>\d+)\s*/\s*(?P<bottom>\d+)",
     "slash": rf"\(?(?P<top>[-+]?{_DECIMAL})\)?\s*/\s*\(?(?P<bottom>[-+]?{_DECIMAL})\)?",
     "scientific": rf"(?P<number>{_DECIMAL})\s*(?:(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{{?\s*(?P<power>[-+]?\d{{1,3}})\s*\}}?|[eE](?P<exponent>[-+]?\d{{1,3}}))",
@@ -337,11 +339,11 @@ def _enclosed(text):
         if depth == 0: return (first[0], text[first.end():token.start()].strip(), mark) if token.end() == len(text) else None
     return None
 
-# %% ../nbs/02_grading.ipynb #a5ee0483
+# %% ../nbs/02_grading.ipynb #a334af86
 _AND_OR = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or|OR|AND)(?![a-z])")
 _MATRIX = re.compile(r"\\begin\{(?:[pbB]?matrix|array)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbB]?matrix|array)\}", re.S)
 _WHOLE_TEXT = re.compile(r"\\text\{(?P<inside>[^{}]*)\}(?:\^\{?\\circ\}?)?")
-_WORD = re.compile(r"[A-Za-z][A-Za-z'.\- ]{3,}|[A-Za-z]+(?: [A-Za-z'.\-]+)+|\d{1,2}:\d{2}\s*(?:[aApP]\.?\s?[mM]\.?)?")
+_WORD = re.compile(r"[A-Za-z]{4,}|[A-Za-z]{3,}(?:-[A-Za-z]{3,})+|(?=.*[A-Za-z]{3})[A-Za-z']+\.?(?: [A-Za-z']+\.?)+|\d{1,2}:\d{2}\s*(?:[aApP]\.?\s?[mM]\.?)?")
 _MEMBERSHIP = re.compile(r"^[A-Za-z](?:_\{?\w\}?)?\s*\\in(?![a-z])\s*(?=[(\[{\\])")
 
 @functools.lru_cache(4096)
@@ -1039,7 +1041,7 @@ def is_equivalent(
     pair = _core(answer), _core(gold), _convention(convention, tuple(sorted(options.items())))
     return (_at_once(*pair) or _by_worker(*pair))[0]
 
-# %% ../nbs/02_grading.ipynb #913900cf
+# %% ../nbs/02_grading.ipynb #015537d0
 class Verdict(NamedTuple):
     "What was found in a completion, and whether it is right."
     correct: bool | None # None: undecided
@@ -1058,7 +1060,8 @@ def grade_many(
     chosen, found, verdicts, waiting = _convention(convention, tuple(sorted(options.items()))), [], {}, {}
     for completion, gold in pairs:
         answer, rule = extract_answer(completion, rules=rules)
-        pair = None if answer is None else (answer.strip(), _core(gold), chosen)
+        gold = _core(gold)
+        pair = None if answer is None else (answer.strip(), gold, chosen)
         found.append((answer, rule, pair))
         if pair and pair not in verdicts and pair not in waiting:
             if (verdict := _at_once(*pair)): verdicts[pair] = verdict

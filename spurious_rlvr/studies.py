@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CLIPS', 'CONTRASTS', 'BANDIT', 'QUICK', 'Arm', 'clip_arms', 'run_cell', 'is_finished', 'run_cells', 'outcomes',
            'paths', 'contrasts', 'in_words', 'gate_in_words', 'clip_range', 'bandit_arms', 'bandit_table',
-           'bandit_in_words', 'html_table', 'html_page', 'figure_part', 'words_part', 'arm_table', 'Demo', 'open_study',
-           'demo', 'write_demo_report', 'demo_page']
+           'bandit_in_words', 'effect_grid', 'html_table', 'html_page', 'figure_part', 'words_part', 'arm_table',
+           'Demo', 'open_study', 'demo', 'write_demo_report', 'demo_page']
 
 # %% ../nbs/16_studies.ipynb #a9050047
 import dataclasses, html, importlib.resources, json, math, os, shutil, time
@@ -179,7 +179,29 @@ def bandit_in_words(
         sentences.append(f"{ARM_LABELS[clip].capitalize()}: {verdict} (expected shift of its log-odds in the first phase {low:+.4f} to {high:+.4f}).")
     return sentences
 
-# %% ../nbs/16_studies.ipynb #babb02e2
+# %% ../nbs/16_studies.ipynb #34620a84
+def effect_grid(
+    cells:Mapping[str, tuple[str, Mapping[str, Any]]], # {cell: (organism, changes to the preset "organism")}
+    seeds:Sequence[int],   # the same in every cell
+    folder:Path,           # one folder of runs for each cell
+    **running              # jobs and progress of `run_cells`
+) -> pd.DataFrame:         # one row per cell
+    "The demo's contrasts in every cell, in percentage points of accuracy with 95 % intervals (Holm within a cell)."
+    rows = []
+    for number, (cell, (organism, changes)) in enumerate(cells.items()):
+        arms = clip_arms("random:0.5", "random") + [Arm("truth-both", "ground_truth", {"clip": "both"})]
+        place = Path(folder)/f"cell-{number}"
+        faults = run_cells(organism, arms, seeds, place, changes=changes, **running)
+        if faults: rows.append({"cell": cell, "ground truth": faults[0]}); continue
+        frame = outcomes(read_run(place/f"{arm.name}-seed{seed}") for arm in arms for seed in seeds)
+        truth, both = (frame[frame["arm"] == name] for name in ("truth-both", "random-both"))
+        gain = paired_effect("", truth["accuracy"], truth["accuracy_before"])
+        rows.append({"cell": cell, "ground truth": f"{100 * truth['accuracy_before'].mean():.0f} → {100 * truth['accuracy'].mean():.0f}" + ("" if gain.shown > 0 else " (not trained)"),
+                     **{e.name: f"{100 * e.mean:+.0f} [{100 * e.low:+.0f}, {100 * e.high:+.0f}]" + (" *" if e.shown else "") for e in contrasts(frame)},
+                     "clipped above, below": f"{100 * both['clip_fraction_high'].mean():.2f} %, {100 * both['clip_fraction_low'].mean():.2f} %", "log-ratio spread": f"{both['log_ratio_spread'].mean():.3f}"})
+    return pd.DataFrame(rows)
+
+# %% ../nbs/16_studies.ipynb #c19e197a
 def html_table(
     frame:pd.DataFrame # texts and numbers
 ) -> str:
@@ -205,8 +227,8 @@ def words_part(sentences:Iterable[str]) -> str:
     "Sentences as a list."
     return "<ul>" + "".join(f"<li>{html.escape(s)}</li>" for s in sentences) + "</ul>"
 
-# %% ../nbs/16_studies.ipynb #483076cd
-_COLUMNS = {"accuracy_before": "accuracy before", "accuracy": "after", "code_share_before": "code share before", "code_share": "after ", "gain_by_share": "gain by share", "gain_by_skill": "by skill",
+# %% ../nbs/16_studies.ipynb #7afbd00c
+_COLUMNS = {"accuracy_before": "accuracy before", "accuracy": "after", "code_share_before": "code share before", "code_share": "after ", "gain_by_share": "gain by share", "gain_by_skill": "by skill", "answered": "with an answer",
             "clip_fraction_high": "clipped above", "clip_fraction_low": "clipped below", "log_ratio_spread": "log-ratio spread"}
 
 def arm_table(
@@ -220,7 +242,7 @@ def arm_table(
         rows.append({"reward": {"truth": "ground truth"}.get(reward, reward), "clip": ARM_LABELS.get(clip, clip), "seeds": len(group), **{title: cell(group[name], title if "clipped" in title else name) for name, title in _COLUMNS.items()}})
     return pd.DataFrame(rows)
 
-# %% ../nbs/16_studies.ipynb #67848bc1
+# %% ../nbs/16_studies.ipynb #b36ed3da
 @dataclasses.dataclass(frozen=True)
 class Demo:
     "What a demo runs; fixed before it starts and written into its folder."
@@ -243,7 +265,7 @@ def open_study(folder:Path, plan:dict):
         if json.loads(record.read_text()) != json.loads(dump_json(plan, settings=True)): raise RunError(f"{folder}: holds another study (see {record.name} there); choose another folder, or remove it")
     with atomic_path(record) as partial: partial.write_text(dump_json(plan, settings=True))
 
-# %% ../nbs/16_studies.ipynb #4a210605
+# %% ../nbs/16_studies.ipynb #e00d6feb
 def demo(
     folder:str|os.PathLike="spurious-rlvr-demo", # where runs, figures and report go
     *,
@@ -262,7 +284,7 @@ def demo(
     runs = [read_run(folder/"runs"/f"{arm.name}-seed{seed}") for arm in plan.arms for seed in plan.seeds]
     return write_demo_report(folder, plan, bandit, runs, quick)
 
-# %% ../nbs/16_studies.ipynb #52bfaa25
+# %% ../nbs/16_studies.ipynb #13955f33
 def write_demo_report(folder:Path, plan:Demo, bandit:Mapping[str, Any], runs:Sequence[Run], quick:bool) -> Path:
     "Figures, tables and words of a demo; `summary.json` holds the numbers, `report.html` is for people."
     frame, random = outcomes(runs), paths(r for r in runs if r.settings["arm"].startswith("random-"))
