@@ -149,7 +149,7 @@ _SIGN_TABLE = str.maketrans({
     "°": r"^{\circ}", "²": "^{2}", "³": "^{3}", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}",
     "⅔": r"\frac{2}{3}", "’": "'", "‘": "'", "“": '"', "”": '"', "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%"})
 
-# %% ../nbs/02_grading.ipynb #b726d825
+# %% ../nbs/02_grading.ipynb #0e7eb139
 _NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*" # what stands between braces, two levels deep
 _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     # sizes, fonts and space
@@ -163,7 +163,7 @@ _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r"\\[dtc]frac(?![a-z])", r"\\frac"), (r"(\\frac|\\sqrt)\s+(?=[{\[])", r"\1"),
     (r"\\frac\s*(\d|[A-Za-z])", r"\\frac{\1}"), (r"\\frac\s*(\\(?!frac|sqrt)[A-Za-z]+)\s*", r"\\frac{\1}"),
     (r"(\\frac\{" + _NESTED + r"\})\s*(\d|[A-Za-z]|\\(?!frac|sqrt)[A-Za-z]+)", r"\1{\2}"),
-    (r"\\sqrt\s*(\d|[A-Za-z])", r"\\sqrt{\1}"),
+    (r"\\sqrt\s*(\d|[A-Za-z])", r"\\sqrt{\1}"), (r"\{\s*([^{}]+?)\s*\\choose\s*([^{}]+?)\s*\}", r"\\binom{\1}{\2}"),
     # names
     (r"\\(l|r)brace(?![a-z])", lambda m: r"\{" if m[1] == "l" else r"\}"),
     (r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|exp)(?![A-Za-z])", r"\\\1 "),
@@ -174,7 +174,7 @@ _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r"\\varnothing(?![a-z])|\\\{\s*\\\}", r"\\emptyset "), (r"\\(?:overline|overrightarrow|vec)\s*\{\s*([A-Z]{2})\s*\}", r"\1"),
 ]]
 
-# %% ../nbs/02_grading.ipynb #ba6d129f
+# %% ../nbs/02_grading.ipynb #b3eab046
 def _unescape(text):
     "Undoes doubled backslashes; in a matrix, restores a row's end that lost one of its two."
     if not any(len(run) % 2 for run in re.findall(r"\\+", text)) and re.search(r"\\\\[A-Za-z]", text): text = text.replace("\\\\", "\\")
@@ -188,8 +188,8 @@ def _clean(text):
     if "box" in text: text = _boxed(text) or re.sub(r"\\f?box(?:ed)?\s*\{?", "", text)
     text = re.sub(r"(?<!\\)\$(?!\d)|(?<!\\)\$(?=[^$]*\$)|(?<!\\)\\[\[\]()]", " ", text).strip(" \t\n*\"`")
     for pattern, replacement in _REWRITES: text = pattern.sub(replacement, text)
-    text = re.sub(r"(?<![\d})])(?<![\d})] )\\text\{\s*([A-Za-z])\s*\}", r"\1", text)
-    return re.sub(r"\s+", " ", text).strip().rstrip(".;,").strip()
+    text = re.sub(r"(?:(?<![\d})])(?<![\d})] )\\text\{\s*([A-Za-z])\s*\}|\\text\{\s*([eix])\s*\})", lambda m: m[m.lastindex], text) # not 5\text{ m}
+    return re.sub(r"\s+", " ", text).strip().rstrip(".;,\\ ")
 
 def _key(text):
     "A text without its spaces: two texts with one key are the same answer."
@@ -243,7 +243,7 @@ def _unit(words, power=""):
         elif word != "of": return None
     return known and (f"{known[0]}^{exponent}", known[1] ** exponent)
 
-# %% ../nbs/02_grading.ipynb #c8ce2f2a
+# %% ../nbs/02_grading.ipynb #1e81015f
 _DECIMAL = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 _AMOUNT = re.compile(rf"[-+]?\s*{_DECIMAL}(?:\s*/\s*{_DECIMAL}|\s+\d+/\d+)?|[-+]?\s*\d*\s*\\frac\{{\d+\}}\{{\d+\}}")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:\\?%|percent|pct)\s*\}|(?<![A-Za-z])(?:percent|per cent|pct))$")
@@ -251,8 +251,8 @@ _CURRENCY = re.compile(r"(?P<sign>[-+]?)\s*\\?(?P<symbol>[$€£¥])\s*(?=[-\d.\
 _DEGREE = re.compile(r"\s*\^\{\\circ\}\s*(?:\\text\{\s*[CFK]\w*\s*\}|[CFK])?$")
 _TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _POWER = r"\s*(?P<power>\^\s*\{?\s*\d\s*\}?)?$"
-_TEXT_UNIT = re.compile(r"(?<=\S)\s*\\text\{(?P<unit>[^{}]*)\}" + _POWER)
-_WORD_UNIT = re.compile(r"(?<=[\d})])(?P<space>\s*)(?P<unit>[A-Za-z]{2,}\.?(?:\s?/\s?[A-Za-z]+|\s[A-Za-z]+\.?)*)" + _POWER)
+_TEXT_UNIT = re.compile(r"(?<=\S)(?P<space>\s*)\\text\{(?P<unit>[^{}]*)\}" + _POWER)
+_WORD_UNIT = re.compile(r"(?:(?<=[\d})])|(?<=\\pi))(?P<space>\s*)(?P<unit>(?:[A-Za-z]{2,}\.?|(?<=\s)[mgshL])(?:\s?/\s?[A-Za-z]+|\s[A-Za-z]+\.?)*)" + _POWER)
 _JOINING = re.compile(r"\s*,?\s*(?:and|or|base|if|for|mod|where|when)\b")
 
 def _split_unit(text):
@@ -263,7 +263,8 @@ def _split_unit(text):
     found = _TEXT_UNIT.search(text) or _WORD_UNIT.search(text)
     if found and not _JOINING.match(found["unit"]):
         body, unit = text[:found.start()], _unit(found["unit"], found["power"] or "")
-        if unit or found.re is _TEXT_UNIT or found["space"] and len(found["unit"]) > 2 and _AMOUNT.fullmatch(body): return body, unit, False
+        amount = found["space"] and _AMOUNT.fullmatch(body)
+        if found.re is _TEXT_UNIT or unit and (amount or len(found["unit"]) > 1) or amount and len(found["unit"]) > 2: return body, unit, False
     return text, None, False
 
 # %% ../nbs/02_grading.ipynb #b135e2d3
@@ -339,18 +340,20 @@ def _enclosed(text):
         if depth == 0: return (first[0], text[first.end():token.start()].strip(), mark) if token.end() == len(text) else None
     return None
 
-# %% ../nbs/02_grading.ipynb #a334af86
+# %% ../nbs/02_grading.ipynb #cdbd5f50
 _AND_OR = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or|OR|AND)(?![a-z])")
 _MATRIX = re.compile(r"\\begin\{(?:[pbB]?matrix|array)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbB]?matrix|array)\}", re.S)
 _WHOLE_TEXT = re.compile(r"\\text\{(?P<inside>[^{}]*)\}(?:\^\{?\\circ\}?)?")
 _WORD = re.compile(r"[A-Za-z]{4,}|[A-Za-z]{3,}(?:-[A-Za-z]{3,})+|(?=.*[A-Za-z]{3})[A-Za-z']+\.?(?: [A-Za-z']+\.?)+|\d{1,2}:\d{2}\s*(?:[aApP]\.?\s?[mM]\.?)?")
+_ALL_REALS = re.compile(r"\\mathbb\{R\}|\\R|(?:the set of )?(?:all )?(?:the )?real numbers|all reals?", re.I)
 _MEMBERSHIP = re.compile(r"^[A-Za-z](?:_\{?\w\}?)?\s*\\in(?![a-z])\s*(?=[(\[{\\])")
 
 @functools.lru_cache(4096)
 def _read(text):
     "What a cleaned text stands for."
-    if (whole := _WHOLE_TEXT.fullmatch(text)): return _read_words(whole["inside"])
     if (number := _number(text)): return number
+    if _ALL_REALS.fullmatch(_without_text(text)): return _Group("()", (r"-\infty", r"\infty"))
+    if (whole := _WHOLE_TEXT.fullmatch(text)): return _read_words(whole["inside"])
     text = _MEMBERSHIP.sub("", text)
     if (matrix := _MATRIX.fullmatch(text)) and r"\begin" not in matrix["inside"]:
         return _Group("matrix", tuple(tuple(_split(row, {"&"})) for row in _split(matrix["inside"], {r"\\"}) if row))
@@ -364,7 +367,7 @@ def _read(text):
     body, _, percent = _split_unit(text)
     return _Expression(text if percent else body.strip())
 
-# %% ../nbs/02_grading.ipynb #1b2bc0be
+# %% ../nbs/02_grading.ipynb #521d48b9
 _COUNTING = "zero one two three four five six seven eight nine ten eleven twelve".split()
 
 def _read_words(text):
@@ -397,9 +400,9 @@ def _without_text(text):
     return re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip()
 
 def _exact_part(text):
-    "`1/3` of `1/3 \\approx 0.33`."
-    parts = _split(text, {r"\approx"})
-    return parts[0] or parts[-1]
+    "`1/3` of `1/3 \\approx 0.33`, and `5` of `x \\approx 5`."
+    first, *others = _split(text, {r"\approx"})
+    return others[-1] if others and (not first or _VARIABLE.fullmatch(first)) else first
 
 # %% ../nbs/02_grading.ipynb #2ca1841b
 @dataclasses.dataclass(frozen=True)
@@ -430,7 +433,7 @@ def _convention(convention, options=()):
         fields = ", ".join(field.name for field in dataclasses.fields(Convention))
         raise ConfigError(f"convention: the options are {fields}, not {', '.join(dict(options))}") from None
 
-# %% ../nbs/02_grading.ipynb #422c9001
+# %% ../nbs/02_grading.ipynb #45330437
 def _numbers_agree(answer, gold, convention):
     "Whether two numbers are the same answer."
     if answer.percent != gold.percent and (answer.unit or gold.unit or answer.base or gold.base): return False # 20% is not 20 miles
@@ -455,7 +458,7 @@ def _close(answer, gold, scale, convention):
     if x == y: return True
     decimals = [number for number in (answer, gold) if number.places is not None]
     if convention.rounded is None or not decimals: return False
-    if max(number.digits for number in decimals) >= 12 and abs(x - y) <= abs(y) / 10**11: return True # the noise of floating point
+    if max(number.digits for number in decimals) >= 14 and abs(x - y) <= abs(y) / 10**12: return True # the noise of floating point
     shorter = min(decimals, key=lambda number: number.places)
     step = Fraction(1, 10**shorter.places) * (scale if shorter is answer else 1)
     other = gold if shorter is answer else answer
@@ -493,7 +496,7 @@ class _Tokens:
         if name in ("e", "i"): return {"e": complex(math.e), "i": 1j}[name]
         return complex(self.point[ord(name.lower()) % 26])
 
-# %% ../nbs/02_grading.ipynb #cc14aee3
+# %% ../nbs/02_grading.ipynb #b3063ac3
 def _sum(tokens):
     total = _product(tokens)
     while tokens.next in ("+", "-"): total += _product(tokens) if tokens.take() == "+" else -_product(tokens)
@@ -517,6 +520,7 @@ def _power(tokens):
     if len(tokens.next) > 1 and tokens.next[0].isdigit(): raise _Unreadable # x^12 without braces
     return base ** _atom(tokens)
 
+# %% ../nbs/02_grading.ipynb #335f22d5
 def _inside(tokens, opening, closing):
     tokens.take(opening)
     result = _sum(tokens)
@@ -543,7 +547,7 @@ def _argument(tokens):
     if len(name) != 1 or not name.isalpha() or tokens.next not in ("", "+", "-", ")", "}", *_FUNCTIONS): raise _Unreadable
     return tokens.letter(name)
 
-# %% ../nbs/02_grading.ipynb #e5eb86e9
+# %% ../nbs/02_grading.ipynb #b3ea93c0
 _LOOKS = [[0.731 + 0.0419 * i for i in range(26)], [1.217 + 0.0733 * (i * 7 % 26) for i in range(26)], [-0.613 - 0.0577 * (i * 11 % 26) for i in range(26)]]
 
 @functools.lru_cache(4096)
@@ -567,7 +571,7 @@ def _differ_clearly(answer, gold, convention):
     values = looks(answer), looks(gold)
     return None not in values and all(abs(x - y) > near * max(abs(x), abs(y), 1e-3) for x, y in zip(*values))
 
-# %% ../nbs/02_grading.ipynb #370f2cf5
+# %% ../nbs/02_grading.ipynb #44e1bf9f
 class _NeedsAlgebra(Exception):
     "Raised in this process where computer algebra has to decide."
 
@@ -596,7 +600,7 @@ def _letters(value):
     if isinstance(value, _Words): return value.text
     return value.text.lower().replace(" ", "") if isinstance(value, _Expression) and re.fullmatch(r"[A-Za-z ]+", value.text) else None
 
-# %% ../nbs/02_grading.ipynb #17f67abe
+# %% ../nbs/02_grading.ipynb #9008da98
 _LABEL = re.compile(r"[A-Za-z'|():,\s_{}\\]+") # names something: x, f(n), |AB|, (x, y), but not 2x+3y
 _NAMED = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*(?:\([^()]*\))?") # x, a_{10}, f(2): an equation with 0 on the right is no answer else
 _FUNCTION_OF = re.compile(r"([A-Za-z]+)\s*\([A-Za-z]\)")
@@ -612,7 +616,7 @@ def _equations_agree(a, g, answer, gold, convention, algebra):
     if _key(a.left) == _key(g.left) or all(functions) and functions[0][1] == functions[1][1]: return _same(a.right, g.right, convention, algebra)
     return algebra(answer, gold, convention)
 
-# %% ../nbs/02_grading.ipynb #dbb0b111
+# %% ../nbs/02_grading.ipynb #133abf64
 _MANY_VALUED = re.compile(r"[<>=|]|\\[{}]|\\(?:le|ge|ne|in|notin|mid|cup|cap|setminus|backslash|mathbb|begin|pm|infty|emptyset|R|Z|N|Q|C)(?![a-z])")
 
 def _groups_agree(a, g, answer, gold, convention, algebra):
@@ -649,7 +653,7 @@ def _in_any_order(answers, golds, same):
         del left[partner]
     return True
 
-# %% ../nbs/02_grading.ipynb #ce3434eb
+# %% ../nbs/02_grading.ipynb #0c2d0edb
 _ORDER = {"<", ">", r"\le", r"\ge"}
 _VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]+")
 
@@ -672,7 +676,7 @@ def _as_intervals(value, other):
         return _Group("intervals", tuple(f"{i.kind[0]}{i.items[0]},{i.items[1]}{i.kind[1]}" for i in found))
     return value
 
-# %% ../nbs/02_grading.ipynb #ebcdacb5
+# %% ../nbs/02_grading.ipynb #24cd3f5f
 _LONGEST, _DEEPEST = 2_000, 40 # characters, brackets
 _ABSURD = [(re.compile(pattern), reason) for pattern, reason in [
     (r"\^\s*\{?\s*[-+]?\(?\s*\d{5,}", "a power with an exponent of five digits or more"),
@@ -694,7 +698,7 @@ def _refusal(text):
         if depth > _DEEPEST: return f"brackets nested more than {_DEEPEST} deep"
     return next((reason for pattern, reason in _ABSURD if pattern.search(text)), None)
 
-# %% ../nbs/02_grading.ipynb #d2e848d7
+# %% ../nbs/02_grading.ipynb #6e432460
 _CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])(?=[).:]|$))\)?[.:]?\s*(?P<rest>.*)", re.I)
 _HEDGE = re.compile(r"[\\=<>^+*]|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up to|minus|negative|times|twice|half)\b", re.I)
 _ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
@@ -719,7 +723,7 @@ def _only_number(text):
     if not (_is_prose(text) or re.match(r"[A-Za-z]{3,}", text)) or _HEDGE.search(text): return None
     return numbers[0] if len(numbers := _numbers(text)) == 1 else None
 
-# %% ../nbs/02_grading.ipynb #b1b1469d
+# %% ../nbs/02_grading.ipynb #a9f32c09
 def _judge(answer, gold, convention, algebra):
     "Whether an answer is the gold answer, and why."
     clean, target = _clean(answer), _clean(gold)
@@ -735,20 +739,23 @@ def _judge(answer, gold, convention, algebra):
     same = _same(clean, target, convention, algebra)
     return same, "equivalent" if same else "different"
 
-# %% ../nbs/02_grading.ipynb #94a5aa3c
+# %% ../nbs/02_grading.ipynb #93230f60
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\([^()]*\)|[A-Za-z])\s*\^\{\\circ\}")
 _POINTS = ((0.7310585786300049, 2.2360679774997896, 1.3247179572447460), (3.3027756377319946, 0.5671432904097838, 4.2360679774997894),
            (-1.6180339887498949, -0.3678794411714423, 0.2078795763507619))
 
 @functools.lru_cache(4096)
 def _parse(latex):
-    "What math-verify reads in LaTeX, or None. Its reader of plain text stays off: that one calls Python's evaluator."
+    "What math-verify reads in LaTeX, or None; `i` is the imaginary unit. Its reader of plain text stays off: that one calls Python's evaluator."
+    import sympy
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
     as_written = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
     latex = _DEGREES.sub(r"(\1\\frac{\\pi}{180})", latex)
     found = parse(f"${latex}$", [LatexExtractionConfig(normalization_config=as_written)], parsing_timeout=None, fallback_mode="no_fallback")
-    return found[0] if found else None
+    if not found: return None
+    imaginary = {symbol: sympy.I for symbol in getattr(found[0], "free_symbols", ()) if symbol.name == "i"}
+    return found[0].xreplace(imaginary) if imaginary else found[0]
 
 def _values(expressions):
     "The values of expressions at each point, to fifty digits; None where one has none."
@@ -763,7 +770,7 @@ def _values(expressions):
         rows.append(row)
     return rows
 
-# %% ../nbs/02_grading.ipynb #5443fc9f
+# %% ../nbs/02_grading.ipynb #27873e67
 def _near(x, y, exact):
     "Whether two values are equal: to forty digits, or to nine where decimals went in."
     return bool(abs(x - y) <= (abs(x) + abs(y)) * (1e-40 if exact else 1e-9) or abs(x - y) < 1e-45)
@@ -789,6 +796,7 @@ def _constant(expression):
     simple = value.limit_denominator(10**9)
     return simple if abs(value - simple) <= Fraction(1, 10**40) * max(1, abs(simple)) else value
 
+# %% ../nbs/02_grading.ipynb #f317d2a7
 def _algebra(answer, gold, convention):
     "Whether two LaTeX texts stand for the same."
     from math_verify import verify
@@ -805,7 +813,7 @@ def _algebra(answer, gold, convention):
     except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError): settled = None
     return settled if settled is not None else bool(verify(g, a, allow_set_relation_comp=True, timeout_seconds=None))
 
-# %% ../nbs/02_grading.ipynb #b4ae6407
+# %% ../nbs/02_grading.ipynb #c5e43a47
 _trespassed = False # set by the hook, read after every answer
 
 def _guard(event, details):
@@ -839,9 +847,9 @@ def _load_algebra():
     warm_up()
     if _trespassed: raise ImportError("this version of math-verify or SymPy evaluates text as Python")
 
-# %% ../nbs/02_grading.ipynb #46c0adf1
-_LIMIT = 1.2      # seconds of wall clock for one answer
-_QUICK = 0.25     # seconds of an answer's first turn among many
+# %% ../nbs/02_grading.ipynb #426923ca
+_LIMIT = 1.0      # seconds of wall clock for one answer
+_QUICK = 0.25     # seconds of an answer's first turn
 _MEMORY = 1 << 30 # bytes of address space that a worker may add to what math-verify takes
 _TOO_LONG = f"took longer than {_LIMIT} s"
 
@@ -869,6 +877,7 @@ def _work(say):
             if _trespassed: equal, reason = None, "made the algebra ask for Python's evaluator, a program, a file or a socket"
             say(equal=equal, reason=reason)
 
+# %% ../nbs/02_grading.ipynb #4e4d0860
 def _serve():
     "The life of a worker."
     channel = os.dup(1)
@@ -888,7 +897,7 @@ def _serve():
         late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
         say(equal=None, reason=_TOO_LONG if late else "broke the grading worker")
 
-# %% ../nbs/02_grading.ipynb #2b7f007b
+# %% ../nbs/02_grading.ipynb #d7a402d3
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from spurious_rlvr.grading import _serve; _serve()"
 
 class _Worker:
@@ -933,12 +942,13 @@ class _Worker:
         self.disown()
         self.process.wait()
 
-# %% ../nbs/02_grading.ipynb #b20c443b
+# %% ../nbs/02_grading.ipynb #3a86e179
 class _Pool:
     "The workers of this process."
     def __init__(self):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.size, self.count, self.idle, self.change = max(2, cores), 0, [], threading.Condition()
+        self.queue, self.slow_lane = collections.deque(), threading.Semaphore(self.size - 1)
 
     def ask(self, task):
         "A verdict and its reason, from the next free worker."
@@ -949,8 +959,14 @@ class _Pool:
         return (reply["equal"], reply["reason"]) if reply else (None, "broke the grading worker")
 
     def _take(self):
+        ticket = object() # first come, first served: a busy thread must not push in again and again
         with self.change:
-            while not self.idle and self.count >= self.size: self.change.wait()
+            self.queue.append(ticket)
+            try:
+                while self.queue[0] is not ticket or not self.idle and self.count >= self.size: self.change.wait()
+            finally:
+                self.queue.remove(ticket)
+                self.change.notify_all()
             if self.idle: return self.idle.pop()
             self.count += 1
         try: return _Worker()
@@ -963,12 +979,13 @@ class _Pool:
         with self.change:
             if sound: self.idle.append(worker)
             else: self.count -= 1
-            self.change.notify()
+            self.change.notify_all()
 
     def stop(self):
         with self.change: idle, self.idle = self.idle, []
         for worker in idle: self._give_back(worker, sound=False)
 
+# %% ../nbs/02_grading.ipynb #3c77d42e
 class _Cache:
     "The verdicts on the last so many pairs."
     def __init__(self, size): self.size, self.verdicts, self.lock = size, collections.OrderedDict(), threading.Lock()
@@ -983,7 +1000,7 @@ class _Cache:
             self.verdicts[pair] = verdict
             if len(self.verdicts) > self.size: self.verdicts.popitem(last=False)
 
-# %% ../nbs/02_grading.ipynb #64439a37
+# %% ../nbs/02_grading.ipynb #d7b019c4
 _pool, _cache = _Pool(), _Cache(20_000)
 
 def _start_afresh():
@@ -995,7 +1012,7 @@ def _start_afresh():
 atexit.register(lambda: _pool.stop())
 if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_start_afresh)
 
-# %% ../nbs/02_grading.ipynb #608752e2
+# %% ../nbs/02_grading.ipynb #55576747
 _WHOLE = re.compile(r"-?[0-9]{1,18}").fullmatch
 
 def _at_once(answer, gold, convention):
@@ -1015,13 +1032,28 @@ def _in_process(answer, gold, convention):
     except _NeedsAlgebra: return None
     except Exception as error: return None, f"cannot be compared ({type(error).__name__})"
 
-def _by_worker(answer, gold, convention, limit=_LIMIT):
-    "The verdict of a worker, which is remembered unless it only lacked time."
-    verdict = _pool.ask({"answer": answer, "gold": gold, "convention": dataclasses.asdict(convention), "limit": limit})
-    if limit == _LIMIT or verdict[1] != _TOO_LONG: _cache.put((answer, gold, convention), verdict)
-    return verdict
+# %% ../nbs/02_grading.ipynb #6268e1c2
+def _quick_turn(pair):
+    answer, gold, convention = pair
+    return _pool.ask({"answer": answer, "gold": gold, "convention": dataclasses.asdict(convention), "limit": _QUICK})
 
-# %% ../nbs/02_grading.ipynb #90e4c85c
+def _full_turn(pair):
+    answer, gold, convention = pair
+    with _pool.slow_lane: return _pool.ask({"answer": answer, "gold": gold, "convention": dataclasses.asdict(convention), "limit": _LIMIT})
+
+def _by_workers(pairs):
+    "The verdicts of the workers on some pairs, which are remembered."
+    if len(pairs) == 1: verdicts = {pairs[0]: _quick_turn(pairs[0])}
+    else:
+        with ThreadPoolExecutor(min(_pool.size, len(pairs))) as threads: verdicts = dict(zip(pairs, threads.map(_quick_turn, pairs)))
+    late = [pair for pair, verdict in verdicts.items() if verdict[1] == _TOO_LONG]
+    if len(late) == 1: verdicts[late[0]] = _full_turn(late[0])
+    elif late:
+        with ThreadPoolExecutor(min(_pool.size, len(late))) as threads: verdicts |= dict(zip(late, threads.map(_full_turn, late)))
+    for pair, verdict in verdicts.items(): _cache.put(pair, verdict)
+    return verdicts
+
+# %% ../nbs/02_grading.ipynb #8df7c43e
 def _core(text):
     "The answer in a whole solution; the text itself where it is a bare answer."
     if isinstance(text, (int, float)) and not isinstance(text, bool): return str(text)
@@ -1039,9 +1071,9 @@ def is_equivalent(
 ) -> bool | None: # None: undecided
     "Whether two answers are the same. Raises `ConfigError` for an unknown convention or option, `DataError` for what is no text."
     pair = _core(answer), _core(gold), _convention(convention, tuple(sorted(options.items())))
-    return (_at_once(*pair) or _by_worker(*pair))[0]
+    return (_at_once(*pair) or _by_workers([pair])[pair])[0]
 
-# %% ../nbs/02_grading.ipynb #015537d0
+# %% ../nbs/02_grading.ipynb #f20e5777
 class Verdict(NamedTuple):
     "What was found in a completion, and whether it is right."
     correct: bool | None # None: undecided
@@ -1069,15 +1101,7 @@ def grade_many(
     if waiting: verdicts |= _by_workers(list(waiting))
     return [Verdict(verdicts[pair][0], answer, rule, verdicts[pair][1]) if pair else Verdict(False, None, None, "no answer found") for answer, rule, pair in found]
 
-# %% ../nbs/02_grading.ipynb #f62da835
-def _by_workers(pairs):
-    "The verdicts of the workers on many pairs."
-    if len(pairs) == 1: return {pairs[0]: _by_worker(*pairs[0])}
-    with ThreadPoolExecutor(min(_pool.size, len(pairs))) as threads:
-        verdicts = dict(zip(pairs, threads.map(lambda pair: _by_worker(*pair, limit=_QUICK), pairs)))
-        late = [pair for pair, verdict in verdicts.items() if verdict[1] == _TOO_LONG]
-        return verdicts | dict(zip(late, threads.map(lambda pair: _by_worker(*pair), late)))
-
+# %% ../nbs/02_grading.ipynb #8cd34051
 def grade(
     completion:str, # what a model wrote
     gold:str,       # the gold answer

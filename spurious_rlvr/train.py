@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'BEHAVIORS', 'GRPOConfig', 'check_config', 'plan_phase', 'score', 'assign_advantages', 'plan_updates',
-           'deal', 'TrainingState', 'choose_trainable', 'make_optimizer', 'prepare', 'sample_phase',
+           'deal', 'TrainingState', 'choose_trainable', 'make_optimizer', 'usable_prompts', 'prepare', 'sample_phase',
            'record_old_logprobs', 'accumulate_gradient', 'configured_loss', 'microbatch_loss', 'record_tokens',
-           'update_statistics', 'make_update', 'Phase', 'phase_metrics', 'run_phase', 'reward_at', 'grpo',
+           'update_statistics', 'make_update', 'Phase', 'phase_metrics', 'run_phase', 'reward_at', 'run_phases', 'grpo',
            'write_phase', 'save_checkpoint', 'load_checkpoint', 'evaluate_into', 'train', 'recorded_config',
            'stored_rollouts', 'Snapshot', 'left_as_found', 'start_of_phase', 'Part', 'trained_tail', 'cut_parts',
            'part_logprobs', 'Draw', 'redraw', 'replay_draws', 'redo_phase', 'Gauge', 'replay']
@@ -223,18 +223,28 @@ def make_optimizer(parameters, config:GRPOConfig):
     except ImportError: raise ConfigError("optimizer 'adamw_8bit' needs the bitsandbytes package: pip install bitsandbytes, or use 'adamw'") from None
     return AdamW8bit(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
 
-# %% ../nbs/10_train.ipynb #2cbb32c2
+# %% ../nbs/10_train.ipynb #218edf77
+def usable_prompts(
+    policy:Policy,              # whose template and tokenizer are used
+    problems:Sequence[Problem], # training set
+    config:GRPOConfig,          # max_prompt_length
+) -> dict[str, list[int]]:      # prompt ids by problem id, of the problems whose prompt fits
+    "The prompts as token ids. Warns where some are left out, and raises `DataError` where none is left."
+    encoded = {p.id: policy.encode(policy.prompt(p.question)) for p in problems}
+    usable = {identifier: ids for identifier, ids in encoded.items() if 1 <= len(ids) <= config.max_prompt_length}
+    if not usable: raise DataError(f"none of {len(problems)} problems has a prompt of 1 to max_prompt_length={config.max_prompt_length} tokens")
+    if len(usable) < len(encoded): warnings.warn(f"{len(encoded) - len(usable)} of {len(encoded)} problems are left out: their prompts are empty or longer than max_prompt_length={config.max_prompt_length} tokens")
+    return usable
+
+# %% ../nbs/10_train.ipynb #031bb0f0
 def prepare(
     policy:Policy,              # to be trained
     problems:Sequence[Problem], # training set
     config:GRPOConfig,          # already checked
     engine:Engine|None=None,    # that samples; None: the policy's own model
 ) -> TrainingState:
-    "Everything ready for the first phase. Prompts longer than max_prompt_length are left out with a warning."
-    encoded = {p.id: policy.encode(policy.prompt(p.question)) for p in problems}
-    kept = [p for p in problems if 1 <= len(encoded[p.id]) <= config.max_prompt_length]
-    if not kept: raise DataError(f"none of {len(problems)} problems has a prompt of 1 to max_prompt_length={config.max_prompt_length} tokens")
-    if len(kept) < len(problems): warnings.warn(f"{len(problems) - len(kept)} of {len(problems)} problems are left out: their prompts are empty or longer than max_prompt_length={config.max_prompt_length} tokens")
+    "Everything ready for the first phase."
+    encoded = usable_prompts(policy, problems, config)
     if config.updates_per_phase == 1: warnings.warn("one update per phase: the ratio is 1 in every update, so that the clip never binds, whatever epsilon is")
     reference = copy.deepcopy(policy.model).eval().requires_grad_(False) if config.beta else None
     parameters = choose_trainable(policy.model, config.trainable)
@@ -243,9 +253,9 @@ def prepare(
     if config.gradient_checkpointing: policy.model.gradient_checkpointing_enable(); policy.model.train()
     accelerator = Accelerator(cpu=policy.device.type == "cpu", mixed_precision=config.mixed_precision)
     model, optimizer = accelerator.prepare(policy.model, make_optimizer(parameters, config))
-    return TrainingState(policy, model, optimizer, accelerator, engine or TransformersEngine(policy), reference, kept, encoded)
+    return TrainingState(policy, model, optimizer, accelerator, engine or TransformersEngine(policy), reference, [p for p in problems if p.id in encoded], encoded)
 
-# %% ../nbs/10_train.ipynb #7327f510
+# %% ../nbs/10_train.ipynb #79593c50
 def sample_phase(
     state:TrainingState, # what the loop carries
     config:GRPOConfig,   # as it holds in this phase
@@ -268,7 +278,7 @@ def sample_phase(
     assign_advantages(rollouts, config)
     return rollouts, rates | dict(seconds_sample=sampled - began, seconds_score=time.perf_counter() - sampled)
 
-# %% ../nbs/10_train.ipynb #46817b9a
+# %% ../nbs/10_train.ipynb #75d6b971
 def _cut(state, config, rollouts):
     return [batch.to(state.accelerator.device) for batch in microbatches([state.encoded[r.problem_id] for r in rollouts], [r.token_ids for r in rollouts],
                                                                          token_budget=config.microbatch_tokens, pad_id=state.policy.pad_id)]
@@ -291,7 +301,7 @@ def record_old_logprobs(
         with state.accelerator.autocast(): logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
         for row, values in _by_row(batch, logprobs): rollouts[row].logprob_old = values
 
-# %% ../nbs/10_train.ipynb #71016e84
+# %% ../nbs/10_train.ipynb #00f397b2
 def accumulate_gradient(
     state:TrainingState,        # what the loop carries; gradients are added to the model's
     config:GRPOConfig,          # the objective's settings
@@ -316,7 +326,7 @@ def accumulate_gradient(
         if weight: records.append((batch, ours, tokens | dict(loss=loss.detach())))
     return records
 
-# %% ../nbs/10_train.ipynb #5480dd38
+# %% ../nbs/10_train.ipynb #724bc3c1
 def configured_loss(
     config:GRPOConfig,      # the objective's settings
     logprobs, entropy, old, # (tokens,) under the policy, with gradient; under the old policy
@@ -335,7 +345,7 @@ def configured_loss(
                        total_rollouts=total_rollouts, total_tokens=total_tokens, token_weights=weights, entropy=entropy,
                        entropy_coefficient=config.entropy_coefficient, statistics=False)
 
-# %% ../nbs/10_train.ipynb #aad2ee05
+# %% ../nbs/10_train.ipynb #b246045f
 def microbatch_loss(
     state:TrainingState,        # what the loop carries
     config:GRPOConfig,          # the objective's settings
@@ -362,7 +372,7 @@ def microbatch_loss(
     loss, tokens = configured_loss(config, logprobs, entropy, old, advantages, counted, index, clip, total_rollouts, total_tokens, reference, weights)
     return loss, tokens | dict(logprob_new=logprobs.detach(), logprob_old=old, entropy=entropy.detach())
 
-# %% ../nbs/10_train.ipynb #8676a780
+# %% ../nbs/10_train.ipynb #060186c3
 def record_tokens(
     records:list,     # from `accumulate_gradient`
     update:int,       # of the phase, from 0
@@ -383,7 +393,7 @@ def update_statistics(records) -> dict:
     return dict(loss=sum(t["loss"].item() for _, _, t in records), tokens=len(joined["entropy"]), entropy=joined["entropy"].mean().item(), **statistics,
                 clip_by_probability=clip_by_probability(joined["logprob_old"], joined["clip_side"]))
 
-# %% ../nbs/10_train.ipynb #5e0c8702
+# %% ../nbs/10_train.ipynb #4c70952f
 def make_update(
     state:TrainingState,        # what the loop carries
     config:GRPOConfig,          # as it holds in this phase
@@ -410,7 +420,7 @@ def make_update(
     if state.skipped >= config.max_skipped: raise RunError(f"{state.skipped} updates in a row had a loss or gradient that is not finite; the phases before are kept. Lower learning_rate or max_grad_norm, or look at the ratio in metrics.jsonl")
     return statistics | dict(skipped=not finite)
 
-# %% ../nbs/10_train.ipynb #22f7814c
+# %% ../nbs/10_train.ipynb #a88c1063
 @dataclasses.dataclass(frozen=True)
 class Phase:
     "What one phase did."
@@ -432,7 +442,7 @@ def phase_metrics(rollouts, updates, further) -> dict:
                 **{k: v for k, v in summarise(rollouts).items() if k not in ("problems", "samples", "pass_at_samples")}, **means,
                 mismatch_mean=sum(map(abs, drift)) / max(len(drift), 1), mismatch_max=max(map(abs, drift), default=math.nan), updates=len(updates), skipped=sum(u["skipped"] for u in updates), **further)
 
-# %% ../nbs/10_train.ipynb #10ea23f7
+# %% ../nbs/10_train.ipynb #8e691ae0
 def run_phase(
     state:TrainingState, # what the loop carries; its weights move
     config:GRPOConfig,   # as it holds in this phase
@@ -452,7 +462,7 @@ def run_phase(
     state.finished = phase
     return Phase(phase, rollouts, updates, phase_metrics(rollouts, updates, further | dict(seconds_update=time.perf_counter() - began)))
 
-# %% ../nbs/10_train.ipynb #d51b78bd
+# %% ../nbs/10_train.ipynb #078fa452
 def reward_at(reward, phase:int):
     "The reward that holds in a phase, where `reward` may be {phase: reward} to switch during the run."
     return reward[max(start for start in reward if start <= phase)] if isinstance(reward, Mapping) else reward
@@ -463,7 +473,22 @@ def _as_rewards(reward):
         return {int(start): _as_rewards(r) for start, r in reward.items()}
     return as_reward(reward)
 
-# %% ../nbs/10_train.ipynb #c99ee81e
+# %% ../nbs/10_train.ipynb #b0378501
+def run_phases(
+    state:TrainingState,    # where to begin
+    reward,                 # a reward, or {phase: reward}
+    config:GRPOConfig,      # already checked
+    run:RunWriter|None=None, # where phases are written; None: nowhere
+) -> Iterator[Phase]:
+    "The phases that are still to do, each written before it is given."
+    main = state.accelerator.is_main_process
+    for number in range(state.finished + 1, config.phases + 1):
+        phase = run_phase(state, config.at(number), reward_at(reward, number), number)
+        if run is not None and main: write_phase(run, phase)
+        due = number == config.phases or (config.checkpoint_every and number % config.checkpoint_every == 0)
+        if run is not None and main and due: save_checkpoint(state, run, config.keep_checkpoints)
+        yield phase
+
 def grpo(
     policy:Policy,               # trained in place
     problems:Sequence[Problem],  # training set
@@ -474,16 +499,11 @@ def grpo(
     engine:Engine|None=None,     # that samples; None: the policy's own model
     resume_from:Path|None=None,  # a checkpoint of this run
 ) -> Iterator[Phase]:            # each phase when it is finished and written
-    "Group relative policy optimisation (DeepSeekMath, Shao et al. 2024), phase by phase."
+    "Group relative policy optimisation (DeepSeekMath, Shao et al. 2024), phase by phase. Raises `ConfigError` or `DataError` at the call, before anything runs."
     config, reward = check_config(config), _as_rewards(reward)
     state = prepare(policy, problems, config, engine)
     if resume_from is not None: load_checkpoint(state, resume_from)
-    for number in range(state.finished + 1, config.phases + 1):
-        phase = run_phase(state, config.at(number), reward_at(reward, number), number)
-        if run is not None and state.accelerator.is_main_process: write_phase(run, phase)
-        due = number == config.phases or (config.checkpoint_every and number % config.checkpoint_every == 0)
-        if run is not None and due and state.accelerator.is_main_process: save_checkpoint(state, run, config.keep_checkpoints)
-        yield phase
+    return run_phases(state, reward, config, run)
 
 def write_phase(
     run:RunWriter, # the run folder
@@ -494,7 +514,7 @@ def write_phase(
     for number, update in enumerate(phase.updates): run.log("update", phase=phase.number, update=number, **update)
     run.log("phase", phase=phase.number, **phase.metrics)
 
-# %% ../nbs/10_train.ipynb #61f65c46
+# %% ../nbs/10_train.ipynb #670bd511
 def save_checkpoint(state:TrainingState, run:RunWriter, keep:int):
     "Weights, optimizer and position, atomically."
     with run.checkpoint(state.finished, keep) as folder:
@@ -509,14 +529,14 @@ def load_checkpoint(state:TrainingState, folder:Path):
     state.optimizer.load_state_dict(saved["optimizer"])
     state.finished = saved["finished"]
 
-# %% ../nbs/10_train.ipynb #f59361a9
+# %% ../nbs/10_train.ipynb #2a61b7a1
 def evaluate_into(run:RunWriter, policy:Policy, held_out:Mapping[str, Sequence[Problem]], phase:int, engine:Engine|None=None, **protocol):
     "Evaluates on every held-out set and writes the results."
     for name, problems in held_out.items():
         rollouts = evaluate(policy, problems, engine=engine, phase=phase, **protocol)
         run.write_evaluation(phase, name, rollouts, **summarise(rollouts))
 
-# %% ../nbs/10_train.ipynb #068925c2
+# %% ../nbs/10_train.ipynb #ee60278d
 def train(
     policy:Policy,               # trained in place
     problems:Sequence[Problem],  # training set
@@ -534,6 +554,7 @@ def train(
     "Trains and leaves a run folder. An interruption keeps all finished phases; `resume=True` goes on from the newest checkpoint."
     from tqdm.auto import tqdm
     config, rewards = check_config(config), _as_rewards(reward)
+    state = prepare(policy, problems, config, engine) # before the folder is made: what cannot be trained leaves nothing behind
     checkpoint = read_run(run).latest_checkpoint if resume else None
     if resume: writer = resume_run(run)
     else: writer = create_run(run, config=dataclasses.asdict(config), reward=repr(rewards), model=policy.describe(), data=fingerprint_problems(problems), **(describe or {}))
@@ -542,9 +563,8 @@ def train(
     writer.log("status", status="resumed" if resume else "started")
     try:
         if checkpoint is None: look(0)
-        loop = grpo(policy, problems, rewards, config, writer, engine=engine, resume_from=checkpoint)
-        done = int(checkpoint.name[6:]) if checkpoint else 0
-        for phase in (bar := tqdm(loop, total=config.phases, initial=done, desc=Path(run).name, unit="phase", disable=not progress)):
+        if checkpoint is not None: load_checkpoint(state, checkpoint)
+        for phase in (bar := tqdm(run_phases(state, rewards, config, writer), total=config.phases, initial=state.finished, desc=Path(run).name, unit="phase", disable=not progress)):
             bar.set_postfix_str(f"reward {phase.metrics['reward']:.3f} accuracy {phase.metrics['accuracy']:.3f} clipped {phase.metrics['clip_fraction_high'] + phase.metrics['clip_fraction_low']:.3f}")
             if phase.number == config.phases or (config.evaluate_every and phase.number % config.evaluate_every == 0): look(phase.number)
     except BaseException as error:
@@ -553,7 +573,7 @@ def train(
     writer.log("status", status="finished")
     return read_run(run)
 
-# %% ../nbs/10_train.ipynb #b075218c
+# %% ../nbs/10_train.ipynb #65e9b7e6
 def recorded_config(
     run:Run       # a run that `train` wrote
 ) -> GRPOConfig:  # its settings
@@ -578,7 +598,7 @@ def stored_rollouts(
     rows = [Rollout(**{name: plain(value) for name, value in row.items()}) for row in frame[list(_REPLAYED)].to_dict("records")]
     return sorted(rows, key=lambda r: (r.group, r.sample))
 
-# %% ../nbs/10_train.ipynb #8d07cb84
+# %% ../nbs/10_train.ipynb #4ea4043c
 class Snapshot:
     "Trained weights and optimizer state as they were when it was made."
     def __init__(self, state:TrainingState # whose weights and optimizer are copied
@@ -605,7 +625,8 @@ def left_as_found(policy:Policy # whose weights and flags will be as they were
                  ) -> Iterator[None]:
     "Whatever happens inside, the policy's weights, gradients and flags are restored bit for bit."
     model = policy.model
-    tensors, flags = {name: t.detach().clone() for name, t in model.state_dict().items()}, [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    tensors = {name: t.detach().to("cpu", copy=True) for name, t in model.state_dict().items()}
+    flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     dropouts, training = [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)], model.training
     try: yield
     finally:
@@ -615,7 +636,7 @@ def left_as_found(policy:Policy # whose weights and flags will be as they were
         for module, probability in dropouts: module.p = probability
         model.train(training)
 
-# %% ../nbs/10_train.ipynb #97428b3d
+# %% ../nbs/10_train.ipynb #82b89fde
 def start_of_phase(
     run:Run,            # a run that `train` wrote
     phase:int,          # that is to be redone
@@ -630,7 +651,7 @@ def start_of_phase(
     if checkpoint is None and policy is None: raise RunError(f"{run.path}: phase 1 began with the starting policy, which is in no checkpoint; give it as policy=, for instance organisms.load({run.settings.get('model', {}).get('name', 'name')!r})")
     return policy or load_policy(checkpoint/"policy", run.settings["model"]["template"]), checkpoint
 
-# %% ../nbs/10_train.ipynb #ffb9af02
+# %% ../nbs/10_train.ipynb #dcafea8e
 @dataclasses.dataclass
 class Part:
     "One microbatch of a stored phase, with what does not change between redoings."
@@ -649,7 +670,7 @@ def trained_tail(model) -> torch.nn.Module|None:
     inside = all(any(p is q for q in tail) for p in model.parameters() if p.requires_grad)
     return norm if tail and inside and not tied else None
 
-# %% ../nbs/10_train.ipynb #1e0eafd6
+# %% ../nbs/10_train.ipynb #f2b1f318
 @torch.no_grad()
 def cut_parts(
     state:TrainingState,        # of the replay
@@ -685,7 +706,7 @@ def part_logprobs(
         bare = state.policy.model
         return head_logprobs(bare.base_model.norm(part.hidden), bare.get_output_embeddings(), part.batch.targets, temperature=config.temperature)
 
-# %% ../nbs/10_train.ipynb #20574252
+# %% ../nbs/10_train.ipynb #34dc7666
 @dataclasses.dataclass(frozen=True)
 class Draw:
     "The advantages of a phase under one drawing of its rewards."
@@ -710,7 +731,7 @@ def replay_draws(rollouts, config, reward, seed:int, draws:int) -> list[Draw]:
     if draws > 1 and all(torch.equal(d.advantages, drawn[0].advantages) for d in drawn): raise ConfigError(f"replay: {reward} gives the same advantages however often it is drawn; give a random reward, such as reward='random:0.5'")
     return drawn
 
-# %% ../nbs/10_train.ipynb #65ced431
+# %% ../nbs/10_train.ipynb #88581350
 def redo_phase(
     state:TrainingState,       # at the phase's start; its weights and optimizer move
     config:GRPOConfig,         # as it holds in the phase
@@ -742,7 +763,7 @@ def redo_phase(
     return dict(clip_fraction_high=share(side == 1), clip_fraction_low=share(side == -1), out_of_band_high=share(outside == 1), out_of_band_low=share(outside == -1),
                 log_ratio_spread=log_ratio.float().std(correction=0).item(), skipped=skipped), when_used
 
-# %% ../nbs/10_train.ipynb #ad6dd030
+# %% ../nbs/10_train.ipynb #146d85f6
 BEHAVIORS = ("writes_code", "mentions_python", "correct")
 
 class Gauge:
@@ -769,16 +790,18 @@ class Gauge:
     def measure(self) -> dict: # what has changed since the start
         logprobs, entropy = self.read()
         change = self.per_rollout(logprobs - self.logprobs)
-        before, after = np.exp(self.base), np.exp(self.base + change)
+        weigh = lambda logs: np.exp(logs - logs.max())  # only their proportions matter
+        before, after = weigh(self.base), weigh(self.base + change)
         found = dict(logprob=(logprobs - self.logprobs).mean(), token_probability=(np.exp(logprobs) - np.exp(self.logprobs)).mean(),
                      entropy=(entropy - self.entropy).mean(), effective_share=after.sum()**2 / (after**2).sum() / len(after))
         for name, shows in self.shows.items():
             if not shows.any() or shows.all(): continue # nothing to compare with
             old, new = before[shows].sum() / before.sum(), after[shows].sum() / after.sum()
-            found |= {f"share_{name}": new - old, f"log_odds_{name}": np.log(new / (1 - new)) - np.log(old / (1 - old)), f"contrast_{name}": change[shows].mean() - change[~shows].mean()}
+            log_odds = math.log(new / (1 - new)) - math.log(old / (1 - old)) if 0 < new < 1 else math.nan
+            found |= {f"share_{name}": new - old, f"log_odds_{name}": log_odds, f"contrast_{name}": change[shows].mean() - change[~shows].mean()}
         return {name: float(value) for name, value in found.items()}
 
-# %% ../nbs/10_train.ipynb #ea40b63b
+# %% ../nbs/10_train.ipynb #b75f41ee
 def _redo_gap(rollouts, updates, when_used): # largest difference to what was recorded when each update was made; NaN where rollouts were used more than once
     gaps = [math.nan]
     for parts, used in zip(updates, when_used):
@@ -799,14 +822,14 @@ def _replay_settings(run, phase, sides, draws, reward, changes):
     except (ConfigError, KeyError): raise ConfigError(f"replay: the run's reward {run.settings.get('reward')!r} cannot be read back; give reward=, such as 'random:0.5'") from None
     return check_config(dataclasses.replace(config, changes={}, **changes)), chosen
 
-# %% ../nbs/10_train.ipynb #8785fbec
+# %% ../nbs/10_train.ipynb #34f19f93
 def replay(
     run:Run|str|os.PathLike,     # a run that `train` wrote; the table is added to its folder
     phase:int,                   # the stored phase that is redone
     draws:int=64,                # redrawings of the rewards; each is used with A and with -A
     sides:Sequence[str]=("both", "high", "low", "none"), # the clips to redo it with, names in `objective.CLIPS`
     *,
-    policy:Policy|None=None,     # the starting policy for phase 1; else only lends model and tokenizer, None: load them
+    policy:Policy|None=None,     # the starting policy: needed for phase 1 and where beta is not 0; else None loads what the run saved
     reward=None,                 # a random reward; None: the run's own
     measured_on:int|None=None,   # phase whose completions are measured; None: the one that is redone
     seed:int=0,                  # of the draws
@@ -823,8 +846,10 @@ def replay(
     writer.replay_path(phase, name)
     others = rollouts if measured_on in (None, phase) else stored_rollouts(run, measured_on)
     drawn = replay_draws(rollouts, config, chosen, seed, draws)
+    lent = policy is not None
+    if config.beta and phase > 1 and not lent: raise RunError(f"{run.path}: beta is {config.beta}, so that a replay needs the reference, which is the starting policy; give it as policy=")
     policy, checkpoint = start_of_phase(run, phase, policy)
-    with left_as_found(policy):
+    with left_as_found(policy) if lent else contextlib.nullcontext():
         state = _replay_state(policy, rollouts + others, config, checkpoint)
         batches = plan_updates(len(rollouts), dataclasses.replace(config, num_iterations=1), phase)
         updates = [cut_parts(state, config, rollouts, batch) for batch in batches]

@@ -150,6 +150,14 @@ def test_hostile_answers_do_not_hold_up_others():
     is_equivalent(r"\sqrt{4}", "2")
     attacker = threading.Thread(target=attack)
     attacker.start()
+    time.sleep(0.1)
+    latencies = []
+    while attacker.is_alive() and len(latencies) < 40:
+        i, start = len(latencies) + 30, time.perf_counter()
+        assert is_equivalent(rf"\sqrt{{{9 * i}}}", rf"3\sqrt{{{i}}}") is True
+        latencies.append(time.perf_counter() - start)
+        time.sleep(0.05)
+    assert len(latencies) > 10 and max(latencies) < 1, latencies # six hostile answers take several seconds
     mixed = grade_many([(rf"\boxed{{{h}+1}}", "7") for h in hostile[:2]] + ordinary)
     assert [v.correct for v in mixed[2:]] == [True] * len(ordinary)
     attacker.join()

@@ -73,7 +73,8 @@ function remainingOutcomes(outcomes, removed) {
 }
 
 const NEGLIGIBLE = 1e-9; // mass that is carried along but no longer moved
-const DRAGGING = 40, SETTLED = 240; // cells to a standard deviation, while a slider moves and once it rests
+const SETTLED = 240; // cells to a standard deviation once a slider rests
+export const whileDragging = ({ minibatches }) => Math.min(60, Math.round(800 / minibatches)); // and while it moves: bounded work for an answer in time
 const FARTHEST = 60; // standard deviations of the log-odds; what is beyond shares one cell
 
 const STILL = [[0], [0], [1]].map((column) => Float64Array.from(column)); // the one outcome that changes nothing
@@ -235,8 +236,10 @@ export class Ensemble {
 
 // ---------------------------------------------------------------- part 2: the page
 
-const SVG = "http://www.w3.org/2000/svg", WIDTH = 340, HEIGHT = 230, MARGIN = { left: 46, right: 12, top: 10, bottom: 36 };
-let instances = 0;
+const SVG = "http://www.w3.org/2000/svg", WIDTH = 340, HEIGHT = 230, MARGIN = { left: 54, right: 10, top: 10, bottom: 36 };
+const page = Math.random().toString(36).slice(2, 8); // two explorers in one page must not share ids
+let made = 0;
+const freshId = (name) => `clip-explorer-${page}-${++made}-${name}`;
 
 function make(tag, attributes = {}, ...children) { // an HTML element; text is only ever set as text
   const node = document.createElement(tag);
@@ -300,7 +303,7 @@ class Panel {
 const range = (from, to, step) => Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) => from + i * step);
 
 function hatching(panel, name) { // a pattern, so that a zone is seen without its colour
-  const id = `clip-explorer-${name}-${++instances}`, pattern = draw(draw(panel.svg, "defs"), "pattern", { id, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: `rotate(${name === "up" ? 45 : -45})` });
+  const id = freshId(name), pattern = draw(draw(panel.svg, "defs"), "pattern", { id, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: `rotate(${name === "up" ? 45 : -45})` });
   draw(pattern, "rect", { width: 6, height: 6, class: `zone ${name}` });
   draw(pattern, "line", { y2: 6, class: `hatch ${name}` });
   return `url(#${id})`;
@@ -348,10 +351,10 @@ function bandPanel() {
       const [low, high] = reachableBand(old, band), x = panel.x(old), { bar, text } = bars[action];
       bar.setAttribute("d", `M${x - 5} ${panel.y(low)}h10M${x - 5} ${panel.y(high)}h10M${x} ${panel.y(low)}V${panel.y(high)}`);
       set(text, { x: x + 8, y: panel.y(old) + 4 });
-      return `action ${action} from ${short(old)}: ${short(low)} to ${short(high)}`;
+      return `Action ${action} from ${short(old)}: ${short(low)} to ${short(high)}`;
     });
     const unreachable = band[1] === Infinity ? "There is no upper bound." : `From \u03c0_old = ${short(edge)} on the upper bound is out of reach.`;
-    panel.note.textContent = `${words.join("; ")}. ${unreachable}`;
+    panel.note.textContent = `${words.join(". ")}. ${unreachable}`;
     panel.describe(`New probability against old. ${panel.note.textContent}`);
   };
   return panel;
@@ -416,8 +419,8 @@ function numbersTable(labels) { // the same numbers as text, for every reader
 }
 
 // One slider over the values that Python lists; the last of a clip's values is "off".
-function slider(control, model, id, changed) {
-  const { name, label, values } = control, output = make("output", { for: id });
+function slider(control, model, id) {
+  const { name, label, values } = control, output = make("span", { class: "value", "aria-hidden": "true" }); // a reader hears aria-valuetext
   const input = make("input", { type: "range", id, min: 0, max: values.length - 1, step: 1, "data-setting": name });
   const show = () => {
     const value = model.get(name), size = (v) => (v === null ? Infinity : v);
@@ -426,7 +429,7 @@ function slider(control, model, id, changed) {
     output.textContent = shown(value);
     input.setAttribute("aria-valuetext", value === null ? "off, no clip on this side" : short(value));
   };
-  input.addEventListener("input", () => { model.set(name, values[Number(input.value)]); model.save_changes(); show(); changed(); });
+  input.addEventListener("input", () => { model.set(name, values[Number(input.value)]); model.save_changes(); }); // the change event draws
   show();
   return { root: make("div", { class: "control" }, make("label", { for: id }, label), output, input), show };
 }
@@ -460,7 +463,7 @@ function ensembleRunner(model, setting, fan) {
 }
 
 function render({ model, el }) {
-  const labels = model.get("labels"), controls = model.get("controls"), id = `clip-explorer-${++instances}`;
+  const labels = model.get("labels"), controls = model.get("controls");
   const setting = () => Object.fromEntries([...controls.map(({ name }) => name), "num_generations"].map((name) => [name, model.get(name)]));
   const panels = [surrogatePanel(), bandPanel(), shiftPanel(labels)], fan = fanPanel(), table = numbersTable(labels), runner = ensembleRunner(model, setting, fan);
   const spoken = make("p", { class: "spoken", role: "status" });
@@ -476,12 +479,12 @@ function render({ model, el }) {
   const changed = () => {
     const now = setting();
     clearTimeout(settling);
-    for (const arm in ARMS) found[arm] = expectedPhase(now, ARMS[arm], DRAGGING);
+    for (const arm in ARMS) found[arm] = expectedPhase(now, ARMS[arm], whileDragging(now));
     show(now);
     runner.settingsChanged();
     settling = setTimeout(settle, 200, now, Object.keys(ARMS));
   };
-  const sliders = controls.map((control) => slider(control, model, `${id}-${control.name}`, changed));
+  const sliders = controls.map((control) => slider(control, model, freshId(control.name)));
   const root = make("section", { class: "clip-explorer", "aria-label": "Clip-bias explorer" },
     make("div", { class: "controls", role: "group", "aria-label": "Settings" }, ...sliders.map(({ root }) => root)),
     make("p", { class: "note" }, `Two actions, a coin-flip reward, plain SGD; every update uses one group of ${model.get("num_generations")} samples. \u03c0_old is the probability of action 0, the one whose log-odds are followed.`),
@@ -490,9 +493,9 @@ function render({ model, el }) {
   fan.update([{ clipped: { quantiles: [] }, none: { quantiles: [] } }], model.get("phases"), model.get("replicas"));
   el.append(root);
   changed();
-  const fromPython = () => { for (const { show } of sliders) show(); changed(); };
-  for (const { name } of controls) model.on(`change:${name}`, fromPython);
-  return () => { clearTimeout(settling); runner.stop(); for (const { name } of controls) model.off(`change:${name}`, fromPython); root.remove(); };
+  const moved = () => { for (const { show } of sliders) show(); changed(); }; // by a slider, by Python or by another view
+  for (const { name } of controls) model.on(`change:${name}`, moved);
+  return () => { clearTimeout(settling); runner.stop(); for (const { name } of controls) model.off(`change:${name}`, moved); root.remove(); };
 }
 
 export default { render };

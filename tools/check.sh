@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# The checks of `./bench test`, in the environment that it made.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH" MPLBACKEND=agg JUPYTER_PLATFORM_DIRS=1
+step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
+
+step "browser"
+if ! command -v chromium >/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; then echo "Chromium installed"
+    elif [ "${CI:-}" = true ]; then echo "Chromium is missing and could not be installed"; exit 1
+    else echo "no Chromium, and no right to install it: the browser tests will be skipped (on Debian: apt-get install chromium)"; fi
+fi
+
+step "export, notebooks and README in step"
+python tools/drift.py
+step "notebooks run"
+nbdev_test --n_workers 2 --timing
+step "tests"
+python -m pytest
+step "the wheel, in an empty environment and another folder"
+bash tools/check_wheel.sh
+step "done"

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Executes notebooks from clean and keeps their outputs: tools/execute.py nbs/00_core.ipynb …
+
+Cells marked `#| slow`, `#| gpu` or `#| hub` are not run and keep the output they have; --flags slow runs those too.
+Outputs that change from run to run (progress bars, warnings on stderr) are dropped, so that a diff shows only what changed.
+"""
+import argparse, re, sys
+from pathlib import Path
+import nbformat
+from nbclient import NotebookClient
+
+FLAG = re.compile(r"^#\|\s*(slow|gpu|hub)\b", re.MULTILINE)
+
+
+def execute(path: Path, flags: set[str]) -> None:
+    book = nbformat.read(path, 4)
+    marked = lambda cell: cell.cell_type == "code" and (found := FLAG.search(cell.source)) and found[1] not in flags
+    running = nbformat.v4.new_notebook(cells=[c for c in book.cells if not marked(c)], metadata=book.metadata)
+    client = NotebookClient(running, timeout=3600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client.execute()
+    for cell in running.cells:
+        if cell.cell_type == "code": cell.outputs = [light(o) for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+    nbformat.write(book, path)
+
+
+def light(output):
+    "Without the counter; figures as PNG only."
+    if "execution_count" in output: output["execution_count"] = None
+    if "data" in output and "image/png" in output["data"]: output["data"].pop("text/plain", None)
+    return output
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--flags", nargs="*", default=[], choices=["slow", "gpu", "hub"])
+    options = parser.parse_args()
+    for notebook in options.notebooks:
+        print(notebook, flush=True)
+        execute(notebook, set(options.flags))
+    sys.exit(0)
