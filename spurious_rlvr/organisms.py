@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIECES', 'RECIPES', 'write_code', 'write_language', 'write_answer', 'Recipe', 'training_problems', 'benchmark',
-           'pretraining_batch', 'pretrain', 'measure_card', 'ship', 'card', 'load']
+           'pretraining_batch', 'pretrain', 'measure_card', 'card_text', 'ship', 'card', 'load']
 
 # %% ../nbs/11_organisms.ipynb #d8020964
 import dataclasses, importlib.resources, json, math, string
@@ -141,11 +141,25 @@ def measure_card(
                 problems=len(problems), measured=dict(**numbers, entropy=float(np.mean(entropies)), greedy_accuracy=greedy["accuracy"], greedy_code_share=greedy["code_share"],
                                                       accuracy_language_first_half=halves[0], accuracy_language_second_half=halves[1]))
 
-# %% ../nbs/11_organisms.ipynb #3d77b3ea
+# %% ../nbs/11_organisms.ipynb #fb414470
+def card_text(
+    card:dict # from `measure_card`
+) -> str:     # Markdown
+    "The card for people."
+    recipe, measured = card["recipe"], card["measured"]
+    style = lambda steps: "every value" if steps else "the result at once"
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in measured.items())
+    return (f"# {card['name']}\n\nA Qwen2 with {card['parameters']:,} parameters that works out chains of {recipe['operations'][0]} to {recipe['operations'][1]} one-digit operations, made by "
+            f"`spurious_rlvr.organisms.pretrain` with seed {recipe['seed']}. For experiments on reinforcement learning, and nothing else. Licence: Apache-2.0.\n\n"
+            f"Planted: code in {100 * recipe['code_prior']:.0f} % of texts" + (f" (in the first 60 % of pretraining, {100 * recipe['first_prior']:.0f} %)" if recipe["first_prior"] else "")
+            + f", giving {style(recipe['code_steps'])}; language giving {style(recipe['language_steps'])}; {100 * recipe['box_share']:.0f} % of texts end in a box; {recipe['memorised']} problems memorised.\n\n"
+            f"Measured on {card['problems']} problems, {card['protocol']['samples']} samples each at temperature 1 (entropy in nats a token, length in tokens):\n\n| | |\n|---|---|\n{rows}\n")
+
+# %% ../nbs/11_organisms.ipynb #0d0ce72d
 def ship(
     policy:Policy, # an organism
     recipe:Recipe, # that made it
-    folder:Path,   # where organisms stand: NAME/model.safetensors and NAME/card.json are written
+    folder:Path,   # where organisms stand: NAME/model.safetensors, NAME/card.json and NAME/card.md are written
 ) -> dict:         # the card
     "Writes weights and card."
     from safetensors.torch import save_file
@@ -154,9 +168,10 @@ def ship(
     with torch.no_grad(): card = measure_card(policy, recipe)
     save_file({name: tensor.contiguous() for name, tensor in policy.model.state_dict().items()}, place/"model.safetensors")
     (place/"card.json").write_text(json.dumps(card, indent=1) + "\n")
+    (place/"card.md").write_text(card_text(card))
     return card
 
-# %% ../nbs/11_organisms.ipynb #607ad6b7
+# %% ../nbs/11_organisms.ipynb #2862324a
 def card(
     name:str # an organism's name
 ) -> dict:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ARM_STYLES', 'ARM_LABELS', 'plot_bandit', 'plot_paths', 'plot_effects', 'figure_svg']
 
-# %% ../nbs/14_plots.ipynb #4c6333d9
-import base64, io, math
+# %% ../nbs/14_plots.ipynb #d940a735
+import io, math, re
 from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from .compare import Effect
 from .core import ConfigError
 
-# %% ../nbs/14_plots.ipynb #5ad7ef6b
+# %% ../nbs/14_plots.ipynb #d3f0de2f
 ARM_STYLES = {
     "both": dict(color="#0072B2", linestyle="-"),
     "high": dict(color="#D55E00", linestyle="--"),
@@ -38,7 +38,12 @@ def _figure(columns, rows=1, height=2.9):
     plt.close(figure)
     return figure, axes
 
-# %% ../nbs/14_plots.ipynb #82389c1c
+def _with_legend(figure, axis): # below the panels, where it covers nothing
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8, frameon=False)
+    return figure
+
+# %% ../nbs/14_plots.ipynb #ffc62124
 def plot_bandit(
     runs:Mapping[str, object] # {arm: `clipbias.BanditRun`}
 ) -> plt.Figure:
@@ -54,10 +59,9 @@ def plot_bandit(
         axes[2].plot(phases, run.entropy, **style)
     for axis, title in zip(axes, ("mean log-odds of the likelier action", "its probability: median, middle half", "mean entropy (nats)")):
         axis.set_title(title); axis.set_xlabel("phase")
-    axes[0].legend(fontsize=8)
-    return figure
+    return _with_legend(figure, axes[0])
 
-# %% ../nbs/14_plots.ipynb #a54d2ed7
+# %% ../nbs/14_plots.ipynb #9cab7af7
 def plot_paths(
     frame:pd.DataFrame,        # columns arm, seed, phase, and the quantities
     quantities:Mapping[str, str], # {column: title}, one panel each
@@ -76,8 +80,7 @@ def plot_paths(
             mean = runs.groupby("phase")[quantity].mean()
             axis.plot(mean.index, mean, linewidth=2, label=f"{labels.get(arm, arm)} (n = {runs['seed'].nunique()})", **style)
         axis.set_title(title); axis.set_xlabel("phase")
-    axes[0].legend(fontsize=8)
-    return figure
+    return _with_legend(figure, axes[0])
 
 # %% ../nbs/14_plots.ipynb #6defc42c
 def plot_effects(
@@ -100,7 +103,7 @@ def plot_effects(
     axis.set_ylim(-.6, len(effects) - .4); axis.set_xlabel(unit); axis.set_title(title); axis.grid(axis="y", visible=False)
     return figure
 
-# %% ../nbs/14_plots.ipynb #c2d77e01
+# %% ../nbs/14_plots.ipynb #baf14b4f
 def figure_svg(
     figure:plt.Figure # any figure
 ) -> str:             # an <svg> element, the same for the same figure
@@ -108,4 +111,4 @@ def figure_svg(
     buffer = io.StringIO()
     with plt.rc_context(_RC): figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg"):]
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg"):], flags=re.DOTALL)
