@@ -102,7 +102,7 @@ def storm(count, rng):
         verdict = grading.grade(completion, gold, rules=("boxed", "answer_tag", "stated", "last_math", "last_number"))
         times.append(time.perf_counter() - start)
         undecided += verdict.correct is None
-        if verdict.correct and verdict.rule != "last_number": right.append((text[:60], gold)) # the last number of any text may be the gold one
+        if verdict.correct and verdict.rule in ("boxed", "answer_tag", "stated"): right.append((text[:60], gold)) # the last number of any text may be the gold one
         if (i + 1) % 1000 == 0: print(f"  {i + 1:,} hostile answers, worst so far {max(times):.2f} s", file=sys.stderr)
     print(f"hostile answers: {count:,} in {sum(times):,.0f} s, median {1000 * statistics.median(times):.2f} ms, worst {max(times):.2f} s, "
           f"undecided {undecided:,}, called right {len(right)}")

@@ -1064,7 +1064,7 @@ def replay_against_runs(
                          observed_high=observed.high, unexplained=rest, unexplained_low=rest - both, unexplained_high=rest + both, seeds=observed.n))
     return pd.DataFrame(rows)
 
-# %% ../nbs/13_clipbias.ipynb #add72367
+# %% ../nbs/13_clipbias.ipynb #71c39429
 def _behavior_cell(tokens, name): # per update of a phase: movement, kept and removed pull on the log-odds of a behaviour
     share = tokens.groupby("rollout")[name].first().mean()
     lever = np.where(tokens[name], 1 - share, -share)
@@ -1090,7 +1090,7 @@ def _bin_cell(tokens, inside): # the same for a bin, with the error of the movem
         rows.append((moved, error, p["kept"].sum(), p["removed"].sum()))
     return np.array(rows)
 
-# %% ../nbs/13_clipbias.ipynb #83e37414
+# %% ../nbs/13_clipbias.ipynb #d596f368
 @dataclasses.dataclass(frozen=True)
 class _Response:
     "How far a cell moves for one unit of kept pull: a line through the origin, its error clustered by phase."
@@ -1111,15 +1111,16 @@ def _response(phases): # phases: list of (updates, 4) arrays of movement, error,
     return _Response(slope, math.sqrt(clusters / (clusters - 1) * sum(s**2 for s in scores)) / xx, slope * xy / yy if yy else math.nan)
 
 def _share_shift(run, name, first, last): # change of a share's log-odds between two phases, and its error with groups as clusters
-    found = []
+    errors = []
     for phase in (first, last):
         frame = run.rollouts(phase, ["group", name])
         by_group = frame[name].eq(True).groupby(frame["group"]).mean()
-        share, error = by_group.mean(), by_group.std(ddof=1) / math.sqrt(len(by_group)) if len(by_group) > 1 else math.nan
-        found.append((math.log(share / (1 - share)), error / (share * (1 - share))) if 0 < share < 1 else (math.nan, math.nan))
-    return found[1][0] - found[0][0], math.hypot(found[0][1], found[1][1])
+        share = (by_group.mean() * len(frame) + .5) / (len(frame) + 1) # half a completion on either side, as above
+        errors.append(by_group.std(ddof=1) / math.sqrt(len(by_group)) / (share * (1 - share)) if len(by_group) > 1 else math.nan)
+    before, after = _log_odds_of_share(run, name, (first, last))
+    return after - before, math.hypot(*errors)
 
-# %% ../nbs/13_clipbias.ipynb #a9109b4f
+# %% ../nbs/13_clipbias.ipynb #17faa61b
 def predicted_against_observed(
     run, # from `runs.read_run`
     phases=None, # which, two or more; None: all

@@ -576,7 +576,7 @@ def _differ_clearly(answer, gold, convention):
     values = looks(answer), looks(gold)
     return None not in values and all(abs(x - y) > near * max(abs(x), abs(y), 1e-3) for x, y in zip(*values))
 
-# %% ../nbs/02_grading.ipynb #44e1bf9f
+# %% ../nbs/02_grading.ipynb #4101de18
 class _NeedsAlgebra(Exception):
     "Raised in this process where computer algebra has to decide."
 
@@ -592,7 +592,7 @@ def _same(answer, gold, convention, algebra):
     if isinstance(a, _Number) and isinstance(g, _Number): return _numbers_agree(a, g, convention)
     if isinstance(a, _Words) or isinstance(g, _Words): return _letters(a) is not None and _letters(a) == _letters(g)
     if isinstance(a, _Group) or isinstance(g, _Group): return _groups_agree(a, g, answer, gold, convention, algebra)
-    texts = [value.text if isinstance(value, _Expression) else text for value, text in ((a, answer), (g, gold))] # without units
+    texts = [value.text if isinstance(value, _Expression) else text if value.percent else _split_unit(text)[0] for value, text in ((a, answer), (g, gold))]
     if _key(texts[0]) == _key(texts[1]): return True
     return not _differ_clearly(a, g, convention) and algebra(*texts, convention)
 

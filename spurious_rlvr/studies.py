@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CLIPS', 'CONTRASTS', 'BANDIT', 'QUICK', 'Arm', 'clip_arms', 'run_cell', 'is_finished', 'run_cells', 'outcomes',
-           'paths', 'contrasts', 'in_words', 'gate_in_words', 'clip_range', 'bandit_arms', 'bandit_table',
-           'bandit_in_words', 'effect_grid', 'html_table', 'html_page', 'figure_part', 'words_part', 'arm_table',
-           'Demo', 'open_study', 'demo', 'write_demo_report', 'demo_page']
+           'paths', 'contrasts', 'circumstances', 'in_words', 'gate_in_words', 'clip_range', 'bandit_arms',
+           'bandit_table', 'bandit_in_words', 'effect_grid', 'html_table', 'html_page', 'figure_part', 'words_part',
+           'arm_table', 'Demo', 'open_study', 'demo', 'write_demo_report', 'demo_page']
 
 # %% ../nbs/16_studies.ipynb #a9050047
 import dataclasses, html, importlib.resources, json, math, os, shutil, time
@@ -121,15 +121,27 @@ def contrasts(
     pairs = [(a, b) for a, b in CONTRASTS if {f"{reward}-{a}", f"{reward}-{b}"} <= set(table)]
     return holm([paired_effect(f"{ARM_LABELS[a]} − {ARM_LABELS[b]}", table[f"{reward}-{a}"], table[f"{reward}-{b}"]) for a, b in pairs])
 
-# %% ../nbs/16_studies.ipynb #d1738eec
-def in_words(
-    effect:Effect # from `contrasts`
+# %% ../nbs/16_studies.ipynb #406c21fb
+def circumstances(
+    frame:pd.DataFrame, # from `outcomes`
+    arms:Sequence[str], # whose clips are described
 ) -> str:
-    "One sentence that says what an effect shows, in percentage points."
+    "How often each arm's clip removed a gradient and how far its policy moved within a phase, means over runs."
+    def one(arm):
+        rows = frame[frame["arm"] == arm]
+        return f"{ARM_LABELS[arm.rpartition('-')[2]]}: {100 * rows['clip_fraction_high'].mean():.2f} % clipped above, {100 * rows['clip_fraction_low'].mean():.2f} % below, log-ratio spread {rows['log_ratio_spread'].mean():.3f}"
+    return "; ".join(map(one, arms))
+
+def in_words(
+    effect:Effect,   # from `contrasts`
+    under:str="",    # from `circumstances`
+) -> str:
+    "One sentence that says what an effect shows, in percentage points, and under which circumstances."
     if math.isnan(effect.low): return f"{effect.name}: {100 * effect.mean:+.1f} points with {effect.n} seed; no interval, so nothing is claimed."
     interval = f"{100 * effect.mean:+.1f} points, 95 % interval {100 * effect.low:+.1f} to {100 * effect.high:+.1f}, adjusted p = {effect.p_value:.2g}, {effect.n} seeds"
-    if not effect.shown: return f"Not shown: {effect.name} ({interval}). The data leave everything in the interval open."
-    return f"Shown: {effect.name} is {'above' if effect.shown > 0 else 'below'} zero ({interval})."
+    under = f" [{under}]" if under else ""
+    if not effect.shown: return f"Not shown: {effect.name} ({interval}). The data leave everything in the interval open.{under}"
+    return f"Shown: {effect.name} is {'above' if effect.shown > 0 else 'below'} zero ({interval}).{under}"
 
 def gate_in_words(
     frame:pd.DataFrame # from `outcomes`
@@ -227,8 +239,8 @@ def words_part(sentences:Iterable[str]) -> str:
     "Sentences as a list."
     return "<ul>" + "".join(f"<li>{html.escape(s)}</li>" for s in sentences) + "</ul>"
 
-# %% ../nbs/16_studies.ipynb #7afbd00c
-_COLUMNS = {"accuracy_before": "accuracy before", "accuracy": "after", "code_share_before": "code share before", "code_share": "after ", "gain_by_share": "gain by share", "gain_by_skill": "by skill", "answered": "with an answer",
+# %% ../nbs/16_studies.ipynb #0bf6f85f
+_COLUMNS = {"accuracy_before": "accuracy before", "accuracy": "after", "code_share": "code share after", "answered": "answered", "gain_by_share": "gain by share", "gain_by_skill": "by skill",
             "clip_fraction_high": "clipped above", "clip_fraction_low": "clipped below", "log_ratio_spread": "log-ratio spread"}
 
 def arm_table(
@@ -284,7 +296,7 @@ def demo(
     runs = [read_run(folder/"runs"/f"{arm.name}-seed{seed}") for arm in plan.arms for seed in plan.seeds]
     return write_demo_report(folder, plan, bandit, runs, quick)
 
-# %% ../nbs/16_studies.ipynb #13955f33
+# %% ../nbs/16_studies.ipynb #cb0587bf
 def write_demo_report(folder:Path, plan:Demo, bandit:Mapping[str, Any], runs:Sequence[Run], quick:bool) -> Path:
     "Figures, tables and words of a demo; `summary.json` holds the numbers, `report.html` is for people."
     frame, random = outcomes(runs), paths(r for r in runs if r.settings["arm"].startswith("random-"))
@@ -294,7 +306,7 @@ def write_demo_report(folder:Path, plan:Demo, bandit:Mapping[str, Any], runs:Seq
     figures = {"bandit": plot_bandit(bandit), "paths": plot_paths(random, {"accuracy": "accuracy of the phase's samples", "code_share": "share of code"})}
     if effects: figures["contrasts"] = plot_effects(effects, scale=100, unit="percentage points of accuracy", title="Random reward: contrasts between clips")
     for name, figure in figures.items(): figure.savefig(folder/f"{name}.png", dpi=150)
-    words = dict(bandit=bandit_in_words(bandit), gate=gate_in_words(frame), contrasts=[in_words(e) for e in effects] or ["A quick run makes no claims: three seeds say little. Leave out --quick for eight seeds and intervals."])
+    words = dict(bandit=bandit_in_words(bandit), gate=gate_in_words(frame), contrasts=[in_words(e, circumstances(frame, [f"random-{c}" for c in pair])) for e, pair in zip(effects, CONTRASTS)] or ["A quick run makes no claims: three seeds say little. Leave out --quick for eight seeds and intervals."])
     with atomic_path(folder/"summary.json") as partial:
         partial.write_text(dump_json(dict(words=words, effects=[dataclasses.asdict(e) for e in effects], bandit={clip: dict(log_odds_drift=r.log_odds_drift, log_odds_drift_se=r.log_odds_drift_se) for clip, r in bandit.items()}), settings=True))
     with atomic_path(folder/"report.html") as partial: partial.write_text(demo_page(plan, frame, figures, bandit, words, runs[0].config), encoding="utf-8")
@@ -308,10 +320,10 @@ def demo_page(plan, frame, figures, bandit, words, config) -> str:
                     contrasts="Differences in benchmark accuracy after training, paired by seed. Bars: simultaneous 95 % intervals (Holm, Student's t). Dots: seeds. Grey: no direction is shown.")
     parts = ["<p class=lead>What does a reward that tosses a coin do to a policy under GRPO, and is it the clip?</p>",
              "<h2>Exactly: two actions, no network</h2>", words_part(words["bandit"]), figure_part(figures["bandit"], captions["bandit"]), html_table(bandit_table(bandit)),
-             "<p>Without a clip the mean of the log-odds stays where it was, and yet the replicas spread and the entropy falls: that is <em>wander</em>. The <em>clip bias</em> is the shift with the clip minus the shift without.</p>",
+             "<p><em>Expected shift</em> is the mean change in log-odds; the <em>clip bias</em> is the shift with the clip minus the shift without it, on the same random streams. <em>Wander</em> is what the row without a clip shows: what the update itself does to the distribution of policies. A change in the mean probability is no evidence of bias.</p>",
              f"<h2>With real GRPO: the organism {html.escape(plan.organism)}</h2><p>{html.escape(setting)}.</p>", f"<p>{html.escape(words['gate'])}</p>", words_part(words["contrasts"])]
     if "contrasts" in figures: parts.append(figure_part(figures["contrasts"], captions["contrasts"]))
     parts += [figure_part(figures["paths"], captions["paths"]), html_table(arm_table(frame)),
               "<p>Means over seeds; in brackets the standard deviation between seeds. Accuracies, shares and gains in percent. The benchmark is sampled at temperature 1.</p>",
-              "<p class=note>An effect at one clip fraction and one log-ratio spread does not carry over to another: at the paper's learning rate of 5e-7 both are far smaller than here. This is what the algorithm does to this small policy at this setting.</p>"]
+              "<p class=note>An effect at one clip fraction and one log-ratio spread does not carry over to another; compare both before comparing this with any other run. This is what the algorithm does to this small policy at this setting.</p>"]
     return html_page("Random rewards, clip on and off", parts)

@@ -9,7 +9,8 @@ __all__ = ['PRESETS', 'BEHAVIORS', 'GRPOConfig', 'check_config', 'plan_phase', '
            'update_statistics', 'make_update', 'Phase', 'phase_metrics', 'run_phase', 'reward_at', 'run_phases', 'grpo',
            'write_phase', 'save_checkpoint', 'load_checkpoint', 'evaluate_into', 'train', 'recorded_config',
            'stored_rollouts', 'Snapshot', 'left_as_found', 'start_of_phase', 'Part', 'trained_tail', 'cut_parts',
-           'part_logprobs', 'Draw', 'redraw', 'replay_draws', 'redo_phase', 'Gauge', 'replay']
+           'part_logprobs', 'Draw', 'redraw', 'replay_draws', 'redo_phase', 'Gauge', 'Redoing', 'prepare_redoing',
+           'redo_draws', 'replay']
 
 # %% ../nbs/10_train.ipynb #faa03779
 import contextlib, copy, dataclasses, math, os, re, time, warnings
@@ -801,7 +802,7 @@ class Gauge:
             found |= {f"share_{name}": new - old, f"log_odds_{name}": log_odds, f"contrast_{name}": change[shows].mean() - change[~shows].mean()}
         return {name: float(value) for name, value in found.items()}
 
-# %% ../nbs/10_train.ipynb #b75f41ee
+# %% ../nbs/10_train.ipynb #9a1872b4
 def _redo_gap(rollouts, updates, when_used): # largest difference to what was recorded when each update was made; NaN where rollouts were used more than once
     gaps = [math.nan]
     for parts, used in zip(updates, when_used):
@@ -818,11 +819,69 @@ def _replay_settings(run, phase, sides, draws, reward, changes):
     unknown = sorted(set(changes) - _CHANGEABLE)
     faults.check(not unknown, f"{', '.join(unknown)} cannot be changed in a replay; only {', '.join(sorted(_CHANGEABLE))} can")
     faults.raise_any()
-    try: chosen = as_reward(run.settings["reward"] if reward is None else reward)
-    except (ConfigError, KeyError): raise ConfigError(f"replay: the run's reward {run.settings.get('reward')!r} cannot be read back; give reward=, such as 'random:0.5'") from None
+    recorded = str(run.settings.get("reward"))
+    try:
+        # a file that names a function is no reason to import and call it
+        if reward is None and re.search(r"\bpython[(:]", recorded): raise ConfigError("a function of the user's own")
+        chosen = as_reward(recorded if reward is None else reward)
+    except ConfigError: raise ConfigError(f"replay: the run's reward {run.settings.get('reward')!r} cannot be read back; give reward=, such as 'random:0.5'") from None
     return check_config(dataclasses.replace(config, changes={}, **changes)), chosen
 
-# %% ../nbs/10_train.ipynb #34f19f93
+# %% ../nbs/10_train.ipynb #a5e2ee93
+@dataclasses.dataclass
+class Redoing:
+    "A stored phase, ready to be redone as often as wanted."
+    state: TrainingState      # at the phase's start
+    config: GRPOConfig        # as it holds in the phase
+    updates: list[list[Part]] # the parts of each update, passes one after the other
+    gauge: Gauge              # measures against the start
+    start_gap: float          # mean difference between the old log-probabilities recorded and those of the policy, nats
+    redo_gap: float           # largest difference to the recorded ones when the phase is redone as it was; NaN where that cannot be compared
+
+def prepare_redoing(
+    policy:Policy,              # lends the model; its weights move
+    checkpoint:Path|None,       # has the weights of the phase's start; None: the policy has them
+    rollouts:Sequence[Rollout], # of the phase
+    others:Sequence[Rollout],   # that are measured; the same list, or another phase's
+    config:GRPOConfig,          # as it holds in the phase
+    phase:int,                  # that is redone
+    as_it_was:bool,             # the settings are those of the run, so that a redoing can be compared with the record
+) -> Redoing:
+    "Goes back to a phase's start, and redoes the phase once as it was."
+    problems = {r.problem_id: Problem(r.prompt, r.gold, r.problem_id) for r in [*rollouts, *others]}
+    as_stored = dataclasses.replace(policy, template=Template("stored", chat=False)) # prompts were stored with their template
+    limit = max(len(policy.encode(p.question)) for p in problems.values())
+    state = prepare(as_stored, list(problems.values()), dataclasses.replace(config, max_prompt_length=limit))
+    if state.accelerator.num_processes > 1: raise ConfigError("replay: runs in one process; start it without accelerate launch")
+    if checkpoint is not None: load_checkpoint(state, checkpoint)
+    batches = plan_updates(len(rollouts), dataclasses.replace(config, num_iterations=1), phase)
+    updates = [cut_parts(state, config, rollouts, batch) for batch in batches]
+    own = Gauge(state, config, rollouts, [part for parts in updates for part in parts])
+    gauge = own if others is rollouts else Gauge(state, config, others, cut_parts(state, config, others, range(len(others))))
+    redoing = Redoing(state, config, updates * config.num_iterations, gauge, float(np.abs(own.logprobs - own.old).mean()), math.nan)
+    if as_it_was:
+        snapshot, recorded = Snapshot(state), Draw(torch.tensor([r.advantage for r in rollouts]), torch.tensor([r.reward is not None for r in rollouts]))
+        redoing.redo_gap = _redo_gap(rollouts, updates, redo_phase(state, config, redoing.updates, recorded, config.clip)[1])
+        snapshot.restore()
+    return redoing
+
+# %% ../nbs/10_train.ipynb #c49753d5
+def redo_draws(
+    redoing:Redoing,      # from `prepare_redoing`
+    drawn:Sequence[Draw], # each is used with its advantages and with their opposite
+    sides:Sequence[str],  # the clips
+    progress=lambda draws: draws, # wraps the draws, for a progress bar
+) -> list[dict]:          # one row per draw, sign and side
+    "Redoes a phase for every draw, sign and side, each time from the same start."
+    snapshot, rows = Snapshot(redoing.state), []
+    for number, draw in enumerate(progress(drawn)):
+        for sign, side in ((sign, side) for sign in (1, -1) for side in sides):
+            clipped, _ = redo_phase(redoing.state, redoing.config, redoing.updates, Draw(sign * draw.advantages, draw.counted), side)
+            rows.append(dict(draw=number, sign=sign, side=side, **redoing.gauge.measure(), **clipped))
+            snapshot.restore()
+    return rows
+
+# %% ../nbs/10_train.ipynb #8a654c18
 def replay(
     run:Run|str|os.PathLike,     # a run that `train` wrote; the table is added to its folder
     phase:int,                   # the stored phase that is redone
@@ -837,44 +896,24 @@ def replay(
     tolerance:float=1e-3,        # largest mean difference between the old log-probabilities recorded and those of the policy, nats
     progress:bool=True,          # show a progress bar
     **changes                    # settings of `GRPOConfig` to redo the phase under, such as epsilon
-):                               # DataFrame: one row per draw, sign and side; also written to replays/
+) -> pd.DataFrame:               # one row per draw, sign and side; also written to replays/
     "Redoes one stored phase under redrawn random rewards, with and without the clip. Weights are left as they were, bit for bit."
     from tqdm.auto import tqdm
-    run = run if isinstance(run, Run) else read_run(run)
+    run, lent = run if isinstance(run, Run) else read_run(run), policy is not None
     config, chosen = _replay_settings(run, phase, sides, draws, reward, changes)
     writer, rollouts = resume_run(run.path), stored_rollouts(run, phase)
     writer.replay_path(phase, name)
     others = rollouts if measured_on in (None, phase) else stored_rollouts(run, measured_on)
     drawn = replay_draws(rollouts, config, chosen, seed, draws)
-    lent = policy is not None
     if config.beta and phase > 1 and not lent: raise RunError(f"{run.path}: beta is {config.beta}, so that a replay needs the reference, which is the starting policy; give it as policy=")
     policy, checkpoint = start_of_phase(run, phase, policy)
     with left_as_found(policy) if lent else contextlib.nullcontext():
-        state = _replay_state(policy, rollouts + others, config, checkpoint)
-        batches = plan_updates(len(rollouts), dataclasses.replace(config, num_iterations=1), phase)
-        updates = [cut_parts(state, config, rollouts, batch) for batch in batches]
-        own = Gauge(state, config, rollouts, [part for parts in updates for part in parts])
-        gauge = own if others is rollouts else Gauge(state, config, others, cut_parts(state, config, others, range(len(others))))
-        gap, snapshot, rows = float(np.abs(own.logprobs - own.old).mean()), Snapshot(state), []
-        if gap > tolerance: raise RunError(f"{run.path}: the policy gives other log-probabilities than those recorded in phase {phase} (mean difference {gap:.2g} nats); give the policy that sampled it, or a larger tolerance where another engine or precision explains it")
-        redo = lambda draw, clip: redo_phase(state, config, updates * config.num_iterations, draw, clip)
-        as_recorded = Draw(torch.tensor([r.advantage for r in rollouts]), torch.tensor([r.reward is not None for r in rollouts]))
-        redo_gap = _redo_gap(rollouts, updates, redo(as_recorded, config.clip)[1]) if config == recorded_config(run).at(phase) else math.nan
-        for number, draw in enumerate(tqdm(drawn, desc=f"replay of phase {phase}", unit="draw", disable=not progress)):
-            for sign, side in ((sign, side) for sign in (1, -1) for side in sides):
-                snapshot.restore()
-                clipped, _ = redo(Draw(sign * draw.advantages, draw.counted), side)
-                rows.append(dict(phase=phase, draw=number, sign=sign, side=side, **gauge.measure(), **clipped))
-    table = pd.DataFrame(rows)
+        redoing = prepare_redoing(policy, checkpoint, rollouts, others, config, phase, config == dataclasses.replace(recorded_config(run).at(phase), changes={}))
+        if redoing.start_gap > tolerance: raise RunError(f"{run.path}: the policy gives other log-probabilities than those recorded in phase {phase} (mean difference {redoing.start_gap:.2g} nats); "
+                                                         "give the policy that sampled it, or a larger tolerance where another engine or precision explains it")
+        rows = redo_draws(redoing, drawn, sides, lambda draws: tqdm(draws, desc=f"replay of phase {phase}", unit="draw", disable=not progress))
+    table = pd.DataFrame([dict(phase=phase) | row for row in rows])
     writer.write_replay(phase, table, name)
-    writer.log("replay", phase=phase, name=name, reward=str(chosen), draws=draws, seed=seed, measured_on=measured_on or phase, start_gap=gap, redo_gap=redo_gap, changes={k: str(v) for k, v in changes.items()})
+    writer.log("replay", phase=phase, name=name, reward=str(chosen), draws=draws, seed=seed, measured_on=measured_on or phase, start_gap=redoing.start_gap, redo_gap=redoing.redo_gap,
+               changes={k: str(v) for k, v in changes.items()})
     return table
-
-def _replay_state(policy, rollouts, config, checkpoint): # ready to redo the phase, at its start
-    problems = {r.problem_id: Problem(r.prompt, r.gold, r.problem_id) for r in rollouts}
-    as_stored = dataclasses.replace(policy, template=Template("stored", chat=False)) # prompts were stored with their template
-    limit = max(len(policy.encode(p.question)) for p in problems.values())
-    state = prepare(as_stored, list(problems.values()), dataclasses.replace(config, max_prompt_length=limit))
-    if state.accelerator.num_processes > 1: raise ConfigError("replay: runs in one process; start it without accelerate launch")
-    if checkpoint is not None: load_checkpoint(state, checkpoint)
-    return state

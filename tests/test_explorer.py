@@ -330,7 +330,11 @@ def test_in_jupyterlab(chromium, lab):
 def drive_lab(page, lab):
     page.goto(f"{lab}/doc/tree/live.ipynb?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=90_000) # the kernel is there
+    for _ in range(180): # until the page is connected to its kernel; before that it would ask for one
+        kernels = json.loads(urllib.request.urlopen(f"{lab}/api/kernels", timeout=10).read())
+        if any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in kernels): break
+        page.wait_for_timeout(500)
+    page.add_locator_handler(page.locator(".jp-Dialog button:has-text('Select')"), lambda button: button.click())
     page.click(".lm-MenuBar-itemLabel:text-is('Run')")
     page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
     page.wait_for_selector(".clip-explorer[data-settled]", timeout=90_000)
@@ -347,7 +351,11 @@ def drive_lab(page, lab):
     assert len(seen) > 3 and page.get_attribute("[data-setting=epsilon]", "aria-valuetext").startswith("off")
 
     def run(source):
-        page.click(".jp-Notebook-footer")
+        cells = page.locator(".jp-Notebook .jp-Cell").count()
+        page.click(".jp-Notebook-footer") # a new cell
+        page.wait_for_function(f"document.querySelectorAll('.jp-Notebook .jp-Cell').length > {cells}")
+        page.click(".jp-Notebook .jp-Cell:last-child .cm-content")
+        page.wait_for_selector(".jp-Notebook .jp-Cell:last-child .cm-focused")
         page.keyboard.insert_text(source)
         page.keyboard.press("Shift+Enter")
 

@@ -127,7 +127,7 @@ def test_hostile_list(place):
         verdict, seconds = timed(rf"so $\boxed{{{text}}}$" if place else text, r"\frac{1}{2}")
         assert seconds < 2, (text[:40], seconds)
         assert verdict.correct is not True, (text[:40], verdict)
-    for text in HOSTILE[:5] + HOSTILE[13:16] + ["٤٢", "\u202e21\u202c", "12\x00", "__import__('os').system('false')"]:
+    for text in ["9^{9^{9^{9}}}", "((9!)!)!", "100000!", "{" * 1_000_000, "(" * 1000, "٤٢", "\u202e21\u202c", "12\x00", "__import__('os').system('false')"]:
         assert is_equivalent(text, "12") is None, text[:40]
 
 

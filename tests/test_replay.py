@@ -21,12 +21,11 @@ def small_run(path, **settings):
 @pytest.fixture(scope="module")
 def run(place): return small_run(place/"small")
 
-def at_start(run, phase, policy): # a state at the start of a phase, its rollouts and its updates
+def at_start(run, phase, policy): # a state at the start of a phase, its settings, rollouts and updates, and the advantages that it had
     config, rollouts = train.recorded_config(run).at(phase), train.stored_rollouts(run, phase)
-    state = train._replay_state(policy, rollouts, config, run.checkpoint(phase - 1))
-    batches = train.plan_updates(len(rollouts), dataclasses.replace(config, num_iterations=1), phase)
+    redoing = train.prepare_redoing(policy, run.checkpoint(phase - 1), rollouts, rollouts, config, phase, False)
     recorded = train.Draw(torch.tensor([r.advantage for r in rollouts]), torch.tensor([r.reward is not None for r in rollouts]))
-    return state, config, rollouts, [train.cut_parts(state, config, rollouts, batch) for batch in batches], recorded
+    return redoing, config, rollouts, recorded
 
 def weights(policy): return {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
 def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -42,8 +41,8 @@ def test_redone_with_its_own_advantages_a_phase_ends_at_the_weights_of_the_run(p
     run = small_run(place/f"case {len(list(place.iterdir()))}", **settings)
     for phase in (1, 2):
         policy = random_policy(scale=10)
-        state, config, _, updates, recorded = at_start(run, phase, policy)
-        train.redo_phase(state, config, updates * config.num_iterations, recorded, config.clip)
+        redoing, config, _, recorded = at_start(run, phase, policy)
+        train.redo_phase(redoing.state, config, redoing.updates, recorded, config.clip)
         ended = train.load_policy(run.checkpoint(phase)/"policy", "chain", device="cpu")
         moved = max((a - b).abs().max().item() for a, b in zip(random_policy(scale=10).model.parameters(), ended.model.parameters()))
         gap = max((a - b).abs().max().item() for a, b in zip(policy.model.parameters(), ended.model.parameters()))
@@ -92,7 +91,8 @@ def test_weights_and_adam_are_restored_bit_for_bit_between_redoings(place, phase
     path = place/"adam"
     run = train.read_run(path) if path.exists() else small_run(path, trainable="all", optimizer="adamw", learning_rate=3e-3)
     policy = random_policy(scale=10)
-    state, config, _, updates, recorded = at_start(run, phase, policy)
+    redoing, config, _, recorded = at_start(run, phase, policy)
+    state, updates = redoing.state, redoing.updates
     def moments(): return [{k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in state.optimizer.state.get(p, {}).items()} for p in policy.model.parameters()]
     snapshot, before, before_moments = train.Snapshot(state), weights(policy), moments()
     assert any(before_moments) == (phase == 2) # phase 2 starts with Adam's moments, phase 1 with none
@@ -162,6 +162,13 @@ def test_a_run_under_any_reward_can_be_replayed_with_a_random_one(place):
     with pytest.raises(ConfigError, match="give reward="): train.replay(run, 2, progress=False)
     assert len(train.replay(run, 2, draws=2, reward="random:0.5", progress=False)) == 2 * 2 * 4
 
+def test_a_function_that_only_the_run_folder_names_is_not_called(run, tmp_path):
+    import json, shutil
+    shutil.copytree(run.path, tmp_path/"copy")
+    settings = json.loads((tmp_path/"copy"/"run.json").read_text()) | dict(reward="python('os:system')")
+    (tmp_path/"copy"/"run.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match="cannot be read back; give reward="): train.replay(tmp_path/"copy", 2, name="x", progress=False)
+
 # --- organisms
 
 @pytest.fixture(scope="module")
@@ -178,15 +185,15 @@ def test_a_replay_of_one_organism_phase_with_64_draws_takes_at_most_60_seconds_o
 def test_the_implied_share_of_code_is_what_the_new_policy_writes(organism):
     "The weighted estimate from old completions against completions that the moved policy writes: |z| <= 4."
     policy = organisms.load("qwen-like")
-    state, config, rollouts, updates, _ = at_start(organism, 1, policy)
-    gauge = train.Gauge(state, config, rollouts, [part for parts in updates for part in parts])
+    redoing, config, rollouts, _ = at_start(organism, 1, policy)
+    gauge = redoing.gauge
     draw = train.redraw(rollouts, config, train.as_reward("random:0.5"), seed=5)
-    train.redo_phase(state, config, updates, draw, "both")
+    train.redo_phase(redoing.state, config, redoing.updates, draw, "both")
     found = gauge.measure()
     old = gauge.shows["writes_code"]
     problems = {p.id: p for p in organisms.training_problems()}
     asked = [problems[r.problem_id] for r in rollouts if r.sample == 0]
-    fresh = np.array([r.writes_code for r in train.measure(train.sample_rollouts(policy, state.engine, asked, num_generations=64, max_completion_length=24, temperature=1.0, seed=77, phase=1))])
+    fresh = np.array([r.writes_code for r in train.measure(train.sample_rollouts(policy, redoing.state.engine, asked, num_generations=64, max_completion_length=24, temperature=1.0, seed=77, phase=1))])
     groups = fresh.reshape(len(asked), -1)
     change = np.exp(gauge.per_rollout(gauge.read()[0] - gauge.logprobs))
     share = (change * old).sum() / change.sum()
