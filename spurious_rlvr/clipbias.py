@@ -950,7 +950,7 @@ def over_phases(
     if lines.empty: raise RunError(f"{run.path}: has no finished phase yet")
     return lines.set_index(lines["phase"].astype(int))[[name for name in _OVER_PHASES if name in lines]].astype(float)
 
-# %% ../nbs/13_clipbias.ipynb #d3235879
+# %% ../nbs/13_clipbias.ipynb #f36ef8c9
 @dataclasses.dataclass(frozen=True)
 class ClipReport:
     "Whether a run's clip could have mattered, and the numbers behind it."
@@ -964,18 +964,18 @@ class ClipReport:
         counts = f"{self.facts['phases']} phases, {self.facts['updates']} updates, {self.facts['tokens']:,} token uses"
         return f"{self.run}: {self.headline}\n{counts}; spread of the log-ratio {self.facts['log_ratio_spread']:.3g}; phases in which a gradient was removed: {self.facts['phases_clipped']}"
 
-def _why_not(config, sums): # the first rule that explains why no gradient was removed
-    low, high = _bounds(config)
-    if config.get("clip", "both") in ("none", "pi_weighted", "reinforce"): return f"there was no clip (clip={config['clip']!r})"
-    if config.get("clip") == "cispo": return "this clip bounds weights and removes no gradient (clip='cispo')"
-    if low <= 0 and high == math.inf: return "the interval of the ratio has no end that could be reached"
+def _why_not(configs, sums): # the first rule that explains why no gradient was removed; a rule about settings must hold in every phase
+    every, interval = (lambda holds: all(map(holds, configs))), {_bounds(config) for config in configs}
+    if every(lambda c: c.get("clip", "both") in ("none", "pi_weighted", "reinforce")): return f"there was no clip (clip={configs[-1]['clip']!r})"
+    if every(lambda c: c.get("clip") == "cispo"): return "this clip bounds weights and removes no gradient (clip='cispo')"
+    if all(low <= 0 and high == math.inf for low, high in interval): return "the interval of the ratio has no end that could be reached"
     if sums["updates"] == sums["phases"] and sums["spread"] < 1e-3: return "each phase made one update, so that the ratio was 1"
-    if config.get("learning_rate") == 0: return "the learning rate was 0"
+    if every(lambda c: c.get("learning_rate") == 0): return "the learning rate was 0"
     if sums["advantages"] == 0: return "every advantage was 0"
-    if sums["outside"] == 0: return f"every ratio stayed inside [{max(low, 0):.4g}, {high:.4g}]"
-    return f"{sums['outside']:,} token uses left the interval, all on the side where the clip removes nothing"
+    if sums["outside"] == 0: return "every ratio stayed inside " + " and ".join(f"[{max(low, 0):.4g}, {high:.4g}]" for low, high in sorted(interval))
+    return f"{sums['outside']:,} token uses left the interval, all where the clip removes nothing"
 
-# %% ../nbs/13_clipbias.ipynb #4794eedc
+# %% ../nbs/13_clipbias.ipynb #2bc0db3b
 def clip_report(
     run, # from `runs.read_run`
     phases=None # which; None: all
@@ -998,7 +998,7 @@ def clip_report(
     by_side = by_side.assign(token_share=by_side["tokens"] / count, pull_share=by_side["mass"] / sums["mass"] if sums["mass"] else 0.)[["tokens", "token_share", "pull_share", "push"]]
     could = bool(by_side["tokens"].sum())
     removed = " and ".join(f"the {word} clip {by_side.pull_share[side]:.2%} of the pull ({by_side.token_share[side]:.2%} of tokens)" for side, word in (("high", "upper"), ("low", "lower")))
-    headline = f"the clip could have mattered: it removed gradients, {removed}" if could else f"the clip cannot have mattered: {_why_not(_config_at(run, chosen[-1]), sums)}"
+    headline = f"the clip could have mattered: it removed gradients, {removed}" if could else f"the clip cannot have mattered: {_why_not([_config_at(run, phase) for phase in chosen], sums)}"
     facts = dict(phases=sums["phases"], updates=sums["updates"], tokens=sums["tokens"], log_ratio_spread=sums["spread"], phases_clipped=sums["clipped"])
     return ClipReport(run.name, could, headline, facts, by_side)
 
@@ -1064,7 +1064,7 @@ def replay_against_runs(
                          observed_high=observed.high, unexplained=rest, unexplained_low=rest - both, unexplained_high=rest + both, seeds=observed.n))
     return pd.DataFrame(rows)
 
-# %% ../nbs/13_clipbias.ipynb #71c39429
+# %% ../nbs/13_clipbias.ipynb #7582e5b6
 def _behavior_cell(tokens, name): # per update of a phase: movement, kept and removed pull on the log-odds of a behaviour
     share = tokens.groupby("rollout")[name].first().mean()
     lever = np.where(tokens[name], 1 - share, -share)
@@ -1090,7 +1090,7 @@ def _bin_cell(tokens, inside): # the same for a bin, with the error of the movem
         rows.append((moved, error, p["kept"].sum(), p["removed"].sum()))
     return np.array(rows)
 
-# %% ../nbs/13_clipbias.ipynb #d596f368
+# %% ../nbs/13_clipbias.ipynb #f15f12b7
 @dataclasses.dataclass(frozen=True)
 class _Response:
     "How far a cell moves for one unit of kept pull: a line through the origin, its error clustered by phase."
@@ -1120,7 +1120,7 @@ def _share_shift(run, name, first, last): # change of a share's log-odds between
     before, after = _log_odds_of_share(run, name, (first, last))
     return after - before, math.hypot(*errors)
 
-# %% ../nbs/13_clipbias.ipynb #17faa61b
+# %% ../nbs/13_clipbias.ipynb #a4c3eb7b
 def predicted_against_observed(
     run, # from `runs.read_run`
     phases=None, # which, two or more; None: all

@@ -166,9 +166,9 @@ def _hub_records(name, split):
     except Exception as error: raise DataError(f"{name} (split {split}): could not be loaded from the hub: {type(error).__name__}: {str(error).splitlines()[0]}; for a local file give its path with .jsonl, .json or .parquet") from None
     return ((f"{name}/{split} row {number}", row) for number, row in enumerate(rows, 1))
 
-# %% ../nbs/01_tasks.ipynb #86d5ccb9
+# %% ../nbs/01_tasks.ipynb #4704b835
 def load_problems(
-    source:str|os.PathLike,        # a benchmark's name, a file, chains:NUMBER[:SEED], or a data set on the hub
+    source:str|os.PathLike,        # a benchmark's name, a file, chains:NUMBER[:SEED], or a data set on the hub or in a folder
     *,
     split:str="train",             # split, for a set on the hub that is not a benchmark
     question_field:str|None=None,  # column of the question; None: the first of QUESTION_FIELDS
@@ -183,7 +183,7 @@ def load_problems(
         return arithmetic_chains(*map(int, numbers))[:limit]
     if name in BENCHMARKS: records = _hub_records(BENCHMARKS[name].hub, BENCHMARKS[name].split)
     elif Path(name).suffix in (".jsonl", ".json", ".parquet"): records = read_records(name)
-    elif Path(name).exists(): raise DataError(f"{name}: give a .jsonl, .json or .parquet file, not a folder or another kind of file")
+    elif Path(name).is_file(): raise DataError(f"{name}: give a .jsonl, .json or .parquet file, or a folder that the datasets package reads")
     else: records = _hub_records(name, split)
     problems, places = [], {}
     for where, record in records:

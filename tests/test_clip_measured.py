@@ -106,7 +106,7 @@ RULES = [
     (dict(learning_rate=0.), [dict(update=0), dict(update=1)], "the learning rate was 0"),
     (dict(), [dict(update=0, advantage=0.), dict(update=1, advantage=0., **OUT_UP)], "every advantage was 0"),
     (dict(), [dict(update=0), dict(update=1, new=[-1., -.9])], r"stayed inside \[0.8, 1.2\]"),
-    (dict(), [dict(update=0), dict(update=1, advantage=-1., **OUT_UP), dict(update=1, advantage=1., **OUT_DOWN)], "2 token uses left the interval, all on the side"),
+    (dict(), [dict(update=0), dict(update=1, advantage=-1., **OUT_UP), dict(update=1, advantage=1., **OUT_DOWN)], "2 token uses left the interval, all where the clip removes nothing"),
 ]
 
 @pytest.mark.parametrize("config, rows, reason", RULES, ids=[reason for *_, reason in RULES])
@@ -115,6 +115,12 @@ def test_the_top_line_says_why_clipping_could_not_have_mattered(tmp_path, config
     assert not report.could_matter
     assert pd.Series([report.headline]).str.contains("cannot have mattered.*" + reason).item() and str(report).startswith("run: the clip cannot")
     assert report.by_side.tokens.sum() == 0
+
+def test_a_rule_about_settings_must_hold_in_every_phase(tmp_path):
+    "A run that switches its clip off half way is not a run without a clip."
+    rows = [rollout(phase=p, sample=u, update=u) for p in (1, 2) for u in (0, 1)]
+    assert "stayed inside" in clip_report(make_run(tmp_path/"switched", rows, changes={"2": dict(clip="none")})).headline
+    assert "no clip" in clip_report(make_run(tmp_path/"off", rows, clip="both", changes={"1": dict(clip="none")})).headline
 
 def test_one_removed_gradient_is_enough_to_matter(tmp_path):
     "Also where the rules' conditions nearly hold: the record decides."
