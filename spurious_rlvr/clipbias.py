@@ -9,13 +9,12 @@ __all__ = ['ARMS', 'PROBABILITY_BINS', 'BanditConfig', 'BanditRun', 'simulate_ba
            'code_tokens', 'run_decoder', 'by_probability', 'gradient_mass', 'over_phases', 'ClipReport', 'clip_report',
            'replay_effects', 'replay_against_runs', 'predicted_against_observed']
 
-# %% ../nbs/13_clipbias.ipynb #648a9e47
+# %% ../nbs/13_clipbias.ipynb #11f13174
 import dataclasses, functools, itertools, math, numbers, types
 import numpy as np
 import pandas as pd
 from scipy.special import bdtr, expit, gammaln, nctdtr, ndtri, stdtrit
 from .behavior import code_spans
-from .compare import paired_effect
 from .core import ConfigError, Faults, RunError, keyed_rng
 
 # %% ../nbs/13_clipbias.ipynb #c1ab8cb5
@@ -1002,7 +1001,7 @@ def clip_report(
     facts = dict(phases=sums["phases"], updates=sums["updates"], tokens=sums["tokens"], log_ratio_spread=sums["spread"], phases_clipped=sums["clipped"])
     return ClipReport(run.name, could, headline, facts, by_side)
 
-# %% ../nbs/13_clipbias.ipynb #1daff4ed
+# %% ../nbs/13_clipbias.ipynb #0ccd67e9
 _NOT_MEASURED = ("phase", "draw", "sign", "side", "skipped")
 
 def replay_effects(
@@ -1012,6 +1011,7 @@ def replay_effects(
     level:float=.95 # of each interval by itself
 ) -> pd.DataFrame: # one row per side and measure: effect, low, high, p_value, draws; with_clip and without, the two means
     "The clip's effect in a replayed phase, with intervals over antithetic pairs."
+    from spurious_rlvr.compare import paired_effect # it imports scipy.stats, which the rest of this module does without
     sides = list(dict.fromkeys(table["side"]))
     if against not in sides or len(sides) < 2: raise ConfigError(f"replay_effects: the table has the sides {', '.join(sides)}; it needs {against!r} and one more")
     pairs = table.drop(columns=[n for n in ("phase", "sign", "skipped") if n in table]).groupby(["side", "draw"]).mean()  # over the two signs
@@ -1025,7 +1025,7 @@ def replay_effects(
                              with_clip=float(treated.mean()), without=float(control.mean())))
     return pd.DataFrame(rows)
 
-# %% ../nbs/13_clipbias.ipynb #14722195
+# %% ../nbs/13_clipbias.ipynb #5c3f737d
 def _log_odds_of_share(run, behavior, phases): # (phases,) from counts, half a completion added on either side so that 0 and 1 stay finite
     found = []
     for phase in phases:
@@ -1044,6 +1044,7 @@ def replay_against_runs(
     level:float=.95 # of each interval by itself
 ) -> pd.DataFrame: # one row per phase: predicted, observed and unexplained with their intervals, in log-odds
     "What replays of single phases predict for a difference between arms, beside what long runs show."
+    from spurious_rlvr.compare import paired_effect
     tables = [replays] if isinstance(replays, pd.DataFrame) else list(replays)
     faults, phases = Faults("replay_against_runs"), sorted(set.intersection(*(set(run.phases) for run in (*treated, *control)))) if treated and control else []
     faults.check(len(treated) == len(control) >= 2, f"{len(treated)} treated and {len(control)} control runs; give the same seeds in both arms, two or more")

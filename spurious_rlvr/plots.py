@@ -6,18 +6,18 @@
 __all__ = ['ARM_STYLES', 'ARM_LABELS', 'CLIP_SECTION', 'plot_bandit', 'plot_paths', 'plot_effects', 'plot_surrogate', 'plot_band',
            'plot_fans', 'phase_frame', 'plot_clip_section', 'plot_map', 'plot_predicted', 'figure_svg']
 
-# %% ../nbs/14_plots.ipynb #5f8d4e9a
-import io, math, re
+# %% ../nbs/14_plots.ipynb #a19085b2
+import io, math, re, textwrap
 from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import matplotlib
 import matplotlib.pyplot as plt
-from .clipbias import BanditConfig, reachable_band, unreachable_from
+from .clipbias import BanditConfig, reachable_band, sign_changes, unreachable_from
 from .compare import Effect
 from .core import ConfigError
 
-# %% ../nbs/14_plots.ipynb #d3f0de2f
+# %% ../nbs/14_plots.ipynb #ffa61c3a
 ARM_STYLES = {
     "both": dict(color="#0072B2", linestyle="-"),
     "high": dict(color="#D55E00", linestyle="--"),
@@ -40,12 +40,17 @@ def _figure(columns, rows=1, height=2.9):
     plt.close(figure)
     return figure, axes
 
-def _with_legend(figure, axis): # below the panels, where it covers nothing
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8, frameon=False)
+def _caption(figure, text): # what the figure shows, its units and its n, below it
+    wide = int(figure.get_figwidth() * 19) # characters to a line
+    figure.supxlabel(textwrap.fill(text, wide), fontsize=7.5, x=.01, ha="left", color="#444444")
     return figure
 
-# %% ../nbs/14_plots.ipynb #ffc62124
+def _with_legend(figure, axis): # above the panels, where it covers neither them nor the caption
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)), fontsize=8, frameon=False)
+    return figure
+
+# %% ../nbs/14_plots.ipynb #f3a2ee77
 def plot_bandit(
     runs:Mapping[str, object] # {arm: `clipbias.BanditRun`}
 ) -> plt.Figure:
@@ -61,9 +66,11 @@ def plot_bandit(
         axes[2].plot(phases, run.entropy, **style)
     for axis, title in zip(axes, ("mean log-odds of the likelier action", "its probability: median, middle half", "mean entropy (nats)")):
         axis.set_title(title); axis.set_xlabel("phase")
+    replicas = ", ".join(f"{n:,}" for n in dict.fromkeys(run.log_odds.shape[1] for run in runs.values()))
+    _caption(figure, f"n = {replicas} replicas in each arm. Left: 95 % interval of the mean; middle: 25 to 75 % of the replicas.")
     return _with_legend(figure, axes[0])
 
-# %% ../nbs/14_plots.ipynb #9cab7af7
+# %% ../nbs/14_plots.ipynb #9f8d9153
 def plot_paths(
     frame:pd.DataFrame,        # columns arm, seed, phase, and the quantities
     quantities:Mapping[str, str], # {column: title}, one panel each
@@ -73,7 +80,10 @@ def plot_paths(
     "Every run's path over phases by arm, with the mean over seeds. Raises `ConfigError` where a column is missing."
     missing = [c for c in ("arm", "seed", "phase", *quantities) if c not in frame]
     if missing: raise ConfigError(f"plot_paths: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}")
-    figure, (axes,) = _figure(len(quantities), height=3.1)
+    columns = min(3, len(quantities))
+    figure, grid = _figure(columns, math.ceil(len(quantities) / columns), height=3.1)
+    axes = grid.ravel()
+    for axis in axes[len(quantities):]: axis.remove()
     others = {}
     for axis, (quantity, title) in zip(axes, quantities.items()):
         for arm, runs in frame.groupby("arm", sort=False):
@@ -82,6 +92,7 @@ def plot_paths(
             mean = runs.groupby("phase")[quantity].mean()
             axis.plot(mean.index, mean, linewidth=2, label=f"{labels.get(arm, arm)} (n = {runs['seed'].nunique()})", **style)
         axis.set_title(title); axis.set_xlabel("phase")
+    _caption(figure, "Thin: one run each. Thick: mean over the n runs of an arm.")
     return _with_legend(figure, axes[0])
 
 # %% ../nbs/14_plots.ipynb #6defc42c
@@ -105,11 +116,7 @@ def plot_effects(
     axis.set_ylim(-.6, len(effects) - .4); axis.set_xlabel(unit); axis.set_title(title); axis.grid(axis="y", visible=False)
     return figure
 
-# %% ../nbs/14_plots.ipynb #7f231678
-def _caption(figure, text): # what the figure shows, its units and its n, below it
-    figure.supxlabel(text, fontsize=7.5, x=.01, ha="left", color="#444444")
-    return figure
-
+# %% ../nbs/14_plots.ipynb #d612596c
 def plot_surrogate(
     *,
     epsilon:float=0.2,           # lower clip at 1 - epsilon; math.inf removes it
@@ -129,7 +136,7 @@ def plot_surrogate(
     axes[0].set_ylabel("surrogate")
     return _caption(figure, f"Per sample, no unit. Hatched: no gradient. Dotted: without a clip. Clip to [{max(low, 0):g}, {high:g}].")
 
-# %% ../nbs/14_plots.ipynb #d1085541
+# %% ../nbs/14_plots.ipynb #6efdad1a
 def plot_band(
     *,
     epsilon:float=0.2,            # lower clip at 1 - epsilon
@@ -149,7 +156,7 @@ def plot_band(
         leftward = value > .6
         axis.annotate(f"{below:.3g} to {above:.3g}", (value, (below + above) / 2), xytext=(-7 if leftward else 7, 12 if leftward else -3), textcoords="offset points", fontsize=8, ha="right" if leftward else "left")
     axis.set_xlabel("π_old"); axis.set_ylabel("π"); axis.set_xlim(0, 1); axis.set_ylim(0, 1); axis.set_aspect("equal")
-    beyond = f"From the dotted line at {edge:.3f} on\nthe upper bound is out of reach." if 0 < edge < 1 else "There is no upper bound."
+    beyond = f"From the dotted line at {edge:.3f} on the upper bound is out of reach." if 0 < edge < 1 else "There is no upper bound."
     return _caption(figure, f"Probabilities. Shaded: inside the clip. {beyond}")
 
 # %% ../nbs/14_plots.ipynb #6e9fdc4d
@@ -187,7 +194,7 @@ def plot_fans(
     outer = "5 to 95 %" if min(n for _, _, n in fans.values()) >= 20 else "range of all seeds"
     return _caption(figure, f"Dark: 25 to 75 % of the runs; light: {outer}; line: median. Dotted edges: the light band without a clip. n: runs.")
 
-# %% ../nbs/14_plots.ipynb #7eb48c84
+# %% ../nbs/14_plots.ipynb #7fd87782
 CLIP_SECTION = {"code_share": "share of completions with code", "token_probability": "mean probability of sampled tokens", "accuracy": "accuracy on training rollouts",
                 "entropy": "entropy (nats per token)", "clip_fraction": "share of token uses clipped"}
 
@@ -213,14 +220,19 @@ def plot_clip_section(
     "Code share, token probability, accuracy, entropy and clip fraction over phases by arm, every seed and the mean. Raises `ConfigError` where none of them is there."
     found = {name: title for name, title in quantities.items() if name in frame}
     if not found: raise ConfigError(f"plot_clip_section: none of {', '.join(quantities)} is in the table; it has {', '.join(map(str, frame))}")
-    return _caption(plot_paths(frame, found, labels=labels), "Thin: one training run each. Thick: mean over the n runs of an arm. Shares and probabilities from 0 to 1, of the rollouts as sampled.")
+    return _caption(plot_paths(frame, found, labels=labels), "Thin: one run each. Thick: mean over the n runs of an arm. Shares and probabilities from 0 to 1, of the rollouts as sampled.")
 
-# %% ../nbs/14_plots.ipynb #1f4abbf2
+# %% ../nbs/14_plots.ipynb #672e9018
+def _sign_line(axis, values, doubt): # a bar wherever the sign changes, between the nearest cells on either side that are told apart from zero
+    cells = pd.DataFrame([dict(row=row, column=column, value=value, value_se=doubt[row, column]) for (row, column), value in np.ndenumerate(values) if not math.isnan(value)])
+    for along, across, draw in (("row", "column", axis.hlines), ("column", "row", axis.vlines)):
+        found = sign_changes(cells, along, "value", by=across, beyond=1)
+        draw(found[along], found[across] - .5, found[across] + .5, color="black", linewidth=1.8)
+
 def _map_panel(axis, table, error, limit): # one heat map; rows and columns by place, so that infinity is one more column
     image = axis.pcolormesh(np.arange(table.shape[1] + 1) - .5, np.arange(table.shape[0] + 1) - .5, table.to_numpy(), cmap="PuOr", vmin=-limit, vmax=limit)
     values, doubt = table.to_numpy(), 2 * error.to_numpy()
-    if np.isfinite(values).all() and (values > 0).any() and (values < 0).any() and min(values.shape) > 1:
-        axis.contour(np.where(abs(values) <= doubt, 0, values), levels=[0], colors="black", linewidths=1.8)
+    _sign_line(axis, values, doubt)
     for (row, column), value in np.ndenumerate(values):
         sign = "" if math.isnan(value) else "·" if abs(value) <= doubt[row, column] else "+" if value > 0 else "−"
         axis.text(column, row, sign, ha="center", va="center", fontsize=8, color="white" if abs(value) > .75 * limit else "black")
@@ -238,7 +250,7 @@ def plot_map(
     value:str="clip_bias", # what is coloured; its standard error is taken from "{value}_se"
     title:str="clip bias (log-odds)", # of the colour scale, with the unit
 ) -> plt.Figure:
-    "A map of the clip's effect, one panel for each side, with the line on which its sign changes. Raises `ConfigError` where a column is missing or points repeat."
+    "A map of the clip's effect, one panel for each side, with bars where its sign changes. Raises `ConfigError` where a column is missing or points repeat."
     needed = [name for name in (x, y, "side", value, f"{value}_se") if name not in frame]
     if needed: raise ConfigError(f"plot_map: the table has no column {', '.join(needed)}; it has {', '.join(map(str, frame))}")
     if frame.duplicated([x, y, "side"]).any(): raise ConfigError(f"plot_map: several rows have the same {x}, {y} and side; choose one value of what else varies")
@@ -250,9 +262,9 @@ def plot_map(
         image = _map_panel(axis, part.pivot(index=y, columns=x, values=value), part.pivot(index=y, columns=x, values=f"{value}_se"), limit)
         axis.set_title(ARM_LABELS.get(side, side))
     figure.colorbar(image, ax=axes[-1], label=title)
-    return _caption(figure, f"{title}. + and −: the sign; ·: within two standard errors of 0. Black: where the sign changes. n = {len(frame)} grid points.")
+    return _caption(figure, f"{title}. + and −: the sign; ·: within two standard errors of 0. Black bars: where the sign changes. n = {len(frame)} grid points.")
 
-# %% ../nbs/14_plots.ipynb #29a07f46
+# %% ../nbs/14_plots.ipynb #267ef646
 _MARKERS = "osD^vP*X"
 _GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 
@@ -275,10 +287,10 @@ def plot_predicted(
     axis.plot(ends, ends, color="black", linewidth=1, linestyle="--", zorder=1)
     axis.axhline(0, color="#999999", linewidth=.6); axis.axvline(0, color="#999999", linewidth=.6)
     axis.set_xlabel(f"predicted, {unit}"); axis.set_ylabel(f"observed, {unit}")
-    if by: axis.legend(fontsize=8)
+    if by: axis.legend(fontsize=8, frameon=False)
     gap = frame["observed"] - frame["predicted"]
     intervals = " Bars: 95 %." if any(name in frame for name in ("predicted_se", "observed_se")) else ""
-    return _caption(figure, f"n = {len(frame)}. Dashed: all explained.{intervals}\nUnexplained: mean {gap.mean():+.3g}, root mean square {math.sqrt((gap ** 2).mean()):.3g}.")
+    return _caption(figure, f"n = {len(frame)}. Dashed: all explained.{intervals} Unexplained: mean {gap.mean():+.3g}, root mean square {math.sqrt((gap ** 2).mean()):.3g}.")
 
 # %% ../nbs/14_plots.ipynb #05785e03
 def figure_svg(

@@ -98,14 +98,14 @@ def describe_host() -> dict:
     return dict(python=platform.python_version(), platform=platform.platform(terse=True), machine=platform.machine(), cores=os.cpu_count(),
                 versions={name: version(name) for name in packages})
 
-# %% ../nbs/06_runs.ipynb #3c1b314a
+# %% ../nbs/06_runs.ipynb #88ae4e0a
 class RunWriter:
     "Writes one run folder. Made by `create_run`, or by `resume_run` for a run that exists."
     def __init__(self, path:Path # the run folder
                 ): self.path = Path(path)
 
     def log(self,
-            kind:str, # "update", "phase", "evaluation" or "status"
+            kind:str, # "update", "phase", "evaluation", "replay" or "status"
             **values  # numbers and short texts
            ):
         "Appends one line to `metrics.jsonl`."
@@ -193,7 +193,7 @@ def resume_run(
         with metrics.open("ab") as file: file.write(b"\n")
     return RunWriter(path)
 
-# %% ../nbs/06_runs.ipynb #aa12c66c
+# %% ../nbs/06_runs.ipynb #62339741
 @dataclasses.dataclass(frozen=True)
 class Run:
     "A run folder, read on demand; every access sees what has been written by then."
@@ -214,7 +214,7 @@ class Run:
         newest = {key: position for position, key in enumerate(keys)}
         return pd.DataFrame([rows[position] for position in sorted(newest.values())])
 
-    def of_kind(self, kind:str # "update", "phase", "evaluation" or "status"
+    def of_kind(self, kind:str # "update", "phase", "evaluation", "replay" or "status"
                ) -> pd.DataFrame:
         "The metrics of one kind, without the columns that this kind does not have."
         metrics = self.metrics

@@ -7,8 +7,8 @@ __all__ = ['CHAIN_OPENING', 'QUESTION_FIELDS', 'GOLD_FIELDS', 'BENCHMARKS', 'TEM
            'chain_steps', 'arithmetic_chains', 'as_problem', 'read_records', 'Benchmark', 'load_problems', 'Template',
            'get_template']
 
-# %% ../nbs/01_tasks.ipynb #cf6676a4
-import dataclasses, json, os
+# %% ../nbs/01_tasks.ipynb #373fec5b
+import dataclasses, json, os, warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ def _hub_records(name, split):
     except Exception as error: raise DataError(f"{name} (split {split}): could not be loaded from the hub: {type(error).__name__}: {str(error).splitlines()[0]}; for a local file give its path with .jsonl, .json or .parquet") from None
     return ((f"{name}/{split} row {number}", row) for number, row in enumerate(rows, 1))
 
-# %% ../nbs/01_tasks.ipynb #4704b835
+# %% ../nbs/01_tasks.ipynb #938df93f
 def load_problems(
     source:str|os.PathLike,        # a benchmark's name, a file, chains:NUMBER[:SEED], or a data set on the hub or in a folder
     *,
@@ -174,8 +174,10 @@ def load_problems(
     question_field:str|None=None,  # column of the question; None: the first of QUESTION_FIELDS
     gold_field:str|None=None,      # column of the gold answer; None: the first of GOLD_FIELDS
     limit:int|None=None,           # at most this many problems, from the start
+    faulty:str="raise",            # rows that cannot be read: "raise" an error, or "skip" them with a warning
 ) -> list[Problem]:
     "Problems from anywhere; raises `DataError` that names the row and the field of what is wrong."
+    if faulty not in ("raise", "skip"): raise ConfigError(f"faulty is {faulty!r}; give 'raise' or 'skip'")
     name = os.fspath(source)
     if name.startswith("chains:"):
         numbers = name.split(":")[1:]
@@ -185,13 +187,19 @@ def load_problems(
     elif Path(name).suffix in (".jsonl", ".json", ".parquet"): records = read_records(name)
     elif Path(name).is_file(): raise DataError(f"{name}: give a .jsonl, .json or .parquet file, or a folder that the datasets package reads")
     else: records = _hub_records(name, split)
-    problems, places = [], {}
+    problems, places, faults = [], {}, []
     for where, record in records:
         if limit is not None and len(problems) >= limit: break
-        problem = as_problem(record, question_field=question_field, gold_field=gold_field, source=name, where=where)
-        if problem.id in places: raise DataError(f"{where}: id {problem.id!r} stands in {places[problem.id]} too; give each problem its own id, or drop the id column to have ids made from the content")
-        places[problem.id] = where
-        problems.append(problem)
+        try:
+            problem = as_problem(record, question_field=question_field, gold_field=gold_field, source=name, where=where)
+            if problem.id in places: raise DataError(f"{where}: id {problem.id!r} stands in {places[problem.id]} too; give each problem its own id, or drop the id column to have ids made from the content")
+        except DataError as error:
+            if faulty == "raise": raise DataError(f"{error}; mend the row, or leave such rows out with faulty='skip'") from None
+            faults.append(error)
+        else:
+            places[problem.id] = where
+            problems.append(problem)
+    if faults: warnings.warn(f"{name}: {len(faults)} rows are left out; the first: {faults[0]}")
     if not problems: raise DataError(f"{name}: holds no problems")
     return problems
 

@@ -253,6 +253,38 @@ def test_contrast(chromium, tmp_path, scheme):
                 assert (high + .05) / (low + .05) >= least, (selector, color)
 
 
+def test_theme_of_the_page_wins(chromium, tmp_path):
+    "JupyterLab and Quarto say light or dark on the body; that counts for more than the system's setting."
+    paper = "() => getComputedStyle(document.querySelector('.clip-explorer')).backgroundColor"
+    with static_page(chromium, tmp_path, ClipExplorer(), color_scheme="light") as page:
+        light = page.evaluate(paper)
+        for attribute, dark, bright in (("data-jp-theme-light", "false", "true"), ("class", "quarto-dark", "quarto-light")):
+            page.evaluate(f"() => document.body.setAttribute('{attribute}', '{dark}')")
+            assert page.evaluate(paper) != light
+            page.evaluate(f"() => document.body.setAttribute('{attribute}', '{bright}')")
+            page.emulate_media(color_scheme="dark")
+            assert page.evaluate(paper) == light
+            page.evaluate(f"() => document.body.removeAttribute('{attribute}')")
+            page.emulate_media(color_scheme="light")
+
+
+def test_exported_notebook(chromium, tmp_path):
+    "A notebook turned into HTML by nbconvert: the explorer in it works from disk, without kernel and network."
+    nbformat, nbconvert = pytest.importorskip("nbformat"), pytest.importorskip("nbconvert")
+    view = ClipExplorer(num_generations=4, minibatches=4, learning_rate=2.).static()
+    output = nbformat.v4.new_output("display_data", {"text/html": view._repr_html_(), "text/plain": repr(view)})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("explorer.static()", outputs=[output])])
+    file = tmp_path / "notebook.html"
+    file.write_text(nbconvert.HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+    with contextlib.closing(chromium.new_context(offline=True)) as tab:
+        page = tab.new_page()
+        page.goto(file.as_uri(), wait_until="commit")
+        page.wait_for_selector(".clip-explorer[data-settled]", timeout=60_000)
+        before = number(page, "both", "log_odds_drift")
+        move(page, "epsilon_high", "End")
+        assert before > 0 > number(page, "both", "log_odds_drift")
+
+
 @pytest.mark.parametrize("width", [320, 600, 1200])
 def test_no_sideways_scrolling(chromium, tmp_path, width):
     with static_page(chromium, tmp_path, ClipExplorer(), viewport=dict(width=width, height=800)) as page:

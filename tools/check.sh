@@ -17,7 +17,7 @@ python tools/drift.py
 step "notebooks run"
 nbdev_test --n_workers 2 --timing
 step "tests"
-python -m pytest
+python -m pytest -m "not slow"
 step "the wheel, in an empty environment and another folder"
 bash tools/check_wheel.sh
 step "done"
