@@ -236,7 +236,7 @@ export class Ensemble {
 
 // ---------------------------------------------------------------- part 2: the page
 
-const SVG = "http://www.w3.org/2000/svg", WIDTH = 340, HEIGHT = 230, MARGIN = { left: 54, right: 10, top: 10, bottom: 36 };
+const SVG = "http://www.w3.org/2000/svg", WIDTH = 340, HEIGHT = 230, MARGIN = { left: 62, right: 8, top: 10, bottom: 36 };
 const page = Math.random().toString(36).slice(2, 8); // two explorers in one page must not share ids
 let made = 0;
 const freshId = (name) => `clip-explorer-${page}-${++made}-${name}`;
@@ -276,7 +276,7 @@ class Panel {
     this.axes = draw(this.svg, "g", { class: "axes" });
     this.layer = draw(this.svg, "g");
     draw(this.svg, "text", { class: "label", x: (MARGIN.left + WIDTH - MARGIN.right) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, xLabel);
-    draw(this.svg, "text", { class: "label", "text-anchor": "middle", transform: `translate(11 ${(MARGIN.top + HEIGHT - MARGIN.bottom) / 2}) rotate(-90)` }, yLabel);
+    draw(this.svg, "text", { class: "label", "text-anchor": "middle", transform: `translate(10 ${(MARGIN.top + HEIGHT - MARGIN.bottom) / 2}) rotate(-90)` }, yLabel);
   }
   scale([x0, x1], [y0, y1], xTicks, yTicks) {
     const right = WIDTH - MARGIN.right, bottom = HEIGHT - MARGIN.bottom;
@@ -324,9 +324,9 @@ function surrogatePanel() {
     const half = panel.y(0) - panel.y(most);
     set(zones.up, { x: panel.x(high), y: panel.y(most), width: panel.x(most) - panel.x(high), height: half });
     set(zones.down, { x: panel.x(0), y: panel.y(0), width: panel.x(low) - panel.x(0), height: half });
-    const above = band[1] === Infinity ? "no upper clip" : `A > 0 loses its gradient above ${short(band[1])}`;
-    const below = band[0] <= 0 ? "no lower clip" : `A < 0 below ${short(band[0])}`;
-    panel.note.textContent = `Hatched: ${above}; ${below}.`;
+    const gone = [...(band[1] === Infinity ? [] : [`for a positive advantage above ${short(band[1])}`]), ...(band[0] <= 0 ? [] : [`for a negative advantage below ${short(band[0])}`])];
+    const off = [...(band[1] === Infinity ? ["no upper clip"] : []), ...(band[0] <= 0 ? ["no lower clip"] : [])].join(", ");
+    panel.note.textContent = (gone.length ? `Hatched: no gradient ${gone.join(", and ")}.` : "The gradient is never gone.") + (off ? ` There is ${off}.` : "");
     panel.describe(`Surrogate against the ratio from 0 to ${most}. ${panel.note.textContent}`);
   };
   return panel;
@@ -368,7 +368,7 @@ function niceLimit(value) { // the next 1, 2 or 5 times a power of ten
 // The expected shift of the log-odds over the updates of one phase, for each side of the clip.
 function shiftPanel(labels) {
   const panel = new Panel("Expected shift of the log-odds of action 0", "update of the phase", "expected shift", "shift");
-  const arms = ["high", "low", "both"], lines = Object.fromEntries(arms.map((arm) => [arm, draw(panel.layer, "path", { class: `curve arm-${arm}` })]));
+  const arms = ["both", "high", "low"], lines = Object.fromEntries(arms.map((arm) => [arm, draw(panel.layer, "path", { class: `curve arm-${arm}` })]));
   const key = make("ul", { class: "key" }, ...arms.map((arm) => {
     const sample = document.createElementNS(SVG, "svg");
     set(sample, { viewBox: "0 0 28 8", width: 28, height: 8, "aria-hidden": "true" });
