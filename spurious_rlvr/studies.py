@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CLIPS', 'CONTRASTS', 'BANDIT', 'QUICK', 'Arm', 'clip_arms', 'run_cell', 'is_finished', 'run_cells', 'outcomes',
-           'paths', 'contrasts', 'circumstances', 'in_words', 'gate_in_words', 'clip_range', 'bandit_arms',
-           'bandit_table', 'bandit_in_words', 'effect_grid', 'html_table', 'html_page', 'figure_part', 'words_part',
-           'arm_table', 'Demo', 'open_study', 'demo', 'write_demo_report', 'demo_page']
+           'contrasts', 'circumstances', 'in_words', 'gate_in_words', 'clip_range', 'bandit_arms', 'bandit_table',
+           'bandit_in_words', 'effect_grid', 'html_table', 'html_page', 'figure_part', 'words_part', 'arm_table',
+           'Demo', 'open_study', 'demo', 'write_demo_report', 'demo_page']
 
-# %% ../nbs/16_studies.ipynb #a9050047
+# %% ../nbs/16_studies.ipynb #829e9848
 import dataclasses, html, importlib.resources, json, math, os, shutil, time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ import pandas as pd
 from .clipbias import simulate_bandit
 from .compare import Effect, holm, paired_effect, split_gain
 from .core import ConfigError, RunError
-from .plots import ARM_LABELS, figure_svg, plot_bandit, plot_effects, plot_paths
+from .plots import ARM_LABELS, figure_svg, phase_frame, plot_bandit, plot_effects, plot_paths
 from .runs import Run, atomic_path, dump_json, read_run
 
 # %% ../nbs/16_studies.ipynb #1756e429
@@ -84,7 +84,7 @@ def run_cells(
     faults = list(tqdm(work, total=len(cells), initial=len(cells) - len(todo), desc="training", unit="run", disable=not progress))
     return [fault for fault in faults if fault]
 
-# %% ../nbs/16_studies.ipynb #8cb3bfa4
+# %% ../nbs/16_studies.ipynb #70d670bf
 _AFTER = ("accuracy", "code_share", "accuracy_code", "accuracy_language", "answered")
 
 def outcomes(
@@ -101,12 +101,6 @@ def outcomes(
                          gain=last["accuracy"] - first["accuracy"], gain_by_share=split["share"], gain_by_skill=split["skill"], reward=phases["reward"].mean(), entropy=phases["entropy"].iloc[-1],
                          **{n: phases[n].mean() for n in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread")}))
     return pd.DataFrame(rows)
-
-def paths(
-    runs:Iterable[Run] # runs that were made by `run_cell`
-) -> pd.DataFrame:     # one row per phase and run, with columns arm and seed
-    "The phases' metrics of all runs."
-    return pd.concat([run.of_kind("phase").assign(arm=run.settings["arm"], seed=run.settings["seed"]) for run in runs], ignore_index=True)
 
 # %% ../nbs/16_studies.ipynb #86ad156f
 CONTRASTS = (("high", "both"), ("both", "none"), ("none", "low"))
@@ -296,11 +290,11 @@ def demo(
     runs = [read_run(folder/"runs"/f"{arm.name}-seed{seed}") for arm in plan.arms for seed in plan.seeds]
     return write_demo_report(folder, plan, bandit, runs, quick)
 
-# %% ../nbs/16_studies.ipynb #cb0587bf
+# %% ../nbs/16_studies.ipynb #92e5232a
 def write_demo_report(folder:Path, plan:Demo, bandit:Mapping[str, Any], runs:Sequence[Run], quick:bool) -> Path:
     "Figures, tables and words of a demo; `summary.json` holds the numbers, `report.html` is for people."
-    frame, random = outcomes(runs), paths(r for r in runs if r.settings["arm"].startswith("random-"))
-    random["arm"] = random["arm"].str.removeprefix("random-")
+    frame = outcomes(runs)
+    random = phase_frame({clip: [r for r in runs if r.settings["arm"] == f"random-{clip}"] for clip in CLIPS if clip in plan.clips})
     effects = [] if quick else contrasts(frame)
     frame.to_csv(folder/"outcomes.csv", index=False)
     figures = {"bandit": plot_bandit(bandit), "paths": plot_paths(random, {"accuracy": "accuracy of the phase's samples", "code_share": "share of code"})}
