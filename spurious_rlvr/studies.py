@@ -207,7 +207,7 @@ def effect_grid(
                      "clipped above, below": f"{100 * both['clip_fraction_high'].mean():.2f} %, {100 * both['clip_fraction_low'].mean():.2f} %", "log-ratio spread": f"{both['log_ratio_spread'].mean():.3f}"})
     return pd.DataFrame(rows)
 
-# %% ../nbs/16_studies.ipynb #c19e197a
+# %% ../nbs/16_studies.ipynb #8aa1ad19
 def html_table(
     frame:pd.DataFrame # texts and numbers
 ) -> str:
@@ -233,7 +233,7 @@ def words_part(sentences:Iterable[str]) -> str:
     "Sentences as a list."
     return "<ul>" + "".join(f"<li>{html.escape(s)}</li>" for s in sentences) + "</ul>"
 
-# %% ../nbs/16_studies.ipynb #0bf6f85f
+# %% ../nbs/16_studies.ipynb #e48d3972
 _COLUMNS = {"accuracy_before": "accuracy before", "accuracy": "after", "code_share": "code share after", "answered": "answered", "gain_by_share": "gain by share", "gain_by_skill": "by skill",
             "clip_fraction_high": "clipped above", "clip_fraction_low": "clipped below", "log_ratio_spread": "log-ratio spread"}
 
@@ -248,7 +248,7 @@ def arm_table(
         rows.append({"reward": {"truth": "ground truth"}.get(reward, reward), "clip": ARM_LABELS.get(clip, clip), "seeds": len(group), **{title: cell(group[name], title if "clipped" in title else name) for name, title in _COLUMNS.items()}})
     return pd.DataFrame(rows)
 
-# %% ../nbs/16_studies.ipynb #b36ed3da
+# %% ../nbs/16_studies.ipynb #b14ecb7e
 @dataclasses.dataclass(frozen=True)
 class Demo:
     "What a demo runs; fixed before it starts and written into its folder."
@@ -271,7 +271,7 @@ def open_study(folder:Path, plan:dict):
         if json.loads(record.read_text()) != json.loads(dump_json(plan, settings=True)): raise RunError(f"{folder}: holds another study (see {record.name} there); choose another folder, or remove it")
     with atomic_path(record) as partial: partial.write_text(dump_json(plan, settings=True))
 
-# %% ../nbs/16_studies.ipynb #e00d6feb
+# %% ../nbs/16_studies.ipynb #cffaeb60
 def demo(
     folder:str|os.PathLike="spurious-rlvr-demo", # where runs, figures and report go
     *,
@@ -290,7 +290,7 @@ def demo(
     runs = [read_run(folder/"runs"/f"{arm.name}-seed{seed}") for arm in plan.arms for seed in plan.seeds]
     return write_demo_report(folder, plan, bandit, runs, quick)
 
-# %% ../nbs/16_studies.ipynb #92e5232a
+# %% ../nbs/16_studies.ipynb #3ff5b6f0
 def write_demo_report(folder:Path, plan:Demo, bandit:Mapping[str, Any], runs:Sequence[Run], quick:bool) -> Path:
     "Figures, tables and words of a demo; `summary.json` holds the numbers, `report.html` is for people."
     frame = outcomes(runs)
