@@ -98,8 +98,10 @@ def test_updates_do_not_depend_on_how_microbatches_are_cut():
         policy = random_policy(scale=10)
         list(grpo(policy, arithmetic_chains(20), "random:0.5", dataclasses.replace(SMALL, phases=1, microbatch_tokens=token_budget, **changes)))
         return torch.cat([p.flatten() for p in policy.model.state_dict().values()])
+    start = torch.cat([p.flatten() for p in random_policy(scale=10).model.state_dict().values()])
     for loss_type in ("grpo", "dr_grpo", "dapo"):
-        torch.testing.assert_close(after(10**6, loss_type=loss_type), after(150, loss_type=loss_type), rtol=1e-4, atol=1e-5)
+        whole, cut = after(10**6, loss_type=loss_type), after(150, loss_type=loss_type)
+        assert (whole - cut).norm() <= 1e-4 * (whole - start).norm()  # rounding only, over four updates
 
 
 def test_old_logprobs_of_the_engine_are_the_trainers():
