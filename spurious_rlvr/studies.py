@@ -173,16 +173,17 @@ def bandit_table(
                           "above .9": f"{run.fixated_high[-1]:.1%}", "below .1": f"{run.fixated_low[-1]:.1%}", "entropy (nats)": f"{run.entropy[-1]:.3f}",
                           "clipped above": f"{run.clip_fraction_high.mean():.1%}", "clipped below": f"{run.clip_fraction_low.mean():.1%}", "log-ratio spread": f"{run.log_ratio_spread.mean():.3f}"} for clip, run in runs.items()])
 
-# %% ../nbs/16_studies.ipynb #386976cd
+# %% ../nbs/16_studies.ipynb #407a6235
 def bandit_in_words(
     runs:Mapping[str, Any] # from `bandit_arms`
 ) -> list[str]:
-    "One sentence for each clip on the expected shift of the first phase."
+    "One sentence for each clip on the expected shift of the first phase, with the clip's work in that phase."
     sentences = []
     for clip, run in runs.items():
         low, high = run.log_odds_drift - 1.96 * run.log_odds_drift_se, run.log_odds_drift + 1.96 * run.log_odds_drift_se
         verdict = "towards the likelier action" if low > 0 else "away from the likelier action" if high < 0 else "no shift is shown"
-        sentences.append(f"{ARM_LABELS[clip].capitalize()}: {verdict} (expected shift of its log-odds in the first phase {low:+.4f} to {high:+.4f}).")
+        sentences.append(f"{ARM_LABELS[clip].capitalize()}: {verdict} (expected shift of its log-odds in the first phase {low:+.4f} to {high:+.4f}, 95 %). "
+                         f"[{100 * run.clip_fraction_high[0]:.2f} % clipped above, {100 * run.clip_fraction_low[0]:.2f} % below, log-ratio spread {run.log_ratio_spread[0]:.3f}]")
     return sentences
 
 # %% ../nbs/16_studies.ipynb #34620a84

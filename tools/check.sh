@@ -16,6 +16,8 @@ step "export, notebooks and README in step"
 python tools/drift.py
 step "notebooks run"
 nbdev_test --n_workers 2 --timing
+step "pages of the site"
+python tools/check_site.py
 step "tests"
 python -m pytest -m "not slow"
 step "the wheel, in an empty environment and another folder"
