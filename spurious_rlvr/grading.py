@@ -681,13 +681,14 @@ def _as_intervals(value, other):
         return _Group("intervals", tuple(f"{i.kind[0]}{i.items[0]},{i.items[1]}{i.kind[1]}" for i in found))
     return value
 
-# %% ../nbs/02_grading.ipynb #24cd3f5f
+# %% ../nbs/02_grading.ipynb #5fb44af6
 _LONGEST, _DEEPEST = 2_000, 40 # characters, brackets
+_PYTHON = re.compile(r"__\w|\b(?:import|lambda)\s+\w|\blambda\s*:|\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\(")
 _ABSURD = [(re.compile(pattern), reason) for pattern, reason in [
     (r"\^\s*\{?\s*[-+]?\(?\s*\d{5,}", "a power with an exponent of five digits or more"),
-    (r"(?:\^\s*[{(]?\s*[\w.]+\s*){3,}", "a tower of powers"),
+    (r"(?:(?:\^|\*\*)\s*[{(]?\s*(?:[\d.]+|[A-Za-z]|\\[A-Za-z]+)\s*\}?\s*){3,}", "a tower of powers"), # but not x^2y^3z^4
     (r"\d{5,}\s*[})]*\s*!|!\s*!|!\s*[)}]\s*!", "a factorial too large to compute"),
-    (r"__\w|\b(?:import|lambda)\s+\w|\blambda\s*:|\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\(", "Python code"),
+    (_PYTHON, "Python code"),
 ]]
 
 def _refusal(text):
@@ -703,9 +704,9 @@ def _refusal(text):
         if depth > _DEEPEST: return f"brackets nested more than {_DEEPEST} deep"
     return next((reason for pattern, reason in _ABSURD if pattern.search(text)), None)
 
-# %% ../nbs/02_grading.ipynb #6e432460
+# %% ../nbs/02_grading.ipynb #01dba320
 _CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])(?=[).:]|$))\)?[.:]?\s*(?P<rest>.*)", re.I)
-_HEDGE = re.compile(r"[\\=<>^+*]|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up to|minus|negative|times|twice|half)\b", re.I)
+_HEDGE = re.compile(r"[\\=<>^+*]|[A-Za-z]\(|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up to|minus|negative|times|twice|half)\b", re.I)
 _ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
 
 def _same_choice(answer, gold):
@@ -1072,13 +1073,14 @@ def _by_workers(pairs):
     for pair, verdict in verdicts.items(): _cache.put(pair, verdict)
     return verdicts
 
-# %% ../nbs/02_grading.ipynb #8df7c43e
+# %% ../nbs/02_grading.ipynb #c3c8b1fb
 def _core(text):
     "The answer in a whole solution; the text itself where it is a bare answer."
     if isinstance(text, (int, float)) and not isinstance(text, bool): return str(text)
     if not isinstance(text, str): raise DataError(f"grading: the answer is {text!r} and must be text")
     text = text[-_TAIL:].strip()
-    if not (_is_prose(text) or re.match(r"[A-Za-z]{2,}", text) and _environments(text)): return text
+    is_code = "\n" not in text and "box" not in text and _PYTHON.search(text)
+    if is_code or not (_is_prose(text) or re.match(r"[A-Za-z]{2,}", text) and _environments(text)): return text
     return (extract_answer(text, rules=tuple(_RULES)).text or text).strip()
 
 def is_equivalent(
@@ -1092,7 +1094,7 @@ def is_equivalent(
     pair = _core(answer), _core(gold), _convention(convention, tuple(sorted(options.items())))
     return (_at_once(*pair) or _by_workers([pair])[pair])[0]
 
-# %% ../nbs/02_grading.ipynb #f20e5777
+# %% ../nbs/02_grading.ipynb #80fe8f00
 class Verdict(NamedTuple):
     "What was found in a completion, and whether it is right."
     correct: bool | None # None: undecided
@@ -1109,7 +1111,9 @@ def grade_many(
 ) -> list[Verdict]: # in the order of the pairs
     "Grades many completions, over all workers where some need algebra. Raises as `extract_answer` and `is_equivalent` do."
     chosen, found, verdicts, waiting = _convention(convention, tuple(sorted(options.items()))), [], {}, {}
-    for completion, gold in pairs:
+    for place, pair in enumerate(pairs):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2: raise DataError(f"grade_many: pair {place} is {pair!r:.60} and must be (completion, gold)")
+        completion, gold = pair
         answer, rule = extract_answer(completion, rules=rules)
         gold = _core(gold)
         pair = None if answer is None else (answer.strip(), gold, chosen)
