@@ -374,7 +374,7 @@ class _Recorder:
                          log_odds_drift_se=float(change.std(ddof=1) / math.sqrt(len(change))), kept=self.kept,
                          log_odds=np.array(self.log_odds), entropies=np.array(self.entropies), **columns)
 
-# %% ../nbs/13_clipbias.ipynb #131241db
+# %% ../nbs/13_clipbias.ipynb #dda69cae
 def _draw_phase(config, layout, phase, old): # the samples of a phase, from the log-probabilities at its start
     rng = keyed_rng(config.seed, "bandit", "phase", phase)
     return _make_batch(config, layout, _draw_groups(config, rng, np.exp(layout.to_leaves(old))))
@@ -392,8 +392,8 @@ def _simulate(config, phases, replicas, keep="ends", first_batch=None):
         recorder.add(phase, _log_odds(layout, logits), _entropy(layout, logits), tally)
     return recorder.run()
 
-def _check_size(phases, replicas):
-    faults = Faults("simulate_bandit")
+def _check_size(where, phases, replicas):
+    faults = Faults(where)
     faults.check(_is_whole(phases, 1), f"phases is {phases!r} and must be a whole number from 1 up")
     faults.check(_is_whole(replicas, 2), f"replicas is {replicas!r} and must be a whole number from 2 up")
     return faults
@@ -409,7 +409,7 @@ def _configure(settings, faults): # a `BanditConfig`, with its faults beside tho
     faults.raise_any()
     return BanditConfig(**settings)
 
-# %% ../nbs/13_clipbias.ipynb #6069d0f5
+# %% ../nbs/13_clipbias.ipynb #39abff74
 def simulate_bandit(
     prior, # (actions,) probabilities at the start, positive, summing to 1
     *,
@@ -430,7 +430,7 @@ def simulate_bandit(
     **further # further keywords of `BanditConfig`: estimator, reward, baseline, whiten, eta, step, answers
 ) -> BanditRun: # shifts, probabilities, entropy and clip fractions with their standard errors
     "A tabular softmax policy under a random reward, in many replicas. Raises `ConfigError`, with all faults in one message."
-    faults = _check_size(phases, replicas)
+    faults = _check_size("simulate_bandit", phases, replicas)
     faults.check(keep in ("ends", "all"), f"keep is {keep!r}; choose from ends, all")
     settings = dict(prior=prior, epsilon=epsilon, epsilon_high=epsilon_high, learning_rate=learning_rate, minibatches=minibatches,
                     minibatch_size=minibatch_size, num_generations=num_generations, num_iterations=num_iterations, gamma=gamma,
@@ -470,7 +470,7 @@ def _check_sides(faults, sides):
     faults.check(bool(sides) and set(sides) <= set(_SIDES), f"sides is {sides!r}; choose from {', '.join(_SIDES)}")
     return sides
 
-# %% ../nbs/13_clipbias.ipynb #dfc8615a
+# %% ../nbs/13_clipbias.ipynb #ebfa78e2
 def clip_bias(
     prior, # (actions,) probabilities at the start
     *,
@@ -480,7 +480,7 @@ def clip_bias(
     **settings # further keywords of `BanditConfig`; epsilon and epsilon_high say what the clip is
 ) -> pd.DataFrame: # one row per side: clip_bias, expected_shift, unclipped_shift and entropy_bias, each with its standard error
     "Mean log-odds of action 0 with the clip minus without, on the same random streams. Raises `ConfigError`."
-    faults = _check_size(phases, replicas)
+    faults = _check_size("clip_bias", phases, replicas)
     sides, config = _check_sides(faults, sides), _configure(dict(prior=prior, **settings), faults)
     compare = _comparer(phases, replicas)
     return pd.DataFrame.from_dict({side: compare(config, side) for side in sides}, orient="index").rename_axis("side")
@@ -712,7 +712,7 @@ def _grid(over, settings, rollouts, faults): # [(point, config)], all checked be
     faults.raise_any()
     return grid
 
-# %% ../nbs/13_clipbias.ipynb #75829718
+# %% ../nbs/13_clipbias.ipynb #0faecf51
 def clip_map(
     over:dict, # name -> values; any settings of `BanditConfig`, prior also as the probability of the first of two actions
     *,
@@ -724,7 +724,7 @@ def clip_map(
     **settings # the settings that stay fixed
 ) -> pd.DataFrame: # one row per grid point and side: the varied settings, side, and the columns of `clip_bias`
     "The clip's bias over a grid of settings. Raises `ConfigError` before anything runs."
-    faults = _check_size(phases, replicas)
+    faults = _check_size("clip_map", phases, replicas)
     faults.check(not (exact and phases != 1), "exact goes with one phase")
     sides, grid = _check_sides(faults, sides), _grid(over, settings, rollouts, faults)
     compare = _exact_comparer() if exact else _comparer(phases, replicas)
@@ -1001,9 +1001,7 @@ def clip_report(
     facts = dict(phases=sums["phases"], updates=sums["updates"], tokens=sums["tokens"], log_ratio_spread=sums["spread"], phases_clipped=sums["clipped"])
     return ClipReport(run.name, could, headline, facts, by_side)
 
-# %% ../nbs/13_clipbias.ipynb #0ccd67e9
-_NOT_MEASURED = ("phase", "draw", "sign", "side", "skipped")
-
+# %% ../nbs/13_clipbias.ipynb #c0147d35
 def replay_effects(
     table:pd.DataFrame, # from `train.replay`, or `Run.replay`
     *,

@@ -95,7 +95,7 @@ def plot_paths(
     _caption(figure, "Thin: one run each. Thick: mean over the n runs of an arm.")
     return _with_legend(figure, axes[0])
 
-# %% ../nbs/14_plots.ipynb #6defc42c
+# %% ../nbs/14_plots.ipynb #23533287
 def plot_effects(
     effects:Sequence[Effect], # from `compare.holm`
     *,
@@ -104,7 +104,7 @@ def plot_effects(
     scale:float=1.0,          # multiplies what is shown: 100 for percentage points
 ) -> plt.Figure:
     "Each effect with its interval, and every seed's own difference as a dot."
-    figure, ((axis,),) = _figure(1, height=.75 + .55 * len(effects))
+    figure, ((axis,),) = _figure(1, height=.95 + .55 * len(effects))
     figure.set_figwidth(6.2)
     for place, effect in enumerate(reversed(effects)):
         colour = "#0072B2" if effect.shown else "#777777"
@@ -114,9 +114,11 @@ def plot_effects(
     axis.axvline(0, color="black", linewidth=.8)
     axis.set_yticks(range(len(effects)), [e.name for e in reversed(effects)])
     axis.set_ylim(-.6, len(effects) - .4); axis.set_xlabel(unit); axis.set_title(title); axis.grid(axis="y", visible=False)
-    return figure
+    count, level = (", ".join(f"{value:{form}}" for value in dict.fromkeys(getattr(e, name) for e in effects)) for name, form in (("n", "d"), ("level", ".0%")))
+    bars = f" Bars: {level} intervals; blue where they leave out 0." if any(not math.isnan(e.low) for e in effects) else ""
+    return _caption(figure, f"n = {count} pairs of runs for each contrast. Dots: one pair each.{bars}")
 
-# %% ../nbs/14_plots.ipynb #d612596c
+# %% ../nbs/14_plots.ipynb #af8609d6
 def plot_surrogate(
     *,
     epsilon:float=0.2,           # lower clip at 1 - epsilon; math.inf removes it
@@ -136,7 +138,7 @@ def plot_surrogate(
     axes[0].set_ylabel("surrogate")
     return _caption(figure, f"Per sample, no unit. Hatched: no gradient. Dotted: without a clip. Clip to [{max(low, 0):g}, {high:g}].")
 
-# %% ../nbs/14_plots.ipynb #6efdad1a
+# %% ../nbs/14_plots.ipynb #5fab7402
 def plot_band(
     *,
     epsilon:float=0.2,            # lower clip at 1 - epsilon
@@ -159,7 +161,7 @@ def plot_band(
     beyond = f"From the dotted line at {edge:.3f} on the upper bound is out of reach." if 0 < edge < 1 else "There is no upper bound."
     return _caption(figure, f"Probabilities. Shaded: inside the clip. {beyond}")
 
-# %% ../nbs/14_plots.ipynb #6e9fdc4d
+# %% ../nbs/14_plots.ipynb #b3307e17
 _FAN_LEVELS = (.05, .25, .5, .75, .95)
 
 def _fan(runs, quantity): # phases, quantiles (phases, 5), how many runs
@@ -194,7 +196,7 @@ def plot_fans(
     outer = "5 to 95 %" if min(n for _, _, n in fans.values()) >= 20 else "range of all seeds"
     return _caption(figure, f"Dark: 25 to 75 % of the runs; light: {outer}; line: median. Dotted edges: the light band without a clip. n: runs.")
 
-# %% ../nbs/14_plots.ipynb #7fd87782
+# %% ../nbs/14_plots.ipynb #57a0d533
 CLIP_SECTION = {"code_share": "share of completions with code", "token_probability": "mean probability of sampled tokens", "accuracy": "accuracy on training rollouts",
                 "entropy": "entropy (nats per token)", "clip_fraction": "share of token uses clipped"}
 
@@ -222,7 +224,7 @@ def plot_clip_section(
     if not found: raise ConfigError(f"plot_clip_section: none of {', '.join(quantities)} is in the table; it has {', '.join(map(str, frame))}")
     return _caption(plot_paths(frame, found, labels=labels), "Thin: one run each. Thick: mean over the n runs of an arm. Shares and probabilities from 0 to 1, of the rollouts as sampled.")
 
-# %% ../nbs/14_plots.ipynb #672e9018
+# %% ../nbs/14_plots.ipynb #9c8a7272
 def _sign_line(axis, values, doubt): # a bar wherever the sign changes, between the nearest cells on either side that are told apart from zero
     cells = pd.DataFrame([dict(row=row, column=column, value=value, value_se=doubt[row, column]) for (row, column), value in np.ndenumerate(values) if not math.isnan(value)])
     for along, across, draw in (("row", "column", axis.hlines), ("column", "row", axis.vlines)):
@@ -264,7 +266,7 @@ def plot_map(
     figure.colorbar(image, ax=axes[-1], label=title)
     return _caption(figure, f"{title}. + and −: the sign; ·: within two standard errors of 0. Black bars: where the sign changes. n = {len(frame)} grid points.")
 
-# %% ../nbs/14_plots.ipynb #267ef646
+# %% ../nbs/14_plots.ipynb #18c3dc2b
 _MARKERS = "osD^vP*X"
 _GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 
@@ -292,7 +294,7 @@ def plot_predicted(
     intervals = " Bars: 95 %." if any(name in frame for name in ("predicted_se", "observed_se")) else ""
     return _caption(figure, f"n = {len(frame)}. Dashed: all explained.{intervals} Unexplained: mean {gap.mean():+.3g}, root mean square {math.sqrt((gap ** 2).mean()):.3g}.")
 
-# %% ../nbs/14_plots.ipynb #05785e03
+# %% ../nbs/14_plots.ipynb #0637ba89
 def figure_svg(
     figure:plt.Figure # any figure
 ) -> str:             # an <svg> element, the same for the same figure

@@ -383,7 +383,7 @@ def test_imports_are_light():
     code = "import sys, spurious_rlvr.clipbias; print([m for m in ('torch', 'transformers', 'fastcore', 'nbdev', 'matplotlib', 'scipy.stats') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
-def test_four_thousand_replicas_and_fifty_phases_in_ten_seconds():
+def test_ten_thousand_replicas_and_fifty_phases_in_five_seconds():
     start = time.process_time()
-    simulate_bandit(**BINDS, phases=50, replicas=4000)
-    assert time.process_time() - start < 10
+    simulate_bandit(**BINDS, phases=50, replicas=10_000)
+    assert time.process_time() - start <= 5
