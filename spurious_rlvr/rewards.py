@@ -162,10 +162,10 @@ class _Memory:
     "What a reward object remembers between calls. It is no part of what the reward is."
     def __init__(self): self.calls, self.repeats, self.moment, self.rows, self.varied, self.warned = 0, 0, None, 0, False, False
 
-# %% ../nbs/04_rewards.ipynb #01d6ea6c
+# %% ../nbs/04_rewards.ipynb #d24b667a
 @dataclasses.dataclass(frozen=True, repr=False)
 class Reward:
-    "A named reward function with an algebra: `&`, `|`, `~`, `+` and weights. Call it as TRL does."
+    "A named reward function with an algebra: `&`, `|`, `~`, `+`, `-` and weights. Call it as TRL does."
     head: str          # a registered name, or the operator that joins its parts
     arguments: tuple   # (name, value) pairs; for an operator, its parts
     rule: Callable = dataclasses.field(compare=False)      # takes a `Batch`, gives one value for each completion
@@ -203,6 +203,9 @@ class Reward:
     def __invert__(self): return _negated(self)
     def __add__(self, other): return _summed(self, other)
     def __radd__(self, other): return _summed(other, self)
+    def __sub__(self, other): return _summed(self, _weighted(-1.0, as_reward(other)))
+    def __rsub__(self, other): return _summed(other, _weighted(-1.0, self))
+    def __neg__(self): return _weighted(-1.0, self)
     def __mul__(self, weight): return _weighted(weight, self)
     def __rmul__(self, weight): return _weighted(weight, self)
 
@@ -702,7 +705,7 @@ class _Cursor:
         try: return build(*values, **keywords)
         except ConfigError as error: self.fail(str(error), token)
 
-# %% ../nbs/04_rewards.ipynb #43d3b5a3
+# %% ../nbs/04_rewards.ipynb #429e0420
 def _chain(cursor, operand, joins):
     left = operand(cursor)
     while cursor.here().kind in joins:
@@ -712,7 +715,7 @@ def _chain(cursor, operand, joins):
 
 def _choice(cursor): return _chain(cursor, _both, {"|": operator.or_})
 def _both(cursor): return _chain(cursor, _sum, {"&": operator.and_})
-def _sum(cursor): return _chain(cursor, _product, {"+": operator.add, "-": lambda left, right: left + -1.0 * right})
+def _sum(cursor): return _chain(cursor, _product, {"+": operator.add, "-": operator.sub})
 
 def _product(cursor):
     start, weights, rewards = cursor.here(), [], []
