@@ -9,11 +9,11 @@ __all__ = ['ARMS', 'PROBABILITY_BINS', 'BanditConfig', 'BanditRun', 'simulate_ba
            'code_tokens', 'run_decoder', 'by_probability', 'gradient_mass', 'over_phases', 'ClipReport', 'clip_report',
            'replay_effects', 'replay_against_runs', 'predicted_against_observed']
 
-# %% ../nbs/13_clipbias.ipynb #11f13174
+# %% ../nbs/13_clipbias.ipynb #13b3dd39
 import dataclasses, functools, itertools, math, numbers, types
 import numpy as np
 import pandas as pd
-from scipy.special import bdtr, expit, gammaln, nctdtr, ndtri, stdtrit
+from scipy.special import bdtr, expit, gammaln, nctdtr, ndtri, stdtrit, xlogy
 from .behavior import code_spans
 from .core import ConfigError, Faults, RunError, keyed_rng
 
@@ -602,7 +602,7 @@ def advantage_moments(
     variance = share * (1 - share) * size / (size - 1) if scale_rewards == "group" else 1.
     return float(chance @ (share * (1 - share) / np.sqrt(variance))), float(chance @ (share * (1 - share) / variance))
 
-# %% ../nbs/13_clipbias.ipynb #85ab5d97
+# %% ../nbs/13_clipbias.ipynb #a17ef08e
 def clip_pull(
     old, # (actions,) probabilities under the old policy, from which the samples came
     new, # (actions,) probabilities when the update is made
@@ -612,7 +612,9 @@ def clip_pull(
     mu:float=1., # mean positive part of an advantage, see `advantage_moments`
 ) -> tuple[np.ndarray, np.ndarray]: # (high, low): what each side adds to the expected gradient on the logits, each (actions,)
     "The paper's bias term (arXiv 2506.10947, appendix B), side by side; their sum is the bias of one update."
-    low, high = _configure(dict(prior=old, learning_rate=0., epsilon=epsilon, epsilon_high=epsilon_high), Faults("clip_pull")).clip_range
+    faults = Faults("clip_pull")
+    faults.check(np.shape(new) == np.shape(old), f"new is {new!r} and needs one probability for each action of old")
+    low, high = _configure(dict(prior=old, learning_rate=0., epsilon=epsilon, epsilon_high=epsilon_high), faults).clip_range
     old, new = np.asarray(old, dtype=float), np.asarray(new, dtype=float)
     above, below = new / old > high, new / old < low
     return -mu * new * (above - new[above].sum()), mu * new * (below - new[below].sum())
@@ -639,14 +641,14 @@ def reachable_band(
     with np.errstate(invalid="ignore"):
         return np.where(old > 0, np.maximum(old * low, 0), 0.), np.where(old > 0, np.minimum(old * high, 1), 0.)
 
-# %% ../nbs/13_clipbias.ipynb #6b10445f
+# %% ../nbs/13_clipbias.ipynb #b5278bc6
 def entropy_gradient(
     probabilities # (actions,)
 ) -> np.ndarray: # (actions,) derivative of the entropy, in nats, with respect to each logit
     "How the entropy of a softmax answers to its logits: -p (log p + H)."
     probabilities = np.asarray(probabilities, dtype=float)
-    logs = np.log(probabilities)
-    return -probabilities * (logs - probabilities @ logs)
+    terms = xlogy(probabilities, probabilities) # 0 where the probability is 0
+    return probabilities * terms.sum() - terms
 
 # %% ../nbs/13_clipbias.ipynb #c710c284
 def entropy_pull(
@@ -680,7 +682,7 @@ def wander_step(
     p = np.asarray(p, dtype=float)
     return p * (1 - p) * (1 - 2 * p) * np.asarray(variance) / 2
 
-# %% ../nbs/13_clipbias.ipynb #0f66df64
+# %% ../nbs/13_clipbias.ipynb #6b6b460e
 def _exact_comparer(): # as `_comparer`, by enumeration: the standard errors are zero
     def exact(config):
         layout = _Layout(config)
@@ -698,6 +700,8 @@ def _exact_comparer(): # as `_comparer`, by enumeration: the standard errors are
 
 def _grid(over, settings, rollouts, faults): # [(point, config)], all checked before anything runs; the clip varies fastest
     names, grid = sorted(over, key=lambda name: name in ("epsilon", "epsilon_high")), []
+    for name in names: faults.check(np.iterable(over[name]), f"{name} is {over[name]!r} and must be a list of the values to map")
+    faults.raise_any()
     for values in itertools.product(*(over[name] for name in names)):
         point = dict(zip(names, values))
         setting = settings | point
