@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'COLUMNS', 'ALIASES', 'atomic_path', 'dump_json', 'load_settings', 'rollout_table', 'describe_host',
-           'RunWriter', 'create_run', 'resume_run', 'Run', 'read_run', 'fingerprint_problems', 'import_rollouts']
+           'RunWriter', 'refuse_existing', 'create_run', 'resume_run', 'Run', 'read_run', 'fingerprint_problems',
+           'import_rollouts']
 
 # %% ../nbs/06_runs.ipynb #60511e28
 import contextlib, dataclasses, datetime, importlib.metadata, json, math, os, platform, re, shutil, tempfile
@@ -165,7 +166,15 @@ class RunWriter:
         if keep is not None:
             for old in sorted(folder.glob("phase-*"))[:-keep]: shutil.rmtree(old, ignore_errors=True)
 
-# %% ../nbs/06_runs.ipynb #bc747f6d
+# %% ../nbs/06_runs.ipynb #379f65b5
+def refuse_existing(
+    path:str|os.PathLike # where a run is to stand
+) -> None:
+    "Raises `RunError` where something stands already; an empty folder will do."
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path}: exists already; give the run another name, remove the folder, or resume it")
+
 def create_run(
     path:str|os.PathLike,          # the folder to make
     *,
@@ -174,8 +183,7 @@ def create_run(
 ) -> RunWriter:
     "A new run folder with its `run.json`; raises `RunError` where the folder exists."
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunError(f"{path}: exists already; give the run another name, remove the folder, or resume it")
+    refuse_existing(path)
     try: path.mkdir(parents=True, exist_ok=True)
     except OSError as error: raise RunError(f"{path}: cannot be made ({error.strerror}); choose a folder that can be written") from None
     settings = dict(schema_version=SCHEMA_VERSION, name=path.name, created=_now(), config=dict(config or {}), **described, host=describe_host())
@@ -321,7 +329,7 @@ def _plain_text(value):
     if isinstance(value, list) and all(isinstance(m, dict) and "content" in m for m in value): return "\n".join(str(m["content"]) for m in value)
     return json.dumps(_strict(value, str)) if isinstance(value, (list, dict)) else str(value)
 
-# %% ../nbs/06_runs.ipynb #96c7620e
+# %% ../nbs/06_runs.ipynb #9005722a
 def import_rollouts(
     path:str|os.PathLike # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
 ) -> pd.DataFrame:       # one row per rollout; at least prompt and completion
@@ -331,7 +339,7 @@ def import_rollouts(
     if (path/"run.json").exists(): return read_run(path).rollouts()
     files = sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".jsonl") and not p.name.startswith(".")) if path.is_dir() else [path]
     if not files: raise DataError(f"{path}: holds no .parquet or .jsonl file")
-    frames = [pq.read_table(f).to_pandas() if f.suffix == ".parquet" and f.is_file() else pd.DataFrame([_record(r, where) for where, r in read_records(f)]) for f in files]
+    frames = [_parquet_frame(f) if f.suffix == ".parquet" and f.is_file() else pd.DataFrame([_record(r, where) for where, r in read_records(f)]) for f in files]
     frame = pd.concat(frames, ignore_index=True)
     present = set(frame.columns)
     renames = {}
@@ -345,6 +353,10 @@ def import_rollouts(
     if "reward" not in frame and (scores := _reward_columns(frame)):
         frame = frame.rename(columns={name: f"reward_{name}" for name in scores})
     return frame
+
+def _parquet_frame(path):
+    try: return pq.read_table(path).to_pandas()
+    except (pa.ArrowException, OSError) as error: raise DataError(f"{path}: is not a readable parquet file ({str(error).splitlines()[0]})") from None
 
 def _record(record, where):
     if not isinstance(record, dict): raise DataError(f"{where}: is {type(record).__name__} and must be an object with named fields")

@@ -64,6 +64,40 @@ def test_stopped_and_resumed_is_the_run_that_was_never_stopped(tmp_path, undistu
     assert undisturbed.rollouts().equals(resumed.rollouts())
 
 
+def test_an_evaluation_that_was_cut_off_is_made_up_for(tmp_path, monkeypatch):
+    "The last checkpoint stands before the last evaluation; a run that was stopped between them must not end without it."
+    import spurious_rlvr.train as module
+    held_out, config, made = {"chains": arithmetic_chains(4, seed=1)}, dataclasses.replace(SMALL, phases=2), module.evaluate
+    def stop(*arguments, phase, **options):
+        if phase == 2: raise KeyboardInterrupt
+        return made(*arguments, phase=phase, **options)
+    monkeypatch.setattr(module, "evaluate", stop)
+    begin = lambda **options: train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", config, tmp_path/"run", held_out=held_out, progress=False, **options)
+    with pytest.raises(KeyboardInterrupt): begin()
+    assert read_run(tmp_path/"run").of_kind("evaluation")["phase"].tolist() == [0]
+    monkeypatch.setattr(module, "evaluate", made)
+    assert begin(resume=True).of_kind("evaluation")["phase"].tolist() == [0, 2]
+    lines = len(begin(resume=True).metrics)
+    assert len(begin(resume=True).of_kind("evaluation")) == 2 and lines + 2 == len(read_run(tmp_path/"run").metrics)  # two status lines and nothing else
+
+
+@pytest.mark.parametrize("other, words", [(dict(reward="random:0.9"), r"the reward is random\(0.9\) and was random\(0.5\)"), (dict(config=dict(clip="low", seed=3)), "clip is 'low' and was 'both'; seed is 3 and was 0"),
+                                          (dict(problems=arithmetic_chains(21)), "the problems are others")], ids=["reward", "config", "problems"])
+def test_another_experiment_does_not_go_on_in_the_same_folder(tmp_path, other, words):
+    given = dict(reward="random:0.5", problems=arithmetic_chains(20))
+    begin = lambda reward, problems, config={}, **options: train(random_policy(scale=10), problems, reward, dataclasses.replace(SMALL, **{"phases": 1, **config}), tmp_path/"run", progress=False, **options)
+    begin(**given)
+    before = (tmp_path/"run"/"metrics.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=words): begin(**(given | other), resume=True)
+    assert (tmp_path/"run"/"metrics.jsonl").read_bytes() == before
+    assert begin(**given, config=dict(phases=2), resume=True).phases == [1, 2]
+
+
+def test_a_folder_that_exists_is_refused_before_the_policy_is_touched(tmp_path):
+    (tmp_path/"run").mkdir(); (tmp_path/"run"/"notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="exists already"): train(None, arithmetic_chains(20), "random:0.5", SMALL, tmp_path/"run", progress=False)
+
+
 def test_two_processes_make_the_same_run(tmp_path, undisturbed):
     script = tmp_path/"two.py"
     script.write_text("import sys; sys.path.insert(0, %r)\n" % str(Path(__file__).parent) + SCRIPT.replace("import train\n", "import train, grpo\n").replace(
@@ -151,7 +185,7 @@ def test_left_out_rollouts_change_nothing():
 
 
 BAD = [(dict(reward="randm:0.5"), "random"), (dict(reward="random:1.5"), "gamma"), (dict(config=dict(epsilon=-1.0)), "epsilon"), (dict(config=dict(minibatch_size=12)), "minibatch_size"),
-       (dict(config=dict(prompts_per_phase=3, minibatch_size=16)), "minibatch_size"), (dict(problems=[]), "problems"), (dict(config=dict(trainable="no such part")), "finds no parameter")]
+       (dict(config=dict(prompts_per_phase=3, minibatch_size=16)), "minibatch_size"), (dict(problems=[]), "problems"), (dict(config=dict(phases=None)), "phases"), (dict(config=dict(temperature=0.0)), "temperature"), (dict(config=dict(trainable="no such part")), "finds no parameter")]
 
 
 @pytest.mark.parametrize("wrong, word", BAD, ids=lambda v: str(v)[:30])
