@@ -23,7 +23,7 @@ def _version(wanted:bool):
 @app.callback()
 def _options(version:Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")]=False): pass
 
-# %% ../nbs/17_cli.ipynb #959f1dc8
+# %% ../nbs/17_cli.ipynb #f7669dbb
 def _interrupt(*_): raise KeyboardInterrupt
 
 def command(function):
@@ -35,15 +35,15 @@ def command(function):
         if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, _interrupt)
         try: return function(*arguments, **options)
         except SpuriousRLVRError as error: code, words = 2, str(error)
-        except KeyboardInterrupt: code, words = 130, "interrupted; all finished phases are kept, and the same command goes on (train: with --resume)"
+        except KeyboardInterrupt: code, words = 130, "interrupted; what is finished is kept. The same command goes on: demo with the runs that are missing, train with --resume from its newest checkpoint (or from phase 1, where there is none)"
         print(f"spurious-rlvr: {words}", file=sys.stderr)
         raise SystemExit(code)
     return function
 
-# %% ../nbs/17_cli.ipynb #1a1f9e1d
+# %% ../nbs/17_cli.ipynb #f2de39e6
 @command
 def demo(
-    out:Annotated[Path, typer.Option(help="Folder for runs, figures and report.html. The same folder goes on where it was interrupted.")]=Path("spurious-rlvr-demo"),
+    out:Annotated[Optional[Path], typer.Option(help="Folder for runs, figures and report.html. The same folder goes on where it was interrupted. Default: spurious-rlvr-demo, or spurious-rlvr-demo-quick.")]=None,
     quick:Annotated[bool, typer.Option("--quick", help="The exact bandit, and upper against lower clip with 3 seeds: under a minute, and no claims.")]=False,
     jobs:Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")]=None,
 ):
@@ -52,7 +52,7 @@ def demo(
     Runs the exact bandit, then real GRPO on a tiny policy with 8 seeds an arm, tests three contrasts that were fixed beforehand, and writes a report."""
     import json
     from spurious_rlvr import studies
-    report = studies.demo(out, quick=quick, jobs=jobs)
+    report = studies.demo(out or ("spurious-rlvr-demo-quick" if quick else "spurious-rlvr-demo"), quick=quick, jobs=jobs)
     for title, words in json.loads((report.parent/"summary.json").read_text())["words"].items():
         print(f"\n{dict(bandit='The bandit, exactly', gate='The organism', contrasts='Contrasts under the random reward')[title]}")
         for sentence in [words] if isinstance(words, str) else words: print(f"  {sentence}")
@@ -81,7 +81,7 @@ def read_settings(given:list[str], preset:str):
     if wrong: raise ConfigError("--set: " + "; ".join(wrong))
     return dataclasses.replace(PRESETS[preset], **changes)
 
-# %% ../nbs/17_cli.ipynb #21362435
+# %% ../nbs/17_cli.ipynb #d77c034b
 @command
 def train(
     policy:Annotated[str, typer.Argument(help="An organism (qwen-like, llama-like, bad-code, leaked), a folder made by save_pretrained, or a model on the hub.")],
@@ -95,14 +95,16 @@ def train(
     resume:Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")]=False,
 ):
     "Trains a policy with GRPO and leaves a run folder."
-    sys.path.insert(0, "") # python:module:function finds the user's own module in the present folder
+    sys.path.append("") # python:module:function finds the user's own module in the present folder; last, so that no file there stands in for a library
     from spurious_rlvr import organisms, tasks, train as training
     from spurious_rlvr.core import ConfigError
     from spurious_rlvr.policy import load_policy
     from spurious_rlvr.rewards import parse
+    from spurious_rlvr.runs import refuse_existing
     tiny = policy in organisms.RECIPES
     parse(reward)
-    if problems is None and not tiny: raise ConfigError("--problems is missing: give a file, chains:NUMBER or a set on the hub")
+    if not resume: refuse_existing(out)
+    if problems is None and not tiny: raise ConfigError(f"--problems is missing: {policy!r} is no organism ({', '.join(organisms.RECIPES)}), so give a file, chains:NUMBER or a set on the hub")
     config = training.check_config(read_settings(settings or [], preset or ("organism" if tiny else "paper")))
     questions = tasks.load_problems(problems) if problems else organisms.training_problems()
     benchmark = {Path(held_out).stem.replace(":", "-"): tasks.load_problems(held_out)} if held_out else {"benchmark": organisms.benchmark()} if tiny else {}
@@ -110,16 +112,16 @@ def train(
     run = training.train(loaded, questions, reward, config, out, held_out=benchmark, evaluation=dict(samples=16, temperature=1.0, seed=1) if tiny else None, resume=resume)
     print(summary(run))
 
-# %% ../nbs/17_cli.ipynb #85b7177e
+# %% ../nbs/17_cli.ipynb #b7234100
 def summary(
     run # from `runs.read_run`
 ) -> str:
-    "A run in a few lines."
+    "A run in a few lines. Where nothing was measured, such as the accuracy of code in a run without code, stands NaN."
     lines, phases, evaluations = [repr(run), f"reward {run.settings.get('reward')}, {run.settings.get('model', {}).get('name')}"], run.of_kind("phase"), run.of_kind("evaluation")
-    if len(evaluations): lines.append(evaluations[["phase", "name", "accuracy", "code_share", "accuracy_code", "accuracy_language", "answered"]].round(3).to_string(index=False))
+    if len(evaluations): lines.append(evaluations.reindex(columns=["phase", "name", "accuracy", "code_share", "accuracy_code", "accuracy_language", "answered"]).round(3).to_string(index=False))
     if len(phases):
         shown = phases.iloc[sorted({0, len(phases) // 2, len(phases) - 1})]
-        lines.append(shown[["phase", "reward", "accuracy", "code_share", "entropy", "clip_fraction_high", "clip_fraction_low", "log_ratio_spread"]].round(4).to_string(index=False))
+        lines.append(shown.reindex(columns=["phase", "reward", "accuracy", "code_share", "entropy", "clip_fraction_high", "clip_fraction_low", "log_ratio_spread"]).round(4).to_string(index=False))
     return "\n".join(lines)
 
 @command

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 from .core import ConfigError
 
-# %% ../nbs/12_compare.ipynb #17e66721
+# %% ../nbs/12_compare.ipynb #1184f03c
 @dataclasses.dataclass(frozen=True)
 class Effect:
     "A mean difference with its interval."
@@ -23,7 +23,7 @@ class Effect:
     high: float        # upper end
     p_value: float     # two-sided, against a difference of 0; adjusted where several were compared
     n: int             # pairs (seeds)
-    level: float       # simultaneous or single confidence level, such as 0.95
+    level: float       # confidence level, such as 0.95; after `holm`, of all findings together
     differences: tuple[float, ...] = dataclasses.field(default=(), repr=False) # pair by pair
 
     @property
@@ -50,13 +50,13 @@ def paired_effect(
     p_value = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
     return Effect(name, mean, mean - half, mean + half, p_value, n, level, tuple(differences))
 
-# %% ../nbs/12_compare.ipynb #7db32f89
+# %% ../nbs/12_compare.ipynb #9717196d
 def holm(
     effects:Sequence[Effect], # from `paired_effect`, contrasts that were fixed beforehand
     *,
-    level:float=0.95,         # simultaneous confidence
+    level:float=0.95,         # 1 - level is the chance of any false finding
 ) -> list[Effect]:            # in the same order, with adjusted p-values and wider intervals
-    "Holm-adjusted effects: together they miss with probability at most 1 - level."
+    "Holm-adjusted effects: with probability at least `level`, none of the intervals excludes 0 where the true difference is 0."
     order, adjusted, running, stopped = sorted(range(len(effects)), key=lambda i: (math.isnan(effects[i].p_value), effects[i].p_value)), {}, 0.0, None
     for rank, i in enumerate(order):
         effect, remaining = effects[i], len(effects) - rank

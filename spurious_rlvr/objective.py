@@ -23,10 +23,10 @@ def _group_index(group_ids):
 def _sums(values, index, groups): # sum of values in each group: (groups,)
     return torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, index, values)
 
-# %% ../nbs/05_objective.ipynb #16371068
+# %% ../nbs/05_objective.ipynb #883db231
 def group_advantages(
-    rewards:torch.Tensor,      # (rollouts,) rewards; NaN leaves a rollout out
-    group_ids:torch.Tensor,    # (rollouts,) whole numbers; rollouts of one prompt share one
+    rewards:torch.Tensor,      # (rollouts,) rewards, a tensor or a list; NaN leaves a rollout out
+    group_ids:torch.Tensor,    # (rollouts,) whole numbers, a tensor or a list; rollouts of one prompt share one
     *,
     scale_rewards:str="group", # divide by the standard deviation of the "group", of the whole "batch", or not at all: "none"
     std_epsilon:float=1e-4,    # added to the standard deviation
@@ -35,6 +35,7 @@ def group_advantages(
     "Advantages of one phase. Source: GRPO, Shao et al. 2024; RLOO, Ahmadian et al. 2024; `scale_rewards='none'`: Dr. GRPO, Liu et al. 2025."
     if scale_rewards not in SCALES: raise ConfigError(f"scale_rewards is {scale_rewards!r}; give one of {', '.join(SCALES)}")
     if baseline not in BASELINES: raise ConfigError(f"baseline is {baseline!r}; give one of {', '.join(BASELINES)}")
+    rewards = torch.as_tensor(rewards)
     if rewards.shape != torch.as_tensor(group_ids).shape or rewards.dim() != 1: raise ConfigError(f"rewards and group_ids must both have shape (rollouts,); got {tuple(rewards.shape)} and {tuple(torch.as_tensor(group_ids).shape)}")
     rewards = rewards if rewards.is_floating_point() else rewards.float()
     kept = ~rewards.isnan()

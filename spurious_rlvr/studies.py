@@ -84,7 +84,7 @@ def run_cells(
     faults = list(tqdm(work, total=len(cells), initial=len(cells) - len(todo), desc="training", unit="run", disable=not progress))
     return [fault for fault in faults if fault]
 
-# %% ../nbs/16_studies.ipynb #70d670bf
+# %% ../nbs/16_studies.ipynb #59ffb814
 _AFTER = ("accuracy", "code_share", "accuracy_code", "accuracy_language", "answered")
 
 def outcomes(
@@ -93,7 +93,7 @@ def outcomes(
     "Benchmark numbers before and after training (`…_before`), share and skill, mean clip fractions and log-ratio spread."
     rows = []
     for run in runs:
-        evaluations, phases = run.of_kind("evaluation"), run.of_kind("phase")
+        evaluations, phases = run.of_kind("evaluation").reindex(columns=_AFTER), run.of_kind("phase") # a style that was never seen has no accuracy: NaN
         first, last = evaluations.iloc[0], evaluations.iloc[-1]
         styles = lambda row: {"code": (row["code_share"], row["accuracy_code"]), "language": (1 - row["code_share"], row["accuracy_language"])}
         split = split_gain(styles(first), styles(last))
@@ -149,7 +149,7 @@ def gate_in_words(
             f"to {100 * rows['accuracy'].mean():.1f} % (gain {100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, 95 %, {gain.n} seeds)."
             + ("" if passed else " The contrasts below should not be read."))
 
-# %% ../nbs/16_studies.ipynb #12925377
+# %% ../nbs/16_studies.ipynb #53a51ffc
 BANDIT = dict(prior=(0.65, 0.35), learning_rate=2.0, phases=50, replicas=4000, scale_rewards="group")
 
 def clip_range(clip:str, # "both", "high", "low" or "none"
@@ -166,14 +166,16 @@ def bandit_arms(settings:Mapping[str, Any]=BANDIT # of `clipbias.simulate_bandit
 def bandit_table(
     runs:Mapping[str, Any] # from `bandit_arms`
 ) -> pd.DataFrame:
-    "For each clip: expected shift of the first phase, the end of the log-odds and of the probability, clip fractions, log-ratio spread."
-    bias = {clip: (run.log_odds_drift, 1.96 * run.log_odds_drift_se) for clip, run in runs.items()}
-    return pd.DataFrame([{"clip": ARM_LABELS[clip], "expected shift of the log-odds, phase 1 (± 95 %)": f"{bias[clip][0]:+.4f} ± {bias[clip][1]:.4f}",
+    "For each clip: expected shift and clip bias of the first phase, the end of the log-odds and of the probability, clip fractions, log-ratio spread."
+    def clip_bias(clip): # the runs share their random streams, so that replicas pair up
+        pairs = runs[clip].log_odds[1] - runs["none"].log_odds[1]
+        return "–" if clip == "none" else f"{pairs.mean():+.4f} ± {1.96 * pairs.std(ddof=1) / math.sqrt(len(pairs)):.4f}"
+    return pd.DataFrame([{"clip": ARM_LABELS[clip], "expected shift of the log-odds, phase 1 (± 95 %)": f"{run.log_odds_drift:+.4f} ± {1.96 * run.log_odds_drift_se:.4f}", "clip bias, phase 1 (± 95 %)": clip_bias(clip),
                           f"log-odds after phase {len(run.mean)} (± 95 %)": f"{run.log_odds_mean[-1]:+.2f} ± {1.96 * run.log_odds_se[-1]:.2f}", "probability, mean": f"{run.mean[-1]:.3f}", "median": f"{run.median[-1]:.3f}",
                           "above .9": f"{run.fixated_high[-1]:.1%}", "below .1": f"{run.fixated_low[-1]:.1%}", "entropy (nats)": f"{run.entropy[-1]:.3f}",
                           "clipped above": f"{run.clip_fraction_high.mean():.1%}", "clipped below": f"{run.clip_fraction_low.mean():.1%}", "log-ratio spread": f"{run.log_ratio_spread.mean():.3f}"} for clip, run in runs.items()])
 
-# %% ../nbs/16_studies.ipynb #407a6235
+# %% ../nbs/16_studies.ipynb #7784cdf6
 def bandit_in_words(
     runs:Mapping[str, Any] # from `bandit_arms`
 ) -> list[str]:
@@ -186,7 +188,7 @@ def bandit_in_words(
                          f"[{100 * run.clip_fraction_high[0]:.2f} % clipped above, {100 * run.clip_fraction_low[0]:.2f} % below, log-ratio spread {run.log_ratio_spread[0]:.3f}]")
     return sentences
 
-# %% ../nbs/16_studies.ipynb #34620a84
+# %% ../nbs/16_studies.ipynb #bae070f2
 def effect_grid(
     cells:Mapping[str, tuple[str, Mapping[str, Any]]], # {cell: (organism, changes to the preset "organism")}
     seeds:Sequence[int],   # the same in every cell
@@ -208,7 +210,7 @@ def effect_grid(
                      "clipped above, below": f"{100 * both['clip_fraction_high'].mean():.2f} %, {100 * both['clip_fraction_low'].mean():.2f} %", "log-ratio spread": f"{both['log_ratio_spread'].mean():.3f}"})
     return pd.DataFrame(rows)
 
-# %% ../nbs/16_studies.ipynb #8aa1ad19
+# %% ../nbs/16_studies.ipynb #a3c9db1e
 def html_table(
     frame:pd.DataFrame # texts and numbers
 ) -> str:
@@ -234,7 +236,7 @@ def words_part(sentences:Iterable[str]) -> str:
     "Sentences as a list."
     return "<ul>" + "".join(f"<li>{html.escape(s)}</li>" for s in sentences) + "</ul>"
 
-# %% ../nbs/16_studies.ipynb #e48d3972
+# %% ../nbs/16_studies.ipynb #36df9a8f
 _COLUMNS = {"accuracy_before": "accuracy before", "accuracy": "after", "code_share": "code share after", "answered": "answered", "gain_by_share": "gain by share", "gain_by_skill": "by skill",
             "clip_fraction_high": "clipped above", "clip_fraction_low": "clipped below", "log_ratio_spread": "log-ratio spread"}
 
@@ -249,7 +251,7 @@ def arm_table(
         rows.append({"reward": {"truth": "ground truth"}.get(reward, reward), "clip": ARM_LABELS.get(clip, clip), "seeds": len(group), **{title: cell(group[name], title if "clipped" in title else name) for name, title in _COLUMNS.items()}})
     return pd.DataFrame(rows)
 
-# %% ../nbs/16_studies.ipynb #b14ecb7e
+# %% ../nbs/16_studies.ipynb #3bd7e2d9
 @dataclasses.dataclass(frozen=True)
 class Demo:
     "What a demo runs; fixed before it starts and written into its folder."
@@ -270,9 +272,11 @@ def open_study(folder:Path, plan:dict):
     if folder.exists() and any(folder.iterdir()):
         if not record.exists(): raise RunError(f"{folder}: is not empty and holds no study; choose another folder")
         if json.loads(record.read_text()) != json.loads(dump_json(plan, settings=True)): raise RunError(f"{folder}: holds another study (see {record.name} there); choose another folder, or remove it")
-    with atomic_path(record) as partial: partial.write_text(dump_json(plan, settings=True))
+    try:
+        with atomic_path(record) as partial: partial.write_text(dump_json(plan, settings=True))
+    except OSError as error: raise RunError(f"{folder}: cannot be written ({error.strerror}); choose a folder that can be written") from None
 
-# %% ../nbs/16_studies.ipynb #cffaeb60
+# %% ../nbs/16_studies.ipynb #f4ac3f3f
 def demo(
     folder:str|os.PathLike="spurious-rlvr-demo", # where runs, figures and report go
     *,
@@ -291,7 +295,7 @@ def demo(
     runs = [read_run(folder/"runs"/f"{arm.name}-seed{seed}") for arm in plan.arms for seed in plan.seeds]
     return write_demo_report(folder, plan, bandit, runs, quick)
 
-# %% ../nbs/16_studies.ipynb #3ff5b6f0
+# %% ../nbs/16_studies.ipynb #d20210db
 def write_demo_report(folder:Path, plan:Demo, bandit:Mapping[str, Any], runs:Sequence[Run], quick:bool) -> Path:
     "Figures, tables and words of a demo; `summary.json` holds the numbers, `report.html` is for people."
     frame = outcomes(runs)
@@ -312,7 +316,7 @@ def demo_page(plan, frame, figures, bandit, words, config) -> str:
     setting = f"{config['phases']} phases of {config['prompts_per_phase']} prompts × {config['num_generations']} completions, {config['minibatch_size']} rollouts an update, ε = {config['epsilon']}, {config['optimizer']} at {config['learning_rate']} on {config['trainable']}"
     captions = dict(bandit="A two-action softmax policy under a reward that tosses a coin; 4,000 replicas for each clip, on the same random streams. Bands: 95 % interval of the mean (left), middle half of the replicas (middle).",
                     paths="The organism under the random reward. Each seed is a thin line, the thick line is the mean.",
-                    contrasts="Differences in benchmark accuracy after training, paired by seed. Bars: simultaneous 95 % intervals (Holm, Student's t). Dots: seeds. Grey: no direction is shown.")
+                    contrasts="Differences in benchmark accuracy after training, paired by seed. Bars: 95 % intervals (Student's t), widened by Holm's procedure so that the chance of any false finding among them is at most 5 %. Dots: seeds. Grey: no direction is shown.")
     parts = ["<p class=lead>What does a reward that tosses a coin do to a policy under GRPO, and is it the clip?</p>",
              "<h2>Exactly: two actions, no network</h2>", words_part(words["bandit"]), figure_part(figures["bandit"], captions["bandit"]), html_table(bandit_table(bandit)),
              "<p><em>Expected shift</em> is the mean change in log-odds; the <em>clip bias</em> is the shift with the clip minus the shift without it, on the same random streams. <em>Wander</em> is what the row without a clip shows: what the update itself does to the distribution of policies. A change in the mean probability is no evidence of bias.</p>",

@@ -113,9 +113,9 @@ def as_problem(
     return Problem(_as_text(question, question_name, where), _as_text(gold, gold_name, where),
                    id="" if identifier is None else str(identifier), source=source, columns=others)
 
-# %% ../nbs/01_tasks.ipynb #1c76cd29
+# %% ../nbs/01_tasks.ipynb #1dd7a971
 def _json(text, where):
-    try: return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+    try: return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except UnicodeDecodeError as error: raise DataError(f"{where}: is not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
     except json.JSONDecodeError as error: raise DataError(f"{where}: is not JSON ({error.msg} at column {error.colno})") from None
 
@@ -166,7 +166,7 @@ def _hub_records(name, split):
     except Exception as error: raise DataError(f"{name} (split {split}): could not be loaded from the hub: {type(error).__name__}: {str(error).splitlines()[0]}; for a local file give its path with .jsonl, .json or .parquet") from None
     return ((f"{name}/{split} row {number}", row) for number, row in enumerate(rows, 1))
 
-# %% ../nbs/01_tasks.ipynb #938df93f
+# %% ../nbs/01_tasks.ipynb #9665d5d6
 def load_problems(
     source:str|os.PathLike,        # a benchmark's name, a file, chains:NUMBER[:SEED], or a data set on the hub or in a folder
     *,
@@ -178,10 +178,12 @@ def load_problems(
 ) -> list[Problem]:
     "Problems from anywhere; raises `DataError` that names the row and the field of what is wrong."
     if faulty not in ("raise", "skip"): raise ConfigError(f"faulty is {faulty!r}; give 'raise' or 'skip'")
+    if limit is not None and limit < 1: raise ConfigError(f"limit is {limit} and must be at least 1")
     name = os.fspath(source)
     if name.startswith("chains:"):
         numbers = name.split(":")[1:]
         if not all(n.isdecimal() for n in numbers) or len(numbers) > 2: raise ConfigError(f"{name!r}: write chains:NUMBER or chains:NUMBER:SEED")
+        if numbers[0] == "0" * len(numbers[0]): raise ConfigError(f"{name!r} asks for no problems; give a NUMBER of at least 1")
         return arithmetic_chains(*map(int, numbers))[:limit]
     if name in BENCHMARKS: records = _hub_records(BENCHMARKS[name].hub, BENCHMARKS[name].split)
     elif Path(name).suffix in (".jsonl", ".json", ".parquet"): records = read_records(name)

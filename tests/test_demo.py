@@ -69,3 +69,32 @@ def test_an_interrupted_demo_goes_on(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (tmp_path/"demo"/"report.html").exists()
     assert pd.read_csv(tmp_path/"demo"/"outcomes.csv")["arm"].nunique() == 4
+
+
+def test_quick_and_full_demo_stand_in_folders_of_their_own(monkeypatch, tmp_path):
+    from typer.testing import CliRunner
+    from spurious_rlvr import studies
+    from spurious_rlvr.cli import app
+    folders = []
+    monkeypatch.setattr(studies, "demo", lambda folder, **options: folders.append(str(folder)) or Path("nowhere/report.html"))
+    for arguments in (["demo"], ["demo", "--quick"], ["demo", "--quick", "--out", "mine"]): CliRunner().invoke(app, arguments)
+    assert len(set(folders)) == 3 and folders[2] == "mine"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path/"file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"): demo(tmp_path/"file"/"demo", quick=True, progress=False)
+
+
+def test_a_run_that_never_writes_code_has_a_summary_and_an_outcome(tmp_path):
+    "Its accuracy within code is nowhere in the metrics."
+    from spurious_rlvr.cli import summary
+    from spurious_rlvr.policy import random_policy
+    from spurious_rlvr.studies import outcomes
+    from spurious_rlvr.tasks import arithmetic_chains
+    from spurious_rlvr.train import GRPOConfig, train
+    config = GRPOConfig(phases=1, prompts_per_phase=2, num_generations=4, minibatch_size=4, max_completion_length=4, learning_rate=1e-3)
+    run = train(random_policy(scale=10), arithmetic_chains(8), "random:0.5", config, tmp_path/"run", held_out={"chains": arithmetic_chains(2, seed=1)}, progress=False, describe=dict(arm="random-both", seed=0))
+    assert "NaN" in summary(run)
+    [row] = outcomes([run]).to_dict("records")
+    assert pd.isna(row["accuracy_code"]) and row["code_share"] == 0 and row["gain_by_share"] + row["gain_by_skill"] == pytest.approx(row["gain"])
