@@ -162,7 +162,7 @@ class _Memory:
     "What a reward object remembers between calls. It is no part of what the reward is."
     def __init__(self): self.calls, self.repeats, self.moment, self.rows, self.varied, self.warned = 0, 0, None, 0, False, False
 
-# %% ../nbs/04_rewards.ipynb #d24b667a
+# %% ../nbs/04_rewards.ipynb #409da7dc
 @dataclasses.dataclass(frozen=True, repr=False)
 class Reward:
     "A named reward function with an algebra: `&`, `|`, `~`, `+`, `-` and weights. Call it as TRL does."
@@ -195,7 +195,6 @@ class Reward:
     def __str__(self): return self.name
     def __repr__(self): return _written(self, python=True)
     def __reduce__(self): return _made_again, (self.head, self.arguments)
-
     def __and__(self, other): return _logical("&", self, other)
     def __rand__(self, other): return _logical("&", other, self)
     def __or__(self, other): return _logical("|", self, other)
@@ -203,8 +202,8 @@ class Reward:
     def __invert__(self): return _negated(self)
     def __add__(self, other): return _summed(self, other)
     def __radd__(self, other): return _summed(other, self)
-    def __sub__(self, other): return _summed(self, _weighted(-1.0, as_reward(other)))
-    def __rsub__(self, other): return _summed(other, _weighted(-1.0, self))
+    def __sub__(self, other): return self + -as_reward(other)
+    def __rsub__(self, other): return other + -self
     def __neg__(self): return _weighted(-1.0, self)
     def __mul__(self, weight): return _weighted(weight, self)
     def __rmul__(self, weight): return _weighted(weight, self)
