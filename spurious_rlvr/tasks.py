@@ -7,8 +7,8 @@ __all__ = ['CHAIN_OPENING', 'QUESTION_FIELDS', 'GOLD_FIELDS', 'BENCHMARKS', 'TEM
            'chain_steps', 'arithmetic_chains', 'as_problem', 'read_records', 'Benchmark', 'load_problems', 'Template',
            'get_template']
 
-# %% ../nbs/01_tasks.ipynb #373fec5b
-import dataclasses, json, os, warnings
+# %% ../nbs/01_tasks.ipynb #4f1e6ca8
+import dataclasses, json, math, os, warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,10 +83,10 @@ def _field(record, named, usual, what, where):
         if _reach(record, name) is not None: return name, _reach(record, name)
     raise DataError(f"{where}: no {what}; looked for {', '.join(names)} among {', '.join(map(str, record))}; name the column with {what}_field")
 
-# %% ../nbs/01_tasks.ipynb #ef3f52b0
+# %% ../nbs/01_tasks.ipynb #afbb2d93
 def _as_text(value, name, where):
     if isinstance(value, str): text = value
-    elif isinstance(value, (int, float)) and not isinstance(value, bool): text = repr(value)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value): text = repr(value)
     elif isinstance(value, list) and value and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in value):
         users = [m["content"] for m in value if m.get("role") == "user"]
         text = users[-1] if users else ""

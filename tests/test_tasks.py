@@ -43,6 +43,11 @@ def test_the_same_rows_in_every_format_are_the_same_problems(tmp_path):
     assert all([(p.id, p.question, p.gold, dict(p.columns)) for p in s] == [(p.id, p.question, p.gold, dict(p.columns)) for p in sets[0]] for s in sets)
 
 
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    (tmp_path/"set.jsonl").write_bytes(b'\xef\xbb\xbf{"problem": "a", "answer": "1"}\n')
+    assert [p.question for p in load_problems(tmp_path/"set.jsonl")] == ["a"]
+
+
 def test_a_set_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(DataError, match="could not be loaded from the hub") as caught: load_problems("nobody/no-such-set")
     assert len(str(caught.value).splitlines()) == 1
