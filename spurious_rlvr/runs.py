@@ -329,7 +329,7 @@ def _plain_text(value):
     if isinstance(value, list) and all(isinstance(m, dict) and "content" in m for m in value): return "\n".join(str(m["content"]) for m in value)
     return json.dumps(_strict(value, str)) if isinstance(value, (list, dict)) else str(value)
 
-# %% ../nbs/06_runs.ipynb #9005722a
+# %% ../nbs/06_runs.ipynb #deea999e
 def import_rollouts(
     path:str|os.PathLike # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
 ) -> pd.DataFrame:       # one row per rollout; at least prompt and completion
@@ -352,6 +352,7 @@ def import_rollouts(
     if "prompt" not in frame: frame["prompt"] = ""
     if "reward" not in frame and (scores := _reward_columns(frame)):
         frame = frame.rename(columns={name: f"reward_{name}" for name in scores})
+        if len(scores) == 1: frame["reward"] = frame[f"reward_{scores[0]}"] # of several, TRL's table does not say the weights
     return frame
 
 def _parquet_frame(path):

@@ -251,7 +251,7 @@ def arm_table(
         rows.append({"reward": {"truth": "ground truth"}.get(reward, reward), "clip": ARM_LABELS.get(clip, clip), "seeds": len(group), **{title: cell(group[name], title if "clipped" in title else name) for name, title in _COLUMNS.items()}})
     return pd.DataFrame(rows)
 
-# %% ../nbs/16_studies.ipynb #3bd7e2d9
+# %% ../nbs/16_studies.ipynb #ed03e39d
 @dataclasses.dataclass(frozen=True)
 class Demo:
     "What a demo runs; fixed before it starts and written into its folder."
@@ -264,7 +264,7 @@ class Demo:
     @property
     def arms(self) -> list[Arm]: "All arms."; return [arm for name, spec in self.rewards.items() for arm in clip_arms(spec, name) if arm.settings["clip"] in self.clips]
 
-QUICK = Demo(seeds=(0, 1, 2), rewards={"random": "random:0.5"}, clips=("high", "low"))
+QUICK = Demo(seeds=(0, 1, 2), rewards={"random": "random:0.5"}, clips=("high", "low"), changes={"phases": 15})
 
 def open_study(folder:Path, plan:dict):
     "Makes the study's folder, or goes on with the same study; raises `RunError` where another one stands there."
@@ -276,7 +276,7 @@ def open_study(folder:Path, plan:dict):
         with atomic_path(record) as partial: partial.write_text(dump_json(plan, settings=True))
     except OSError as error: raise RunError(f"{folder}: cannot be written ({error.strerror}); choose a folder that can be written") from None
 
-# %% ../nbs/16_studies.ipynb #f4ac3f3f
+# %% ../nbs/16_studies.ipynb #bc05fdaa
 def demo(
     folder:str|os.PathLike="spurious-rlvr-demo", # where runs, figures and report go
     *,
@@ -295,7 +295,7 @@ def demo(
     runs = [read_run(folder/"runs"/f"{arm.name}-seed{seed}") for arm in plan.arms for seed in plan.seeds]
     return write_demo_report(folder, plan, bandit, runs, quick)
 
-# %% ../nbs/16_studies.ipynb #d20210db
+# %% ../nbs/16_studies.ipynb #85f573a9
 def write_demo_report(folder:Path, plan:Demo, bandit:Mapping[str, Any], runs:Sequence[Run], quick:bool) -> Path:
     "Figures, tables and words of a demo; `summary.json` holds the numbers, `report.html` is for people."
     frame = outcomes(runs)

@@ -164,13 +164,13 @@ def plan_phase(
         return int(orders[epoch][place])
     return [problem(draw) for draw in range(first, first + prompts_per_phase)]
 
-# %% ../nbs/10_train.ipynb #db808134
+# %% ../nbs/10_train.ipynb #81bc78a9
 def score(
     rollouts:Sequence[Rollout],        # completed in place: reward, rewards
     problems:Mapping[str, Problem],    # by id
     reward:Reward,                     # from `rewards.as_reward`
     seed:int,                          # the run's seed
-) -> dict[str, float]:                 # the realised rate of each random reward
+) -> dict[str, float]:                 # the realised rate of each random reward, with its binomial interval
     "Scores rollouts; raises `DataError` where the reward returns something else than one number or None for each."
     of = [problems[r.problem_id] for r in rollouts]
     columns = {name: [p.columns.get(name) for p in of] for name in sorted({name for p in of for name in p.columns})}
@@ -179,7 +179,7 @@ def score(
     scores = reward.score([r.prompt for r in rollouts], [r.completion for r in rollouts], **columns)
     for i, rollout in enumerate(rollouts):
         rollout.reward, rollout.rewards = scores.values[i], {name: values[i] for name, values in scores.components.items()}
-    return {f"rate_{name}": rate.rate for name, rate in scores.rates.items()}
+    return {f"rate{end}_{name}": value for name, rate in scores.rates.items() for end, value in (("", rate.rate), ("_low", rate.low), ("_high", rate.high))}
 
 # %% ../nbs/10_train.ipynb #81b59f2c
 def assign_advantages(
