@@ -111,6 +111,8 @@ def test_two_processes_make_the_same_run(tmp_path, undisturbed):
                 assert PartialState().num_processes == 2
                 torch.save(policy.model.state_dict(), sys.argv[1])
                 print(json.dumps([[(r.problem_id, r.group, r.sample, r.reward) for r in p.rollouts] for p in phases]))
+            PartialState().wait_for_everyone()  # a process that leaves while the other still talks to it aborts
+            PartialState().destroy_process_group()
         """)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), str(tmp_path/"two.pt"), "3"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
