@@ -7,7 +7,7 @@ __all__ = ['SpuriousRLVRError', 'ConfigError', 'DataError', 'RunError', 'NotAvai
            'keyed_rng', 'Problem', 'Rollout', 'to_row']
 
 # %% ../nbs/00_core.ipynb #c917b449
-import dataclasses, hashlib, json, math
+import dataclasses, hashlib, json
 from collections.abc import Mapping
 from typing import Any
 import numpy as np

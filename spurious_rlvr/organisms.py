@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 import numpy as np
 import torch
-from .core import ConfigError, DataError, Problem, keyed_rng, keyed_seed
+from .core import ConfigError, Problem, keyed_rng
 from .evaluate import evaluate, summarise
 from .policy import Policy, build_qwen2, completion_logprobs, microbatches, piece_tokenizer
 from .tasks import CHAIN_OPENING, arithmetic_chains, chain_question, chain_steps, chain_values, get_template

@@ -8,11 +8,11 @@ __all__ = ['Policy', 'load_policy', 'piece_tokenizer', 'build_qwen2', 'random_po
 
 # %% ../nbs/07_policy.ipynb #1e8e7509
 import contextlib, dataclasses, hashlib, os, string
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 import torch
 from torch.utils.checkpoint import checkpoint
-from .core import ConfigError, DataError, keyed_seed
+from .core import DataError, keyed_seed
 from .tasks import Template, get_template
 
 # %% ../nbs/07_policy.ipynb #f4199c73

@@ -8,7 +8,7 @@ __all__ = ['SCHEMA_VERSION', 'COLUMNS', 'ALIASES', 'atomic_path', 'dump_json', '
            'import_rollouts']
 
 # %% ../nbs/06_runs.ipynb #60511e28
-import contextlib, dataclasses, datetime, importlib.metadata, json, math, os, platform, re, shutil, tempfile
+import contextlib, dataclasses, datetime, importlib.metadata, json, math, os, platform, re, shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any

@@ -9,7 +9,7 @@ __all__ = ['CLIPS', 'CONTRASTS', 'BANDIT', 'QUICK', 'Arm', 'clip_arms', 'run_cel
            'Demo', 'open_study', 'demo', 'write_demo_report', 'demo_page']
 
 # %% ../nbs/16_studies.ipynb #829e9848
-import dataclasses, html, importlib.resources, json, math, os, shutil, time
+import dataclasses, html, importlib.resources, json, math, os, time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from .clipbias import simulate_bandit
 from .compare import Effect, holm, paired_effect, split_gain
-from .core import ConfigError, RunError
+from .core import RunError
 from .plots import ARM_LABELS, figure_svg, phase_frame, plot_bandit, plot_effects, plot_paths
 from .runs import Run, atomic_path, dump_json, read_run
 

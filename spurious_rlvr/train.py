@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from .core import ConfigError, DataError, Faults, Problem, Rollout, RunError, keyed_rng, keyed_seed
 from .evaluate import evaluate, measure, summarise
-from .objective import (BASELINES, CLIPS, LEVELS, LOSS_TYPES, SCALES, clip_bounds, clip_by_probability, compare_gradients, group_advantages,
+from .objective import (BASELINES, CLIPS, LEVELS, LOSS_TYPES, SCALES, clip_by_probability, compare_gradients, group_advantages,
                                      mismatch_weights, policy_loss, token_statistics, whiten_advantages)
 from .policy import Microbatch, Policy, completion_logprobs, head_logprobs, load_policy, microbatches
 from .rewards import Reward, as_reward
