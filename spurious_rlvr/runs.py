@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'COLUMNS', 'ALIASES', 'atomic_path', 'dump_json', 'load_settings', 'rollout_table', 'describe_host',
            'RunWriter', 'refuse_existing', 'create_run', 'resume_run', 'Run', 'read_run', 'fingerprint_problems',
-           'import_rollouts']
+           'import_rollouts', 'import_evaluation']
 
-# %% ../nbs/06_runs.ipynb #60511e28
+# %% ../nbs/06_runs.ipynb #8ff2b48b
 import contextlib, dataclasses, datetime, importlib.metadata, json, math, os, platform, re, shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -99,7 +99,11 @@ def describe_host() -> dict:
     return dict(python=platform.python_version(), platform=platform.platform(terse=True), machine=platform.machine(), cores=os.cpu_count(),
                 versions={name: version(name) for name in packages})
 
-# %% ../nbs/06_runs.ipynb #88ae4e0a
+# %% ../nbs/06_runs.ipynb #45ae18e5
+def _pointed(pointer): # the checkpoint that `latest` or `best` names, or None
+    path = pointer.parent/pointer.read_text().strip() if pointer.exists() else None
+    return path if path is not None and path.is_dir() else None
+
 class RunWriter:
     "Writes one run folder. Made by `create_run`, or by `resume_run` for a run that exists."
     def __init__(self, path:Path # the run folder
@@ -157,14 +161,22 @@ class RunWriter:
                    phase:int,       # phases that are finished
                    keep:int|None=1, # how many of the newest to keep; None: all
                   ) -> Iterator[Path]: # an empty folder to fill
-        "Fills `checkpoints/phase-NNNNNN`, points `latest` at it, and removes the oldest beyond `keep`."
+        "Fills `checkpoints/phase-NNNNNN`, points `latest` at it, and removes the oldest beyond `keep`, apart from the best."
         folder = self.path/"checkpoints"
         with atomic_path(folder/f"phase-{phase:06d}") as partial:
             partial.mkdir()
             yield partial
-        with atomic_path(folder/"latest") as partial: partial.write_text(f"phase-{phase:06d}\n")
+        self._point("latest", phase)
         if keep is not None:
-            for old in sorted(folder.glob("phase-*"))[:-keep]: shutil.rmtree(old, ignore_errors=True)
+            best = _pointed(folder/"best")
+            for old in sorted(folder.glob("phase-*"))[:-keep]:
+                if old != best: shutil.rmtree(old, ignore_errors=True)
+
+    def mark_best(self, phase:int # whose checkpoint exists
+                 ): "Points `best` at a phase's checkpoint, which is then kept."; self._point("best", phase)
+
+    def _point(self, name, phase):
+        with atomic_path(self.path/"checkpoints"/name) as partial: partial.write_text(f"phase-{phase:06d}\n")
 
 # %% ../nbs/06_runs.ipynb #379f65b5
 def refuse_existing(
@@ -201,7 +213,7 @@ def resume_run(
         with metrics.open("ab") as file: file.write(b"\n")
     return RunWriter(path)
 
-# %% ../nbs/06_runs.ipynb #62339741
+# %% ../nbs/06_runs.ipynb #46c39bb8
 @dataclasses.dataclass(frozen=True)
 class Run:
     "A run folder, read on demand; every access sees what has been written by then."
@@ -263,7 +275,7 @@ class Run:
                name:str="", # tells several replays of one phase apart
               ) -> pd.DataFrame:
         "The table of one replay; `clipbias.replay_effects` reads it."
-        if (phase, name) not in self.replays: raise RunError(f"{self.path}: no replay {name!r} of phase {phase}; there are {self.replays}; make one with train.replay")
+        if (phase, name) not in self.replays: raise RunError(f"{self.path}: no replay {name!r} of phase {phase}; there are {self.replays}; make one with replay.replay")
         return _read_tables([self.path/f"replays/phase-{phase:06d}{'-' * bool(name)}{name}.parquet"], None)
 
     def checkpoint(self, phase:int # phases that are finished
@@ -272,9 +284,10 @@ class Run:
     @property
     def latest_checkpoint(self) -> Path|None:
         "The newest whole checkpoint, or None."
-        pointer = self.path/"checkpoints"/"latest"
-        named = [self.path/"checkpoints"/pointer.read_text().strip()] if pointer.exists() else []
-        return next((p for p in named + sorted((self.path/"checkpoints").glob("phase-*"), reverse=True) if p.is_dir()), None)
+        return _pointed(self.path/"checkpoints"/"latest") or next(iter(sorted((self.path/"checkpoints").glob("phase-*"), reverse=True)), None)
+
+    @property
+    def best_checkpoint(self) -> Path|None: "The checkpoint that was marked as the best, or None."; return _pointed(self.path/"checkpoints"/"best")
 
     def __repr__(self):
         return f"Run({str(self.path)!r}, {len(self.phases)} phases, {len(self.evaluations)} evaluations)"
@@ -369,3 +382,140 @@ def _reward_columns(frame):
     if "advantage" not in names or names.index("advantage") < names.index("completion"): return []
     between = names[names.index("completion") + 1:names.index("advantage")]
     return [n for n in between if pd.api.types.is_numeric_dtype(frame[n]) and n not in COLUMNS]
+
+# %% ../nbs/06_runs.ipynb #dd488d5c
+_PROBLEM_NAMES = ("problem_id", "unique_id", "question_id", "id", "doc_id", "idx")
+_SCORE_NAMES = ("correct", "is_correct", "acc", "accuracy", "math_verify", "exact_match", "score", "scores", "reward")
+_COMPLETION_NAMES = ("completion", "completions", "output", "outputs", "response", "responses", "generation", "generations", "code", "text")
+_LETTERS = {"C": True, "I": False, "N": False, "P": None, "true": True, "false": False, "True": True, "False": False} # Inspect: correct, incorrect, no answer, partial
+
+def _right(value, where, metric): # a tool's score as right, wrong or undecided
+    if value is None or value is pd.NA: return None
+    if isinstance(value, str) and value in _LETTERS: return _LETTERS[value]
+    if hasattr(value, "item"): value = value.item()
+    if isinstance(value, (bool, int, float)):
+        if value != value: return None
+        if value in (0, 1, -1): return value == 1
+    raise DataError(f"{where}: {metric} is {value!r:.60} and neither right nor wrong; name a score that is 0 or 1 with metric=")
+
+def _one_of(names, chosen, where, what, option):
+    "The name that was asked for, or the only one; raises `DataError` with the names there are."
+    names = list(dict.fromkeys(names))
+    if chosen is not None and chosen not in names: raise DataError(f"{where}: no {what} {chosen!r}; there {'are ' + ', '.join(map(str, names)) if names else 'is none'}")
+    if chosen is None and len(names) != 1: raise DataError(f"{where}: holds {len(names)} {what}s{': ' if names else ''}{', '.join(map(str, names))}; name one with {option}=" if names else f"{where}: holds no {what}")
+    return names[0] if chosen is None else chosen
+
+def _first(record, names): return next((n for n in names if record.get(n) is not None), None)
+
+# %% ../nbs/06_runs.ipynb #74361cba
+def _harness_rows(records, metric, filter, where): # lm-evaluation-harness
+    kept = _one_of([r.get("filter", "none") for _, r in records], filter, where, "filter", "filter")
+    for place, record in (r for r in records if r[1].get("filter", "none") == kept):
+        document, book = record.get("doc") or {}, {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash", "target_hash"}
+        names = record.get("metrics") or [k for k, v in record.items() if k not in book and isinstance(v, (bool, int, float))]
+        chosen = metric if metric is not None or len(names) == 1 else next((n for n in _SCORE_NAMES if n in names), None)
+        chosen = _one_of(names, chosen, place, "metric", "metric")
+        identity = _first(document, _PROBLEM_NAMES)
+        texts, filtered = (record.get("resps") or [[]])[0], (record.get("filtered_resps") or [None])[0]
+        texts = [t for t in (texts if isinstance(texts, list) else [texts]) if isinstance(t, str)]
+        asked = record.get("arguments")
+        asked = next(iter(asked.values()), {}).get("arg_0") if isinstance(asked, dict) else asked[0][0] if asked and isinstance(asked[0], list) and asked[0] else None
+        yield place, dict(problem_id=str(document[identity]) if identity else str(record.get("doc_hash") or record["doc_id"]), correct=_right(record[chosen], place, chosen), prompt=_plain_text(asked),
+                          completion=texts[0] if texts else None, answer=filtered if isinstance(filtered, str) else None, gold=_plain_text(record.get("target")), every_completion=texts)
+
+def _inspect_rows(log, metric, where): # one log of Inspect
+    if not isinstance(log.get("samples"), list): raise DataError(f"{where}: holds no samples; Inspect writes them to the .eval file, and inspect log convert --to json gives them as JSON")
+    for number, sample in enumerate(log["samples"], 1):
+        place = f"{where} sample {number}"
+        found, output = sample.get("scores") or {}, sample.get("output") or {}
+        if not found and not sample.get("error"): raise DataError(f"{place}: has no score; score the log first (inspect score)")
+        chosen = _one_of(found, metric, place, "scorer", "metric") if found else None
+        score = found.get(chosen) or {}
+        choices = output.get("choices") or [{}]
+        content = output.get("completion") or (choices[0].get("message") or {}).get("content")
+        if isinstance(content, list): content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        target = sample.get("target")
+        yield place, dict(problem_id=str(sample.get("id")), sample=int(sample.get("epoch", 1)) - 1, correct=_right(score.get("value"), place, chosen), prompt=_plain_text(sample.get("input")), completion=content,
+                          answer=_plain_text(score.get("answer")), gold=_plain_text(target[0] if isinstance(target, list) and len(target) == 1 else target), finish_reason=choices[0].get("stop_reason"))
+
+# %% ../nbs/06_runs.ipynb #d364e6ac
+def _sample_rows(records, metric, where): # one row a sample, or one a problem with lists
+    for place, record in records:
+        identity, text = _first(record, _PROBLEM_NAMES), _first(record, ("prompt", "input", "question", "problem"))
+        if identity is None and text is None: raise DataError(f"{place}: no problem; looked for {', '.join(_PROBLEM_NAMES)}, prompt, input, question among {', '.join(map(str, record))}; add a column problem_id")
+        score = metric or _first(record, _SCORE_NAMES)
+        if score is None or score not in record: raise DataError(f"{place}: no score{f' {metric!r}' if metric else ''}; looked for {metric or ', '.join(_SCORE_NAMES)} among {', '.join(map(str, record))}; name the column with metric=")
+        written, gold = _first(record, _COMPLETION_NAMES), _first(record, ("gold", "gts", "gt", "ground_truth", "target"))
+        answer = _first(record, ("pred", "answer") if gold else ("pred",))
+        values, several = record[score], isinstance(record[score], (list, tuple))
+        plain = {n: record[n] for n in ("phase", "sample", "finish_reason", "writes_code") if record.get(n) is not None} | ({"phase": record["step"]} if isinstance(record.get("step"), int) else {})
+        for number, value in enumerate(values if several else [values]):
+            at = lambda name: None if name is None else (record[name][number] if number < len(record[name]) else None) if several and isinstance(record[name], list) else record[name]
+            yield place, dict(problem_id=str(record[identity]) if identity else stable_id(_plain_text(record[text])), correct=_right(value, place, score), prompt=_plain_text(record[text]) if text else None,
+                              completion=_plain_text(at(written)), answer=_plain_text(at(answer)), gold=_plain_text(record[gold]) if gold else None) | plain | ({"sample": number} if several else {})
+
+def _parquet_rows(path, metric): # TRL's completions, or a table of ours
+    frame = _parquet_frame(path)
+    if "problem_id" not in frame and "completion" in frame and "advantage" in frame:
+        binary = [c for c in _reward_columns(frame) if frame[c].dropna().isin([0, 1]).all()]
+        metric = _one_of(binary if metric is None else _reward_columns(frame), metric, path, "reward column of 0 and 1", "metric")
+    records = [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in r.items()} for r in frame.to_dict("records")]
+    yield from _sample_rows([(f"{path} row {i}", r) for i, r in enumerate(records, 1)], metric, path)
+
+# %% ../nbs/06_runs.ipynb #d2aeb001
+def _evaluation_rows(path, metric, filter):
+    from spurious_rlvr.tasks import read_records
+    if path.suffix == ".parquet": yield from _parquet_rows(path, metric); return
+    if path.suffix == ".eval": raise DataError(f"{path}: is Inspect's packed form; turn it into JSON with inspect log convert --to json")
+    if path.suffix == ".json":
+        try: log = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error: raise DataError(f"{path}: is not readable JSON ({str(error).splitlines()[0]})") from None
+        if isinstance(log, dict) and "eval" in log: yield from _inspect_rows(log, metric, str(path)); return
+        if isinstance(log, dict) and "results" in log: raise DataError(f"{path}: holds averages only; give the samples_*.jsonl beside it (lm_eval writes them with --log_samples)")
+    records = [(where, _record(record, where)) for where, record in read_records(path)]
+    if records and "doc_id" in records[0][1] and ("resps" in records[0][1] or "filtered_resps" in records[0][1]): yield from _harness_rows(records, metric, filter, str(path))
+    else: yield from _sample_rows(records, metric, str(path))
+
+def _own_evaluation(path, name, phase):
+    run = read_run(path)
+    there = run.evaluations
+    if not there: raise DataError(f"{path}: this run folder holds no evaluation; make one with spurious-rlvr evaluate")
+    name = _one_of([n for _, n in there], name, path, "evaluation", "name")
+    phase = _one_of([p for p, n in there if n == name], phase, path, "phase", "phase")
+    return run.evaluation(phase, name)
+
+# %% ../nbs/06_runs.ipynb #e5227669
+def import_evaluation(
+    path:str|os.PathLike,     # a file, a folder of files, or a run folder of ours
+    *,
+    metric:str|None=None,     # the score, scorer or reward column that says what is right; None: the only one, or the usual one
+    filter:str|None=None,     # of lm-evaluation-harness, such as "flexible-extract"
+    phase:int|str|None=None,  # training step, where the file holds several; "all" keeps them
+    name:str|None=None,       # of the evaluation, in a run folder of ours
+    grade:bool=False,         # grade the completions again
+    **grading                 # for `grading.grade_many`: rules, convention
+) -> pd.DataFrame:            # one row a sample: problem_id, sample, correct, and what else the tool kept
+    "Results of other tools as one table. Raises `DataError` that names the file, the row and the mend."
+    from spurious_rlvr.grading import grade_many
+    path = Path(path)
+    if (path/"run.json").exists(): return _own_evaluation(path, name, None if phase == "all" else phase)
+    if not path.exists(): raise DataError(f"{path}: no such file or folder")
+    files = sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".jsonl", ".json", ".eval") and not p.name.startswith((".", "results_"))) if path.is_dir() else [path]
+    rows = [row for file in files for row in _evaluation_rows(file, metric, filter)]
+    if not rows: raise DataError(f"{path}: holds no results")
+    if grade: rows = [(where, row | {"completion": text, "correct": None}) for where, row in rows for text in (row.get("every_completion") or [row["completion"]])]
+    frame = pd.DataFrame([row for _, row in rows]).drop(columns="every_completion", errors="ignore").assign(where=[where for where, _ in rows])
+    if "phase" in frame and phase != "all": frame = frame[frame["phase"] == _one_of(frame["phase"], phase, path, "training step", "phase")]
+    if grade:
+        if lacking := next((w for w, c, g in zip(frame["where"], frame["completion"], frame["gold"]) if not isinstance(c, str) or not isinstance(g, str)), None): raise DataError(f"{lacking}: has no completion or no gold answer, so it cannot be graded again; leave grade=False")
+        verdicts = grade_many(list(zip(frame["completion"], frame["gold"])), **grading)
+        frame = frame.assign(correct=[v.correct for v in verdicts], answer=[v.answer for v in verdicts])
+    return _numbered(frame.reset_index(drop=True))
+
+def _numbered(frame): # samples counted where the tool does not, and no sample twice
+    within = ["phase"] * ("phase" in frame) + ["problem_id"]
+    if "sample" not in frame: frame["sample"] = frame.groupby(within).cumcount()
+    if len(double := frame[frame.duplicated([*within, "sample"], keep=False)]):
+        raise DataError(f"{double['where'].iloc[0]} and {double['where'].iloc[1]}: problem {double['problem_id'].iloc[0]!r}, sample {double['sample'].iloc[0]} stands in both; give one evaluation at a time")
+    order = [*within, "sample", "correct", "prompt", "completion", "answer", "gold", "finish_reason", "writes_code"]
+    return frame.assign(correct=frame["correct"].astype("boolean"), sample=frame["sample"].astype(int))[[c for c in order if c in frame and (c in within or c in ("sample", "correct") or frame[c].notna().any())]]
