@@ -340,46 +340,55 @@ def allow_packing(
     bare.set_attn_implementation(PACKED)
     return True
 
-# %% ../nbs/07_policy.ipynb #c5934743
-def _chunk(hidden, weight, bias, targets, temperature): # (tokens, vocabulary) log-probabilities in float32
-    return torch.log_softmax(torch.nn.functional.linear(hidden, weight, bias).float() / temperature, -1)
+# %% ../nbs/07_policy.ipynb #3d9f8d02
+def _log_softmax(hidden, weight, bias, temperature): # (tokens, vocabulary) in float32
+    logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    return torch.log_softmax(logits if temperature == 1 else logits.div_(temperature), -1)
+
+def _to_logits(logs, targets, entropies, from_logprobs, from_entropies, temperature): # the gradient with respect to a chunk's logits; logs are used up
+    bend = None if from_entropies is None else logs + entropies[:, None]
+    probabilities = logs.exp_()
+    if bend is not None: bend.mul_(probabilities).mul_(from_entropies[:, None])
+    gradient = probabilities.mul_(-from_logprobs[:, None]).scatter_add_(1, targets[:, None], from_logprobs[:, None])
+    if bend is not None: gradient.sub_(bend)
+    return gradient if temperature == 1 else gradient.div_(temperature)
 
 class _HeadLogprobs(torch.autograd.Function):
     "Log-probabilities of targets and entropies; never more than `size` rows of logits at a time, in either direction."
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, temperature, size, dtype):
+    def forward(ctx, hidden, weight, bias, targets, temperature, size, dtype, bend):
         cast, logprobs, entropies = weight.to(dtype), [], []
         for h, t in zip(hidden.split(size), targets.split(size)):
-            logs = _chunk(h.to(dtype), cast, bias, t, temperature)
+            logs = _log_softmax(h.to(dtype), cast, bias, temperature)
             logprobs.append(logs.gather(1, t[:, None])[:, 0])
-            entropies.append(-(logs.exp() * logs).sum(-1))
+            entropies.append(-(logs.exp().mul_(logs)).sum(-1))
         logprobs, entropies = torch.cat(logprobs), torch.cat(entropies)
-        ctx.save_for_backward(hidden, weight, bias, targets, entropies)
-        ctx.temperature, ctx.size, ctx.dtype = temperature, size, dtype
+        ctx.save_for_backward(hidden, weight, bias, targets, entropies, logs if len(targets) <= size else None) # one chunk may stay, several may not
+        ctx.settings = temperature, size, dtype
+        ctx.set_materialize_grads(False)
+        if not bend: ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
     def backward(ctx, from_logprobs, from_entropies):
-        hidden, weight, bias, targets, entropies = ctx.saved_tensors
-        cast, size, bend = weight.to(ctx.dtype), ctx.size, bool((from_entropies != 0).any())
-        to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        to_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        to_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
+        (hidden, weight, bias, targets, entropies, kept), (temperature, size, dtype) = ctx.saved_tensors, ctx.settings
+        cast, wanted = weight.to(dtype), ctx.needs_input_grad
+        if from_logprobs is None: from_logprobs = torch.zeros_like(entropies)
+        to_hidden = torch.empty_like(hidden) if wanted[0] else None
+        to_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
+        to_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
-            h, t, g = hidden[part].to(ctx.dtype), targets[part], from_logprobs[part, None].float()
-            logs = _chunk(h, cast, bias, t, ctx.temperature)
-            to_logits = -g * logs.exp()
-            to_logits.scatter_add_(1, t[:, None], g)
-            if bend: to_logits -= from_entropies[part, None] * logs.exp() * (logs + entropies[part, None])
-            to_logits = (to_logits / ctx.temperature).to(ctx.dtype)
-            if to_hidden is not None: to_hidden[part] = to_logits @ cast
-            if to_weight is not None: to_weight += to_logits.T @ h
-            if to_bias is not None: to_bias += to_logits.sum(0)
+            h = hidden[part].to(dtype)
+            logs = _log_softmax(h, cast, bias, temperature) if kept is None else kept.clone()
+            gradient = _to_logits(logs, targets[part], entropies[part], from_logprobs[part], None if from_entropies is None else from_entropies[part], temperature).to(dtype)
+            if to_hidden is not None: to_hidden[part] = gradient @ cast
+            if to_weight is not None: to_weight += gradient.T @ h
+            if to_bias is not None: to_bias += gradient.sum(0)
         as_given = lambda gradient, tensor: None if gradient is None else gradient.to(tensor.dtype)
-        return to_hidden, as_given(to_weight, weight), as_given(to_bias, bias), None, None, None, None
+        return to_hidden, as_given(to_weight, weight), as_given(to_bias, bias), None, None, None, None, None
 
-# %% ../nbs/07_policy.ipynb #94055431
+# %% ../nbs/07_policy.ipynb #d0064942
 def head_logprobs(
     hidden:torch.Tensor,     # (tokens, width) last hidden states
     head:torch.nn.Linear,    # the output layer
@@ -387,21 +396,22 @@ def head_logprobs(
     *,
     temperature:float=1.0,   # of sampling
     chunk_elements:int=2**27, # most logits that exist at a time
+    entropy_gradient:bool=False, # the entropies will be differentiated, too
 ) -> tuple[torch.Tensor, torch.Tensor]: # (tokens,) log-probabilities of the targets, and entropies, in nats, float32
     "Log-probabilities and entropies, with memory for one chunk of logits."
     size = max(1, chunk_elements // head.weight.shape[0])
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-    with torch.autocast(kind, enabled=False): return _HeadLogprobs.apply(hidden, head.weight, getattr(head, "bias", None), targets, temperature, size, dtype)
+    with torch.autocast(kind, enabled=False): return _HeadLogprobs.apply(hidden, head.weight, getattr(head, "bias", None), targets, temperature, size, dtype, entropy_gradient)
 
-# %% ../nbs/07_policy.ipynb #464265c3
+# %% ../nbs/07_policy.ipynb #9ef55d1b
 def _bare(model): # what wrappers for several processes or compilation hold
     while (inner := getattr(model, "module", None) or getattr(model, "_orig_mod", None)) is not None: model = inner
     return model
 
 @contextlib.contextmanager
 def _answering_logprobs(head, batch, **options):
-    def forward(hidden): return torch.stack(head_logprobs(hidden.flatten(0, 1)[batch.positions], head, batch.targets, **options), -1)
+    def forward(hidden): return head_logprobs(hidden.flatten(0, 1)[batch.positions], head, batch.targets, **options)
     head.forward = forward
     try: yield
     finally: del head.forward
@@ -412,13 +422,15 @@ def completion_logprobs(
     *,
     temperature:float=1.0, # of sampling
     chunk_elements:int=2**27, # most logits that exist at a time
+    entropy_gradient:bool=False, # the entropies will be differentiated, too
 ) -> tuple[torch.Tensor, torch.Tensor]: # (completion tokens,) log-probabilities and entropies, row after row, nats
     "What the model says about the completions of a microbatch."
     inputs = dict(input_ids=batch.input_ids, use_cache=False)
     # a mask of four dimensions is handed to the attention as it is: none is built for a row that no mask describes
     if batch.layout is not None: inputs |= dict(position_ids=batch.position_ids, packing=batch.layout, attention_mask=batch.input_ids.new_empty(1, 1, 1, 1))
-    with _answering_logprobs(_bare(model).get_output_embeddings(), batch, temperature=temperature, chunk_elements=chunk_elements):
-        return model(**inputs).logits.unbind(-1)
+    with _answering_logprobs(_bare(model).get_output_embeddings(), batch, temperature=temperature, chunk_elements=chunk_elements, entropy_gradient=entropy_gradient):
+        logprobs, entropies = model(**inputs).logits
+    return logprobs, entropies
 
 # %% ../nbs/07_policy.ipynb #171a29a3
 @torch.no_grad()

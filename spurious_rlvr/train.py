@@ -519,7 +519,7 @@ def reference_logprobs(
     with state.accelerator.autocast(), (state.policy.model.disable_adapter() if state.reference is None else contextlib.nullcontext()):
         return completion_logprobs(state.reference if state.reference is not None else state.model, batch, temperature=config.temperature)[0]
 
-# %% ../nbs/10_train.ipynb #c5480736
+# %% ../nbs/10_train.ipynb #5b307a54
 def microbatch_loss(
     state:TrainingState,        # what the loop carries
     config:GRPOConfig,          # the objective's settings
@@ -532,7 +532,7 @@ def microbatch_loss(
     "The loss of one microbatch. A rollout without old log-probabilities is met for the first time, with ratio 1."
     device, index = state.accelerator.device, batch.row_index
     flat = lambda name: torch.tensor([v for r in rollouts for v in getattr(r, name)], dtype=torch.float32, device=device)
-    with state.accelerator.autocast(): logprobs, entropy = completion_logprobs(state.model, batch, temperature=config.temperature)
+    with state.accelerator.autocast(): logprobs, entropy = completion_logprobs(state.model, batch, temperature=config.temperature, entropy_gradient=config.entropy_coefficient != 0)
     old = flat("logprob_old") if rollouts[0].logprob_old is not None else logprobs.detach()
     reference = reference_logprobs(state, config, batch) if config.beta else None
     weights = None
