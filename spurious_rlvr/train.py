@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['CHANGEABLE', 'PRESETS', 'GRPOConfig', 'check_kinds', 'check_config', 'plan_phase', 'score', 'assign_advantages',
            'plan_updates', 'deal', 'taking_part', 'owners', 'TrainingState', 'choose_trainable', 'add_adapters',
-           'AdamWBF16', 'make_optimizer', 'usable_prompts', 'open_accelerator', 'is_sharded', 'choose_packing',
-           'prepare', 'sample_phase', 'cut', 'record_old_logprobs', 'backward', 'accumulate_gradient',
+           'AdamWBF16', 'make_optimizer', 'usable_prompts', 'open_accelerator', 'shard', 'device_memory',
+           'choose_packing', 'prepare', 'sample_phase', 'cut', 'record_old_logprobs', 'backward', 'accumulate_gradient',
            'configured_loss', 'reference_logprobs', 'microbatch_loss', 'record_tokens', 'update_statistics', 'trained',
            'take_step', 'make_update', 'Phase', 'sampler_mismatch', 'phase_metrics', 'run_phase', 'reward_at', 'is_due',
            'run_phases', 'grpo', 'write_phase', 'save_checkpoint', 'load_checkpoint', 'load_weights', 'DividedEngine',
            'evaluate_into', 'recorded_config', 'check_same', 'is_evaluated', 'check_trackers', 'tracking',
            'recorded_end', 'shown', 'check_best', 'keep_best', 'train']
 
-# %% ../nbs/10_train.ipynb #e8de861c
+# %% ../nbs/10_train.ipynb #2f51f115
 import contextlib, copy, dataclasses, datetime, math, numbers, os, re, shutil, time, warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,13 +23,14 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import filter_trackers, get_available_trackers
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, LoggerType, gather_object
+from accelerate.utils import InitProcessGroupKwargs, LoggerType, gather_object
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_model_state_dict, set_optimizer_state_dict
 from .core import ConfigError, DataError, Faults, Problem, Rollout, RunError, keyed_rng, keyed_seed
 from .evaluate import evaluate, measure, summarise
 from .objective import (BASELINES, CLIPS, LEVELS, LOSS_TYPES, SCALES, clip_by_probability, compare_gradients, group_advantages,
                                      mismatch_weights, policy_loss, token_statistics, whiten_advantages)
+from .plan import check_memory
 from .policy import Microbatch, Policy, allow_packing, check_scoring, completion_logprobs, microbatches, unadapted, whole
 from .rewards import Reward, as_reward
 from .rollout import Engine, TransformersEngine, sample_rollouts
@@ -258,7 +259,7 @@ def owners(
                 if id(rollout) in place: owner[place[id(rollout)]] = process
     return owner
 
-# %% ../nbs/10_train.ipynb #5c197d5e
+# %% ../nbs/10_train.ipynb #dc2911d5
 @dataclasses.dataclass
 class TrainingState:
     "What the loop carries from phase to phase."
@@ -271,6 +272,7 @@ class TrainingState:
     problems: list[Problem]    # training set
     encoded: dict[str, list[int]] # prompt ids by problem id
     packed: bool = True        # microbatches are packed
+    kept: str = "whole"        # how the weights are kept, see `open_accelerator`
     finished: int = 0          # phases that are done
     skipped: int = 0           # updates in a row that were skipped
 
@@ -345,19 +347,39 @@ def usable_prompts(
     if len(usable) < len(encoded): warnings.warn(f"{len(encoded) - len(usable)} of {len(encoded)} problems are left out: their prompts are empty or longer than max_prompt_length={config.max_prompt_length} tokens")
     return usable
 
-# %% ../nbs/10_train.ipynb #a6abd3be
-def open_accelerator(policy:Policy, config:GRPOConfig) -> Accelerator:
-    "accelerate, as it was launched; DeepSpeed is told what it wants to know beforehand."
-    patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)) # one process may sample or grade much longer than another
-    accelerator = Accelerator(cpu=policy.device.type == "cpu", mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
-    if (plugin := accelerator.state.deepspeed_plugin) is not None:
-        plugin.deepspeed_config |= dict(train_micro_batch_size_per_gpu=1, gradient_accumulation_steps=1, gradient_clipping=min(config.max_grad_norm, 1e9), zero_allow_untested_optimizer=True)
-    return accelerator
+# %% ../nbs/10_train.ipynb #63dfb44c
+def _asked_for(name): return os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true"
 
-def is_sharded(accelerator:Accelerator) -> bool:
-    "Whether each process holds only a part of the weights."
-    plugin = accelerator.state.deepspeed_plugin
-    return accelerator.distributed_type == DistributedType.FSDP or (plugin is not None and plugin.zero_stage == 3)
+def open_accelerator(
+    policy:Policy,     # tells the kind of device
+    config:GRPOConfig, # mixed_precision, max_grad_norm
+) -> tuple[Accelerator, str]: # accelerate as it was launched; how the weights are kept: "whole", "fsdp", "zero" (whole, but the optimizer's state in parts) or "zero3"
+    "accelerate, as it was launched."
+    patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)) # one process may sample or grade much longer than another
+    on_cpu = policy.device.type == "cpu"
+    accelerator = Accelerator(cpu=on_cpu and not _asked_for("DEEPSPEED"), mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+    if (plugin := accelerator.state.deepspeed_plugin) is not None:
+        plugin.deepspeed_config |= dict(train_batch_size=accelerator.num_processes, train_micro_batch_size_per_gpu=1, gradient_accumulation_steps=1, gradient_clipping=min(config.max_grad_norm, 1e9), zero_allow_untested_optimizer=True)
+        return accelerator, "zero3" if plugin.zero_stage == 3 else "zero"
+    return accelerator, "fsdp" if _asked_for("FSDP") and accelerator.num_processes > 1 else "whole"
+
+def shard(
+    policy:Policy,            # its parameters become parts, in place
+    accelerator:Accelerator,  # joins the processes
+) -> None:
+    "FSDP2 (Zhao et al. 2023; torch's `fully_shard`): a layer's weights are whole only while it computes."
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if accelerator.mixed_precision == "bf16" else MixedPrecisionPolicy()
+    mesh = init_device_mesh(policy.device.type, (accelerator.num_processes,))
+    for layer in unadapted(policy.model).base_model.layers: fully_shard(layer, mesh=mesh, mp_policy=precision)
+    fully_shard(policy.model, mesh=mesh, mp_policy=precision)
+
+# %% ../nbs/10_train.ipynb #4c45a78f
+def device_memory(device:torch.device) -> int:
+    "Bytes of memory of a GPU, or of this machine."
+    if device.type == "cuda": return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 def choose_packing(policy:Policy, config:GRPOConfig) -> bool:
     "Whether microbatches are packed; raises `ConfigError` where a model's log-probabilities cannot be taken in this package's way."
@@ -368,7 +390,7 @@ def choose_packing(policy:Policy, config:GRPOConfig) -> bool:
     if config.packing and not packed: warnings.warn(f"{policy.name or 'the policy'}: its attention cannot be packed; rows are padded instead")
     return packed
 
-# %% ../nbs/10_train.ipynb #385e5c96
+# %% ../nbs/10_train.ipynb #6907a875
 def prepare(
     policy:Policy,              # to be trained
     problems:Sequence[Problem], # training set
@@ -385,14 +407,16 @@ def prepare(
         if isinstance(module, torch.nn.Dropout): module.p = 0.0
     packed = choose_packing(policy, config)
     if reference is not None and packed: allow_packing(reference)
+    check_memory(unadapted(policy.model).config, config, device_memory(policy.device), int(os.environ.get("WORLD_SIZE", "1")) if _asked_for("FSDP") else 1)
     if config.gradient_checkpointing: policy.model.gradient_checkpointing_enable(dict(use_reentrant=False)); policy.model.enable_input_require_grads(); policy.model.train()
-    accelerator = open_accelerator(policy, config)
-    if engine is None: engine = TransformersEngine(dataclasses.replace(policy, model=copy.deepcopy(policy.model)) if is_sharded(accelerator) else policy)
+    accelerator, kept = open_accelerator(policy, config)
+    if engine is None: engine = TransformersEngine(dataclasses.replace(policy, model=copy.deepcopy(policy.model)) if kept in ("fsdp", "zero3") else policy)
     if config.compile: [layer.compile(dynamic=True) for layer in unadapted(policy.model).base_model.layers]
-    model, optimizer = accelerator.prepare(policy.model, make_optimizer(parameters, config))
-    return TrainingState(policy, model, optimizer, accelerator, engine, reference, [p for p in problems if p.id in encoded], encoded, packed)
+    if kept == "fsdp": shard(policy, accelerator); model, optimizer = policy.model, make_optimizer(choose_trainable(policy.model, config.trainable), config)
+    else: model, optimizer = accelerator.prepare(policy.model, make_optimizer(parameters, config))
+    return TrainingState(policy, model, optimizer, accelerator, engine, reference, [p for p in problems if p.id in encoded], encoded, packed, kept)
 
-# %% ../nbs/10_train.ipynb #179e327b
+# %% ../nbs/10_train.ipynb #6eaa003e
 def sample_phase(
     state:TrainingState, # what the loop carries
     config:GRPOConfig,   # as it holds in this phase
@@ -415,7 +439,7 @@ def sample_phase(
     assign_advantages(rollouts, config)
     return rollouts, rates | dict(seconds_sample=sampled - began, seconds_score=time.perf_counter() - sampled)
 
-# %% ../nbs/10_train.ipynb #e06298f8
+# %% ../nbs/10_train.ipynb #ec7f1304
 def cut(
     state:TrainingState,        # what the loop carries
     config:GRPOConfig,          # microbatch_tokens
@@ -453,7 +477,7 @@ def record_old_logprobs(
         with state.accelerator.autocast(): logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
         for row, values in _by_row(batch, logprobs): share[row].logprob_old = values
 
-# %% ../nbs/10_train.ipynb #5c6c1ef7
+# %% ../nbs/10_train.ipynb #855b21fe
 def backward(
     state:TrainingState, # gradients are added to its model's
     loss:torch.Tensor,   # of a microbatch, a scalar
@@ -461,13 +485,16 @@ def backward(
 ) -> None:
     "The backward pass of a microbatch."
     loss = loss * state.accelerator.num_processes # processes average their gradients
-    if state.accelerator.distributed_type == DistributedType.DEEPSPEED:
+    if state.kept.startswith("zero"):
         state.model.set_gradient_accumulation_boundary(is_boundary=last)
         state.model.backward(loss)
+    elif state.kept == "fsdp":
+        state.model.set_requires_gradient_sync(last)
+        loss.backward()
     else:
         with contextlib.nullcontext() if last else state.accelerator.no_sync(state.model): state.accelerator.backward(loss)
 
-# %% ../nbs/10_train.ipynb #a86641c3
+# %% ../nbs/10_train.ipynb #8cbc4011
 def accumulate_gradient(
     state:TrainingState,        # what the loop carries; gradients are added to the model's
     config:GRPOConfig,          # the objective's settings
@@ -489,7 +516,7 @@ def accumulate_gradient(
         if weight: records.append((batch, ours, tokens | dict(loss=loss.detach())))
     return records
 
-# %% ../nbs/10_train.ipynb #6d85f45b
+# %% ../nbs/10_train.ipynb #134b6340
 def configured_loss(
     config:GRPOConfig,      # the objective's settings
     logprobs, entropy, old, # (tokens,) under the policy, with gradient; under the old policy
@@ -508,7 +535,7 @@ def configured_loss(
                        total_rollouts=total_rollouts, total_tokens=total_tokens, token_weights=weights, entropy=entropy,
                        entropy_coefficient=config.entropy_coefficient, statistics=False)
 
-# %% ../nbs/10_train.ipynb #f8d2d637
+# %% ../nbs/10_train.ipynb #7605aa38
 @torch.no_grad()
 def reference_logprobs(
     state:TrainingState, # its reference, or its model without adapters
@@ -519,7 +546,7 @@ def reference_logprobs(
     with state.accelerator.autocast(), (state.policy.model.disable_adapter() if state.reference is None else contextlib.nullcontext()):
         return completion_logprobs(state.reference if state.reference is not None else state.model, batch, temperature=config.temperature)[0]
 
-# %% ../nbs/10_train.ipynb #5b307a54
+# %% ../nbs/10_train.ipynb #1af5c456
 def microbatch_loss(
     state:TrainingState,        # what the loop carries
     config:GRPOConfig,          # the objective's settings
@@ -544,7 +571,7 @@ def microbatch_loss(
     loss, tokens = configured_loss(config, logprobs, entropy, old, advantages, counted, index, clip, total_rollouts, total_tokens, reference, weights)
     return loss, tokens | dict(logprob_new=logprobs.detach(), logprob_old=old, entropy=entropy.detach())
 
-# %% ../nbs/10_train.ipynb #5669e05d
+# %% ../nbs/10_train.ipynb #ff6a31cd
 def record_tokens(
     records:list,               # from `accumulate_gradient`
     rollouts:Sequence[Rollout], # all rollouts of the update; completed in place
@@ -579,7 +606,7 @@ def update_statistics(
     return dict(loss=joined["loss"].sum().item(), tokens=total, tokens_computed=live, entropy=joined["entropy"].mean().item(), **statistics,
                 clip_by_probability=clip_by_probability(joined["logprob_old"], joined["clip_side"]))
 
-# %% ../nbs/10_train.ipynb #3a51334b
+# %% ../nbs/10_train.ipynb #01ee7617
 def trained(state:TrainingState) -> list[torch.nn.Parameter]: "The parameters that are trained."; return [p for p in state.model.parameters() if p.requires_grad]
 
 def take_step(
@@ -588,17 +615,16 @@ def take_step(
     finite:bool,         # the loss is finite
 ) -> tuple[float, bool]: # the gradient's norm before it was scaled down, and whether the step was made
     "Scales the gradient down to max_grad_norm and makes the optimizer's step, where loss and gradient are finite."
-    if state.accelerator.distributed_type == DistributedType.DEEPSPEED:
+    if state.kept.startswith("zero"):
         if not finite: raise RunError("the loss is not finite; the phases before are kept. DeepSpeed cannot leave an update out: lower learning_rate or max_grad_norm, or use FSDP")
         state.model.step()
         return float(state.model.get_global_grad_norm()), True
-    norm = state.accelerator.clip_grad_norm_(trained(state), config.max_grad_norm)
-    norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(trained(state), config.max_grad_norm)))
     if finite := finite and math.isfinite(norm): state.optimizer.step()
     state.optimizer.zero_grad()
     return norm, finite
 
-# %% ../nbs/10_train.ipynb #3c7ead5f
+# %% ../nbs/10_train.ipynb #618a5ba1
 def make_update(
     state:TrainingState,        # what the loop carries
     config:GRPOConfig,          # as it holds in this phase
@@ -621,7 +647,7 @@ def make_update(
     if state.skipped >= config.max_skipped: raise RunError(f"{state.skipped} updates in a row had a loss or gradient that is not finite; the phases before are kept. Lower learning_rate or max_grad_norm, or look at the ratio in metrics.jsonl")
     return statistics | dict(skipped=not finite)
 
-# %% ../nbs/10_train.ipynb #16aad16c
+# %% ../nbs/10_train.ipynb #c39cfdb9
 @dataclasses.dataclass(frozen=True)
 class Phase:
     "What one phase did."
@@ -648,7 +674,7 @@ def phase_metrics(rollouts, updates, further) -> dict:
                 **{k: v for k, v in summarise(rollouts).items() if k not in ("problems", "samples", "pass_at_samples")}, **means,
                 truncated_share=sum(r.finish_reason == "length" for r in rollouts) / len(rollouts), **sampler_mismatch(rollouts), updates=len(updates), skipped=sum(u["skipped"] for u in updates), **further)
 
-# %% ../nbs/10_train.ipynb #ead90548
+# %% ../nbs/10_train.ipynb #82b5137b
 def run_phase(
     state:TrainingState, # what the loop carries; its weights move
     config:GRPOConfig,   # as it holds in this phase
@@ -667,7 +693,7 @@ def run_phase(
     state.finished = phase
     return Phase(phase, rollouts, updates, phase_metrics(rollouts, updates, further | dict(seconds_update=time.perf_counter() - began)))
 
-# %% ../nbs/10_train.ipynb #10254f95
+# %% ../nbs/10_train.ipynb #36224a0d
 def reward_at(reward, phase:int):
     "The reward that holds in a phase, where `reward` may be {phase: reward} to switch during the run."
     return reward[max(start for start in reward if start <= phase)] if isinstance(reward, Mapping) else reward
@@ -680,7 +706,7 @@ def _as_rewards(reward):
 
 def is_due(config:GRPOConfig, every:int, phase:int) -> bool: "Whether something that happens every so many phases, and after the last, is due."; return phase == config.phases or bool(every and phase % every == 0)
 
-# %% ../nbs/10_train.ipynb #46de46f3
+# %% ../nbs/10_train.ipynb #8109296e
 def run_phases(
     state:TrainingState,    # where to begin
     reward,                 # a reward, or {phase: reward}
@@ -719,12 +745,11 @@ def write_phase(
     for number, update in enumerate(phase.updates): run.log("update", phase=phase.number, update=number, **update)
     run.log("phase", phase=phase.number, **phase.metrics)
 
-# %% ../nbs/10_train.ipynb #050e8090
+# %% ../nbs/10_train.ipynb #9d5c384f
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 def _optimizer_state(state): # whole, in ordinary memory; all processes must ask
-    if state.accelerator.distributed_type != DistributedType.FSDP: return state.optimizer.state_dict()
-    return get_optimizer_state_dict(state.model, state.optimizer.optimizer, options=_WHOLE)
+    return get_optimizer_state_dict(state.model, state.optimizer, options=_WHOLE) if state.kept == "fsdp" else state.optimizer.state_dict()
 
 def _adapters(state): # the trained tensors, where they are adapters; all processes must ask
     if not hasattr(state.policy.model, "peft_config"): return None
@@ -736,7 +761,7 @@ def save_checkpoint(
     keep:int,            # newest checkpoints that are kept
 ) -> None:
     "Weights, optimizer and position, atomically."
-    deepspeed = state.accelerator.distributed_type == DistributedType.DEEPSPEED
+    deepspeed = state.kept.startswith("zero")
     saved = dict(optimizer=None if deepspeed else _optimizer_state(state), adapters=_adapters(state), finished=state.finished)
     if deepspeed: state.model.save_checkpoint(str(run.path/"checkpoints"/"deepspeed"), tag=f"phase-{state.finished:06d}", exclude_frozen_parameters=True)
     if state.accelerator.is_main_process:
@@ -745,7 +770,7 @@ def save_checkpoint(
             torch.save(saved, folder/"state.pt")
         for old in run.path.glob("checkpoints/deepspeed/phase-*"):
             if not (run.path/"checkpoints"/old.name).exists(): shutil.rmtree(old, ignore_errors=True)
-    elif is_sharded(state.accelerator):
+    elif state.kept in ("fsdp", "zero3"):
         for _ in state.policy.weights(): pass # gathering needs everyone
     state.accelerator.wait_for_everyone()
 
@@ -755,11 +780,11 @@ def load_checkpoint(
 ) -> None:
     "Puts the weights, the optimizer and the position of a checkpoint into the state."
     saved = torch.load(folder/"state.pt", map_location="cpu", weights_only=True)
-    if state.accelerator.distributed_type == DistributedType.DEEPSPEED:
+    if state.kept.startswith("zero"):
         state.model.load_checkpoint(str(folder.parent/"deepspeed"), tag=folder.name)
     else:
         load_weights(state, saved["adapters"] if saved.get("adapters") else {name: tensor for file in sorted((folder/"policy").glob("*.safetensors")) for name, tensor in load_file(file).items()})
-        if state.accelerator.distributed_type == DistributedType.FSDP: set_optimizer_state_dict(state.model, state.optimizer.optimizer, saved["optimizer"], options=_WHOLE)
+        if state.kept == "fsdp": set_optimizer_state_dict(state.model, state.optimizer, saved["optimizer"], options=_WHOLE)
         else: state.optimizer.load_state_dict(saved["optimizer"])
     state.finished = saved["finished"]
 
@@ -768,11 +793,11 @@ def load_weights(
     tensors:Mapping[str, torch.Tensor], # by their names in the model, whole
 ) -> None:
     "Puts whole tensors into a model that may be sharded. A tied head comes with the embedding."
-    if state.accelerator.distributed_type == DistributedType.FSDP: set_model_state_dict(state.policy.model, dict(tensors), options=StateDictOptions(full_state_dict=True, strict=False)); return
+    if state.kept == "fsdp": set_model_state_dict(state.policy.model, dict(tensors), options=StateDictOptions(full_state_dict=True, strict=False)); return
     with torch.no_grad():
         for name, tensor in tensors.items(): state.policy.model.get_parameter(name).copy_(tensor)
 
-# %% ../nbs/10_train.ipynb #7e351120
+# %% ../nbs/10_train.ipynb #359689e4
 class DividedEngine:
     "An engine whose requests are divided among the processes; each process gets all completions."
     def __init__(self, engine:Engine,         # samples this process's part
@@ -803,7 +828,7 @@ def evaluate_into(
     state.engine.sleep()
     return found
 
-# %% ../nbs/10_train.ipynb #a816b18f
+# %% ../nbs/10_train.ipynb #91e69eef
 def recorded_config(
     run:Run       # a run that `train` wrote
 ) -> GRPOConfig:  # its settings
@@ -813,7 +838,7 @@ def recorded_config(
     if not settings: raise RunError(f"{run.path}: run.json holds no settings of a training; it takes a run that train.train wrote")
     return check_config(GRPOConfig(**settings | dict(betas=tuple(settings.get("betas", GRPOConfig.betas)), changes={int(k): v for k, v in settings.get("changes", {}).items()})))
 
-# %% ../nbs/10_train.ipynb #8c88c255
+# %% ../nbs/10_train.ipynb #6ee31fce
 _MAY_DIFFER = {"phases", "evaluate_every", "checkpoint_every", "keep_checkpoints", "keep_best", "max_skipped", "microbatch_tokens", "gradient_checkpointing", "compare_gradients", "packing", "compile", "skip_zero_advantages"}
 
 def check_same(
@@ -838,7 +863,7 @@ def is_evaluated(run:Run, phase:int, names) -> bool:
     evaluations = run.of_kind("evaluation")
     return set(names) <= (set() if evaluations.empty else set(evaluations.loc[evaluations["phase"] == phase, "name"]))
 
-# %% ../nbs/10_train.ipynb #e32acf04
+# %% ../nbs/10_train.ipynb #b01c8e35
 def check_trackers(names:Sequence[str]) -> None:
     "Raises `ConfigError` where a tracker is not known to accelerate or not installed."
     known = {tracker.value for tracker in LoggerType} - {"all"}
@@ -865,7 +890,7 @@ def tracking(
     finally:
         for tracker in accelerator.trackers if names else []: tracker.finish()
 
-# %% ../nbs/10_train.ipynb #c89f874f
+# %% ../nbs/10_train.ipynb #5056807e
 @contextlib.contextmanager
 def recorded_end(
     writer:RunWriter, # its last line says how the run ended
@@ -884,7 +909,7 @@ def recorded_end(
             raise RunError(f"{writer.path}: the accelerator's memory is full; the phases before are kept. Lower microbatch_tokens, or set gradient_checkpointing=True, then go on with resume=True") from error
         raise
 
-# %% ../nbs/10_train.ipynb #f3b92c75
+# %% ../nbs/10_train.ipynb #506eb394
 def shown(
     phases:Iterator[Phase], # from `run_phases`
     state:TrainingState,    # how many are done already
@@ -924,7 +949,7 @@ def keep_best(
         if numbers[config.keep_best] >= earlier.loc[(earlier["name"] == name) & (earlier["phase"] > 0), number].max(): writer.mark_best(phase)
     return numbers
 
-# %% ../nbs/10_train.ipynb #544a2aa2
+# %% ../nbs/10_train.ipynb #4c6ad075
 def train(
     policy:Policy,               # trained in place
     problems:Sequence[Problem],  # training set
@@ -946,9 +971,10 @@ def train(
     elif os.environ.get("RANK", "0") == "0": refuse_existing(run)
     check_best(config, held_out or {})
     check_trackers(trackers)
+    model = policy.describe() # as it is before adapters and shards
     state = prepare(policy, problems, config, engine) # before the folder is made: what cannot be trained leaves nothing behind
     checkpoint, main, writer = read_run(run).latest_checkpoint if resume else None, state.accelerator.is_main_process, RunWriter(run)
-    if main: writer = resume_run(run) if resume else create_run(run, config=dataclasses.asdict(config), reward=repr(rewards), model=policy.describe(), data=fingerprint_problems(problems), **(describe or {}))
+    if main: writer = resume_run(run) if resume else create_run(run, config=dataclasses.asdict(config), reward=repr(rewards), model=model, data=fingerprint_problems(problems), **(describe or {}))
     state.accelerator.wait_for_everyone()
     with recorded_end(writer, main), tracking(state, Path(run)/"trackers", trackers, config) as track:
         if main: writer.log("status", status="resumed" if resume else "started")
