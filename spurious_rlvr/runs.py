@@ -178,7 +178,7 @@ class RunWriter:
     def _point(self, name, phase):
         with atomic_path(self.path/"checkpoints"/name) as partial: partial.write_text(f"phase-{phase:06d}\n")
 
-# %% ../nbs/06_runs.ipynb #379f65b5
+# %% ../nbs/06_runs.ipynb #4836e4bb
 def refuse_existing(
     path:str|os.PathLike # where a run is to stand
 ) -> None:
@@ -205,9 +205,10 @@ def create_run(
 def resume_run(
     path:str|os.PathLike # a run folder
 ) -> RunWriter:          # goes on where the folder ends
-    "Opens a run folder to go on writing; completes a last line of metrics that a crash cut off."
+    "Opens a run folder to go on writing; completes a last line of metrics that a crash cut off, and removes half-written files."
     path = Path(path)
     read_run(path)
+    for half in path.rglob(".*.partial"): shutil.rmtree(half) if half.is_dir() else half.unlink()
     metrics = path/"metrics.jsonl"
     if metrics.exists() and metrics.stat().st_size and not metrics.read_bytes().endswith(b"\n"):
         with metrics.open("ab") as file: file.write(b"\n")

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['CHANGEABLE', 'PRESETS', 'GRPOConfig', 'check_kinds', 'check_config', 'plan_phase', 'score', 'assign_advantages',
            'plan_updates', 'deal', 'taking_part', 'owners', 'TrainingState', 'choose_trainable', 'add_adapters',
-           'AdamWBF16', 'make_optimizer', 'usable_prompts', 'open_accelerator', 'shard', 'device_memory',
-           'choose_packing', 'prepare', 'sample_phase', 'cut', 'record_old_logprobs', 'backward', 'accumulate_gradient',
-           'configured_loss', 'reference_logprobs', 'microbatch_loss', 'record_tokens', 'update_statistics', 'trained',
-           'take_step', 'make_update', 'Phase', 'sampler_mismatch', 'phase_metrics', 'run_phase', 'reward_at', 'is_due',
-           'run_phases', 'grpo', 'write_phase', 'save_checkpoint', 'load_checkpoint', 'load_weights', 'DividedEngine',
-           'evaluate_into', 'recorded_config', 'check_same', 'is_evaluated', 'check_trackers', 'tracking',
-           'recorded_end', 'shown', 'check_best', 'keep_best', 'train']
+           'AdamWBF16', 'make_optimizer', 'usable_prompts', 'open_accelerator', 'shard', 'hand_to_deepspeed',
+           'device_memory', 'choose_packing', 'prepare', 'sample_phase', 'cut', 'record_old_logprobs', 'backward',
+           'accumulate_gradient', 'configured_loss', 'reference_logprobs', 'microbatch_loss', 'record_tokens',
+           'update_statistics', 'trained', 'take_step', 'make_update', 'Phase', 'sampler_mismatch', 'phase_metrics',
+           'run_phase', 'reward_at', 'is_due', 'run_phases', 'grpo', 'write_phase', 'save_checkpoint',
+           'load_checkpoint', 'load_weights', 'DividedEngine', 'evaluate_into', 'recorded_config', 'check_same',
+           'is_evaluated', 'check_trackers', 'tracking', 'unwritten', 'recorded_end', 'shown', 'check_best',
+           'keep_best', 'train']
 
-# %% ../nbs/10_train.ipynb #2f51f115
+# %% ../nbs/10_train.ipynb #399f3730
 import contextlib, copy, dataclasses, datetime, math, numbers, os, re, shutil, time, warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import filter_trackers, get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs, LoggerType, gather_object
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_model_state_dict, set_optimizer_state_dict
 from .core import ConfigError, DataError, Faults, Problem, Rollout, RunError, keyed_rng, keyed_seed
@@ -347,7 +349,7 @@ def usable_prompts(
     if len(usable) < len(encoded): warnings.warn(f"{len(encoded) - len(usable)} of {len(encoded)} problems are left out: their prompts are empty or longer than max_prompt_length={config.max_prompt_length} tokens")
     return usable
 
-# %% ../nbs/10_train.ipynb #63dfb44c
+# %% ../nbs/10_train.ipynb #3e061024
 def _asked_for(name): return os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true"
 
 def open_accelerator(
@@ -356,11 +358,8 @@ def open_accelerator(
 ) -> tuple[Accelerator, str]: # accelerate as it was launched; how the weights are kept: "whole", "fsdp", "zero" (whole, but the optimizer's state in parts) or "zero3"
     "accelerate, as it was launched."
     patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)) # one process may sample or grade much longer than another
-    on_cpu = policy.device.type == "cpu"
-    accelerator = Accelerator(cpu=on_cpu and not _asked_for("DEEPSPEED"), mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
-    if (plugin := accelerator.state.deepspeed_plugin) is not None:
-        plugin.deepspeed_config |= dict(train_batch_size=accelerator.num_processes, train_micro_batch_size_per_gpu=1, gradient_accumulation_steps=1, gradient_clipping=min(config.max_grad_norm, 1e9), zero_allow_untested_optimizer=True)
-        return accelerator, "zero3" if plugin.zero_stage == 3 else "zero"
+    accelerator = Accelerator(cpu=policy.device.type == "cpu", mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+    if _asked_for("DEEPSPEED"): return accelerator, "zero3" if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2") == "3" else "zero"
     return accelerator, "fsdp" if _asked_for("FSDP") and accelerator.num_processes > 1 else "whole"
 
 def shard(
@@ -374,6 +373,16 @@ def shard(
     mesh = init_device_mesh(policy.device.type, (accelerator.num_processes,))
     for layer in unadapted(policy.model).base_model.layers: fully_shard(layer, mesh=mesh, mp_policy=precision)
     fully_shard(policy.model, mesh=mesh, mp_policy=precision)
+
+def hand_to_deepspeed(policy:Policy, accelerator:Accelerator, optimizer, config:GRPOConfig):
+    "DeepSpeed's engine around the model (ZeRO, Rajbhandari et al. 2020). Master weights stay float32, and what is computed in bfloat16 is so under autocast, as without it."
+    try: import deepspeed
+    except ImportError: raise ConfigError("this launch asks for DeepSpeed, which is not installed: pip install deepspeed, or launch with --use_fsdp") from None
+    stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+    settings = dict(train_batch_size=accelerator.num_processes, train_micro_batch_size_per_gpu=1, gradient_clipping=min(config.max_grad_norm, 1e9),
+                    zero_optimization=dict(stage=stage), zero_allow_untested_optimizer=True, zero_force_ds_cpu_optimizer=False)
+    engine, optimizer, _, _ = deepspeed.initialize(model=policy.model, optimizer=optimizer, config=settings)
+    return engine, optimizer
 
 # %% ../nbs/10_train.ipynb #4c45a78f
 def device_memory(device:torch.device) -> int:
@@ -390,7 +399,7 @@ def choose_packing(policy:Policy, config:GRPOConfig) -> bool:
     if config.packing and not packed: warnings.warn(f"{policy.name or 'the policy'}: its attention cannot be packed; rows are padded instead")
     return packed
 
-# %% ../nbs/10_train.ipynb #6907a875
+# %% ../nbs/10_train.ipynb #4842f190
 def prepare(
     policy:Policy,              # to be trained
     problems:Sequence[Problem], # training set
@@ -413,6 +422,7 @@ def prepare(
     if engine is None: engine = TransformersEngine(dataclasses.replace(policy, model=copy.deepcopy(policy.model)) if kept in ("fsdp", "zero3") else policy)
     if config.compile: [layer.compile(dynamic=True) for layer in unadapted(policy.model).base_model.layers]
     if kept == "fsdp": shard(policy, accelerator); model, optimizer = policy.model, make_optimizer(choose_trainable(policy.model, config.trainable), config)
+    elif kept.startswith("zero"): model, optimizer = hand_to_deepspeed(policy, accelerator, make_optimizer(parameters, config), config)
     else: model, optimizer = accelerator.prepare(policy.model, make_optimizer(parameters, config))
     return TrainingState(policy, model, optimizer, accelerator, engine, reference, [p for p in problems if p.id in encoded], encoded, packed, kept)
 
@@ -890,7 +900,13 @@ def tracking(
     finally:
         for tracker in accelerator.trackers if names else []: tracker.finish()
 
-# %% ../nbs/10_train.ipynb #5056807e
+# %% ../nbs/10_train.ipynb #e33c27f7
+def unwritten(error:BaseException) -> str:
+    "Why something could not be written, in a few words; empty where that is not what happened. safetensors and torch have errors of their own for it."
+    if isinstance(error, OSError) and error.errno is not None: return error.strerror or str(error)
+    if isinstance(error, SafetensorError) and "I/O error" in str(error): return str(error).split("I/O error:")[-1].strip()
+    return "a checkpoint could not be written" if isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error) else ""
+
 @contextlib.contextmanager
 def recorded_end(
     writer:RunWriter, # its last line says how the run ended
@@ -903,8 +919,7 @@ def recorded_end(
     except BaseException as error:
         with contextlib.suppress(OSError):
             if main: writer.log("status", status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed", reason=f"{type(error).__name__}: {error}"[:300])
-        if isinstance(error, OSError) and error.errno is not None:
-            raise RunError(f"{writer.path}: {error.strerror or error}; the phases before are kept. Make room or bring the disk back, then go on with resume=True") from error
+        if (words := unwritten(error)): raise RunError(f"{writer.path}: {words}; the phases before are kept. Make room or bring the disk back, then go on with resume=True") from error
         if isinstance(error, torch.OutOfMemoryError):
             raise RunError(f"{writer.path}: the accelerator's memory is full; the phases before are kept. Lower microbatch_tokens, or set gradient_checkpointing=True, then go on with resume=True") from error
         raise
