@@ -71,7 +71,7 @@ def ours(lengths):
     model, tokenizer = build()
     problems = [Problem(q, "1", stable_id(q)) for q in questions(256)]
     config = GRPOConfig(phases=10**6, prompts_per_phase=PROMPTS, num_generations=GENERATIONS, minibatch_size=PROMPTS * GENERATIONS, max_completion_length=LONGEST,
-                        learning_rate=1e-5, loss_type="dapo", checkpoint_every=0)
+                        learning_rate=1e-5, loss_type="dapo", microbatch_tokens=4096, checkpoint_every=0)
     before = memory("VmRSS")
     loop = grpo(Policy(model, tokenizer, get_template("none"), "benchmark"), problems, "random:0.5", config)
     force_lengths(model, END_PROBABILITY[lengths])

@@ -399,7 +399,7 @@ def choose_packing(policy:Policy, config:GRPOConfig) -> bool:
     if config.packing and not packed: warnings.warn(f"{policy.name or 'the policy'}: its attention cannot be packed; rows are padded instead")
     return packed
 
-# %% ../nbs/10_train.ipynb #4842f190
+# %% ../nbs/10_train.ipynb #41cc9acb
 def prepare(
     policy:Policy,              # to be trained
     problems:Sequence[Problem], # training set
@@ -409,6 +409,8 @@ def prepare(
     "Everything ready for the first phase."
     encoded = usable_prompts(policy, problems, config)
     if config.updates_per_phase == 1: warnings.warn("one update per phase: the ratio is 1 in every update, so that the clip never binds, whatever epsilon is")
+    accelerator, kept = open_accelerator(policy, config)
+    if engine is None: engine = TransformersEngine(dataclasses.replace(policy, model=copy.deepcopy(policy.model)) if kept in ("fsdp", "zero3") else policy)
     if config.trainable == "lora": add_adapters(policy, config)
     reference = copy.deepcopy(policy.model).eval().requires_grad_(False) if config.beta and config.trainable != "lora" else None
     parameters = choose_trainable(policy.model, config.trainable)
@@ -418,8 +420,6 @@ def prepare(
     if reference is not None and packed: allow_packing(reference)
     check_memory(unadapted(policy.model).config, config, device_memory(policy.device), int(os.environ.get("WORLD_SIZE", "1")) if _asked_for("FSDP") else 1)
     if config.gradient_checkpointing: policy.model.gradient_checkpointing_enable(dict(use_reentrant=False)); policy.model.enable_input_require_grads(); policy.model.train()
-    accelerator, kept = open_accelerator(policy, config)
-    if engine is None: engine = TransformersEngine(dataclasses.replace(policy, model=copy.deepcopy(policy.model)) if kept in ("fsdp", "zero3") else policy)
     if config.compile: [layer.compile(dynamic=True) for layer in unadapted(policy.model).base_model.layers]
     if kept == "fsdp": shard(policy, accelerator); model, optimizer = policy.model, make_optimizer(choose_trainable(policy.model, config.trainable), config)
     elif kept.startswith("zero"): model, optimizer = hand_to_deepspeed(policy, accelerator, make_optimizer(parameters, config), config)
