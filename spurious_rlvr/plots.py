@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['ARM_STYLES', 'ARM_LABELS', 'CLIP_SECTION', 'plot_bandit', 'plot_paths', 'plot_effects', 'plot_surrogate', 'plot_band',
-           'plot_fans', 'phase_frame', 'plot_clip_section', 'plot_map', 'plot_predicted', 'figure_svg']
+           'plot_fans', 'phase_frame', 'plot_clip_section', 'plot_map', 'plot_predicted', 'plot_gains', 'plot_sweep',
+           'plot_verdicts', 'plot_switches', 'plot_screen', 'plot_gain_path', 'figure_svg']
 
-# %% ../nbs/14_plots.ipynb #a19085b2
+# %% ../nbs/14_plots.ipynb #eded40b9
 import io, math, re, textwrap
 from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import matplotlib
 import matplotlib.pyplot as plt
+from scipy import stats
 from .clipbias import BanditConfig, reachable_band, sign_changes, unreachable_from
 from .compare import Effect
 from .core import ConfigError
 
-# %% ../nbs/14_plots.ipynb #ffa61c3a
+# %% ../nbs/14_plots.ipynb #8e26bebd
 ARM_STYLES = {
     "both": dict(color="#0072B2", linestyle="-"),
     "high": dict(color="#D55E00", linestyle="--"),
@@ -25,7 +27,7 @@ ARM_STYLES = {
     "none": dict(color="#555555", linestyle=":"),
 }
 ARM_LABELS = {"both": "clip on both sides", "high": "upper clip only", "low": "lower clip only", "none": "no clip"}
-_OTHERS = [dict(color=c, linestyle="-") for c in ("#CC79A7", "#E69F00", "#56B4E9", "#F0E442")]
+_OTHERS = [dict(color=c, linestyle=l) for l in ("-", "--", ":") for c in ("#CC79A7", "#E69F00", "#56B4E9", "#F0E442")]
 _RC = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left", "figure.dpi": 110,
        "legend.frameon": False, "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True, "svg.hashsalt": "spurious_rlvr"}
 
@@ -41,7 +43,7 @@ def _figure(columns, rows=1, height=2.9):
     return figure, axes
 
 def _caption(figure, text): # what the figure shows, its units and its n, below it
-    wide = int(figure.get_figwidth() * 19) # characters to a line
+    wide = int(figure.get_figwidth() * 18) # characters to a line
     figure.supxlabel(textwrap.fill(text, wide), fontsize=7.5, x=.01, ha="left", color="#444444")
     return figure
 
@@ -70,7 +72,7 @@ def plot_bandit(
     _caption(figure, f"n = {replicas} replicas in each arm. Left: 95 % interval of the mean; middle: 25 to 75 % of the replicas.")
     return _with_legend(figure, axes[0])
 
-# %% ../nbs/14_plots.ipynb #9f8d9153
+# %% ../nbs/14_plots.ipynb #0e52ed77
 def plot_paths(
     frame:pd.DataFrame,        # columns arm, seed, phase, and the quantities
     quantities:Mapping[str, str], # {column: title}, one panel each
@@ -95,7 +97,7 @@ def plot_paths(
     _caption(figure, "Thin: one run each. Thick: mean over the n runs of an arm.")
     return _with_legend(figure, axes[0])
 
-# %% ../nbs/14_plots.ipynb #23533287
+# %% ../nbs/14_plots.ipynb #45a77693
 def plot_effects(
     effects:Sequence[Effect], # from `compare.holm`
     *,
@@ -115,10 +117,11 @@ def plot_effects(
     axis.set_yticks(range(len(effects)), [e.name for e in reversed(effects)])
     axis.set_ylim(-.6, len(effects) - .4); axis.set_xlabel(unit); axis.set_title(title); axis.grid(axis="y", visible=False)
     count, level = (", ".join(f"{value:{form}}" for value in dict.fromkeys(getattr(e, name) for e in effects)) for name, form in (("n", "d"), ("level", ".0%")))
-    bars = f" Bars: {level} intervals; blue where they leave out 0." if any(not math.isnan(e.low) for e in effects) else ""
+    about = ", ".join(dict.fromkeys(e.estimand for e in effects))
+    bars = f" Bars: {level} intervals ({about}); blue where they leave out 0." if any(not math.isnan(e.low) for e in effects) else ""
     return _caption(figure, f"n = {count} pairs of runs for each contrast. Dots: one pair each.{bars}")
 
-# %% ../nbs/14_plots.ipynb #af8609d6
+# %% ../nbs/14_plots.ipynb #753f79eb
 def plot_surrogate(
     *,
     epsilon:float=0.2,           # lower clip at 1 - epsilon; math.inf removes it
@@ -138,7 +141,7 @@ def plot_surrogate(
     axes[0].set_ylabel("surrogate")
     return _caption(figure, f"Per sample, no unit. Hatched: no gradient. Dotted: without a clip. Clip to [{max(low, 0):g}, {high:g}].")
 
-# %% ../nbs/14_plots.ipynb #5fab7402
+# %% ../nbs/14_plots.ipynb #c45a8ec5
 def plot_band(
     *,
     epsilon:float=0.2,            # lower clip at 1 - epsilon
@@ -161,7 +164,7 @@ def plot_band(
     beyond = f"From the dotted line at {edge:.3f} on the upper bound is out of reach." if 0 < edge < 1 else "There is no upper bound."
     return _caption(figure, f"Probabilities. Shaded: inside the clip. {beyond}")
 
-# %% ../nbs/14_plots.ipynb #b3307e17
+# %% ../nbs/14_plots.ipynb #11bc5cea
 _FAN_LEVELS = (.05, .25, .5, .75, .95)
 
 def _fan(runs, quantity): # phases, quantiles (phases, 5), how many runs
@@ -196,7 +199,7 @@ def plot_fans(
     outer = "5 to 95 %" if min(n for _, _, n in fans.values()) >= 20 else "range of all seeds"
     return _caption(figure, f"Dark: 25 to 75 % of the runs; light: {outer}; line: median. Dotted edges: the light band without a clip. n: runs.")
 
-# %% ../nbs/14_plots.ipynb #57a0d533
+# %% ../nbs/14_plots.ipynb #809e9b54
 CLIP_SECTION = {"code_share": "share of completions with code", "token_probability": "mean probability of sampled tokens", "accuracy": "accuracy on training rollouts",
                 "entropy": "entropy (nats per token)", "clip_fraction": "share of token uses clipped"}
 
@@ -224,7 +227,7 @@ def plot_clip_section(
     if not found: raise ConfigError(f"plot_clip_section: none of {', '.join(quantities)} is in the table; it has {', '.join(map(str, frame))}")
     return _caption(plot_paths(frame, found, labels=labels), "Thin: one run each. Thick: mean over the n runs of an arm. Shares and probabilities from 0 to 1, of the rollouts as sampled.")
 
-# %% ../nbs/14_plots.ipynb #9c8a7272
+# %% ../nbs/14_plots.ipynb #cb8f0812
 def _sign_line(axis, values, doubt): # a bar wherever the sign changes, between the nearest cells on either side that are told apart from zero
     cells = pd.DataFrame([dict(row=row, column=column, value=value, value_se=doubt[row, column]) for (row, column), value in np.ndenumerate(values) if not math.isnan(value)])
     for along, across, draw in (("row", "column", axis.hlines), ("column", "row", axis.vlines)):
@@ -266,7 +269,7 @@ def plot_map(
     figure.colorbar(image, ax=axes[-1], label=title)
     return _caption(figure, f"{title}. + and −: the sign; ·: within two standard errors of 0. Black bars: where the sign changes. n = {len(frame)} grid points.")
 
-# %% ../nbs/14_plots.ipynb #18c3dc2b
+# %% ../nbs/14_plots.ipynb #c250e36d
 _MARKERS = "osD^vP*X"
 _GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 
@@ -294,7 +297,150 @@ def plot_predicted(
     intervals = " Bars: 95 %." if any(name in frame for name in ("predicted_se", "observed_se")) else ""
     return _caption(figure, f"n = {len(frame)}. Dashed: all explained.{intervals} Unexplained: mean {gap.mean():+.3g}, root mean square {math.sqrt((gap ** 2).mean()):.3g}.")
 
-# %% ../nbs/14_plots.ipynb #0637ba89
+# %% ../nbs/14_plots.ipynb #5641188e
+def plot_gains(
+    panels:Mapping[str, Sequence[Effect]], # {model: gains of its arms}, from `compare.paired_effect`
+    printed:Mapping[tuple[str, str], tuple[float, float]]={}, # {(model, arm): lowest and highest gain that the paper printed}
+    *,
+    scale:float=100,          # multiplies what is shown
+    unit:str="gain in accuracy, percentage points", # of the axis
+) -> plt.Figure:
+    "Each arm's gain with its interval and its runs, model by model, with the paper's numbers beside them."
+    columns, longest = min(2, len(panels)), max(map(len, panels.values()))
+    rows = math.ceil(len(panels) / columns)
+    figure, grid = _figure(columns, rows, height=.9 + .3 * longest)
+    figure.set_figwidth(4.6 * columns)
+    for axis in grid.ravel()[len(panels):]: axis.remove()
+    for axis, (model, effects) in zip(grid.ravel(), panels.items()):
+        for place, effect in enumerate(reversed(effects)):
+            colour = "#222222" if math.isnan(effect.low) else "#777777" if not effect.shown else "#0072B2" if effect.shown > 0 else "#D55E00"
+            axis.plot(scale * np.array(effect.differences), np.full(effect.n, place) + .2, "o", color=colour, alpha=.35, markersize=3, markeredgewidth=0)
+            if not math.isnan(effect.low): axis.plot([scale * effect.low, scale * effect.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
+            axis.plot(scale * effect.mean, place, "s", color=colour, markersize=4.5)
+            if (model, effect.name) in printed: axis.plot([scale * v for v in printed[model, effect.name]], [place - .2] * 2, "-D", color="#000000", linewidth=1, markersize=4.5, markerfacecolor="white", markeredgewidth=.9)
+        axis.axvline(0, color="black", linewidth=.8)
+        axis.set_yticks(range(len(effects)), [textwrap.shorten(e.name, 44, placeholder="…") for e in reversed(effects)])
+        axis.set_ylim(-.6, len(effects) - .4); axis.set_title(model); axis.grid(axis="y", visible=False)
+    for axis in grid[-1][:columns]: axis.set_xlabel(unit) if axis.figure is figure else None
+    n = ", ".join(str(v) for v in dict.fromkeys(e.n for effects in panels.values() for e in effects))
+    beside = " Hollow: printed in the paper, for the model this one is or stands for." if printed else ""
+    return _caption(figure, f"Dots: one run each (n = {n}). Squares: means; bars: 95 % intervals over runs (Student's t), grey where they hold 0; black: no interval.{beside}")
+
+# %% ../nbs/14_plots.ipynb #5e70d7e6
+def plot_sweep(
+    frame:pd.DataFrame, # one row per run: setting (its name), value, and quantities between 0 and 1
+    quantities:Mapping[str, str]={"gain": "gain in accuracy", "code share": "share of code after training", "clipped": "share of token uses clipped"}, # {column: title}
+) -> plt.Figure:
+    "Quantities over the values of one setting, every run and the mean with its 95 % interval. Raises `ConfigError` where a column is missing."
+    missing = [c for c in ("setting", "value", *quantities) if c not in frame]
+    if missing: raise ConfigError(f"plot_sweep: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}")
+    values = sorted(frame["value"].unique())
+    figure, (axes,) = _figure(len(quantities))
+    for axis, (quantity, title) in zip(axes, quantities.items()):
+        for place, value in enumerate(values):
+            runs = frame.loc[frame["value"] == value, quantity].to_numpy(float)
+            axis.plot(np.full(len(runs), place), runs, "o", color="#0072B2", alpha=.35, markersize=3.5, markeredgewidth=0)
+            if len(runs) > 1:
+                half = float(stats.t.ppf(.975, len(runs) - 1)) * runs.std(ddof=1) / math.sqrt(len(runs))
+                axis.plot([place + .15] * 2, [runs.mean() - half, runs.mean() + half], color="#0072B2", linewidth=2, solid_capstyle="butt")
+            axis.plot(place + .15, runs.mean(), "s", color="#0072B2", markersize=4.5)
+        axis.set_xticks(range(len(values)), ["none" if v == math.inf else f"{v:g}" for v in values])
+        axis.set_title(title); axis.set_xlabel(str(frame["setting"].iloc[0]))
+        if quantity == "gain": axis.axhline(0, color="black", linewidth=.8)
+    counts = ", ".join(str(n) for n in dict.fromkeys(frame.groupby("value").size()))
+    return _caption(figure, f"Dots: one run each (n = {counts} for each value). Squares: means; bars: 95 % intervals over runs. Values at equal distances.")
+
+# %% ../nbs/14_plots.ipynb #a06b5ad1
+_OUTCOMES = {"survives": ("#0072B2", "s"), "matched by a null": ("#D55E00", "D"), "cannot tell": ("#777777", "o")}
+
+def plot_verdicts(
+    audit:object # `compare.AuditVerdict`
+) -> plt.Figure:
+    "Every comparison of an audit with both its intervals, the margin, and the outcome."
+    table, margin = audit.table, 100 * audit.margin
+    figure, ((axis,),) = _figure(1, height=1.1 + .42 * len(table))
+    figure.set_figwidth(6.6)
+    axis.axvspan(-margin, margin, color="#000000", alpha=.07, linewidth=0)
+    axis.axvline(0, color="black", linewidth=.8)
+    for place, row in enumerate(table.iloc[::-1].itertuples()):
+        colour, marker = _OUTCOMES[row.outcome]
+        if not math.isnan(row.low):
+            axis.plot([100 * row.low, 100 * row.high], [place] * 2, color=colour, linewidth=1)
+            axis.plot([100 * row.low_90, 100 * row.high_90], [place] * 2, color=colour, linewidth=3, solid_capstyle="butt")
+        axis.plot(100 * row.difference, place, marker, color=colour, markersize=6)
+        more = f" ({row.seeds_needed} seeds needed)" if not pd.isna(row.seeds_needed) else ""
+        axis.annotate(row.outcome + more, (1.01, place), xycoords=("axes fraction", "data"), fontsize=8, va="center", color=colour)
+    axis.set_yticks(range(len(table)), [f"{row.family}: − {row.null}" for row in table.iloc[::-1].itertuples()])
+    axis.set_ylim(-.6, len(table) - .4); axis.grid(axis="y", visible=False)
+    axis.set_xlabel("gain under audit minus the null's gain, percentage points"); axis.set_title(f"The whole: {audit.outcome}")
+    seeds = ", ".join(str(n) for n in dict.fromkeys(table["seeds"]))
+    return _caption(figure, f"n = {seeds} pairs of runs. Thin: {audit.level:.0%} intervals by themselves; thick: {2 * audit.level - 1:.0%}, for equivalence; band: margin of {margin:g} points. Outcomes take account of all {len(table)} comparisons.")
+
+# %% ../nbs/14_plots.ipynb #ac2947ff
+def plot_switches(
+    table:pd.DataFrame # from `compare.switch_table`
+) -> plt.Figure:
+    "Size and gain of every switch of strategy, each beside its null."
+    missing = [name for name in ("share", "gain", "null_share", "null_gain") if name not in table]
+    if missing: raise ConfigError(f"plot_switches: the table has no column {', '.join(missing)}; it has {', '.join(map(str, table))}")
+    figure, (axes,) = _figure(2, height=1.3 + .36 * len(table))
+    figure.set_figwidth(7.6)
+    there = not table["null_share"].isna().all()
+    for axis, name, title in zip(axes, ("share", "gain"), ("share of problems, %", "gain, points of total accuracy")):
+        for place, (value, null) in enumerate(zip(100 * table[name][::-1], 100 * table[f"null_{name}"][::-1])):
+            axis.plot([0, value], [place + .12] * 2, color="#0072B2", linewidth=7, solid_capstyle="butt", label="before to after" if not place else None)
+            if there: axis.plot([0, null], [place - .22] * 2, color="#777777", linewidth=4, solid_capstyle="butt", label="two samples of the model before" if not place else None)
+        axis.axvline(0, color="black", linewidth=.8)
+        axis.set_xlabel(title); axis.set_ylim(-.7, len(table) - .3); axis.grid(axis="y", visible=False)
+        axis.set_yticks(range(len(table)), [str(s).replace("->", " → ") for s in table.index[::-1]] if name == "share" else [""] * len(table))
+    null = "Grey: what independent samples of one checkpoint show, without any learning." if there else "No null: one sample of the checkpoint before."
+    return _with_legend(_caption(figure, f"n = {table['n'].sum():.0f} problems. Total gain {100 * table['gain'].sum():+.1f} points. {null}"), axes[0])
+
+# %% ../nbs/14_plots.ipynb #0088cd7c
+def plot_screen(
+    screen:object # `compare.Screen`
+) -> plt.Figure:
+    "Changes of all behaviours against their prior, by arm, with the slope; filled where a change is found at a false discovery rate of 5 %."
+    figure, (axes,) = _figure(len(screen.slopes), height=3.7)
+    for axis, (arm, slope) in zip(axes, screen.slopes.items()):
+        rows = screen.changes[screen.changes["arm"] == arm]
+        for place, row in enumerate(rows.sort_values("prior").itertuples()):
+            found, colour = row.q_value <= .05, "#0072B2" if row.in_slope else "#BBBBBB"
+            if not math.isnan(row.low): axis.plot([row.prior] * 2, [row.low, row.high], color=colour, linewidth=1.2)
+            axis.plot(row.prior, row.change, "o", color=colour, markerfacecolor=colour if found else "white", markersize=5)
+            axis.annotate(row.behavior, (row.prior, row.change), xytext=(4, -9 if place % 2 else 3), textcoords="offset points", fontsize=6.5, color="#444444")
+        used = rows[rows["in_slope"]]
+        if not math.isnan(slope.mean) and len(used):
+            ends = np.array([used["prior"].min(), used["prior"].max()])
+            axis.plot(ends, used["change"].mean() + slope.mean * (ends - used["prior"].mean()), color="#D55E00", linewidth=1.5)
+        axis.axhline(0, color="black", linewidth=.8)
+        interval = "no interval" if math.isnan(slope.low) else f"{slope.low:+.2f} to {slope.high:+.2f}"
+        axis.set_title(f"{arm}: slope {slope.mean:+.2f} ({interval})"); axis.set_xlabel("prior log-odds"); axis.sharey(axes[0])
+    axes[0].set_ylabel("change in log-odds")
+    runs = ", ".join(str(n) for n in dict.fromkeys(s.n for s in screen.slopes.values()))
+    return _caption(figure, f"n = {runs} runs an arm. Bars: 95 % over runs and problems; filled: found at a false discovery rate of 5 %; grey: too rare or too common for the slope. The prior's errors are allowed for.")
+
+# %% ../nbs/14_plots.ipynb #0e304a6e
+def plot_gain_path(
+    frame:pd.DataFrame,      # from `compare.gain_path`: arm, seed, gain and the quantity
+    *,
+    against:str="updates",   # or "kl"
+) -> plt.Figure:
+    "Each run's gain against updates, or against its distance from the base model."
+    missing = [name for name in ("arm", "seed", "gain", against) if name not in frame]
+    if missing: raise ConfigError(f"plot_gain_path: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}")
+    figure, ((axis,),) = _figure(1, height=3.2)
+    figure.set_figwidth(5)
+    others = {}
+    for arm, runs in frame.groupby("arm", sort=False):
+        style = _style(arm, others)
+        for place, (_, run) in enumerate(runs.groupby("seed")):
+            axis.plot(run[against], 100 * run["gain"], linewidth=1, alpha=.7, marker=".", label=f"{ARM_LABELS.get(arm, arm)} (n = {runs['seed'].nunique()})" if not place else None, **style)
+    axis.axhline(0, color="black", linewidth=.8)
+    axis.set_xlabel({"updates": "updates", "kl": "KL(π‖π₀), nats"}.get(against, against)); axis.set_ylabel("gain, percentage points")
+    return _with_legend(_caption(figure, "One line a run, from its own first evaluation. n: runs."), axis)
+
+# %% ../nbs/14_plots.ipynb #1da8eb05
 def figure_svg(
     figure:plt.Figure # any figure
 ) -> str:             # an <svg> element, the same for the same figure
