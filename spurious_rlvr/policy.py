@@ -26,7 +26,7 @@ def _quiet(): # transformers shows a bar for every file; a study of a thousand r
     finally:
         if shown: logging.enable_progress_bar()
 
-# %% ../nbs/07_policy.ipynb #b262d557
+# %% ../nbs/07_policy.ipynb #cfd0abb7
 def unadapted(model): # the transformers model inside a LoRA wrapper, or the model itself
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
@@ -34,22 +34,24 @@ def whole(tensor): # of a shard, if it is one; all processes must ask
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 @contextlib.contextmanager
-def _gathered(parameter): # DeepSpeed ZeRO-3 keeps parameters empty until they are asked for
-    if not hasattr(parameter, "ds_id"): yield parameter; return
+def _gathered(parameters): # DeepSpeed ZeRO-3 keeps parameters empty until they are asked for
+    if not any(hasattr(p, "ds_id") for p in parameters): yield; return
     import deepspeed
-    with deepspeed.zero.GatheredParameters([parameter]): yield parameter
+    with deepspeed.zero.GatheredParameters(parameters): yield
 
 @torch.no_grad()
 def _plain_weights(model):
     bare = unadapted(model)
     adapted = {name: module for name, module in bare.named_modules() if hasattr(module, "base_layer")}
-    for name, parameter in bare.named_parameters():
-        module = adapted.get(name.split(".base_layer.")[0])
+    if any(any(module.use_dora.values()) for module in adapted.values() if hasattr(module, "use_dora")): raise ConfigError("DoRA adapters cannot be handed on as plain weights: merge them into the model, or use plain LoRA")
+    for name, parameter in bare.named_parameters(): # a tied head comes with the embedding
         if "lora_" in name: continue
-        with _gathered(parameter):
+        module = adapted.get(name.split(".base_layer.")[0])
+        adapters = [] if module is None or not name.endswith("base_layer.weight") else [p for n, p in module.named_parameters() if "lora_" in n]
+        with _gathered([parameter, *adapters]):
             tensor = whole(parameter)
-            if module is not None and name.endswith("base_layer.weight"): tensor = tensor + sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
-            yield name.replace(".base_layer.", "."), tensor
+            if adapters: tensor = tensor + sum(whole(module.get_delta_weight(adapter)) for adapter in module.active_adapters)
+            yield name.replace(".base_layer.", "."), tensor.detach()
     persistent = bare.state_dict().keys()
     yield from ((name, buffer) for name, buffer in bare.named_buffers() if name in persistent)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Request', 'Completion', 'Token', 'Engine', 'check_sampling', 'token_logprobs', 'sample_tokens', 'StopTexts',
            'model_lock', 'is_out_of_memory', 'TransformersEngine', 'sample_rollouts', 'mismatch', 'weight_gap',
-           'plain_weights', 'VLLMEngine', 'VLLMServerEngine']
+           'VLLMEngine', 'VLLMServerEngine']
 
 # %% ../nbs/08_rollout.ipynb #ff5cf2ab
 import contextlib, copy, dataclasses, functools, gc, itertools, json, os, random, shutil, signal, tempfile, threading, time, warnings, weakref
@@ -402,33 +402,7 @@ def weight_gap(
     own = token_logprobs(logits, 1.0, torch.tensor(sorted(policy.end_ids), dtype=torch.long, device=policy.device)).gather(1, ids[0, len(prompt):, None])[:, 0]
     return (own.cpu() - torch.tensor(completion.logprobs)).abs().max().item()
 
-# %% ../nbs/08_rollout.ipynb #b475ac8e
-def _adapted(module): # the weight of one layer with its active adapters, as peft computes it
-    weight = module.get_base_layer().weight
-    if any(getattr(module, "use_dora", {}).get(adapter) for adapter in module.active_adapters): raise ConfigError("DoRA adapters cannot be handed to a sampling engine: merge them into the model, or use plain LoRA")
-    for adapter in module.active_adapters:
-        if adapter in module.lora_A or adapter in getattr(module, "lora_embedding_A", {}): weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
-    return weight
-
-@torch.no_grad()
-def plain_weights(
-    model:torch.nn.Module # of a policy; may carry LoRA adapters of peft
-) -> Iterator[tuple[str, torch.Tensor]]: # name and tensor
-    "The weights of the plain model, one at a time. Raises `ConfigError` on adapters that cannot be merged."
-    layers = {name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight") and hasattr(module, "lora_A")}
-    tied, seen = bool(getattr(model.config, "tie_word_embeddings", False)), set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if "lora_" in name or ".original_module." in name: continue
-        owner = name.removesuffix(".base_layer.weight")
-        if owner != name and owner in layers: tensor = _adapted(layers[owner])
-        plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".modules_to_save.default.", ".")
-        if hasattr(tensor, "ds_id") and not tensor.numel(): raise ConfigError("the weights are sharded by DeepSpeed ZeRO-3, which cannot be handed to another engine: use ZeRO-2 or FSDP2, or sample with TransformersEngine")
-        if hasattr(tensor, "full_tensor"): tensor = tensor.full_tensor() # FSDP2
-        if (tied and plain.endswith("lm_head.weight")) or (tensor.data_ptr(), tensor.shape) in seen: continue
-        if tensor.numel() and owner == name: seen.add((tensor.data_ptr(), tensor.shape)) # a merged copy may take the place of an earlier one
-        yield plain, tensor.detach()
-
-# %% ../nbs/08_rollout.ipynb #5059f310
+# %% ../nbs/08_rollout.ipynb #76371687
 @contextlib.contextmanager
 def _interrupts_wait(): # a step of vLLM that is cut in two leaves its books in disorder
     caught = []
@@ -472,7 +446,7 @@ def _import_vllm(): # the module, set up for one process
         operations._supports_onednn = False
     return vllm
 
-# %% ../nbs/08_rollout.ipynb #97d967fe
+# %% ../nbs/08_rollout.ipynb #d3a365e1
 def _sampling_parameters(policy, request, limit, temperature, stop, forbidden_ids, kind, **more):
     from vllm.sampling_params import RequestOutputKind, SamplingParams
     return SamplingParams(temperature=temperature, seed=request.seed, max_tokens=limit, stop_token_ids=sorted(policy.end_ids), ignore_eos=True, stop=list(stop), include_stop_str_in_output=True,
@@ -490,7 +464,7 @@ def _check_vllm(temperature, forbidden_ids, requests, limit, longest, alternativ
     most = max((len(r.prompt_ids) for r in requests), default=0)
     if longest and most + limit > longest: raise ConfigError(f"generate: a prompt of {most} tokens and a completion of up to {limit} exceed max_model_len={longest}; give the engine or server a larger one, or lower max_completion_length")
 
-# %% ../nbs/08_rollout.ipynb #5e9498db
+# %% ../nbs/08_rollout.ipynb #1bd1e79a
 _RUNNING = weakref.WeakSet() # engines of this process: vLLM's process groups are global, so that there can be one
 
 class VLLMEngine:
@@ -529,7 +503,7 @@ class VLLMEngine:
             self._open()
             if self._asleep: self.wake()
             self.policy = policy
-            self.vllm.collective_rpc("reload_weights", kwargs=dict(weights_iterator=plain_weights(policy.model)))
+            self.vllm.collective_rpc("reload_weights", kwargs=dict(weights_iterator=policy.weights()))
             self.vllm.reset_prefix_cache() # what was cached belongs to the old weights
             self._stale = False
 
@@ -643,7 +617,7 @@ class VLLMEngine:
                     if output.finished: return
         finally: self._forget(box)
 
-# %% ../nbs/08_rollout.ipynb #28bc0cff
+# %% ../nbs/08_rollout.ipynb #68c317a9
 _SERVE = "VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --enable-scale-out --logprobs-mode processed_logprobs --generation-config vllm"
 
 class _Refused(Exception): # a server's answer that asking again cannot change
@@ -684,7 +658,7 @@ def _deal_prompts(requests, servers): # for each request, the place of its serve
         loads[home[prompt]] += count
     return [home[r.prompt_ids] for r in requests]
 
-# %% ../nbs/08_rollout.ipynb #761a0d43
+# %% ../nbs/08_rollout.ipynb #66839d81
 class VLLMServerEngine:
     "Samples with vLLM servers on other GPUs or hosts, over HTTP."
     def __init__(self,
@@ -809,7 +783,7 @@ class VLLMServerEngine:
         self.policy = policy
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         if several and torch.distributed.get_rank() > 0:
-            for _ in plain_weights(policy.model): pass # takes part in gathering
+            for _ in policy.weights(): pass # takes part in gathering
         else:
             folder = _write_weights(policy, Path(self.weights_folder).absolute())
             self._everywhere("/collective_rpc", dict(method="reload_weights", kwargs=dict(weights_path=str(folder))))
@@ -833,7 +807,7 @@ class VLLMServerEngine:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
-# %% ../nbs/08_rollout.ipynb #9ba54ebe
+# %% ../nbs/08_rollout.ipynb #0c71d9c4
 def _hang_up(connection): # from any thread, also while another one reads
     import socket
     with contextlib.suppress(OSError, AttributeError): connection.sock.shutdown(socket.SHUT_RDWR)
@@ -845,7 +819,7 @@ def _write_weights(policy, folder): # a plain save_pretrained folder, replaced w
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     _write_shell(policy, fresh)
-    safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in plain_weights(policy.model)}, fresh / "model.safetensors", metadata=dict(format="pt"))
+    safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in policy.weights()}, fresh / "model.safetensors", metadata=dict(format="pt"))
     if folder.exists(): folder.rename(old := folder.parent / f".{folder.name}.old"); fresh.rename(folder); shutil.rmtree(old)
     else: fresh.rename(folder)
     return folder

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'COLUMNS', 'ALIASES', 'atomic_path', 'dump_json', 'load_settings', 'rollout_table', 'describe_host',
-           'RunWriter', 'refuse_existing', 'create_run', 'resume_run', 'Run', 'read_run', 'fingerprint_problems',
-           'import_rollouts', 'import_evaluation']
+           'RunWriter', 'refuse_existing', 'create_run', 'resume_run', 'Run', 'read_run', 'export_policy',
+           'fingerprint_problems', 'import_rollouts', 'import_evaluation']
 
 # %% ../nbs/06_runs.ipynb #8ff2b48b
 import contextlib, dataclasses, datetime, importlib.metadata, json, math, os, platform, re, shutil
@@ -324,7 +324,23 @@ def read_run(
     if settings.get("schema_version", 1) > SCHEMA_VERSION: raise RunError(f"{path}: was written by a newer version (schema {settings['schema_version']}, this one reads up to {SCHEMA_VERSION}); upgrade spurious-rlvr")
     return Run(path, settings)
 
-# %% ../nbs/06_runs.ipynb #14c7ed59
+# %% ../nbs/06_runs.ipynb #73413b33
+def export_policy(
+    run:"Run|str|os.PathLike",   # a run with checkpoints
+    folder:str|os.PathLike,      # the folder to make
+    *,
+    checkpoint:str|int="latest", # "latest", "best", or after how many phases
+) -> Path:                       # the folder
+    "Copies the policy of a checkpoint; raises `RunError` where there is none, or where the folder exists."
+    run = run if isinstance(run, Run) else read_run(run)
+    refuse_existing(folder)
+    named = {"latest": run.latest_checkpoint, "best": run.best_checkpoint}
+    found = named[checkpoint] if checkpoint in named else run.checkpoint(int(checkpoint)) if str(checkpoint).isdigit() else None
+    if found is None: raise RunError(f"{run.path}: no checkpoint {checkpoint!r}; there are {', '.join(sorted(p.name for p in run.path.glob('checkpoints/phase-*'))) or 'none'}" + ("; train with keep_best to mark one" if checkpoint == "best" else ""))
+    with atomic_path(Path(folder)) as partial: shutil.copytree(found/"policy", partial)
+    return Path(folder)
+
+# %% ../nbs/06_runs.ipynb #a22d4dc1
 def fingerprint_problems(
     problems # a list of `Problem`s
 ) -> dict:
@@ -332,7 +348,7 @@ def fingerprint_problems(
     sources = sorted({p.source for p in problems if p.source})
     return dict(problems=len(problems), fingerprint=stable_id([[p.id, p.question, p.gold] for p in problems]), sources=sources[:5])
 
-# %% ../nbs/06_runs.ipynb #74219fb4
+# %% ../nbs/06_runs.ipynb #affadb76
 ALIASES = {"step": "phase", "global_step": "phase", "input": "prompt", "question": "prompt", "problem": "prompt", "output": "completion", "response": "completion",
            "generation": "completion", "text": "completion", "gts": "gold", "ground_truth": "gold", "solution": "gold", "score": "reward", "acc": "correct", "pred": "answer", "id": "problem_id"}
 
@@ -343,7 +359,7 @@ def _plain_text(value):
     if isinstance(value, list) and all(isinstance(m, dict) and "content" in m for m in value): return "\n".join(str(m["content"]) for m in value)
     return json.dumps(_strict(value, str)) if isinstance(value, (list, dict)) else str(value)
 
-# %% ../nbs/06_runs.ipynb #deea999e
+# %% ../nbs/06_runs.ipynb #777f9973
 def import_rollouts(
     path:str|os.PathLike # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
 ) -> pd.DataFrame:       # one row per rollout; at least prompt and completion
@@ -384,7 +400,7 @@ def _reward_columns(frame):
     between = names[names.index("completion") + 1:names.index("advantage")]
     return [n for n in between if pd.api.types.is_numeric_dtype(frame[n]) and n not in COLUMNS]
 
-# %% ../nbs/06_runs.ipynb #dd488d5c
+# %% ../nbs/06_runs.ipynb #dbdc0092
 _PROBLEM_NAMES = ("problem_id", "unique_id", "question_id", "id", "doc_id", "idx")
 _SCORE_NAMES = ("correct", "is_correct", "acc", "accuracy", "math_verify", "exact_match", "score", "scores", "reward")
 _COMPLETION_NAMES = ("completion", "completions", "output", "outputs", "response", "responses", "generation", "generations", "code", "text")
@@ -408,7 +424,7 @@ def _one_of(names, chosen, where, what, option):
 
 def _first(record, names): return next((n for n in names if record.get(n) is not None), None)
 
-# %% ../nbs/06_runs.ipynb #74361cba
+# %% ../nbs/06_runs.ipynb #602ffe2e
 def _harness_rows(records, metric, filter, where): # lm-evaluation-harness
     kept = _one_of([r.get("filter", "none") for _, r in records], filter, where, "filter", "filter")
     for place, record in (r for r in records if r[1].get("filter", "none") == kept):
@@ -439,7 +455,7 @@ def _inspect_rows(log, metric, where): # one log of Inspect
         yield place, dict(problem_id=str(sample.get("id")), sample=int(sample.get("epoch", 1)) - 1, correct=_right(score.get("value"), place, chosen), prompt=_plain_text(sample.get("input")), completion=content,
                           answer=_plain_text(score.get("answer")), gold=_plain_text(target[0] if isinstance(target, list) and len(target) == 1 else target), finish_reason=choices[0].get("stop_reason"))
 
-# %% ../nbs/06_runs.ipynb #d364e6ac
+# %% ../nbs/06_runs.ipynb #166d1c2d
 def _sample_rows(records, metric, where): # one row a sample, or one a problem with lists
     for place, record in records:
         identity, text = _first(record, _PROBLEM_NAMES), _first(record, ("prompt", "input", "question", "problem"))
@@ -463,7 +479,7 @@ def _parquet_rows(path, metric): # TRL's completions, or a table of ours
     records = [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in r.items()} for r in frame.to_dict("records")]
     yield from _sample_rows([(f"{path} row {i}", r) for i, r in enumerate(records, 1)], metric, path)
 
-# %% ../nbs/06_runs.ipynb #d2aeb001
+# %% ../nbs/06_runs.ipynb #08e24549
 def _evaluation_rows(path, metric, filter):
     from spurious_rlvr.tasks import read_records
     if path.suffix == ".parquet": yield from _parquet_rows(path, metric); return
@@ -485,7 +501,7 @@ def _own_evaluation(path, name, phase):
     phase = _one_of([p for p, n in there if n == name], phase, path, "phase", "phase")
     return run.evaluation(phase, name)
 
-# %% ../nbs/06_runs.ipynb #e5227669
+# %% ../nbs/06_runs.ipynb #a47e553b
 def import_evaluation(
     path:str|os.PathLike,     # a file, a folder of files, or a run folder of ours
     *,

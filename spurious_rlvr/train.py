@@ -14,7 +14,7 @@ __all__ = ['CHANGEABLE', 'PRESETS', 'GRPOConfig', 'check_kinds', 'check_config',
            'is_evaluated', 'check_trackers', 'tracking', 'unwritten', 'recorded_end', 'shown', 'check_best',
            'keep_best', 'train']
 
-# %% ../nbs/10_train.ipynb #399f3730
+# %% ../nbs/10_train.ipynb #774d4b9a
 import contextlib, copy, dataclasses, datetime, math, numbers, os, re, shutil, time, warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ from .objective import (BASELINES, CLIPS, LEVELS, LOSS_TYPES, SCALES, clip_by_pr
 from .plan import check_memory
 from .policy import Microbatch, Policy, allow_packing, check_scoring, completion_logprobs, microbatches, unadapted, whole
 from .rewards import Reward, as_reward
-from .rollout import Engine, TransformersEngine, sample_rollouts
+from .rollout import Engine, TransformersEngine, mismatch, model_lock, sample_rollouts
 from .runs import Run, RunWriter, create_run, fingerprint_problems, read_run, refuse_existing, resume_run
 from .tasks import Template
 
@@ -616,7 +616,7 @@ def update_statistics(
     return dict(loss=joined["loss"].sum().item(), tokens=total, tokens_computed=live, entropy=joined["entropy"].mean().item(), **statistics,
                 clip_by_probability=clip_by_probability(joined["logprob_old"], joined["clip_side"]))
 
-# %% ../nbs/10_train.ipynb #01ee7617
+# %% ../nbs/10_train.ipynb #0bbdf341
 def trained(state:TrainingState) -> list[torch.nn.Parameter]: "The parameters that are trained."; return [p for p in state.model.parameters() if p.requires_grad]
 
 def take_step(
@@ -630,7 +630,8 @@ def take_step(
         state.model.step()
         return float(state.model.get_global_grad_norm()), True
     norm = float(whole(torch.nn.utils.clip_grad_norm_(trained(state), config.max_grad_norm)))
-    if finite := finite and math.isfinite(norm): state.optimizer.step()
+    if finite := finite and math.isfinite(norm):
+        with model_lock(state.policy.model): state.optimizer.step() # a view may be sampling from another thread
     state.optimizer.zero_grad()
     return norm, finite
 
@@ -657,7 +658,7 @@ def make_update(
     if state.skipped >= config.max_skipped: raise RunError(f"{state.skipped} updates in a row had a loss or gradient that is not finite; the phases before are kept. Lower learning_rate or max_grad_norm, or look at the ratio in metrics.jsonl")
     return statistics | dict(skipped=not finite)
 
-# %% ../nbs/10_train.ipynb #c39cfdb9
+# %% ../nbs/10_train.ipynb #da183071
 @dataclasses.dataclass(frozen=True)
 class Phase:
     "What one phase did."
@@ -669,10 +670,10 @@ class Phase:
 _MEANS = ("entropy", "clip_fraction_high", "clip_fraction_low", "out_of_band_high", "out_of_band_low", "log_ratio_spread", "token_probability", "gradient_norm", "gradient_cosine", "gradient_norm_ratio", "kl_mean")
 
 def sampler_mismatch(rollouts) -> dict:
-    "How far trainer and sampler are apart on the same weights: rollouts before they were trained on."
+    "How far trainer and sampler are apart on the same weights, see `rollout.mismatch`: where the sampler's log-probabilities serve as the old ones, on the rollouts of the first update."
     fresh = [(r.logprob_old if r.logprob_old is not r.logprob_sampler else r.logprob_new, r.logprob_sampler) for r in rollouts if r.logprob_old is not r.logprob_sampler or r.update == 0]
-    gaps = [abs(ours - theirs) for trainer, sampler in fresh if trainer and not isinstance(trainer[0], list) for ours, theirs in zip(trainer, sampler)]
-    return dict(mismatch_mean=sum(gaps) / max(len(gaps), 1), mismatch_max=max(gaps, default=math.nan))
+    fresh = [(trainer, sampler) for trainer, sampler in fresh if trainer and not isinstance(trainer[0], list)]
+    return mismatch(*zip(*fresh)) if fresh else dict(mismatch_mean=math.nan, mismatch_max=math.nan, ess_tokens=math.nan, ess_sequences=math.nan)
 
 def phase_metrics(rollouts, updates, further) -> dict:
     "The numbers of a phase: of its rollouts as they were sampled, and the means over its updates."

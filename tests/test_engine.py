@@ -233,3 +233,14 @@ def test_adapters_resume_bit_for_bit(tmp_path):
     whole = train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", config, tmp_path/"whole", progress=False)
     train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", dataclasses.replace(config, phases=2), tmp_path/"run", progress=False)
     ends_alike(whole, train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", config, tmp_path/"run", resume=True, progress=False))
+
+
+def test_a_policy_is_exported_from_a_run(tmp_path):
+    from spurious_rlvr.runs import export_policy
+    run = train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", SMALL, tmp_path/"run", progress=False)
+    exported = load_policy(export_policy(run, tmp_path/"policy"), "chain", device="cpu")
+    ours = load_file(run.latest_checkpoint/"policy"/"model.safetensors")
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in exported.weights())
+    with pytest.raises(RunError, match="exists already"): export_policy(run, tmp_path/"policy")
+    with pytest.raises(RunError, match="no checkpoint 'best'; there are phase-000003; train with keep_best"): export_policy(run, tmp_path/"other", checkpoint="best")
+    with pytest.raises(RunError, match="no checkpoint '7'"): export_policy(run, tmp_path/"other", checkpoint="7")

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.stats import chi2
 from spurious_rlvr.core import ConfigError, NotAvailable, RunError, keyed_seed
 from spurious_rlvr.policy import Policy, piece_tokenizer, random_policy
-from spurious_rlvr.rollout import Request, StopTexts, TransformersEngine, VLLMServerEngine, is_out_of_memory, mismatch, model_lock, plain_weights
+from spurious_rlvr.rollout import Request, StopTexts, TransformersEngine, VLLMServerEngine, is_out_of_memory, mismatch, model_lock
 from spurious_rlvr.tasks import get_template
 
 END = 1
@@ -254,7 +254,7 @@ def test_plain_weights_are_what_save_pretrained_writes(tied, tmp_path):
     from safetensors.torch import load_file
     policy = random_policy(tied=tied)
     policy.save(tmp_path)
-    written, plain = load_file(tmp_path/"model.safetensors"), dict(plain_weights(policy.model))
+    written, plain = load_file(tmp_path/"model.safetensors"), dict(policy.weights())
     assert written.keys() == plain.keys() and all(torch.equal(written[name], plain[name]) for name in written)
 
 

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chi2
 from spurious_rlvr.core import ConfigError, NotAvailable, RunError, keyed_seed
 from spurious_rlvr.policy import random_policy
-from spurious_rlvr.rollout import Request, TransformersEngine, VLLMEngine, VLLMServerEngine, _write_weights, mismatch, plain_weights, weight_gap
+from spurious_rlvr.rollout import Request, TransformersEngine, VLLMEngine, VLLMServerEngine, _write_weights, mismatch, weight_gap
 from spurious_rlvr.tasks import arithmetic_chains
 from spurious_rlvr.train import GRPOConfig, grpo
 
@@ -160,7 +160,7 @@ def test_lora_is_merged_into_a_copy(engine):
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
             if "lora_B" in name: parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(5))
-    assert [n for n, _ in plain_weights(policy.model)] == list(before)
+    assert [n for n, _ in policy.weights()] == list(before)
     old = engine.policy
     engine.load_weights(policy)
     assert weight_gap(engine, policy) < EXACT
