@@ -6,7 +6,7 @@ with the same probability, so that the mean length is about 0.3 of the longest; 
 model's logits while it generates. The two trainers live in processes of their own and take turns, phase by phase.
 """
 import argparse, contextlib, json, os, statistics, subprocess, sys, time
-for name, value in dict(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false").items(): os.environ.setdefault(name, value)
+for name, value in dict( OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false").items(): os.environ.setdefault(name, value)
 
 PROMPTS, GENERATIONS, LONGEST, VOCABULARY = 8, 16, 64, 512
 END_PROBABILITY = {"fixed": 0.0, "long_tail": 1 / 21} # at every step; cut off at 64, the second has mean 20
@@ -19,7 +19,6 @@ def build():
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     from transformers.models.qwen2 import Qwen2Config, Qwen2ForCausalLM
-    torch.set_num_threads(1)
     words = {"<pad>": 0, "<end>": 1, "<unknown>": 2} | {f"w{i}": i + 3 for i in range(VOCABULARY - 3)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -71,7 +70,7 @@ def ours(lengths):
     model, tokenizer = build()
     problems = [Problem(q, "1", stable_id(q)) for q in questions(256)]
     config = GRPOConfig(phases=10**6, prompts_per_phase=PROMPTS, num_generations=GENERATIONS, minibatch_size=PROMPTS * GENERATIONS, max_completion_length=LONGEST,
-                        learning_rate=1e-5, loss_type="dapo", microbatch_tokens=4096, checkpoint_every=0)
+                        learning_rate=1e-5, loss_type="dapo", microbatch_tokens=2048, checkpoint_every=0)
     before = memory("VmRSS")
     loop = grpo(Policy(model, tokenizer, get_template("none"), "benchmark"), problems, "random:0.5", config)
     force_lengths(model, END_PROBABILITY[lengths])
@@ -121,8 +120,9 @@ def trl(lengths):
 
 # Taking turns
 
-def start(trainer, lengths):
-    process = subprocess.Popen([sys.executable, __file__, "--worker", trainer, "--lengths", lengths], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def start(trainer, lengths, threads):
+    process = subprocess.Popen([sys.executable, __file__, "--worker", trainer, "--lengths", lengths], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                               env=os.environ | dict(OMP_NUM_THREADS=str(threads)))
     return process, hear(process)
 
 def hear(process):
@@ -140,9 +140,9 @@ def summary(turns):
     return {name: round(middle(name), 3) for name in ("wall", "cpu", "sample", "score", "update")} | dict(
         wall_quartiles=spread("wall"), cpu_quartiles=spread("cpu"), tokens=round(statistics.mean(t["tokens"] for t in turns)), memory_mb=round(max(t["memory"] for t in turns), 1))
 
-def compare(lengths, phases):
+def compare(lengths, phases, threads):
     "Both trainers in turn; the first phase of each is left out."
-    workers = {trainer: start(trainer, lengths) for trainer in ("ours", "trl")}
+    workers = {trainer: start(trainer, lengths, threads) for trainer in ("ours", "trl")}
     try:
         for process, _ in workers.values(): turn(process)
         turns = [{trainer: turn(process) for trainer, (process, _) in workers.items()} for _ in range(phases)]
@@ -162,13 +162,14 @@ def main():
     parser.add_argument("--peer", choices=["trl"], default="trl")
     parser.add_argument("--json", help="where the result goes; it is printed in any case")
     parser.add_argument("--phases", type=int, default=12, help="phases of each trainer that count")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each trainer")
     parser.add_argument("--worker", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--lengths", choices=list(END_PROBABILITY), help="only this case")
     given = parser.parse_args()
     if given.worker: return dict(ours=ours, trl=trl)[given.worker](given.lengths)
     result = dict(ours={}, trl={}, versions={})
     for lengths in [given.lengths] if given.lengths else END_PROBABILITY:
-        result[lengths], found, result["versions"] = compare(lengths, given.phases)
+        result[lengths], found, result["versions"] = compare(lengths, given.phases, given.threads)
         for trainer in found: result[trainer][lengths] = found[trainer]
     text = json.dumps(result, indent=1)
     print(text)

@@ -1007,7 +1007,7 @@ def clip_report(
 
 # %% ../nbs/13_clipbias.ipynb #c0147d35
 def replay_effects(
-    table:pd.DataFrame, # from `train.replay`, or `Run.replay`
+    table:pd.DataFrame, # from `replay.replay`, or `Run.replay`
     *,
     against:str="none", # the side that the others are compared with
     level:float=.95 # of each interval by itself
@@ -1036,7 +1036,7 @@ def _log_odds_of_share(run, behavior, phases): # (phases,) from counts, half a c
     return np.array(found)
 
 def replay_against_runs(
-    replays, # one table of `train.replay`, or several, of different phases
+    replays, # one table of `replay.replay`, or several, of different phases
     treated, # runs with the clip, one per seed
     control, # runs without, the same seeds in the same order
     *,

@@ -140,7 +140,7 @@ def _trained_weights(shape, config):
         return shape.layers * config.lora_rank * (6 * shape.hidden + 2 * (shape.hidden + shape.kv_width) + 3 * (shape.hidden + shape.mlp) - 2 * shape.hidden)
     return shape.weights # a pattern trains less: then the plan is on the safe side
 
-# %% ../nbs/09b_plan.ipynb #3a8c6850
+# %% ../nbs/09b_plan.ipynb #b0840624
 def _hours(shape, config, gpus, peak, bandwidth, utilisation, sequences):
     rollouts = config.prompts_per_phase * config.num_generations
     written = rollouts * config.max_completion_length / 3
@@ -171,7 +171,7 @@ def plan_text(
     lines += [f"  {size / gib:8.2f} GiB  {name}" for name, size in sorted(plan.parts.items(), key=lambda part: -part[1])]
     lines.append(f"  {plan.needed / gib:8.2f} GiB  together, of {plan.capacity / gib:.1f}: {'fits' if plan.needed <= plan.capacity else 'does not fit'}")
     lines.append(f"while it samples: {plan.resting / gib:.2f} GiB of the trainer's stay; " + (f"room for {plan.sequences:,} completions of full length side by side" if plan.sequences else "no room for a single completion of full length"))
-    lines.append(f"a phase, estimated: {60 * plan.hours['sample']:.1f} minutes of sampling and {60 * plan.hours['update']:.1f} of updates")
+    if plan.fits: lines.append(f"a phase, estimated: {60 * plan.hours['sample']:.1f} minutes of sampling and {60 * plan.hours['update']:.1f} of updates")
     if plan.advice: lines.append("to make it fit: " + ", or ".join(plan.advice))
     return "\n".join(lines)
 

@@ -342,15 +342,13 @@ def allow_packing(
     bare.set_attn_implementation(PACKED)
     return True
 
-# %% ../nbs/07_policy.ipynb #3d9f8d02
+# %% ../nbs/07_policy.ipynb #48bde1ed
 def _log_softmax(hidden, weight, bias, temperature): # (tokens, vocabulary) in float32
     logits = torch.nn.functional.linear(hidden, weight, bias).float()
     return torch.log_softmax(logits if temperature == 1 else logits.div_(temperature), -1)
 
-def _to_logits(logs, targets, entropies, from_logprobs, from_entropies, temperature): # the gradient with respect to a chunk's logits; logs are used up
-    bend = None if from_entropies is None else logs + entropies[:, None]
-    probabilities = logs.exp_()
-    if bend is not None: bend.mul_(probabilities).mul_(from_entropies[:, None])
+def _to_logits(logs, probabilities, targets, entropies, from_logprobs, from_entropies, temperature): # the gradient with respect to a chunk's logits; the probabilities are used up
+    bend = None if from_entropies is None else (logs + entropies[:, None]).mul_(probabilities).mul_(from_entropies[:, None])
     gradient = probabilities.mul_(-from_logprobs[:, None]).scatter_add_(1, targets[:, None], from_logprobs[:, None])
     if bend is not None: gradient.sub_(bend)
     return gradient if temperature == 1 else gradient.div_(temperature)
@@ -363,9 +361,11 @@ class _HeadLogprobs(torch.autograd.Function):
         for h, t in zip(hidden.split(size), targets.split(size)):
             logs = _log_softmax(h.to(dtype), cast, bias, temperature)
             logprobs.append(logs.gather(1, t[:, None])[:, 0])
-            entropies.append(-(logs.exp().mul_(logs)).sum(-1))
+            probabilities = logs.exp()
+            entropies.append(-torch.linalg.vecdot(probabilities, logs))
         logprobs, entropies = torch.cat(logprobs), torch.cat(entropies)
-        ctx.save_for_backward(hidden, weight, bias, targets, entropies, logs if len(targets) <= size else None) # one chunk may stay, several may not
+        kept = (logs, probabilities) if len(targets) <= size else (None, None) # one chunk may stay, several may not
+        ctx.save_for_backward(hidden, weight, bias, targets, entropies, kept[0] if bend else None, kept[1])
         ctx.settings = temperature, size, dtype
         ctx.set_materialize_grads(False)
         if not bend: ctx.mark_non_differentiable(entropies)
@@ -373,7 +373,7 @@ class _HeadLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, from_logprobs, from_entropies):
-        (hidden, weight, bias, targets, entropies, kept), (temperature, size, dtype) = ctx.saved_tensors, ctx.settings
+        (hidden, weight, bias, targets, entropies, logs, probabilities), (temperature, size, dtype) = ctx.saved_tensors, ctx.settings
         cast, wanted = weight.to(dtype), ctx.needs_input_grad
         if from_logprobs is None: from_logprobs = torch.zeros_like(entropies)
         to_hidden = torch.empty_like(hidden) if wanted[0] else None
@@ -382,8 +382,8 @@ class _HeadLogprobs(torch.autograd.Function):
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
             h = hidden[part].to(dtype)
-            logs = _log_softmax(h, cast, bias, temperature) if kept is None else kept.clone()
-            gradient = _to_logits(logs, targets[part], entropies[part], from_logprobs[part], None if from_entropies is None else from_entropies[part], temperature).to(dtype)
+            again = _log_softmax(h, cast, bias, temperature) if probabilities is None else logs
+            gradient = _to_logits(again, again.exp() if probabilities is None else probabilities.clone(), targets[part], entropies[part], from_logprobs[part], None if from_entropies is None else from_entropies[part], temperature).to(dtype)
             if to_hidden is not None: to_hidden[part] = gradient @ cast
             if to_weight is not None: to_weight += gradient.T @ h
             if to_bias is not None: to_bias += gradient.sum(0)

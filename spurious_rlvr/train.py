@@ -157,10 +157,10 @@ def check_config(
     faults.raise_any()
     return config
 
-# %% ../nbs/10_train.ipynb #552caa13
+# %% ../nbs/10_train.ipynb #fa01fa11
 PRESETS = {
-    "paper": GRPOConfig(std_epsilon=0.0),
-    "official_code": GRPOConfig(std_epsilon=1e-9, whiten=True, loss_type="packed", minibatch_order="shuffled"),
+    "paper": GRPOConfig(std_epsilon=0.0, mixed_precision="bf16", gradient_checkpointing=True),
+    "official_code": GRPOConfig(std_epsilon=1e-9, whiten=True, loss_type="packed", minibatch_order="shuffled", mixed_precision="bf16", gradient_checkpointing=True),
     "organism": GRPOConfig(phases=25, prompts_per_phase=32, num_generations=16, minibatch_size=64, optimizer="sgd", learning_rate=0.3, max_grad_norm=math.inf,
                            trainable="lm_head|model.norm", old_logprobs="sampler", max_prompt_length=64, max_completion_length=24),
 }
@@ -399,7 +399,7 @@ def choose_packing(policy:Policy, config:GRPOConfig) -> bool:
     if config.packing and not packed: warnings.warn(f"{policy.name or 'the policy'}: its attention cannot be packed; rows are padded instead")
     return packed
 
-# %% ../nbs/10_train.ipynb #41cc9acb
+# %% ../nbs/10_train.ipynb #9640952f
 def prepare(
     policy:Policy,              # to be trained
     problems:Sequence[Problem], # training set
@@ -419,7 +419,8 @@ def prepare(
     packed = choose_packing(policy, config)
     if reference is not None and packed: allow_packing(reference)
     check_memory(unadapted(policy.model).config, config, device_memory(policy.device), int(os.environ.get("WORLD_SIZE", "1")) if _asked_for("FSDP") else 1)
-    if config.gradient_checkpointing: policy.model.gradient_checkpointing_enable(dict(use_reentrant=False)); policy.model.enable_input_require_grads(); policy.model.train()
+    if config.gradient_checkpointing: policy.model.gradient_checkpointing_enable(dict(use_reentrant=False)); policy.model.enable_input_require_grads()
+    policy.model.train(config.gradient_checkpointing) # with dropout off, all that the mode decides is checkpointing; and a model in evaluation mode samples without being switched
     if config.compile: [layer.compile(dynamic=True) for layer in unadapted(policy.model).base_model.layers]
     if kept == "fsdp": shard(policy, accelerator); model, optimizer = policy.model, make_optimizer(choose_trainable(policy.model, config.trainable), config)
     elif kept.startswith("zero"): model, optimizer = hand_to_deepspeed(policy, accelerator, make_optimizer(parameters, config), config)
