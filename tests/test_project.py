@@ -6,7 +6,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT/"spurious_rlvr"
 LIGHT = "core tasks grading behavior rewards runs compare clipbias plots widgets cli".split()
-ROOMS = "core tasks grading behavior rewards objective runs policy rollout evaluate train organisms compare clipbias plots widgets studies cli".split()
+ROOMS = "core tasks grading behavior rewards objective runs policy rollout evaluate plan train replay organisms compare clipbias plots widgets studies audit cli".split()
 HEAVY = {"torch", "transformers", "vllm", "accelerate", "peft", "deepspeed", "ray", "datasets"}
 
 

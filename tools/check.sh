@@ -19,7 +19,10 @@ nbdev_test --n_workers 2 --timing
 step "pages of the site"
 python tools/check_site.py
 step "tests"
-python -m pytest -m "not slow"
+python -m pytest -m "not slow and not vllm"
+step "a real vLLM on the CPU"
+bash tools/vllm_env.sh
+.venv-vllm/bin/python -m pytest -m vllm tests/test_vllm.py
 step "the wheel, in an empty environment and another folder"
 bash tools/check_wheel.sh
 step "done"
