@@ -320,7 +320,7 @@ def write_audit_report(
     study:Study,            # from `audit_study`
     folder:str|os.PathLike, # the audit's folder
     faults:Sequence[str]=(), # lines of reference arms that failed
-) -> "AuditResult":
+):
     "Verdict, words, tables and figures, from what is on disk."
     from spurious_rlvr.evaluate import grid_accuracy
     gains, probes = audit_gains(study, folder), probe_families(plan, study, folder)

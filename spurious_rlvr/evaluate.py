@@ -24,7 +24,16 @@ from .grading import grade_many
 from .runs import Run, atomic_path, create_run, dump_json, fingerprint_problems, load_settings, read_run, resume_run, rollout_table
 from .tasks import TEMPLATES, Protocol, Template, get_protocol, get_template, grid_templates
 
-# %% ../nbs/09_evaluate.ipynb #013cc599
+# %% ../nbs/09_evaluate.ipynb #5fea9683
+from typing import TYPE_CHECKING, Any
+
+# %% ../nbs/09_evaluate.ipynb #8a275f22
+if TYPE_CHECKING: # sampling brings torch with it, reading results does not
+    from spurious_rlvr.policy import Policy
+    from spurious_rlvr.rollout import Engine
+else: Policy = Engine = Any
+
+# %% ../nbs/09_evaluate.ipynb #8aaa384a
 def measure(
     rollouts:Sequence[Rollout], # completed in place: answer, correct, mentions_python, writes_code
     **grading                   # for `grading.grade_many`: rules, convention
@@ -36,7 +45,7 @@ def measure(
         rollout.mentions_python, rollout.writes_code = mentions_python(rollout.completion), writes_code(rollout.completion)
     return rollouts
 
-# %% ../nbs/09_evaluate.ipynb #d4bb706d
+# %% ../nbs/09_evaluate.ipynb #05ddf3b4
 def pass_at_k(
     n:int, # samples of a problem
     c:int, # how many of them are right
@@ -46,7 +55,7 @@ def pass_at_k(
     if not 0 <= c <= n or not 1 <= k <= n: raise ConfigError(f"pass_at_k: n={n}, c={c}, k={k}; needs 0 <= c <= n and 1 <= k <= n")
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
-# %% ../nbs/09_evaluate.ipynb #34850931
+# %% ../nbs/09_evaluate.ipynb #661dd8b8
 def summarise(
     rollouts:Sequence[Rollout]|pd.DataFrame, # measured rollouts
 ) -> dict:  # accuracy, share and accuracy of code, entropy and length, and the samples each problem had
@@ -63,7 +72,7 @@ def summarise(
                 completion_length=mean(frame["length"]), truncated=mean(frame["finish"].eq("length")), problems=len(per_problem), samples=k,
                 pass_at_samples=float(np.mean([pass_at_k(int(n), int(c), k) for c, n in per_problem.to_numpy()])))
 
-# %% ../nbs/09_evaluate.ipynb #4029aeaa
+# %% ../nbs/09_evaluate.ipynb #fa513195
 CHECKPOINT = "this checkpoint, not this method"
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +111,7 @@ def _wilson(share, n, level):
 
 def _binary(values): return len(values) > 0 and bool(np.isin(values, (0.0, 1.0)).all())
 
-# %% ../nbs/09_evaluate.ipynb #5d37021b
+# %% ../nbs/09_evaluate.ipynb #cbc14bfc
 def mean_estimate(
     name:str,                # what was measured
     values:Sequence[float],  # (problems,) one number for each problem, between 0 and 1
@@ -146,7 +155,7 @@ def unpaired_difference(
     pooled = _pooled(name, [one, -other], level, (-math.inf, math.inf)) # the mean of the two is half the difference
     return Estimate(name, mean, 2 * pooled.low, 2 * pooled.high, n, level)
 
-# %% ../nbs/09_evaluate.ipynb #8e53f518
+# %% ../nbs/09_evaluate.ipynb #8865dc71
 def per_problem(
     table:"pd.DataFrame|Sequence[Rollout]", # problem_id and correct, one row a sample
 ) -> pd.DataFrame: # index problem_id; n samples, c right, undecided, accuracy
@@ -172,7 +181,7 @@ def scores(
     if n > 1 or ks != [1]: found |= {f"pass@{k}": mean_estimate(f"pass@{k}", [pass_at_k(int(a), int(b), k) for a, b in zip(counts["n"], counts["c"])], level=level) for k in ks}
     return found
 
-# %% ../nbs/09_evaluate.ipynb #75476156
+# %% ../nbs/09_evaluate.ipynb #5e33d6f9
 class _Forbidding:
     "An engine that never writes some tokens."
     def __init__(self, engine, forbidden_ids):
@@ -188,12 +197,12 @@ def _engine(engine, policy, forbidden_ids=()):
     engine = engine or TransformersEngine(policy)
     return _Forbidding(engine, forbidden_ids) if len(forbidden_ids) else engine
 
-# %% ../nbs/09_evaluate.ipynb #27763baa
+# %% ../nbs/09_evaluate.ipynb #465f22b8
 def evaluate(
-    policy:"Policy",             # to be evaluated
+    policy:Policy,             # to be evaluated
     problems:Sequence[Problem],  # the benchmark
     *,
-    engine:"Engine|None"=None,   # that samples; None: the policy's own model
+    engine:Engine|None=None,   # that samples; None: the policy's own model
     samples:int=1,               # completions for each problem
     temperature:float=0.0,       # 0: greedy
     max_completion_length:int=3072, # most tokens in a completion
@@ -210,7 +219,7 @@ def evaluate(
     for rollout in rollouts: rollout.phase = phase
     return list(measure(rollouts, **grading))
 
-# %% ../nbs/09_evaluate.ipynb #cfa15efb
+# %% ../nbs/09_evaluate.ipynb #52568842
 def _differences(begun, now, inside=""):
     "Names of the entries in which two descriptions differ, with both values."
     found = []
@@ -232,7 +241,7 @@ def _same_evaluation(path, plan, state):
     begun.pop("part_size", None)
     if found := _differences(begun, plan): raise RunError(f"{path}: an evaluation of this name is {state} with other settings ({'; '.join(found[:4])}); give the new one another name, or remove the old one")
 
-# %% ../nbs/09_evaluate.ipynb #bfe316f1
+# %% ../nbs/09_evaluate.ipynb #bc27c1c4
 def _sample_parts(policy, problems, protocol, engine, phase, folder, size, progress):
     "Samples the parts that are not there yet; gives the paths of all."
     from tqdm.auto import tqdm
@@ -251,9 +260,9 @@ def _sample_parts(policy, problems, protocol, engine, phase, folder, size, progr
 def _open_folder(out, policy):
     return resume_run(out) if (Path(out)/"run.json").exists() else create_run(out, evaluations_only=True, model=policy.describe())
 
-# %% ../nbs/09_evaluate.ipynb #8929ecf7
+# %% ../nbs/09_evaluate.ipynb #cf93fcef
 def run_evaluation(
-    policy:"Policy",             # to be evaluated
+    policy:Policy,             # to be evaluated
     problems:Sequence[Problem],  # the benchmark
     out:str|os.PathLike,         # a run folder, or a new folder that will hold evaluations only
     *,
@@ -261,7 +270,7 @@ def run_evaluation(
     protocol:str|Protocol="greedy", # see `tasks.get_protocol`
     benchmark:str|None=None,     # whose protocol and answers it is; None: `name` where that is a benchmark
     phase:int=0,                 # after how many phases of training
-    engine:"Engine|None"=None,   # that samples, and holds the policy's weights; None: the policy's own model
+    engine:Engine|None=None,   # that samples, and holds the policy's weights; None: the policy's own model
     part_size:int=64,            # problems that are kept together; an interruption costs at most as many
     progress:bool=True,          # show a progress bar
 ) -> pd.DataFrame:               # as `Run.evaluation` gives it
@@ -292,14 +301,14 @@ def run_evaluation(
     shutil.rmtree(parts, ignore_errors=True)
     return finished
 
-# %% ../nbs/09_evaluate.ipynb #fa43244a
+# %% ../nbs/09_evaluate.ipynb #88247152
 def checkpoint_policies(
     run:"Run|str|os.PathLike",       # a training run
     *,
     template:str|Template|None=None, # None: the one it was trained with
     base:"Policy|None"=None,         # the policy before training, which stands at phase 0
     phases:Sequence[int]|None=None,  # only these; None: all that are kept
-) -> Iterator[tuple[int, "Policy"]]:
+) -> Iterator[tuple[int, Policy]]:
     "(phase, policy) of every checkpoint, in order. Raises `RunError` where there is none, or not the one that was asked for."
     from spurious_rlvr.policy import load_policy
     run = run if isinstance(run, Run) else read_run(run)
@@ -314,12 +323,12 @@ def checkpoint_policies(
         if phase == 0 and base is not None: yield 0, base
         else: yield phase, dataclasses.replace(load_policy(kept[phase]/"policy", template), name=f"{run.name} phase {phase}")
 
-# %% ../nbs/09_evaluate.ipynb #f286d10d
+# %% ../nbs/09_evaluate.ipynb #a6e9d2f8
 EXTRACTION = {"default": ("boxed", "answer_tag", "stated"), "boxed": ("boxed",), "last_number": ("boxed", "answer_tag", "stated", "last_math", "last_number")}
 CELL = ["prompt", "rules", "temperature", "budget"]
 
 def cut_completions(
-    policy:"Policy",    # that wrote them; gives tokenizer and template
+    policy:Policy,    # that wrote them; gives tokenizer and template
     table:pd.DataFrame, # completion, token_ids, finish_reason
     budget:int,         # most tokens in a completion
 ) -> pd.DataFrame:      # the same rows as a smaller token budget would have given them
@@ -329,7 +338,7 @@ def cut_completions(
     texts = [policy.template.prefix + policy.decode(i) if over else text for i, over, text in zip(ids, longer, table["completion"])]
     return table.assign(token_ids=ids, completion=texts, finish_reason=table["finish_reason"].where(~longer, "length"))
 
-# %% ../nbs/09_evaluate.ipynb #2d7c1a72
+# %% ../nbs/09_evaluate.ipynb #1180b77e
 def _grid_rows(policy, table, template, temperature, rules, budgets, convention):
     "The cells of one prompt and temperature: every budget, graded by every rule."
     for budget in budgets:
@@ -349,9 +358,9 @@ def _check_grid(templates, rules, temperatures, budgets, default):
     if chosen[0] not in names or chosen[1] not in rules or chosen[2] not in map(float, temperatures) or chosen[3] not in map(int, budgets): raise ConfigError(f"prompt_grid: the default cell {chosen} is not in the grid")
     return chosen
 
-# %% ../nbs/09_evaluate.ipynb #a1f1c6d3
+# %% ../nbs/09_evaluate.ipynb #4c88be5a
 def prompt_grid(
-    policy:"Policy",             # to be evaluated; its own template is not used unless it is among `templates`
+    policy:Policy,             # to be evaluated; its own template is not used unless it is among `templates`
     problems:Sequence[Problem],  # the benchmark
     *,
     templates:Sequence[str|Template]|None=None, # None: `tasks.grid_templates`
@@ -362,7 +371,7 @@ def prompt_grid(
     seed:int=0,                  # of the draws; the same for base and trained model
     convention:str="math",       # answer convention, see `grading`
     default:tuple[str, str, float, int]|None=None, # the cell a paper would have reported; None: the first template, rule and temperature, the largest budget
-    engine:"Engine|None"=None,   # that samples; None: the policy's own model
+    engine:Engine|None=None,   # that samples; None: the policy's own model
     out:str|os.PathLike|None=None, # folder in which completions and grid.parquet are kept, and which resumes; None: nothing is kept
     progress:bool=True,          # show progress bars
 ) -> pd.DataFrame:               # one row a sample and cell: CELL, default, problem_id, sample, correct, answer, finish_reason, writes_code
@@ -385,7 +394,7 @@ def prompt_grid(
         with atomic_path(Path(out)/"grid.parquet") as partial: grid.to_parquet(partial, index=False, compression="zstd")
     return grid
 
-# %% ../nbs/09_evaluate.ipynb #de969ae4
+# %% ../nbs/09_evaluate.ipynb #15d7eaee
 def grid_accuracy(
     grid:pd.DataFrame,   # from `prompt_grid`
     *,
@@ -399,7 +408,7 @@ def grid_accuracy(
                                                  truncated=rows_of["finish_reason"].eq("length").mean(), code_share=rows_of["writes_code"].mean()))
     return pd.DataFrame(rows).sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
 
-# %% ../nbs/09_evaluate.ipynb #7e8d17cc
+# %% ../nbs/09_evaluate.ipynb #c338b28e
 @dataclasses.dataclass(frozen=True)
 class CrossFit:
     "Gains of one checkpoint over another on a grid of prompts."
@@ -431,7 +440,7 @@ def _cell_gains(base, trained, default, level):
         rows.append(dict(zip(CELL, cell)) | dict(default=cell == default, base=base[cell].mean(), trained=trained[cell].mean(), gain=gain.mean, low=gain.low, high=gain.high))
     return pd.DataFrame(rows)
 
-# %% ../nbs/09_evaluate.ipynb #d111fed4
+# %% ../nbs/09_evaluate.ipynb #1f8614ea
 def _choose_and_score(
     base, trained, # (problems, cells) accuracies
     weights,       # (problems,) how often each problem was drawn
@@ -454,7 +463,7 @@ def _cuts(n, count, rng):
     for mask in masks: mask[rng.permutation(n)[:n // 2]] = True
     return np.concatenate([masks, ~masks])
 
-# %% ../nbs/09_evaluate.ipynb #991befe5
+# %% ../nbs/09_evaluate.ipynb #a2de5a70
 def cross_fitted(
     base_grid:pd.DataFrame,    # from `prompt_grid`, of the base model
     trained_grid:pd.DataFrame, # of the trained model, same cells and problems
@@ -488,7 +497,7 @@ def _around(name, mean, half, n, level): # as in _pooled, outcomes without sprea
     if half < 1 / n: half = _never_seen(n, level)
     return Estimate(name, float(mean), max(-1.0, float(mean - half)), min(1.0, float(mean + half)), n, level)
 
-# %% ../nbs/09_evaluate.ipynb #37fd960c
+# %% ../nbs/09_evaluate.ipynb #b7110a69
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 def rouge_l(
@@ -505,16 +514,16 @@ def rouge_l(
             diagonal, row[i] = row[i], diagonal + 1 if word == there else max(row[i], row[i - 1])
     return 2 * row[-1] / (len(one) + len(other))
 
-# %% ../nbs/09_evaluate.ipynb #fb0004e5
+# %% ../nbs/09_evaluate.ipynb #fdcfb0e5
 def _spaced(text): return " ".join(text.split())
 
 def partial_prompts(
-    policy:"Policy",             # its template is not used
+    policy:Policy,             # its template is not used
     problems:Sequence[Problem],  # suspected, or fresh for comparison
     *,
     fractions:Sequence[float]=(0.8, 0.6, 0.4), # of the problem's tokens that are given
     max_completion_length:int=1024, # most tokens that it may write: the rest of the problem and a solution
-    engine:"Engine|None"=None,   # that samples; None: the policy's own model
+    engine:Engine|None=None,   # that samples; None: the policy's own model
     **grading                    # for `grading.grade_many`: rules, convention
 ) -> pd.DataFrame:               # one row a problem and fraction: given, rest, completion, exact_match, rouge_l, correct
     "Partial-prompt completion, greedy and without a template (Wu et al., arXiv 2507.10532). Problems of one token have nothing to complete and are left out."
@@ -537,7 +546,7 @@ def partial_prompts(
     frame["correct"] = pd.array([v.correct for v in grade_many(list(zip(frame["completion"], frame["gold"])), **grading)], "boolean")
     return frame
 
-# %% ../nbs/09_evaluate.ipynb #c8ec5cdf
+# %% ../nbs/09_evaluate.ipynb #0e257cb1
 def _surprise(policy, prompts, completions, token_budget):
     "(rows,) mean negative log-probability of each completion in nats a token; NaN for an empty one."
     import torch
@@ -556,7 +565,7 @@ def _surprise(policy, prompts, completions, token_budget):
 def boxed(problem:Problem) -> str: "The gold answer in a box, as an answer's text."; return rf"\boxed{{{problem.gold}}}"
 
 def perplexity(
-    policy:"Policy",             # to be probed
+    policy:Policy,             # to be probed
     problems:Sequence[Problem],
     *,
     answer_text:Callable[[Problem], str]=boxed, # how the answer would be written at once after the prompt
@@ -581,7 +590,7 @@ def perplexity_along(
     "Perplexity of problem and answer along the checkpoints of a run."
     return pd.concat([perplexity(policy, problems, **options).assign(phase=phase) for phase, policy in checkpoint_policies(run, base=base)], ignore_index=True)
 
-# %% ../nbs/09_evaluate.ipynb #43c1e684
+# %% ../nbs/09_evaluate.ipynb #d07953b7
 def accuracy_by(
     table:"pd.DataFrame|Sequence[Rollout]", # results: problem_id, correct
     problems:Sequence[Problem],  # the problems they are results on
@@ -597,7 +606,7 @@ def accuracy_by(
     estimates = {d: mean_estimate(str(d), rows["accuracy"], level=level) for d, rows in counts.groupby(counts.index.map(difficulty))}
     return pd.DataFrame([{column: d, "problems": e.n, "accuracy": e.mean, "low": e.low, "high": e.high} for d, e in sorted(estimates.items())])
 
-# %% ../nbs/09_evaluate.ipynb #b7396d74
+# %% ../nbs/09_evaluate.ipynb #d76d71d7
 def _probe_values(policy, problems, fractions, answer_text, max_completion_length, engine, grading):
     "{probe: one number a problem, higher where it is more like a text learnt by heart}"
     partial, found = partial_prompts(policy, problems, fractions=fractions, max_completion_length=max_completion_length, engine=engine, **grading), {}
@@ -610,14 +619,14 @@ def _probe_values(policy, problems, fractions, answer_text, max_completion_lengt
     return found | {"accuracy": per_problem(whole)["accuracy"].to_numpy(), "problem log-probability": -surprise["prompt_surprise"].to_numpy(), "answer log-probability": -surprise["answer_surprise"].to_numpy()}
 
 def memorisation_probes(
-    policy:"Policy",              # to be probed
+    policy:Policy,              # to be probed
     suspected:Sequence[Problem],  # that it may have learnt by heart
     fresh:Sequence[Problem],      # of the same kind, that it cannot have seen
     *,
     fractions:Sequence[float]=(0.8, 0.6, 0.4), # of the problem that is given
     answer_text:Callable[[Problem], str]=boxed, # see `perplexity`
     max_completion_length:int=1024, # most tokens in a completion
-    engine:"Engine|None"=None,    # that samples; None: the policy's own model
+    engine:Engine|None=None,    # that samples; None: the policy's own model
     level:float=0.95,             # of all intervals together
     **grading                     # for `grading.grade_many`: rules, convention
 ) -> pd.DataFrame: # one row a probe: suspected, fresh, difference, low, high, flagged
@@ -631,7 +640,7 @@ def memorisation_probes(
                          flagged=bool(difference.low > 0)))
     return pd.DataFrame(rows)
 
-# %% ../nbs/09_evaluate.ipynb #00c80e5e
+# %% ../nbs/09_evaluate.ipynb #b4bd6a2d
 _MAY_MAKE_CODE = re.compile(r"[`~<\[]|python|import|\bdef\b|print\(|lambda", re.I)
 
 def _makes_code(text):
@@ -643,14 +652,14 @@ def _makes_code(text):
     return mentions_python(text) or any(writes_code(t) for t in (*beside, f"\n{bare}x)\n"))
 
 def code_token_ids(
-    policy:"Policy", # whose tokenizer is read
+    policy:Policy, # whose tokenizer is read
 ) -> tuple[int, ...]: # in order; tokens that end a completion are never among them
     "Tokens that begin or make code. See above for what they cannot catch."
     vocabulary = sorted(set(policy.tokenizer.get_vocab().values()) - set(policy.end_ids) - {policy.pad_id})
     texts = [policy.tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False) for i in vocabulary]
     return tuple(i for i, text in zip(vocabulary, texts) if _makes_code(text))
 
-# %% ../nbs/09_evaluate.ipynb #b349bb97
+# %% ../nbs/09_evaluate.ipynb #1e5bb0e1
 ARMS = ("free", "forced", "forbidden")
 
 @dataclasses.dataclass(frozen=True)
@@ -667,9 +676,9 @@ class CausalPair:
         lines += [f"{name}: {e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]" for name, e in self.effects.items()]
         return "\n".join([*lines, f"observed, with code minus without: {self.observed['difference']:+.3f}", f"{self.accuracy['free'].n} problems; {CHECKPOINT}"])
 
-# %% ../nbs/09_evaluate.ipynb #1638c60c
+# %% ../nbs/09_evaluate.ipynb #65872fbe
 def causal_pair(
-    policy:"Policy",             # its template is used in all arms; the prefix is added to it
+    policy:Policy,             # its template is used in all arms; the prefix is added to it
     problems:Sequence[Problem],
     *,
     prefix:str="Let's solve this using Python.", # with which code is forced (Shao et al., Table 3)
@@ -678,7 +687,7 @@ def causal_pair(
     temperature:float=0.6,
     max_completion_length:int=3072, # most tokens in a completion, the prefix not counted
     seed:int=0,                  # of the draws; the same in every arm
-    engine:"Engine|None"=None,   # that samples; None: the policy's own model
+    engine:Engine|None=None,   # that samples; None: the policy's own model
     level:float=0.95,            # confidence level of each interval
     **grading                    # for `grading.grade_many`: rules, convention
 ) -> CausalPair:

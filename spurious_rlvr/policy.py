@@ -109,7 +109,7 @@ class Policy:
 
     def __repr__(self): return f"Policy({self.name!r}, {sum(p.numel() for p in self.model.parameters()):,} parameters, template {self.template.name!r})"
 
-# %% ../nbs/07_policy.ipynb #bebdcfdf
+# %% ../nbs/07_policy.ipynb #84847a09
 def _model_class(config):
     if config.model_type == "qwen2":
         from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
@@ -137,7 +137,7 @@ def load_policy(
         config, tokenizer = AutoConfig.from_pretrained(name), _load_tokenizer(name)
         with _quiet(): model = _model_class(config).from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error: raise DataError(f"{name}: no model could be loaded ({str(error).splitlines()[0]}); give a folder made by save_pretrained or a model's name on the hub") from None
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu") # each process of a launch has its own GPU
     return Policy(model.to(device).eval(), tokenizer, get_template(template), name=Path(name).name)
 
 # %% ../nbs/07_policy.ipynb #4cdf4fb7
@@ -292,7 +292,7 @@ def microbatches(
         batches.append(Microbatch(torch.tensor(rows), input_ids, positions, targets, row_index, position_ids, layout))
     return batches
 
-# %% ../nbs/07_policy.ipynb #1b7df635
+# %% ../nbs/07_policy.ipynb #a324f402
 def packed_attention(
     module,               # the attention layer
     query, key, value,    # (1, heads, tokens, width of a head)
@@ -312,7 +312,8 @@ def packed_attention(
     return results.flatten(1).index_select(0, packing.back).view(1, len(packing.back), query.shape[1], query.shape[3]), None
 
 def _attend(query, key, value, layout, scale): # (places, heads, width) each
-    grouped = query.shape[1] != key.shape[1]
+    grouped, kind = query.shape[1] != key.shape[1], query.device.type
+    if torch.is_autocast_enabled(kind): query, key, value = (states.to(torch.get_autocast_dtype(kind)) for states in (query, key, value)) # rotary positions leave queries and keys in float32
     if layout.bounds is not None and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         from torch.nn.attention.varlen import varlen_attn
         longest = max(places for _, places in layout.buckets)

@@ -7,7 +7,7 @@ __all__ = ['BEHAVIORS', 'stored_rollouts', 'Snapshot', 'left_as_found', 'start_o
            'part_logprobs', 'Draw', 'redraw', 'replay_draws', 'redo_phase', 'Gauge', 'complete_old_logprobs', 'Redoing',
            'prepare_redoing', 'redo_draws', 'replay']
 
-# %% ../nbs/10b_replay.ipynb #3502144e
+# %% ../nbs/10b_replay.ipynb #4c63df4a
 import contextlib, copy, dataclasses, math, os, re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from .policy import Microbatch, Policy, completion_logprobs, head_logprobs, load
 from .rewards import Reward, as_reward
 from .runs import Run, read_run, resume_run
 from .tasks import Template
-from .train import (CHANGEABLE, GRPOConfig, TrainingState, assign_advantages, check_config, configured_loss, cut, load_checkpoint, plan_updates, prepare, recorded_config,
+from .train import (CHANGEABLE, GRPOConfig, TrainingState, assign_advantages, check_config, configured_loss, cut, half, load_checkpoint, plan_updates, prepare, recorded_config,
                                  reference_logprobs, score)
 
 # %% ../nbs/10b_replay.ipynb #f86a7287
@@ -111,7 +111,7 @@ def trained_tail(model) -> torch.nn.Module|None:
     inside = all(any(p is q for q in tail) for p in model.parameters() if p.requires_grad)
     return norm if tail and inside and not tied else None
 
-# %% ../nbs/10b_replay.ipynb #42590810
+# %% ../nbs/10b_replay.ipynb #bd1eb7c3
 @torch.no_grad()
 def cut_parts(
     state:TrainingState,        # of the replay
@@ -129,7 +129,7 @@ def cut_parts(
             level, mode = config.sampler_correction.split("-")
             part.weights = mismatch_weights(part.old, flat("logprob_sampler"), batch.row_index, level=level, mode=mode, cap=config.sampler_cap)
         hook = norm.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0])) if norm is not None else None
-        with state.accelerator.autocast():
+        with half(state, config):
             if config.beta: part.reference = reference_logprobs(state, config, batch)
             if hook is not None: completion_logprobs(state.model, batch, temperature=config.temperature)
         if hook is not None: hook.remove(); part.hidden = kept[0].flatten(0, 1)[batch.positions]
@@ -142,7 +142,7 @@ def part_logprobs(
     part:Part,           # from `cut_parts`
 ) -> tuple[torch.Tensor, torch.Tensor]: # (tokens,) log-probabilities and entropies, nats
     "What the model says now about the completions of a part."
-    with state.accelerator.autocast():
+    with half(state, config):
         if part.hidden is None: return completion_logprobs(state.model, part.batch, temperature=config.temperature)
         bare = state.policy.model
         return head_logprobs(bare.base_model.norm(part.hidden), bare.get_output_embeddings(), part.batch.targets, temperature=config.temperature)
@@ -267,7 +267,7 @@ def _replay_settings(run, phase, sides, draws, reward, changes):
     except ConfigError: raise ConfigError(f"replay: the run's reward {run.settings.get('reward')!r} cannot be read back; give reward=, such as 'random:0.5'") from None
     return check_config(dataclasses.replace(config, changes={}, **changes)), chosen
 
-# %% ../nbs/10b_replay.ipynb #442d2102
+# %% ../nbs/10b_replay.ipynb #810114fa
 @torch.no_grad()
 def complete_old_logprobs(
     state:TrainingState,        # at the phase's start
@@ -277,7 +277,7 @@ def complete_old_logprobs(
     "Old log-probabilities of rollouts that took no part when the phase was run: with redrawn rewards they may."
     missing = [r for r in rollouts if r.logprob_old is None]
     for batch in cut(state, config, missing):
-        with state.accelerator.autocast(): logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
+        with half(state, config): logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
         for i, row in enumerate(batch.rows.tolist()): missing[row].logprob_old = logprobs[batch.row_index == i].tolist()
 
 # %% ../nbs/10b_replay.ipynb #f59830d3

@@ -237,7 +237,7 @@ def is_out_of_memory(
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu", "bad_alloc", "failed to allocate"))
 
-# %% ../nbs/08_rollout.ipynb #2ffc14dc
+# %% ../nbs/08_rollout.ipynb #b3daeb40
 class TransformersEngine:
     "Samples with the policy's own model, in this process; always has its present weights."
     def __init__(self,
@@ -254,7 +254,8 @@ class TransformersEngine:
         "Nothing to copy where the model is the policy's own; else its present weights are copied by name, as where the trainer's lie in shards."
         if policy is self.policy: return
         with model_lock(self.policy.model):
-            for name, tensor in policy.weights(): self.policy.model.get_parameter(name).copy_(tensor)
+            own = dict(self.policy.model.named_parameters()) | dict(self.policy.model.named_buffers())
+            for name, tensor in policy.weights(): own[name].copy_(tensor)
     def sleep(self): "Nothing to free: the model is the trainer's own."
     def wake(self): "Nothing to do."
     def close(self): "Nothing to free: the model is the trainer's own."
@@ -464,7 +465,7 @@ def _check_vllm(temperature, forbidden_ids, requests, limit, longest, alternativ
     most = max((len(r.prompt_ids) for r in requests), default=0)
     if longest and most + limit > longest: raise ConfigError(f"generate: a prompt of {most} tokens and a completion of up to {limit} exceed max_model_len={longest}; give the engine or server a larger one, or lower max_completion_length")
 
-# %% ../nbs/08_rollout.ipynb #1bd1e79a
+# %% ../nbs/08_rollout.ipynb #565d13aa
 _RUNNING = weakref.WeakSet() # engines of this process: vLLM's process groups are global, so that there can be one
 
 class VLLMEngine:
@@ -475,10 +476,11 @@ class VLLMEngine:
                  max_model_len:int|None=None,     # most tokens of prompt and completion; None: what the model allows
                  gpu_memory_utilization:float=0.5, # share of the GPU for weights and key-value cache
                  enforce_eager:bool=False,        # no CUDA graphs: slower, starts sooner
-                 dtype:str="auto",                # of the copy; "auto": the policy's own
+                 dtype:str="auto",                # of the copy; "auto": bfloat16 on a GPU, else the policy's own
                  check:bool=True,                 # raise `RunError` where the copy disagrees with the policy
                  **options                        # further arguments of vllm.LLM
                 ):
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1: raise ConfigError("VLLMEngine: runs in one training process only, since vLLM claims the processes' communication for itself; with several, start vLLM servers and use VLLMServerEngine")
         vllm, self.policy, self.vllm = _import_vllm(), policy, None
         for other in [e for e in _RUNNING if e.vllm is not None]: # such as the one of this cell's last run
             warnings.warn("VLLMEngine: one runs in this process already, and vLLM takes only one; it is closed", stacklevel=2)
@@ -488,7 +490,7 @@ class VLLMEngine:
         _write_shell(policy, self._folder)
         self._cuda, self._asleep, self._stale, self._said = torch.cuda.is_available(), False, True, False
         self._lock, self._numbers, self._mail = threading.RLock(), itertools.count(), {}
-        settings = dict(model=str(self._folder), load_format="dummy", dtype=str(policy.model.dtype).removeprefix("torch.") if dtype == "auto" else dtype, max_model_len=max_model_len, gpu_memory_utilization=gpu_memory_utilization,
+        settings = dict(model=str(self._folder), load_format="dummy", dtype=dtype if dtype != "auto" else "bfloat16" if self._cuda else str(policy.model.dtype).removeprefix("torch."), max_model_len=max_model_len, gpu_memory_utilization=gpu_memory_utilization,
                         enforce_eager=enforce_eager, enable_sleep_mode=self._cuda, enable_prefix_caching=True, logprobs_mode="processed_logprobs", generation_config="vllm", distributed_executor_backend="uni", seed=0, disable_log_stats=True)
         self.vllm = _start_vllm(vllm, settings | options)
         _RUNNING.add(self)

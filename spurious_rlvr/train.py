@@ -6,13 +6,13 @@
 __all__ = ['CHANGEABLE', 'PRESETS', 'GRPOConfig', 'check_kinds', 'check_config', 'plan_phase', 'score', 'assign_advantages',
            'plan_updates', 'deal', 'taking_part', 'owners', 'TrainingState', 'choose_trainable', 'add_adapters',
            'AdamWBF16', 'make_optimizer', 'usable_prompts', 'open_accelerator', 'shard', 'hand_to_deepspeed',
-           'device_memory', 'choose_packing', 'prepare', 'sample_phase', 'cut', 'record_old_logprobs', 'backward',
-           'accumulate_gradient', 'configured_loss', 'reference_logprobs', 'microbatch_loss', 'record_tokens',
-           'update_statistics', 'trained', 'take_step', 'make_update', 'Phase', 'sampler_mismatch', 'phase_metrics',
-           'run_phase', 'reward_at', 'is_due', 'run_phases', 'grpo', 'write_phase', 'save_checkpoint',
+           'device_memory', 'choose_packing', 'prepare', 'sample_phase', 'half', 'cut', 'record_old_logprobs',
+           'backward', 'accumulate_gradient', 'configured_loss', 'reference_logprobs', 'microbatch_loss',
+           'record_tokens', 'update_statistics', 'trained', 'take_step', 'make_update', 'Phase', 'sampler_mismatch',
+           'phase_metrics', 'run_phase', 'reward_at', 'is_due', 'run_phases', 'grpo', 'write_phase', 'save_checkpoint',
            'load_checkpoint', 'load_weights', 'DividedEngine', 'evaluate_into', 'recorded_config', 'check_same',
-           'is_evaluated', 'check_trackers', 'tracking', 'unwritten', 'recorded_end', 'shown', 'check_best',
-           'keep_best', 'train']
+           'check_start', 'is_evaluated', 'check_trackers', 'tracking', 'unwritten', 'recorded_end', 'shown',
+           'check_best', 'keep_best', 'train']
 
 # %% ../nbs/10_train.ipynb #774d4b9a
 import contextlib, copy, dataclasses, datetime, math, numbers, os, re, shutil, time, warnings
@@ -304,7 +304,7 @@ def add_adapters(
         try: policy.model = get_peft_model(policy.model, settings)
         except ValueError as error: raise ConfigError(f"lora_targets {config.lora_targets!r}: {str(error).splitlines()[0]}") from None
 
-# %% ../nbs/10_train.ipynb #d1f826c9
+# %% ../nbs/10_train.ipynb #649197e5
 class AdamWBF16(torch.optim.Optimizer):
     "AdamW (Loshchilov and Hutter 2019) that keeps its moments in bfloat16; the arithmetic is float32."
     def __init__(self, parameters, lr:float=1e-3, betas:tuple[float, float]=(0.9, 0.95), eps:float=1e-8, weight_decay:float=0.0):
@@ -319,6 +319,7 @@ class AdamWBF16(torch.optim.Optimizer):
         if not state: state |= dict(step=0, mean=torch.zeros_like(parameter, dtype=torch.bfloat16), square=torch.zeros_like(parameter, dtype=torch.bfloat16))
         (first, second), gradient = group["betas"], parameter.grad.float()
         state["step"] += 1
+        for name in ("mean", "square"): state[name] = state[name].bfloat16() # loading a checkpoint makes them the parameter's type
         mean = state["mean"].float().lerp_(gradient, 1 - first)
         square = state["square"].float().mul_(second).addcmul_(gradient, gradient, value=1 - second)
         state["mean"].copy_(mean); state["square"].copy_(square)
@@ -399,7 +400,7 @@ def choose_packing(policy:Policy, config:GRPOConfig) -> bool:
     if config.packing and not packed: warnings.warn(f"{policy.name or 'the policy'}: its attention cannot be packed; rows are padded instead")
     return packed
 
-# %% ../nbs/10_train.ipynb #9640952f
+# %% ../nbs/10_train.ipynb #5a75f3e8
 def prepare(
     policy:Policy,              # to be trained
     problems:Sequence[Problem], # training set
@@ -412,22 +413,26 @@ def prepare(
     accelerator, kept = open_accelerator(policy, config)
     if engine is None: engine = TransformersEngine(dataclasses.replace(policy, model=copy.deepcopy(policy.model)) if kept in ("fsdp", "zero3") else policy)
     if config.trainable == "lora": add_adapters(policy, config)
-    reference = copy.deepcopy(policy.model).eval().requires_grad_(False) if config.beta and config.trainable != "lora" else None
+    policy.model.to(accelerator.device)
+    diverges = any(config.at(phase).beta for phase in (1, *config.changes))
+    reference = copy.deepcopy(policy.model).eval().requires_grad_(False) if diverges and config.trainable != "lora" else None
     parameters = choose_trainable(policy.model, config.trainable)
     for module in policy.model.modules():
         if isinstance(module, torch.nn.Dropout): module.p = 0.0
     packed = choose_packing(policy, config)
     if reference is not None and packed: allow_packing(reference)
-    check_memory(unadapted(policy.model).config, config, device_memory(policy.device), int(os.environ.get("WORLD_SIZE", "1")) if _asked_for("FSDP") else 1)
+    check_memory(unadapted(policy.model).config, config, device_memory(policy.device), accelerator.num_processes if kept != "whole" else 1)
     if config.gradient_checkpointing: policy.model.gradient_checkpointing_enable(dict(use_reentrant=False)); policy.model.enable_input_require_grads()
     policy.model.train(config.gradient_checkpointing) # with dropout off, all that the mode decides is checkpointing; and a model in evaluation mode samples without being switched
+    if config.compare_gradients and kept.startswith("zero"): raise ConfigError("compare_gradients cannot be had under DeepSpeed, which keeps the gradients to itself: launch with DDP or FSDP")
+    if hasattr(policy.model.get_output_embeddings(), "base_layer"): raise ConfigError(f"lora_targets {config.lora_targets!r} puts an adapter on the output layer, which is not supported: leave it out")
     if config.compile: [layer.compile(dynamic=True) for layer in unadapted(policy.model).base_model.layers]
     if kept == "fsdp": shard(policy, accelerator); model, optimizer = policy.model, make_optimizer(choose_trainable(policy.model, config.trainable), config)
     elif kept.startswith("zero"): model, optimizer = hand_to_deepspeed(policy, accelerator, make_optimizer(parameters, config), config)
     else: model, optimizer = accelerator.prepare(policy.model, make_optimizer(parameters, config))
     return TrainingState(policy, model, optimizer, accelerator, engine, reference, [p for p in problems if p.id in encoded], encoded, packed, kept)
 
-# %% ../nbs/10_train.ipynb #6eaa003e
+# %% ../nbs/10_train.ipynb #aff4cac2
 def sample_phase(
     state:TrainingState, # what the loop carries
     config:GRPOConfig,   # as it holds in this phase
@@ -440,9 +445,9 @@ def sample_phase(
     mine = range(state.accelerator.process_index, len(plan), state.accelerator.num_processes)
     state.engine.wake()
     state.engine.load_weights(state.policy)
-    rollouts = sample_rollouts(state.policy, state.engine, [state.problems[plan[g]] for g in mine], num_generations=config.num_generations, groups=list(mine),
-                               max_completion_length=config.max_completion_length, temperature=config.temperature, seed=config.seed, phase=phase)
-    state.engine.sleep()
+    try: rollouts = sample_rollouts(state.policy, state.engine, [state.problems[plan[g]] for g in mine], num_generations=config.num_generations, groups=list(mine),
+                                    max_completion_length=config.max_completion_length, temperature=config.temperature, seed=config.seed, phase=phase)
+    finally: state.engine.sleep() # also where it was interrupted: the memory is free again
     sampled = time.perf_counter()
     measure(rollouts)
     rates = score(rollouts, {p.id: p for p in state.problems}, reward, config.seed)
@@ -450,7 +455,9 @@ def sample_phase(
     assign_advantages(rollouts, config)
     return rollouts, rates | dict(seconds_sample=sampled - began, seconds_score=time.perf_counter() - sampled)
 
-# %% ../nbs/10_train.ipynb #ec7f1304
+# %% ../nbs/10_train.ipynb #8e6ba69f
+def half(state:TrainingState, config:GRPOConfig): "The context in which a model computes: bfloat16 where mixed_precision says so, whatever wraps the model."; return torch.autocast(state.accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16")
+
 def cut(
     state:TrainingState,        # what the loop carries
     config:GRPOConfig,          # microbatch_tokens
@@ -485,10 +492,10 @@ def record_old_logprobs(
     batches = cut(state, config, share)
     for turn in range(turns): # as often on every process, since all must run the model
         batch = batches[min(turn, len(batches) - 1)]
-        with state.accelerator.autocast(): logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
+        with half(state, config): logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
         for row, values in _by_row(batch, logprobs): share[row].logprob_old = values
 
-# %% ../nbs/10_train.ipynb #855b21fe
+# %% ../nbs/10_train.ipynb #24862454
 def backward(
     state:TrainingState, # gradients are added to its model's
     loss:torch.Tensor,   # of a microbatch, a scalar
@@ -502,10 +509,9 @@ def backward(
     elif state.kept == "fsdp":
         state.model.set_requires_gradient_sync(last)
         loss.backward()
-    else:
-        with contextlib.nullcontext() if last else state.accelerator.no_sync(state.model): state.accelerator.backward(loss)
+    else: state.accelerator.backward(loss)
 
-# %% ../nbs/10_train.ipynb #8cbc4011
+# %% ../nbs/10_train.ipynb #1ddf9123
 def accumulate_gradient(
     state:TrainingState,        # what the loop carries; gradients are added to the model's
     config:GRPOConfig,          # the objective's settings
@@ -522,8 +528,10 @@ def accumulate_gradient(
     for turn in range(rounds):
         batch, weight = batches[min(turn, len(batches) - 1)], float(turn < len(batches))
         ours = [share[i] for i in batch.rows.tolist()]
-        loss, tokens = microbatch_loss(state, config, batch, ours, clip, len(rollouts), total_tokens)
-        backward(state, loss * weight, last=turn == rounds - 1)
+        last = turn == rounds - 1
+        with contextlib.nullcontext() if last or state.kept != "whole" else state.accelerator.no_sync(state.model): # DDP decides in the forward pass whether processes will add up
+            loss, tokens = microbatch_loss(state, config, batch, ours, clip, len(rollouts), total_tokens)
+            backward(state, loss * weight, last)
         if weight: records.append((batch, ours, tokens | dict(loss=loss.detach())))
     return records
 
@@ -546,7 +554,7 @@ def configured_loss(
                        total_rollouts=total_rollouts, total_tokens=total_tokens, token_weights=weights, entropy=entropy,
                        entropy_coefficient=config.entropy_coefficient, statistics=False)
 
-# %% ../nbs/10_train.ipynb #7605aa38
+# %% ../nbs/10_train.ipynb #3b5f239b
 @torch.no_grad()
 def reference_logprobs(
     state:TrainingState, # its reference, or its model without adapters
@@ -554,10 +562,10 @@ def reference_logprobs(
     batch:Microbatch,    # on the device
 ) -> torch.Tensor:       # (tokens,) log-probabilities, nats
     "What the starting policy says about the completions of a microbatch."
-    with state.accelerator.autocast(), (state.policy.model.disable_adapter() if state.reference is None else contextlib.nullcontext()):
+    with half(state, config), (state.policy.model.disable_adapter() if state.reference is None else contextlib.nullcontext()):
         return completion_logprobs(state.reference if state.reference is not None else state.model, batch, temperature=config.temperature)[0]
 
-# %% ../nbs/10_train.ipynb #1af5c456
+# %% ../nbs/10_train.ipynb #c14f35d5
 def microbatch_loss(
     state:TrainingState,        # what the loop carries
     config:GRPOConfig,          # the objective's settings
@@ -570,7 +578,7 @@ def microbatch_loss(
     "The loss of one microbatch. A rollout without old log-probabilities is met for the first time, with ratio 1."
     device, index = state.accelerator.device, batch.row_index
     flat = lambda name: torch.tensor([v for r in rollouts for v in getattr(r, name)], dtype=torch.float32, device=device)
-    with state.accelerator.autocast(): logprobs, entropy = completion_logprobs(state.model, batch, temperature=config.temperature, entropy_gradient=config.entropy_coefficient != 0)
+    with half(state, config): logprobs, entropy = completion_logprobs(state.model, batch, temperature=config.temperature, entropy_gradient=config.entropy_coefficient != 0)
     old = flat("logprob_old") if rollouts[0].logprob_old is not None else logprobs.detach()
     reference = reference_logprobs(state, config, batch) if config.beta else None
     weights = None
@@ -757,7 +765,7 @@ def write_phase(
     for number, update in enumerate(phase.updates): run.log("update", phase=phase.number, update=number, **update)
     run.log("phase", phase=phase.number, **phase.metrics)
 
-# %% ../nbs/10_train.ipynb #9d5c384f
+# %% ../nbs/10_train.ipynb #5a5bdacd
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 def _optimizer_state(state): # whole, in ordinary memory; all processes must ask
@@ -793,7 +801,7 @@ def load_checkpoint(
     "Puts the weights, the optimizer and the position of a checkpoint into the state."
     saved = torch.load(folder/"state.pt", map_location="cpu", weights_only=True)
     if state.kept.startswith("zero"):
-        state.model.load_checkpoint(str(folder.parent/"deepspeed"), tag=folder.name)
+        state.model.load_checkpoint(str(folder.parent/"deepspeed"), tag=folder.name, load_module_strict=False) # what is not trained is not in it
     else:
         load_weights(state, saved["adapters"] if saved.get("adapters") else {name: tensor for file in sorted((folder/"policy").glob("*.safetensors")) for name, tensor in load_file(file).items()})
         if state.kept == "fsdp": set_optimizer_state_dict(state.model, state.optimizer, saved["optimizer"], options=_WHOLE)
@@ -806,10 +814,11 @@ def load_weights(
 ) -> None:
     "Puts whole tensors into a model that may be sharded. A tied head comes with the embedding."
     if state.kept == "fsdp": set_model_state_dict(state.policy.model, dict(tensors), options=StateDictOptions(full_state_dict=True, strict=False)); return
+    own = dict(state.policy.model.named_parameters()) | dict(state.policy.model.named_buffers())
     with torch.no_grad():
-        for name, tensor in tensors.items(): state.policy.model.get_parameter(name).copy_(tensor)
+        for name, tensor in tensors.items(): own[name].copy_(tensor)
 
-# %% ../nbs/10_train.ipynb #359689e4
+# %% ../nbs/10_train.ipynb #0c05d990
 class DividedEngine:
     "An engine whose requests are divided among the processes; each process gets all completions."
     def __init__(self, engine:Engine,         # samples this process's part
@@ -833,7 +842,8 @@ def evaluate_into(
     state.engine.wake(); state.engine.load_weights(state.policy)
     engine, found = state.engine if state.accelerator.num_processes == 1 else DividedEngine(state.engine, state.accelerator), {}
     for name, problems in held_out.items():
-        rollouts = evaluate(state.policy, problems, engine=engine, phase=phase, **protocol)
+        try: rollouts = evaluate(state.policy, problems, engine=engine, phase=phase, **protocol)
+        except BaseException: state.engine.sleep(); raise
         numbers = summarise(rollouts)
         if state.accelerator.is_main_process: writer.write_evaluation(phase, name, rollouts, **numbers)
         found |= {f"{name}.{key}": value for key, value in numbers.items()}
@@ -850,7 +860,7 @@ def recorded_config(
     if not settings: raise RunError(f"{run.path}: run.json holds no settings of a training; it takes a run that train.train wrote")
     return check_config(GRPOConfig(**settings | dict(betas=tuple(settings.get("betas", GRPOConfig.betas)), changes={int(k): v for k, v in settings.get("changes", {}).items()})))
 
-# %% ../nbs/10_train.ipynb #6ee31fce
+# %% ../nbs/10_train.ipynb #0a5c0f4b
 _MAY_DIFFER = {"phases", "evaluate_every", "checkpoint_every", "keep_checkpoints", "keep_best", "max_skipped", "microbatch_tokens", "gradient_checkpointing", "compare_gradients", "packing", "compile", "skip_zero_advantages"}
 
 def check_same(
@@ -869,6 +879,16 @@ def check_same(
     faults.check(data == run.settings.get("data", {}).get("fingerprint"), "the problems are others than those it began with")
     if faults.found: faults.found.append("give what it began with, or another run name")
     faults.raise_any()
+
+def check_start(
+    run:Run,           # that is to go on
+    config:GRPOConfig, # given now
+    model:Mapping,     # `Policy.describe` of the policy given now
+) -> None:
+    "Raises `ConfigError` where a run needs the policy it began with, and the one given is another: a divergence is from it, and what is not trained comes from it."
+    needed = config.trainable == "lora" or any(config.at(phase).beta for phase in (1, *config.changes))
+    begun = run.settings.get("model", {}).get("fingerprint")
+    if needed and begun and begun != model["fingerprint"]: raise ConfigError(f"{run.path} cannot go on: the policy is not the one it began with; load the starting policy again, the run's own weights come from its checkpoint")
 
 def is_evaluated(run:Run, phase:int, names) -> bool:
     "Whether a run has the evaluation of a phase on every held-out set."
@@ -966,7 +986,7 @@ def keep_best(
         if numbers[config.keep_best] >= earlier.loc[(earlier["name"] == name) & (earlier["phase"] > 0), number].max(): writer.mark_best(phase)
     return numbers
 
-# %% ../nbs/10_train.ipynb #4c6ad075
+# %% ../nbs/10_train.ipynb #e6ad13eb
 def train(
     policy:Policy,               # trained in place
     problems:Sequence[Problem],  # training set
@@ -989,6 +1009,7 @@ def train(
     check_best(config, held_out or {})
     check_trackers(trackers)
     model = policy.describe() # as it is before adapters and shards
+    if resume: check_start(read_run(run), config, model)
     state = prepare(policy, problems, config, engine) # before the folder is made: what cannot be trained leaves nothing behind
     checkpoint, main, writer = read_run(run).latest_checkpoint if resume else None, state.accelerator.is_main_process, RunWriter(run)
     if main: writer = resume_run(run) if resume else create_run(run, config=dataclasses.asdict(config), reward=repr(rewards), model=model, data=fingerprint_problems(problems), **(describe or {}))
