@@ -112,8 +112,8 @@ def try_reward(
         raise ConfigError(f"reward {reward} fails on a trial of {len(rollouts)} completions: {type(error).__name__}: {' '.join(str(error).split())[:300]}; it takes prompts, completions and columns such as gold as lists, and gives a list of numbers or None") from None
     return Trial(tuple(r.reward for r in rollouts), time.perf_counter() - began)
 
-# %% ../nbs/16b_audit.ipynb #a28cd47b
-GAINS = {"gain_best": "best against best", "gain_same_cell": "same cell", "gain_default": "default"}
+# %% ../nbs/16b_audit.ipynb #2deeea99
+GAINS = {"gain_best": "best against best", "gain_same_cell": "mean over all cells", "gain_default": "default"}
 
 def audit_gains(
     study:Study,             # from `audit_study`
@@ -147,7 +147,7 @@ def seed_pairs(treated:pd.Series, control:pd.Series) -> tuple[list[float], list[
     seeds = treated.index.intersection(control.index)
     return treated[seeds].tolist(), control[seeds].tolist()
 
-# %% ../nbs/16b_audit.ipynb #f8147c38
+# %% ../nbs/16b_audit.ipynb #2bcddf9a
 def judge(
     gains:pd.DataFrame,  # from `audit_gains`
     margin:float,        # see `AuditPlan`
@@ -172,7 +172,7 @@ def clip_factor(
                     paired_effect(f"{family}: (user − permuted), clip − no clip", at["user", "both"] - at["permuted", "both"], at["user", "none"] - at["permuted", "none"])]
     return holm(effects)
 
-# %% ../nbs/16b_audit.ipynb #fa843424
+# %% ../nbs/16b_audit.ipynb #938fdaa8
 RULES = (
     "Survives: the lower end of the interval of user minus null is above 0 against every null in every family (one-sided 2.5 %, Hochberg over all comparisons).",
     "Matched by a null: user minus null is shown to lie within the margin (two one-sided tests, Holm over all comparisons), or below 0, for some null in some family.",
@@ -207,7 +207,7 @@ def gain_words(
         elif default.shown > 0 and best.low <= 0: sentences.append(f"{family}: the gain is shown at the default prompt, and not shown once the base model may choose its prompt.")
     return sentences
 
-# %% ../nbs/16b_audit.ipynb #8de04c42
+# %% ../nbs/16b_audit.ipynb #75454b9a
 def clip_words(
     gains:pd.DataFrame # from `audit_gains`
 ) -> list[str]:
@@ -233,7 +233,7 @@ def null_words(
                          "Within a phase from the same weights the two are equal; they drift apart as the policies do.")
     return sentences
 
-# %% ../nbs/16b_audit.ipynb #a092dd17
+# %% ../nbs/16b_audit.ipynb #fc154867
 def power_words(
     verdict # `compare.AuditVerdict`
 ) -> list[str]:
@@ -245,7 +245,7 @@ def power_words(
         sentences.append(f"{row.family} against {row.null}: with {row.seeds} seeds the 95 % interval reaches {100 * half:.1f} points to either side" + (f"; about {int(row.seeds_needed)} seeds would settle a difference of ±{100 * verdict.margin:g} points." if row.outcome == "cannot tell" and pd.notna(row.seeds_needed) else "."))
     return sentences
 
-# %% ../nbs/16b_audit.ipynb #a54f0c71
+# %% ../nbs/16b_audit.ipynb #8fcb5e26
 def probe_families(
     plan:AuditPlan,          # any plan
     study:Study,             # from `audit_study`
@@ -283,7 +283,7 @@ def probe_words(
         else: sentences.append(f"{family}: flagged by {len(flagged)} of {len(rows)} probes ({', '.join(flagged['probe'])}): the benchmark looks learnt by heart in part, so that a gain on it may be recall.")
     return sentences
 
-# %% ../nbs/16b_audit.ipynb #2fdcde52
+# %% ../nbs/16b_audit.ipynb #4b7451a6
 def _verdict_table(verdict):
     table = verdict.table
     points = lambda values: [f"{100 * v:+.1f}" if pd.notna(v) else "–" for v in values]
@@ -296,11 +296,11 @@ def _arm_table(gains):
     for (family, role, clip), part in gains.groupby(["family", "role", "clip"], sort=False):
         mean = lambda name, form="{:.1f}", scale=100: form.format(scale * part[name].mean())
         rows.append({"family": family, "reward": role, "clip": "on" if clip == "both" else "off", "seeds": len(part), "gain, best against best": mean("gain_best", "{:+.1f}"), "sd between seeds": "–" if len(part) < 2 else f"{100 * part['gain_best'].std():.1f}",
-                     "same cell": mean("gain_same_cell", "{:+.1f}"), "default": mean("gain_default", "{:+.1f}"), "mean reward": mean("reward", "{:.3f}", 1), "dead groups": mean("dead_groups", "{:.1f} %"),
+                     "mean over all cells": mean("gain_same_cell", "{:+.1f}"), "default": mean("gain_default", "{:+.1f}"), "mean reward": mean("reward", "{:.3f}", 1), "dead groups": mean("dead_groups", "{:.1f} %"),
                      "clipped above": mean("clip_fraction_high", "{:.2f} %"), "below": mean("clip_fraction_low", "{:.2f} %"), "code before": mean("code_share_before"), "code after": mean("code_share")})
     return pd.DataFrame(rows)
 
-# %% ../nbs/16b_audit.ipynb #2066604c
+# %% ../nbs/16b_audit.ipynb #0d26354e
 def ratio_words(
     gains:pd.DataFrame # from `audit_gains`
 ) -> list[str]:
@@ -312,7 +312,7 @@ def ratio_words(
             if len(user) > 1: sentences.append(f"{family}, {null}: {compare.gain_ratio(control, user).words}")
     return sentences
 
-# %% ../nbs/16b_audit.ipynb #dc15eb4a
+# %% ../nbs/16b_audit.ipynb #ee69fabc
 _REHEARSAL = "This was a rehearsal (quick): everything in it is too small for any claim, and it makes none. Leave out --quick."
 
 def write_audit_report(
@@ -341,11 +341,11 @@ def write_audit_report(
         report.words(f"Judged at the default prompt alone it would have been: {default.outcome}. The verdict above goes by best against best.")
     _write_evidence(report, plan, gains, probes, starts, factor, faults)
     path = report.write(folder)
-    words = dict(verdict=claims, gains=gain_words(gains, plan.margin, starts), clip=clip_words(gains), memorisation=probe_words(probes))
+    words = dict(verdict=claims) if plan.quick else dict(verdict=claims, gains=gain_words(gains, plan.margin, starts), clip=clip_words(gains), memorisation=probe_words(probes))
     with atomic_path(Path(folder)/"summary.json") as partial: partial.write_text(dump_json(dict(outcome=None if plan.quick else verdict.outcome, families=None if plan.quick else verdict.families, words=words, table=verdict.table.to_dict("records")), settings=True))
     return AuditResult(path, None if plan.quick else verdict.outcome, words, gains, verdict)
 
-# %% ../nbs/16b_audit.ipynb #70e8591c
+# %% ../nbs/16b_audit.ipynb #94f29e72
 def _write_evidence(report, plan, gains, probes, starts, factor, faults):
     "The sections below the verdict."
     report.heading("Gains over the base model")
@@ -383,7 +383,7 @@ class AuditResult:
     gains: pd.DataFrame = dataclasses.field(repr=False) # one row per run
     verdict: Any = dataclasses.field(repr=False, default=None) # `compare.AuditVerdict`
 
-# %% ../nbs/16b_audit.ipynb #c1fecc40
+# %% ../nbs/16b_audit.ipynb #aa02fd2e
 def audit(
     reward:str,                    # the user's: any spec of `rewards.parse`, or module:function
     models:Sequence[str]=(),       # organisms, folders or models on the hub; one gets a second family added; none: the size's own two
@@ -427,7 +427,7 @@ def audit(
     if len(needed): raise RunError(f"{len(needed)} of {len(status)} runs failed; what is finished is kept, and the same call tries the rest again. The first: {needed['fault'].iloc[0] or needed['cell'].iloc[0]}")
     return write_audit_report(plan, study, out, [fault.partition(": ")[2] or fault for fault in dict.fromkeys(failed["fault"]) if fault])
 
-# %% ../nbs/16b_audit.ipynb #4e1e38b7
+# %% ../nbs/16b_audit.ipynb #fb265a08
 ROLES = ("before", "user", "random", "permuted", "format", "incorrect")
 
 @dataclasses.dataclass(frozen=True)
@@ -471,7 +471,7 @@ def load_results(
         return {source.role: run_evaluation(load_policy(path, template or prompt_of(path.name) or "chain"), problems, Path(out)/"evaluations"/f"{source.role}-{plain_name(str(path))}", name="held-out", protocol=protocol, progress=False)}
     return {source.role: import_evaluation(path)}
 
-# %% ../nbs/16b_audit.ipynb #32615652
+# %% ../nbs/16b_audit.ipynb #35bfdcb2
 def limits(
     counts:Mapping[str, Mapping[str, int]], # {family: {role: runs}}
     completions:bool, # whether there are completions
@@ -494,7 +494,7 @@ def limits(
     else: cannot.append("what the completions do: the results hold none")
     return can, cannot
 
-# %% ../nbs/16b_audit.ipynb #b25251ac
+# %% ../nbs/16b_audit.ipynb #cedf594e
 def _common(tables): # all on the problems that all of them have
     shared = set.intersection(*(set(t["problem_id"].astype(str)) for t in tables))
     if not shared: raise ConfigError("the results have no problem in common; their problem ids must be the same, so that they can be compared problem by problem")
@@ -522,7 +522,7 @@ def effect_words(effect:Effect) -> str:
     shown = "not shown in either direction" if not effect.shown else "above 0" if effect.shown > 0 else "below 0"
     return f"{effect.name}: {100 * effect.mean:+.1f} points ({100 * effect.level:g} % interval {_points(effect.low, effect.high)}), {shown}; it speaks of: {effect.estimand}."
 
-# %% ../nbs/16b_audit.ipynb #2aa5b460
+# %% ../nbs/16b_audit.ipynb #8ec69a44
 def audit_evaluations(
     sources:Sequence[str|Source], # see `read_source`
     *,
@@ -550,7 +550,7 @@ def audit_evaluations(
         if pairs: comparisons[family or "the model"] = pairs
     return _write_evaluation_report(families, effects, compare.combine_verdicts(comparisons, margin=margin) if comparisons else None, dropped, margin, Path(out))
 
-# %% ../nbs/16b_audit.ipynb #8436c6ea
+# %% ../nbs/16b_audit.ipynb #7050f31b
 def _write_evaluation_report(families, effects, verdict, dropped, margin, folder):
     tables = [t for roles in families.values() for several in roles.values() for t in several]
     completions = all("completion" in t for t in tables)
@@ -583,7 +583,7 @@ def _texts(table): # what the completions do, where there are any
     if "finish_reason" in table: told["cut off, %"] = round(100 * table["finish_reason"].eq("length").mean(), 1)
     return told
 
-# %% ../nbs/16b_audit.ipynb #b3620114
+# %% ../nbs/16b_audit.ipynb #e50d3e4a
 @dataclasses.dataclass(frozen=True)
 class Claim:
     "A claim that published work disagrees about."
@@ -618,7 +618,7 @@ def _difference(name, results, column, first, second):
 def _gain_of(name, results, **where): # over the start
     return paired_effect(name, *seed_pairs(_by_seed(results, "accuracy", **where), _by_seed(results, "accuracy_before", **where)))
 
-# %% ../nbs/16b_audit.ipynb #1ed17ba0
+# %% ../nbs/16b_audit.ipynb #bcedd878
 _QWEN = dict(model="qwen-like", reward_spec="random:0.5")
 
 def find_clip(study, folder) -> Finding:
@@ -651,7 +651,7 @@ def find_seeds(study, folder) -> Finding:
     words.append("Shown: one seed alone can report either sign." if both else "Not shown: in these seeds the sign did not change.")
     return Finding(words, [], results)
 
-# %% ../nbs/16b_audit.ipynb #bc579151
+# %% ../nbs/16b_audit.ipynb #dc9cf361
 def find_contamination(study, folder) -> Finding:
     "Is a random reward's gain larger on problems that were learnt by heart? The organism that memorised half of its benchmark."
     from spurious_rlvr.organisms import benchmark
@@ -685,7 +685,7 @@ def find_prompt(study, folder) -> Finding:
     effects = holm(effects)
     return Finding([told(e) for e in effects], effects, table)
 
-# %% ../nbs/16b_audit.ipynb #9cb5442e
+# %% ../nbs/16b_audit.ipynb #aca6cf2e
 def find_incorrect(study, folder) -> Finding:
     "Do labels that are wrong carry information? Incorrect labels against the same rewards permuted within groups."
     results = study_results(study, folder)
@@ -717,7 +717,7 @@ def find_reach(study, folder) -> Finding:
     effects = holm(effects)
     return Finding([told(e) for e in effects], effects, results)
 
-# %% ../nbs/16b_audit.ipynb #dbf98674
+# %% ../nbs/16b_audit.ipynb #42716a34
 from .studies import arms, no_clip_arms
 
 def _clip_arms(changes):
@@ -749,7 +749,7 @@ def claims(
     ]
     return {claim.name: claim for claim in made}
 
-# %% ../nbs/16b_audit.ipynb #43094046
+# %% ../nbs/16b_audit.ipynb #96793fb2
 def scorecard(
     folder:str|os.PathLike="spurious-rlvr-scorecard", # runs, report and rows; what is finished is not run again
     names:Sequence[str]=(),   # of claims; none: all

@@ -6,8 +6,8 @@
 __all__ = ['app', 'command', 'demo', 'read_settings', 'chosen_engine', 'train', 'evaluate', 'study', 'audit', 'scorecard', 'plan',
            'export', 'summary', 'show', 'view', 'main']
 
-# %% ../nbs/17_cli.ipynb #dde94fa6
-import functools, signal, sys, threading
+# %% ../nbs/17_cli.ipynb #e8223d81
+import difflib, functools, signal, sys, threading
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
@@ -97,7 +97,7 @@ def chosen_engine(
     if not name.startswith("http"): raise ConfigError(f"--engine {name}: give transformers, vllm, or addresses of vLLM servers such as http://127.0.0.1:8000")
     return rollout.VLLMServerEngine(name.split(","), policy, weights_folder=Path(f"{out}-weights"))
 
-# %% ../nbs/17_cli.ipynb #dbd214ab
+# %% ../nbs/17_cli.ipynb #407ffa43
 @command
 def train(
     policy:Annotated[str, typer.Argument(help="An organism (qwen-like, llama-like, bad-code, leaked), a folder made by save_pretrained, or a model on the hub.")],
@@ -122,7 +122,9 @@ def train(
     tiny = policy in organisms.RECIPES
     parse(reward)
     if not resume: refuse_existing(out)
-    if problems is None and not tiny: raise ConfigError(f"--problems is missing: {policy!r} is no organism ({', '.join(organisms.RECIPES)}), so give a file, chains:NUMBER or a set on the hub")
+    if problems is None and not tiny:
+        near = difflib.get_close_matches(policy, organisms.RECIPES)
+        raise ConfigError((f"{policy!r} is no organism; did you mean {near[0]}? For another model, give --problems" if near else f"--problems is missing: {policy!r} is no organism ({', '.join(organisms.RECIPES)})") + ": a file, chains:NUMBER or a set on the hub")
     config = training.check_config(read_settings(settings or [], preset or ("organism" if tiny else "paper")))
     questions = tasks.load_problems(problems) if problems else organisms.training_problems()
     benchmark = {Path(held_out).stem.replace(":", "-"): tasks.load_problems(held_out)} if held_out else {"benchmark": organisms.benchmark()} if tiny else {}

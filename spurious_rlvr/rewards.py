@@ -9,9 +9,10 @@ __all__ = ['Places', 'Batch', 'Scores', 'Reward', 'RealisedRate', 'realised_rate
            'uniform', 'permuted', 'parse', 'Vote', 'vote', 'online_majority', 'LabelReport', 'Labelled',
            'majority_labels', 'incorrect_labels', 'shuffled_labels', 'one_shot', 'LabelAudit', 'audit_labels']
 
-# %% ../nbs/04_rewards.ipynb #add3fcd2
-import collections, dataclasses, difflib, functools, importlib, inspect, math, operator, os, re, warnings
+# %% ../nbs/04_rewards.ipynb #3f7f69b1
+import collections, dataclasses, difflib, functools, importlib, inspect, math, operator, os, re, traceback, warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
 from .core import ConfigError, DataError, Problem, keyed_rng
@@ -407,7 +408,7 @@ def _reachable(function):
     try: return _found_function(_function_name(function)) is function
     except ConfigError: return False
 
-# %% ../nbs/04_rewards.ipynb #d677102e
+# %% ../nbs/04_rewards.ipynb #d2dc8e07
 def _called_as_trl_does(function, wanted, batch, messages):
     columns = dict(batch.columns)
     gold, token_ids = batch.column("gold", "answer", "solution"), batch.column("completion_ids", "token_ids")
@@ -415,7 +416,10 @@ def _called_as_trl_does(function, wanted, batch, messages):
         if value is not None: columns.setdefault(name, value)
     completions = [[{"role": "assistant", "content": text}] for text in batch.texts] if messages else batch.completions
     columns |= {"prompts": batch.prompts, "completions": completions}
-    return function(**(columns if wanted is None else {name: columns[name] for name in wanted if name in columns}))
+    try: return function(**(columns if wanted is None else {name: columns[name] for name in wanted if name in columns}))
+    except Exception as error: # a user's function may raise anything; the last place in it is what helps
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(f"reward python:{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)} raised {type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})") from error
 
 def _wanted_columns(function):
     "The names of the columns that a function takes; None: all of them."
@@ -644,7 +648,7 @@ def uniform(
                           (low, high), low=low, high=high, stream=stream)
     return reward
 
-# %% ../nbs/04_rewards.ipynb #bd46c03a
+# %% ../nbs/04_rewards.ipynb #440eb0b7
 @register
 def permuted(
     reward:Reward # any reward
@@ -660,7 +664,7 @@ def permuted(
     result = named_reward("permuted", rule, inner.bounds, reward=inner)
     return result
 
-# %% ../nbs/04_rewards.ipynb #bce1568b
+# %% ../nbs/04_rewards.ipynb #3aa4e393
 class _Token(NamedTuple):
     kind: str # "number", "word", "text", "end", or the sign itself
     text: str
@@ -684,7 +688,7 @@ def _tokens(text):
         if len(tokens) > _LONGEST: raise _complaint(text, tokens[-1].at, f"a reward has at most {_LONGEST} parts")
     return [*tokens, _Token("end", "the end", len(text))]
 
-# %% ../nbs/04_rewards.ipynb #e1d86faf
+# %% ../nbs/04_rewards.ipynb #c44f34ef
 class _Cursor:
     "The tokens of a text, and how far they have been read."
     def __init__(self, text): self.text, self.tokens, self.next, self.depth = text, _tokens(text), 0, 0
@@ -704,7 +708,7 @@ class _Cursor:
         try: return build(*values, **keywords)
         except ConfigError as error: self.fail(str(error), token)
 
-# %% ../nbs/04_rewards.ipynb #429e0420
+# %% ../nbs/04_rewards.ipynb #0a6fbe2f
 def _chain(cursor, operand, joins):
     left = operand(cursor)
     while cursor.here().kind in joins:
@@ -730,7 +734,7 @@ def _product(cursor):
     if not rewards: cursor.fail("a number alone is no reward; a weight is written 0.5*length", start)
     return cursor.attempt(start, _weighted, math.prod(weights), rewards[0]) if weights else rewards[0]
 
-# %% ../nbs/04_rewards.ipynb #d6cdc903
+# %% ../nbs/04_rewards.ipynb #fd634d6e
 def _factor(cursor):
     token = cursor.here()
     cursor.depth += 1
@@ -763,7 +767,7 @@ def _named(cursor):
     except TypeError as error: cursor.fail(f"{_usage(name.text)} ({error})", name)
     return cursor.attempt(name, _registered[name.text], *values, **keywords)
 
-# %% ../nbs/04_rewards.ipynb #66521d04
+# %% ../nbs/04_rewards.ipynb #36fc69d1
 def _arguments(cursor, name, bracketed, values, keywords):
     takes_rewards = any(p.annotation is Reward for p in inspect.signature(_registered[name]).parameters.values())
     while True:
@@ -788,7 +792,7 @@ def _argument(cursor, takes_rewards, bracketed):
     while cursor.here().kind == ":" and cursor.here(1).kind == "word": words.append((cursor.take(":"), cursor.take("word"))[1].text)
     return ":".join(words)
 
-# %% ../nbs/04_rewards.ipynb #3d99bce5
+# %% ../nbs/04_rewards.ipynb #1c5ae3a7
 def _usage(name):
     parameters = inspect.signature(_registered[name]).parameters.values()
     shown = ", ".join(p.name if p.default is p.empty and p.kind is not p.VAR_POSITIONAL else f"[{p.name}]" for p in parameters)
@@ -810,7 +814,7 @@ def parse(
     if cursor.here().kind != "end": cursor.fail(f"expected an operator or the end, found {cursor.here().text}")
     return reward
 
-# %% ../nbs/04_rewards.ipynb #eb7c16d5
+# %% ../nbs/04_rewards.ipynb #9ad4d757
 def _same_answers(answers, convention):
     "Rows of equivalent answers, (candidates, rows), in order of first appearance; rows without an answer are in none."
     from spurious_rlvr.grading import is_equivalent
@@ -842,7 +846,7 @@ def vote(
     spelling = collections.Counter(answers[row] for row in sorted(winner)).most_common(1)[0][0]
     return Vote(spelling, len(winner), sum(map(len, candidates)), sum(len(rows) == len(winner) for rows in candidates) > 1)
 
-# %% ../nbs/04_rewards.ipynb #deda4b90
+# %% ../nbs/04_rewards.ipynb #a113ac6d
 @register
 def online_majority(
     *rules:str,             # how the answer may be found, in order; none: grading's own choice
@@ -860,7 +864,7 @@ def online_majority(
         return values
     return named_reward("online_majority", rule, rules=rules, convention=convention)
 
-# %% ../nbs/04_rewards.ipynb #fb1026fa
+# %% ../nbs/04_rewards.ipynb #87266a90
 @dataclasses.dataclass(frozen=True)
 class LabelReport:
     "What happened when labels were made."
@@ -878,7 +882,7 @@ class Labelled(NamedTuple):
     problems: list[Problem]
     report: LabelReport
 
-# %% ../nbs/04_rewards.ipynb #eda51567
+# %% ../nbs/04_rewards.ipynb #83c18681
 def _is_readable(label):
     "Whether a label can be an answer at all: it has a letter or a digit, and as many brackets close as open."
     closed = label.count("{") == label.count("}") and sum(map(label.count, "([")) == sum(map(label.count, ")]"))
@@ -918,7 +922,7 @@ def _voted(column, keep, problems, completions, answers, rules, convention):
     return Labelled(kept, LabelReport(column, len(problems), len(kept), sum(one.tied for one in votes), count["missing"],
                                       count["right"], count["wrong"], count["undecided"]))
 
-# %% ../nbs/04_rewards.ipynb #b85cb378
+# %% ../nbs/04_rewards.ipynb #1788957b
 def majority_labels(
     problems:Iterable[Problem], # with gold answers, for the report only
     completions=None,           # a list of sampled texts for each problem: in the problems' order, or by `Problem.id`
@@ -941,7 +945,7 @@ def incorrect_labels(
     "The majority answer as label, on those problems alone where it is decided to be wrong (the paper's incorrect labels)."
     return _voted("incorrect_label", {"wrong"}, problems, completions, answers, rules, convention)
 
-# %% ../nbs/04_rewards.ipynb #27281f4d
+# %% ../nbs/04_rewards.ipynb #b49b85a3
 def shuffled_labels(
     problems:Iterable[Problem], # with gold answers
     seed:int=0,                 # of the permutation, which does not depend on the order of the problems
@@ -963,7 +967,7 @@ def one_shot(
     "A training set of one problem."
     return [problem] * number_argument("one_shot", "count", count, 1, whole=True)
 
-# %% ../nbs/04_rewards.ipynb #2a891575
+# %% ../nbs/04_rewards.ipynb #53f564b8
 @dataclasses.dataclass(frozen=True)
 class LabelAudit:
     "Labels graded against gold answers."

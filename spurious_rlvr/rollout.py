@@ -7,7 +7,7 @@ __all__ = ['Request', 'Completion', 'Token', 'Engine', 'check_sampling', 'token_
            'model_lock', 'is_out_of_memory', 'TransformersEngine', 'sample_rollouts', 'mismatch', 'weight_gap',
            'VLLMEngine', 'VLLMServerEngine']
 
-# %% ../nbs/08_rollout.ipynb #ff5cf2ab
+# %% ../nbs/08_rollout.ipynb #149e2356
 import contextlib, copy, dataclasses, functools, gc, itertools, json, os, random, shutil, signal, tempfile, threading, time, warnings, weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from .core import ConfigError, NotAvailable, Problem, Rollout, RunError, keyed_rng, keyed_seed
-from .policy import PACKED, Policy
+from .policy import PACKED, Policy, quicken
 
 # %% ../nbs/08_rollout.ipynb #1046b80d
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +237,7 @@ def is_out_of_memory(
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu", "bad_alloc", "failed to allocate"))
 
-# %% ../nbs/08_rollout.ipynb #b3daeb40
+# %% ../nbs/08_rollout.ipynb #3aec6787
 class TransformersEngine:
     "Samples with the policy's own model, in this process; always has its present weights."
     def __init__(self,
@@ -247,6 +247,7 @@ class TransformersEngine:
                 ):
         if max_rows < 1: raise ConfigError(f"TransformersEngine: max_rows is {max_rows} and must be at least 1")
         self.policy, self.max_rows = policy, max_rows
+        quicken(policy.model)
 
     @torch.no_grad()
     def load_weights(self, policy:Policy # the policy that is trained

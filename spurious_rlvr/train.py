@@ -14,7 +14,7 @@ __all__ = ['CHANGEABLE', 'PRESETS', 'GRPOConfig', 'check_kinds', 'check_config',
            'check_start', 'is_evaluated', 'check_trackers', 'tracking', 'unwritten', 'recorded_end', 'shown',
            'check_best', 'keep_best', 'train']
 
-# %% ../nbs/10_train.ipynb #774d4b9a
+# %% ../nbs/10_train.ipynb #b232d627
 import contextlib, copy, dataclasses, datetime, math, numbers, os, re, shutil, time, warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ from .evaluate import evaluate, measure, summarise
 from .objective import (BASELINES, CLIPS, LEVELS, LOSS_TYPES, SCALES, clip_by_probability, compare_gradients, group_advantages,
                                      mismatch_weights, policy_loss, token_statistics, whiten_advantages)
 from .plan import check_memory
-from .policy import Microbatch, Policy, allow_packing, check_scoring, completion_logprobs, microbatches, unadapted, whole
+from .policy import Microbatch, Policy, allow_packing, check_scoring, completion_logprobs, microbatches, quicken, unadapted, whole
 from .rewards import Reward, as_reward
 from .rollout import Engine, TransformersEngine, mismatch, model_lock, sample_rollouts
 from .runs import Run, RunWriter, create_run, fingerprint_problems, read_run, refuse_existing, resume_run
@@ -400,7 +400,7 @@ def choose_packing(policy:Policy, config:GRPOConfig) -> bool:
     if config.packing and not packed: warnings.warn(f"{policy.name or 'the policy'}: its attention cannot be packed; rows are padded instead")
     return packed
 
-# %% ../nbs/10_train.ipynb #5a75f3e8
+# %% ../nbs/10_train.ipynb #7155f215
 def prepare(
     policy:Policy,              # to be trained
     problems:Sequence[Problem], # training set
@@ -414,6 +414,7 @@ def prepare(
     if engine is None: engine = TransformersEngine(dataclasses.replace(policy, model=copy.deepcopy(policy.model)) if kept in ("fsdp", "zero3") else policy)
     if config.trainable == "lora": add_adapters(policy, config)
     policy.model.to(accelerator.device)
+    quicken(policy.model)
     diverges = any(config.at(phase).beta for phase in (1, *config.changes))
     reference = copy.deepcopy(policy.model).eval().requires_grad_(False) if diverges and config.trainable != "lora" else None
     parameters = choose_trainable(policy.model, config.trainable)
