@@ -11,8 +11,8 @@ __all__ = ['CHANGEABLE', 'PRESETS', 'GRPOConfig', 'check_kinds', 'check_config',
            'record_tokens', 'update_statistics', 'trained', 'take_step', 'make_update', 'Phase', 'sampler_mismatch',
            'phase_metrics', 'run_phase', 'reward_at', 'is_due', 'run_phases', 'grpo', 'write_phase', 'save_checkpoint',
            'load_checkpoint', 'load_weights', 'DividedEngine', 'evaluate_into', 'recorded_config', 'check_same',
-           'check_start', 'is_evaluated', 'check_trackers', 'tracking', 'unwritten', 'recorded_end', 'shown',
-           'check_best', 'keep_best', 'train']
+           'check_start', 'first_process', 'is_evaluated', 'check_trackers', 'tracking', 'unwritten', 'recorded_end',
+           'shown', 'check_best', 'keep_best', 'train']
 
 # %% ../nbs/10_train.ipynb #b232d627
 import contextlib, copy, dataclasses, datetime, math, numbers, os, re, shutil, time, warnings
@@ -861,7 +861,7 @@ def recorded_config(
     if not settings: raise RunError(f"{run.path}: run.json holds no settings of a training; it takes a run that train.train wrote")
     return check_config(GRPOConfig(**settings | dict(betas=tuple(settings.get("betas", GRPOConfig.betas)), changes={int(k): v for k, v in settings.get("changes", {}).items()})))
 
-# %% ../nbs/10_train.ipynb #0a5c0f4b
+# %% ../nbs/10_train.ipynb #82a714bd
 _MAY_DIFFER = {"phases", "evaluate_every", "checkpoint_every", "keep_checkpoints", "keep_best", "max_skipped", "microbatch_tokens", "gradient_checkpointing", "compare_gradients", "packing", "compile", "skip_zero_advantages"}
 
 def check_same(
@@ -890,6 +890,10 @@ def check_start(
     needed = config.trainable == "lora" or any(config.at(phase).beta for phase in (1, *config.changes))
     begun = run.settings.get("model", {}).get("fingerprint")
     if needed and begun and begun != model["fingerprint"]: raise ConfigError(f"{run.path} cannot go on: the policy is not the one it began with; load the starting policy again, the run's own weights come from its checkpoint")
+
+def first_process() -> bool:
+    "Whether this process is the one that writes, also before accelerate is asked: launchers tell it in the environment, or have joined the processes already."
+    return torch.distributed.get_rank() == 0 if torch.distributed.is_initialized() else os.environ.get("RANK", "0") == "0"
 
 def is_evaluated(run:Run, phase:int, names) -> bool:
     "Whether a run has the evaluation of a phase on every held-out set."
@@ -987,7 +991,7 @@ def keep_best(
         if numbers[config.keep_best] >= earlier.loc[(earlier["name"] == name) & (earlier["phase"] > 0), number].max(): writer.mark_best(phase)
     return numbers
 
-# %% ../nbs/10_train.ipynb #e6ad13eb
+# %% ../nbs/10_train.ipynb #ed443b48
 def train(
     policy:Policy,               # trained in place
     problems:Sequence[Problem],  # training set
@@ -1006,7 +1010,7 @@ def train(
     "Trains and leaves a run folder. An interruption keeps all finished phases; `resume=True` goes on from the newest checkpoint."
     config, rewards = check_config(config), _as_rewards(reward)
     if resume: check_same(read_run(run), config, rewards, problems)
-    elif os.environ.get("RANK", "0") == "0": refuse_existing(run)
+    elif first_process(): refuse_existing(run)
     check_best(config, held_out or {})
     check_trackers(trackers)
     model = policy.describe() # as it is before adapters and shards
