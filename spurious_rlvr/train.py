@@ -991,7 +991,7 @@ def keep_best(
         if numbers[config.keep_best] >= earlier.loc[(earlier["name"] == name) & (earlier["phase"] > 0), number].max(): writer.mark_best(phase)
     return numbers
 
-# %% ../nbs/10_train.ipynb #ed443b48
+# %% ../nbs/10_train.ipynb #88607a4a
 def train(
     policy:Policy,               # trained in place
     problems:Sequence[Problem],  # training set
@@ -1029,4 +1029,5 @@ def train(
         for phase in shown(run_phases(state, rewards, config, writer), state, config, Path(run).name, progress and main):
             track("phase", phase.metrics, phase.number)
             if is_due(config, config.evaluate_every, phase.number): look(phase.number)
+    state.accelerator.wait_for_everyone() # a process that leaves while another still writes would take it along
     return read_run(run)
