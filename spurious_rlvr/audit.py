@@ -345,7 +345,7 @@ def write_audit_report(
     with atomic_path(Path(folder)/"summary.json") as partial: partial.write_text(dump_json(dict(outcome=None if plan.quick else verdict.outcome, families=None if plan.quick else verdict.families, words=words, table=verdict.table.to_dict("records")), settings=True))
     return AuditResult(path, None if plan.quick else verdict.outcome, words, gains, verdict)
 
-# %% ../nbs/16b_audit.ipynb #94f29e72
+# %% ../nbs/16b_audit.ipynb #a3e89f4c
 def _write_evidence(report, plan, gains, probes, starts, factor, faults):
     "The sections below the verdict."
     report.heading("Gains over the base model")
@@ -353,10 +353,11 @@ def _write_evidence(report, plan, gains, probes, starts, factor, faults):
     panels = {family: [paired_effect(f"{role}{'' if clip == 'both' else ', no clip'}", part["gain_best"], [0.] * len(part)) for (role, clip), part in rows.groupby(["role", "clip"], sort=False)] for family, rows in gains.groupby("family", sort=False)}
     report.figure(plots.plot_gains(panels), "gains", "Gain by arm, best against best.", gains)
     report.table(_arm_table(gains), "arms", gains)
+    report.words("Best against best lets the base and the trained model each choose its prompt, temperature and extraction on one half of the problems and scores the choice on the other half, both ways round; it is therefore not the difference of two accuracies named elsewhere. The mean over all cells takes in prompts that suit neither.", kind="note")
     if not plan.quick: report.words(*ratio_words(gains), kind="list")
     report.words(*null_words(gains), *(f"Left out: {fault}" for fault in faults))
     report.heading("The clip")
-    report.words(*clip_words(gains), kind="list")
+    if not plan.quick: report.words(*clip_words(gains), kind="list")
     if not plan.quick and factor: report.figure(plots.plot_effects(factor, scale=100, unit="percentage points"), "clip", "What the clip does to the user's gain, to the permuted null's, and to their difference.", pd.DataFrame([dataclasses.asdict(e) for e in factor]))
     report.heading("Better prompts for the base model")
     cells = pd.concat([grid.assign(family=family) for family, grid in starts.items()], ignore_index=True)

@@ -673,7 +673,7 @@ def phase_curves(
         found.append(dict(name=name, label=label, points=_thin(points)))
     return found
 
-# %% ../nbs/15_widgets.ipynb #2924f6eb
+# %% ../nbs/15_widgets.ipynb #996029b8
 _PARTS = ("rollout_text.js", "rollout_store.js", "rollout_views.js", "rollout_watch.js", "rollout_stepper.js")
 _INDEXED = 1_000 # rollouts whose index is told with the outline, and saved with a notebook
 _SMALL = 4_000 # rollouts; up to here everything is indexed and measured at once
@@ -682,13 +682,18 @@ def _stepper_script(): return "\n".join(_static_text(name) for name in _PARTS) #
 
 def _part_key(part): return "-".join(str(piece) for piece in (part.kind, part.phase, part.name) if piece != "")
 
+def _heading(source): # a run says who was trained, and for what
+    settings = source.run.settings if isinstance(source, RunSource) else {}
+    said = [str(settings["model"].get("name", "")) if isinstance(settings.get("model"), Mapping) else "", f"reward {settings['reward']}" if settings.get("reward") else ""]
+    return ": ".join([source.title, ", ".join(filter(None, said))]) if any(said) else source.title
+
 def _outline(source, index): # what does not depend on the rollout that is shown
     parts = [dict(key=_part_key(part), label=part.label, family=part.family, kind=part.kind, phase=part.phase, rows=part.rows, start=part.start) for part in source.parts]
     quantities = [dict(name=name, **quantity) for name, quantity in QUANTITIES.items()]
     filters = [dict(name=name, label=label, bit=bit) for bit, (name, (label, _)) in enumerate(FILTERS.items()) if name != "claims" or index.claims]
     unread = [place for place, frame in index.frames.items() if len(frame) > _MOST_READ and frame["code"].isna().all()]
     problems = [*source.problems, *([f"Code is looked for in parts of up to {_MOST_READ:,} rollouts; for more, give the table a column writes_code."] if unread else [])]
-    return dict(title=source.title, parts=parts, total=sum(part.rows for part in source.parts), quantities=quantities, filters=filters, kinds=KINDS,
+    return dict(title=_heading(source), parts=parts, total=sum(part.rows for part in source.parts), quantities=quantities, filters=filters, kinds=KINDS,
                 curves=phase_curves(source, index), problems=problems)
 
 # %% ../nbs/15_widgets.ipynb #01e15ccb
@@ -1457,7 +1462,7 @@ def group_runs(
     if not any(arms.values()): raise ConfigError("CompareRuns: there are no runs; give run folders, or {arm: run folders}")
     return {arm: sorted(own, key=lambda run: (str(run.config.get("seed", "")).zfill(12), run.name)) for arm, own in arms.items() if own}
 
-# %% ../nbs/15_widgets.ipynb #cc166841
+# %% ../nbs/15_widgets.ipynb #b0cf78a0
 COMPARED = {"reward": "reward", "accuracy": "accuracy of the phase's samples", "code_share": "share with code (our detector)", "python_share": "share with “python” (the paper's string test)",
             "entropy": "entropy (nats per token)", "clip_fraction_high": "share of token uses clipped above", "clip_fraction_low": "share of token uses clipped below", "clip_fraction": "share of token uses clipped on either side",
             "completion_length": "length (tokens)", "truncated": "share cut off by the limit", "token_probability": "mean probability of sampled tokens", "log_ratio_spread": "spread of the log-ratio"}
@@ -1477,7 +1482,7 @@ def mean_interval(
 @functools.lru_cache(maxsize=1000)
 def _t_quantile(level, freedom): return float(stats.t.ppf(.5 + level / 2, freedom))
 
-# %% ../nbs/15_widgets.ipynb #7e0f914e
+# %% ../nbs/15_widgets.ipynb #bcf7ef40
 def _tables(run): # (kind, name, table with phase as its index) of what can be drawn
     metrics = run.metrics
     if metrics.empty: return
@@ -1521,7 +1526,7 @@ _SHARES = frozenset(name for name in (*COMPARED, *_EVALUATED) if any(word in nam
 def _within_bounds(name, mean, low, high): # a share lies between 0 and 1
     return (mean, max(low, 0.), min(high, 1.)) if name in _SHARES and low == low else (mean, low, high)
 
-# %% ../nbs/15_widgets.ipynb #6d7788b5
+# %% ../nbs/15_widgets.ipynb #d63f5e65
 def curves(
     arms:Mapping[str, Sequence[Run]], # from `group_runs`
     *,
@@ -1530,7 +1535,7 @@ def curves(
     "The numbers of the page. Raises `ConfigError` where no run has any."
     return [_metric(key, title, own, arms, every) for key, (title, own) in _numbers(arms).items()]
 
-# %% ../nbs/15_widgets.ipynb #63ed5a8a
+# %% ../nbs/15_widgets.ipynb #cb47a9fe
 _LOOKS = ["#0072b2 #56b4e9 -", "#c24f00 #f0884a --", "#00795a #2ec49a -.", "#555555 #b5b5b5 :", "#9a3f78 #e29bc4 -", "#8a6200 #e9b949 --", "#4653b0 #a3b0f5 -.", "#7a3b10 #d9a07c :"] # light, dark, dashes
 _DASHES = {"-": "", "--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
 _ARM_MARKERS = ["circle", "square", "triangle", "diamond", "cross", "plus", "down", "bar"]
@@ -1555,7 +1560,7 @@ def arm_looks(
         looks.append(dict(name=arm, label=label, light=light, dark=dark, dashes=_DASHES[dashes], marker=_ARM_MARKERS[place % len(_ARM_MARKERS)]))
     return looks
 
-# %% ../nbs/15_widgets.ipynb #d5fe1054
+# %% ../nbs/15_widgets.ipynb #cbb9523a
 _ROW = ("group", "sample", "prompt", "completion", "answer", "gold", "correct", "reward", "advantage", "writes_code", "mentions_python", "finish_reason", "update")
 _ROWS = 12 # rollouts that the page shows at a time
 
@@ -1587,7 +1592,7 @@ def _from_coarse_to_fine(items): # first, last, middle, ...
         if high - low > 2: pieces += [(low, (low + high) // 2), ((low + high) // 2, high)]
     return order
 
-# %% ../nbs/15_widgets.ipynb #563fdd49
+# %% ../nbs/15_widgets.ipynb #8838f8fc
 def _kept_points(runs, metrics, most): # "run/kind/name/phase" -> rollouts, as many as fit into that many characters, and what is left out
     points = {}
     for metric in metrics:
@@ -1608,7 +1613,7 @@ def _kept_points(runs, metrics, most): # "run/kind/name/phase" -> rollouts, as m
     words = f"This page holds up to 4 rollouts for each of {len(kept):,} points{f', and none for {left:,} others' if left else ''}. A notebook reads them all."
     return kept, words
 
-# %% ../nbs/15_widgets.ipynb #6a0dbcd5
+# %% ../nbs/15_widgets.ipynb #dd0a788a
 def _head(arms, curved, every): # what the page draws
     runs = [dict(arm=place, seed=run.config.get("seed"), name=run.name) for place, own in enumerate(arms.values()) for run in own]
     note = f" Every {every} phases are drawn." if every > 1 else ""
@@ -1634,7 +1639,7 @@ def _compare_text(view): # for a terminal
         lines += [f"  {visible(arm['label'])}:", *(f"    {line}" for line in numbers)]
     return "\n".join(lines)
 
-# %% ../nbs/15_widgets.ipynb #36781d15
+# %% ../nbs/15_widgets.ipynb #1db10b8f
 class CompareRuns(LiveView):
     "Arms over phases with an interval over seeds; a chosen point shows its rollouts."
     _esm = "\n".join(map(_static_text, ("span_text.js", "compare_runs.js")))
@@ -1667,7 +1672,7 @@ class CompareRuns(LiveView):
     def _repr_mimebundle_(self, **kwargs): return _bundle(self, super()._repr_mimebundle_(**kwargs), lambda: _compare_html(self, False, 100_000))
     def __repr__(self): return _compare_text(self)
 
-# %% ../nbs/15_widgets.ipynb #01c52508
+# %% ../nbs/15_widgets.ipynb #f1540e29
 def _told(view, content): # a message from the page
     try:
         if content.get("action") == "refresh": view.refresh(); answer = {}

@@ -1,4 +1,4 @@
-import os, shutil
+import os, shutil, signal
 import pytest
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -16,3 +16,6 @@ def chromium():
         browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"])
         yield browser
         browser.close()
+
+# A shell that starts the tests in the background has them ignore interrupts, and their children too; the tests send some.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
