@@ -5,8 +5,9 @@ The work: a Qwen2 of 4 layers, 128 wide, vocabulary 512, with random weights; 8 
 with the same probability, so that the mean length is about 0.3 of the longest; both trainers sample under the same rule, which acts on the
 model's logits while it generates. The two trainers live in processes of their own and take turns, phase by phase.
 """
-import argparse, contextlib, json, os, statistics, subprocess, sys, time
+import argparse, json, os, statistics, time
 for name, value in dict( OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false").items(): os.environ.setdefault(name, value)
+from turns import middle, quartiles, start, stop, tell, turn, wait
 
 PROMPTS, GENERATIONS, LONGEST, VOCABULARY = 8, 16, 64, 512
 END_PROBABILITY = {"fixed": 0.0, "long_tail": 1 / 21} # at every step; cut off at 64, the second has mean 20
@@ -38,7 +39,7 @@ def force_lengths(model, probability):
     "While nothing is trained, the end token has this probability at every step, whatever the model thinks."
     import math, torch
     def end_rule(head, inputs, logits):
-        if torch.is_grad_enabled() or logits.dim() == 1: return logits
+        if torch.is_grad_enabled() or isinstance(logits, tuple) or logits.dim() == 1: return logits # log-probabilities, not logits
         logits = logits.clone()
         logits[..., 1] = -math.inf
         if probability: logits[..., 1] = logits.logsumexp(-1) + math.log(probability / (1 - probability))
@@ -51,11 +52,6 @@ def memory(name):
 
 def forget_peak():
     with open("/proc/self/clear_refs", "w") as file: file.write("5")
-
-def wait(): # for the parent's word
-    if not sys.stdin.readline(): sys.exit()
-
-def tell(**values): print("@" + json.dumps(values), flush=True)
 
 # The two trainers
 
@@ -120,36 +116,18 @@ def trl(lengths):
 
 # Taking turns
 
-def start(trainer, lengths, threads):
-    process = subprocess.Popen([sys.executable, __file__, "--worker", trainer, "--lengths", lengths], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                               env=os.environ | dict(OMP_NUM_THREADS=str(threads)))
-    return process, hear(process)
-
-def hear(process):
-    for line in process.stdout:
-        if line.startswith("@"): return json.loads(line[1:])
-    raise SystemExit(f"a trainer stopped with status {process.wait()}")
-
-def turn(process):
-    process.stdin.write("go\n"); process.stdin.flush()
-    return hear(process)
-
 def summary(turns):
-    middle = lambda name: statistics.median(t[name] for t in turns)
-    spread = lambda name: [round(q, 3) for q in statistics.quantiles([t[name] for t in turns], n=4)[::2]]
-    return {name: round(middle(name), 3) for name in ("wall", "cpu", "sample", "score", "update")} | dict(
-        wall_quartiles=spread("wall"), cpu_quartiles=spread("cpu"), tokens=round(statistics.mean(t["tokens"] for t in turns)), memory_mb=round(max(t["memory"] for t in turns), 1))
+    return {name: round(middle(turns, name), 3) for name in ("wall", "cpu", "sample", "score", "update")} | dict(
+        wall_quartiles=quartiles(turns, "wall"), cpu_quartiles=quartiles(turns, "cpu"), tokens=round(statistics.mean(t["tokens"] for t in turns)), memory_mb=round(max(t["memory"] for t in turns), 1))
 
 def compare(lengths, phases, threads):
     "Both trainers in turn; the first phase of each is left out."
-    workers = {trainer: start(trainer, lengths, threads) for trainer in ("ours", "trl")}
+    workers = {trainer: start([__file__, "--worker", trainer, "--lengths", lengths], OMP_NUM_THREADS=str(threads)) for trainer in ("ours", "trl")}
     try:
         for process, _ in workers.values(): turn(process)
         turns = [{trainer: turn(process) for trainer, (process, _) in workers.items()} for _ in range(phases)]
     finally:
-        for process, _ in workers.values():
-            with contextlib.suppress(OSError): process.stdin.close()
-            process.kill()
+        for process, _ in workers.values(): stop(process)
     found = {trainer: summary([t[trainer] for t in turns]) for trainer in workers}
     per_token = lambda trainer, name: found[trainer][name] / found[trainer]["tokens"]
     ratio = dict(speedup=found["trl"]["wall"] / found["ours"]["wall"], speedup_cpu=found["trl"]["cpu"] / found["ours"]["cpu"],
