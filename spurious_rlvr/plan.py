@@ -121,7 +121,7 @@ def make_plan(
     tokens = min(config.microbatch_tokens, max(config.minibatch_size * (config.max_prompt_length + config.max_completion_length), 1))
     parts = {
         "weights, float32": 4 * shape.weights / gpus,
-        "gradients, float32": 4 * trained / gpus,
+        "gradients, float32": 4 * trained / gpus * (2 if config.compare_gradients else 1),
         f"optimizer ({config.optimizer})": _MOMENTS[config.optimizer] * trained / gpus,
         "reference policy": 4 * shape.weights if config.beta and config.trainable != "lora" else 0,
         "bfloat16 copies": 2 * shape.weights if half and gpus == 1 else 4 * shape.layer_weights,

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['ROUND_ROWS', 'PACKED', 'unadapted', 'whole', 'Policy', 'load_policy', 'piece_tokenizer', 'build_qwen2',
-           'random_policy', 'Layout', 'Microbatch', 'microbatches', 'packed_attention', 'allow_packing', 'QuickLinear',
-           'quicken', 'head_logprobs', 'completion_logprobs', 'check_scoring']
+           'random_policy', 'Layout', 'Microbatch', 'microbatches', 'packs_exactly', 'packed_attention',
+           'allow_packing', 'QuickLinear', 'quicken', 'keep_memory', 'head_logprobs', 'completion_logprobs',
+           'check_scoring']
 
 # %% ../nbs/07_policy.ipynb #788e9fe3
-import contextlib, dataclasses, functools, hashlib, os, string
+import contextlib, ctypes, dataclasses, functools, hashlib, inspect, os, string
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 import numpy as np
@@ -209,7 +210,7 @@ class Microbatch:
     position_ids: torch.Tensor | None = None # (1, tokens) packed only: the place of each token in its own sequence
     layout: Layout | None = None # packed only
 
-    def to(self, device): return _moved(self, device)
+    def to(self, device): return dataclasses.replace(_moved(self, device), rows=self.rows) # looked up one by one, which a GPU would have to wait for
 
 def _moved(value, device):
     if isinstance(value, torch.Tensor): return value.to(device)
@@ -297,6 +298,28 @@ def microbatches(
         batches.append(Microbatch(torch.tensor(rows), input_ids, positions, targets, row_index, position_ids, layout))
     return batches
 
+# %% ../nbs/07_policy.ipynb #3a67d905
+@functools.cache
+def _flash_attention(): # causal attention over sequences of any lengths; None where this PyTorch has none
+    try: from torch.nn.attention.varlen import varlen_attn
+    except ImportError: return None
+    known = inspect.signature(varlen_attn).parameters
+    if "scale" not in known: return None
+    causal = dict(window_size=(-1, 0)) if "window_size" in known else dict(is_causal=True)
+    def attend(query, key, value, bounds, longest, scale, grouped):
+        shared = dict(enable_gqa=True) if grouped and "enable_gqa" in known else {}
+        return varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scale, **causal, **shared)
+    return attend
+
+def packs_exactly(
+    model:torch.nn.Module, # where it will compute
+    half:bool              # in bfloat16
+) -> bool:
+    "Whether attention over packed tokens runs without any padding."
+    config, device = unadapted(model).config, next(model.parameters()).device
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) and width % 8 == 0 and width <= 256 and _flash_attention() is not None
+
 # %% ../nbs/07_policy.ipynb #a324f402
 def packed_attention(
     module,               # the attention layer
@@ -312,17 +335,22 @@ def packed_attention(
     if packing is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **further)
-    apart = lambda states: states[0].transpose(0, 1).flatten(1).index_select(0, packing.gather).view(-1, states.shape[1], states.shape[3])
-    results = _attend(apart(query), apart(key), apart(value), packing, scaling)
-    return results.flatten(1).index_select(0, packing.back).view(1, len(packing.back), query.shape[1], query.shape[3]), None
+    return _apart(query, key, value, packing, scaling), None
+
+@torch.compiler.disable # a compiler would begin anew for every layout, and soon give up
+def _apart(query, key, value, layout, scale):
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind): query, key, value = (states.to(torch.get_autocast_dtype(kind)) for states in (query, key, value)) # rotary positions leave queries and keys in float32
+    apart = lambda states: states[0].transpose(0, 1).flatten(1).index_select(0, layout.gather).view(-1, states.shape[1], states.shape[3])
+    results = _attend(apart(query), apart(key), apart(value), layout, scale)
+    return results.flatten(1).index_select(0, layout.back).view(1, len(layout.back), query.shape[1], query.shape[3])
 
 def _attend(query, key, value, layout, scale): # (places, heads, width) each
-    grouped, kind = query.shape[1] != key.shape[1], query.device.type
-    if torch.is_autocast_enabled(kind): query, key, value = (states.to(torch.get_autocast_dtype(kind)) for states in (query, key, value)) # rotary positions leave queries and keys in float32
-    if layout.bounds is not None and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        from torch.nn.attention.varlen import varlen_attn
-        longest = max(places for _, places in layout.buckets)
-        return varlen_attn(query, key, value, layout.bounds, layout.bounds, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped)
+    grouped = query.shape[1] != key.shape[1]
+    if layout.bounds is not None and query.is_cuda and query.dtype == torch.bfloat16 and _flash_attention(): return _flash_attention()(query, key, value, layout.bounds, max(places for _, places in layout.buckets), scale, grouped)
+    if grouped and query.is_cuda and query.dtype == torch.float32: # no quick kernel takes shared key heads in float32
+        times, grouped = query.shape[1] // key.shape[1], False
+        key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
     parts, start = [], 0
     for count, places in layout.buckets:
         cut = lambda states: states[start:start + count * places].unflatten(0, (count, places)).transpose(1, 2)
@@ -360,6 +388,11 @@ def _has_onednn(): # with wide instructions, and correct in float32
 def _product(a, b, bias=None): # a @ b.T + bias: (..., inner), (columns, inner), (columns,) -> (..., columns)
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
+def _is_quick(inputs, weight): # whether `_product` takes them, and quickly
+    rows = inputs.shape[:-1].numel()
+    if not rows or rows % (16 if rows < ROUND_ROWS else ROUND_ROWS) or inputs.device.type != "cpu" or not inputs.dtype == weight.dtype == torch.float32: return False
+    return type(weight) in (torch.nn.Parameter, torch.Tensor) and _has_onednn() and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+
 class _Linear(torch.autograd.Function): # for `_product`, which autograd does not know
     @staticmethod
     def forward(ctx, inputs, weight, bias):
@@ -376,9 +409,7 @@ class _Linear(torch.autograd.Function): # for `_product`, which autograd does no
 class QuickLinear(torch.nn.Linear):
     "A linear layer whose products in float32 on a CPU are oneDNN's, for round numbers of rows."
     def forward(self, inputs):
-        rows = inputs.shape[:-1].numel()
-        quick = rows and rows % (16 if rows < ROUND_ROWS else ROUND_ROWS) == 0 and inputs.device.type == self.weight.device.type == "cpu" and inputs.dtype == self.weight.dtype == torch.float32
-        if not quick or type(self.weight) is not torch.nn.Parameter or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling(): return super().forward(inputs)
+        if not _is_quick(inputs, self.weight): return super().forward(inputs)
         return (_Linear.apply if torch.is_grad_enabled() else _product)(inputs, self.weight, self.bias)
 
 def quicken(
@@ -389,38 +420,66 @@ def quicken(
         for module in model.modules():
             if type(module) is torch.nn.Linear: module.__class__ = QuickLinear
 
-# %% ../nbs/07_policy.ipynb #afb16081
-def _log_softmax(hidden, weight, bias, temperature): # (tokens, vocabulary) in float32
-    logits = torch.nn.functional.linear(hidden, weight, bias).float()
-    return torch.log_softmax(logits if temperature == 1 else logits.div_(temperature), -1)
+# %% ../nbs/07_policy.ipynb #c6abbb1f
+def keep_memory() -> bool: # False where the C library cannot be told
+    "Has this process keep up to 2 GB that it freed, for the next allocation; on a CPU that is nearly all that a microbatch needs."
+    try: tell = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError): return False # not glibc
+    from_system, give_back = -3, -1 # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    return bool(tell(from_system, 2**30) and tell(give_back, 2**31 - 1))
 
-def _to_logits(logs, probabilities, targets, entropies, from_logprobs, from_entropies, temperature): # the gradient with respect to a chunk's logits; the probabilities are used up
-    bend = None if from_entropies is None else (logs + entropies[:, None]).mul_(probabilities).mul_(from_entropies[:, None])
-    gradient = probabilities.mul_(-from_logprobs[:, None]).scatter_add_(1, targets[:, None], from_logprobs[:, None])
-    if bend is not None: gradient.sub_(bend)
-    return gradient if temperature == 1 else gradient.div_(temperature)
+# %% ../nbs/07_policy.ipynb #afb16081
+_IN_CACHE = 2**18 # numbers that a processor's core can pass over again and again without fetching them
+
+def _rows(logits): return len(logits) if logits.is_cuda else max(1, _IN_CACHE // logits.shape[1])
+
+def _logits(hidden, weight, bias, temperature): # (tokens, vocabulary) in float32
+    logits = (_product if _is_quick(hidden, weight) else torch.nn.functional.linear)(hidden, weight, bias).float()
+    return logits if temperature == 1 else logits.div_(temperature)
+
+def _read(logits, targets): # log-probabilities of the targets, and entropies
+    logprobs, entropies, rows = [], [], _rows(logits)
+    for some, wanted in zip(logits.split(rows), targets.split(rows)):
+        logs = torch.log_softmax(some, -1)
+        logprobs.append(logs.gather(1, wanted[:, None])[:, 0])
+        entropies.append(-torch.linalg.vecdot(logs.exp(), logs))
+    return torch.cat(logprobs), torch.cat(entropies)
+
+def _write_gradient(into, logits, targets, entropies, from_logprobs, from_entropies): # with respect to the logits, which may be overwritten
+    rows = _rows(logits)
+    for start in range(0, len(logits), rows):
+        part = slice(start, start + rows)
+        logs, wanted, above = torch.log_softmax(logits[part], -1), targets[part, None], from_logprobs[part, None]
+        gradient = logs.exp()
+        bend = None if from_entropies is None else (logs + entropies[part, None]).mul_(gradient).mul_(from_entropies[part, None])
+        gradient.mul_(-above).scatter_add_(1, wanted, above)
+        into[part] = gradient if bend is None else gradient.sub_(bend)
+    return into
+
+# %% ../nbs/07_policy.ipynb #44af023d
+def _add_product(total, a, b): # total += a @ b in float32, without another tensor of that size where PyTorch can
+    if a.dtype == total.dtype: total.addmm_(a, b)
+    else: total += a @ b
 
 class _HeadLogprobs(torch.autograd.Function):
     "Log-probabilities of targets and entropies; never more than `size` rows of logits at a time, in either direction."
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, temperature, size, dtype, bend):
-        cast, logprobs, entropies = weight.to(dtype), [], []
+        cast, found = weight.to(dtype), []
         for h, t in zip(hidden.split(size), targets.split(size)):
-            logs = _log_softmax(h.to(dtype), cast, bias, temperature)
-            logprobs.append(logs.gather(1, t[:, None])[:, 0])
-            probabilities = logs.exp()
-            entropies.append(-torch.linalg.vecdot(probabilities, logs))
-        logprobs, entropies = torch.cat(logprobs), torch.cat(entropies)
-        kept = (logs, probabilities) if len(targets) <= size else (None, None) # one chunk may stay, several may not
-        ctx.save_for_backward(hidden, weight, bias, targets, entropies, kept[0] if bend else None, kept[1])
+            logits = _logits(h.to(dtype), cast, bias, temperature)
+            found.append(_read(logits, t))
+        logprobs, entropies = (torch.cat(parts) for parts in zip(*found))
+        ctx.save_for_backward(hidden, weight, bias, targets, entropies, logits if len(targets) <= size else None) # one chunk may stay, several may not
         ctx.settings = temperature, size, dtype
         ctx.set_materialize_grads(False)
         if not bend: ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, from_logprobs, from_entropies):
-        (hidden, weight, bias, targets, entropies, logs, probabilities), (temperature, size, dtype) = ctx.saved_tensors, ctx.settings
+        (hidden, weight, bias, targets, entropies, kept), (temperature, size, dtype) = ctx.saved_tensors, ctx.settings
         cast, wanted = weight.to(dtype), ctx.needs_input_grad
         if from_logprobs is None: from_logprobs = torch.zeros_like(entropies)
         to_hidden = torch.empty_like(hidden) if wanted[0] else None
@@ -429,10 +488,11 @@ class _HeadLogprobs(torch.autograd.Function):
         for start in range(0, len(hidden), size):
             part = slice(start, start + size)
             h = hidden[part].to(dtype)
-            again = _log_softmax(h, cast, bias, temperature) if probabilities is None else logs
-            gradient = _to_logits(again, again.exp() if probabilities is None else probabilities.clone(), targets[part], entropies[part], from_logprobs[part], None if from_entropies is None else from_entropies[part], temperature).to(dtype)
-            if to_hidden is not None: to_hidden[part] = gradient @ cast
-            if to_weight is not None: to_weight += gradient.T @ h
+            logits = _logits(h, cast, bias, temperature) if kept is None else kept
+            gradient = _write_gradient(logits if kept is None else torch.empty_like(kept), logits, targets[part], entropies[part], from_logprobs[part], None if from_entropies is None else from_entropies[part])
+            gradient = (gradient if temperature == 1 else gradient.div_(temperature)).to(dtype)
+            if to_hidden is not None: to_hidden[part] = _product(gradient, cast.T) if _is_quick(gradient, cast) else gradient @ cast
+            if to_weight is not None: _add_product(to_weight, gradient.T, h)
             if to_bias is not None: to_bias += gradient.sum(0)
         as_given = lambda gradient, tensor: None if gradient is None else gradient.to(tensor.dtype)
         return to_hidden, as_given(to_weight, weight), as_given(to_bias, bias), None, None, None, None, None
@@ -449,6 +509,7 @@ def head_logprobs(
 ) -> tuple[torch.Tensor, torch.Tensor]: # (tokens,) log-probabilities of the targets, and entropies, in nats, float32
     "Log-probabilities and entropies, with memory for one chunk of logits."
     size = max(1, chunk_elements // head.weight.shape[0])
+    size -= size % (ROUND_ROWS if size > ROUND_ROWS else 16 if size > 16 else 1) # see `QuickLinear`
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False): return _HeadLogprobs.apply(hidden, head.weight, getattr(head, "bias", None), targets, temperature, size, dtype, entropy_gradient)
@@ -486,12 +547,13 @@ def completion_logprobs(
 def check_scoring(
     policy:Policy,        # before it is wrapped or sharded
     packed:bool,          # compare packed microbatches
+    exact:bool=False,     # with nothing filled up, as FlashAttention takes them
 ) -> float:               # largest difference, nats; NaN where the model gives no finite numbers
-    "How far this notebook's log-probabilities are from the model's own, on a few tokens."
+    "How far this notebook's log-probabilities are from the model's own, on a few tokens, in the precision that holds where it is called."
     few = [int(i) for i in np.linspace(0, len(policy.tokenizer) - 1, 12)]
     prompts, completions = [few[:4]] * 2, [few[4:9], few[9:]]
     gaps = []
-    for batch in microbatches(prompts, completions, packed=packed):
+    for batch in microbatches(prompts, completions, packed=packed, exact=exact):
         found, _ = completion_logprobs(policy.model, batch.to(policy.device))
         for i, row in enumerate(batch.rows.tolist()):
             logits = policy.model(input_ids=torch.tensor([prompts[row] + completions[row]], device=policy.device), use_cache=False).logits[0, 3:-1].float()

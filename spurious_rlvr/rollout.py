@@ -417,7 +417,7 @@ def _interrupts_wait(): # a step of vLLM that is cut in two leaves its books in 
 @contextlib.contextmanager
 def _global_randomness_kept(): # vLLM seeds all generators of the process when it starts
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
         try: yield
         finally: random.setstate(states[0]); np.random.set_state(states[1])
 
@@ -521,7 +521,9 @@ class VLLMEngine:
         "Takes the memory again; the weights come with the next `load_weights`, or before the next token."
         with self._lock:
             self._open()
-            if self._asleep: self.vllm.wake_up(); self._asleep = False
+            if not self._asleep: return
+            gc.collect(); torch.cuda.empty_cache() # what the trainer has freed is PyTorch's until it is given back
+            self.vllm.wake_up(); self._asleep = False
 
     def abort(self):
         "Ends all requests that are under way."

@@ -182,9 +182,9 @@ class RunWriter:
 def refuse_existing(
     path:str|os.PathLike # where a run is to stand
 ) -> None:
-    "Raises `RunError` where something stands already; an empty folder will do."
+    "Raises `RunError` where something stands already; an empty folder will do, and one that a killed process had only begun."
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not found.match(".run.json.*.partial") for found in path.iterdir())):
         raise RunError(f"{path}: exists already; give the run another name, remove the folder, or resume it")
 
 def create_run(
@@ -198,6 +198,7 @@ def create_run(
     refuse_existing(path)
     try: path.mkdir(parents=True, exist_ok=True)
     except OSError as error: raise RunError(f"{path}: cannot be made ({error.strerror}); choose a folder that can be written") from None
+    for half in path.glob(".run.json.*.partial"): half.unlink()
     settings = dict(schema_version=SCHEMA_VERSION, name=path.name, created=_now(), config=dict(config or {}), **described, host=describe_host())
     with atomic_path(path/"run.json") as partial: partial.write_text(dump_json(settings, settings=True), encoding="ascii")
     return RunWriter(path)
