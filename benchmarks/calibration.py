@@ -13,6 +13,7 @@ import argparse, dataclasses, functools, json, math, os, shutil, sys, time
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"): os.environ.setdefault(name, "1")
 from pathlib import Path
 import numpy as np
+from machine import described
 from scipy import optimize, stats
 from spurious_rlvr.compare import (DEFAULT_SEEDS, FIXED, POPULATION, SURVIVES, Scores, accuracy_effect, checkpoint_effect, combine_verdicts,
                                    gain_ratio, verdict)
@@ -204,7 +205,7 @@ def main():
         print(f"{time.perf_counter() - began:.0f} s;", "; ".join(wrong) or "everything is within its band")
     if not given.quick:
         RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        RESULT.write_text(json.dumps(result | described(), indent=1) + "\n")
     return 1 if wrong else 0
 
 if __name__ == "__main__": sys.exit(main())

@@ -7,6 +7,7 @@ model's logits while it generates. The two trainers live in processes of their o
 """
 import argparse, json, os, statistics, time
 for name, value in dict( OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false").items(): os.environ.setdefault(name, value)
+from machine import described
 from turns import middle, quartiles, start, stop, tell, turn, wait
 
 PROMPTS, GENERATIONS, LONGEST, VOCABULARY = 8, 16, 64, 512
@@ -145,7 +146,7 @@ def main():
     parser.add_argument("--lengths", choices=list(END_PROBABILITY), help="only this case")
     given = parser.parse_args()
     if given.worker: return dict(ours=ours, trl=trl)[given.worker](given.lengths)
-    result = dict(ours={}, trl={}, versions={})
+    result = described() | dict(ours={}, trl={})
     for lengths in [given.lengths] if given.lengths else END_PROBABILITY:
         result[lengths], found, result["versions"] = compare(lengths, given.phases, given.threads)
         for trainer in found: result[trainer][lengths] = found[trainer]

@@ -5,6 +5,7 @@ same pass. PyTorch's is `torch.nn.functional.linear_cross_entropy` with chunks o
 turns), and the largest memory beyond the inputs and the gradients, each in a process of its own.
 """
 import argparse, json, os, resource, statistics, subprocess, sys, time
+from machine import described
 for name, value in dict(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE").items(): os.environ.setdefault(name, value)
 
 SHAPES = [dict(tokens=8192, width=128, vocabulary=512), dict(tokens=2048, width=256, vocabulary=32000), dict(tokens=1024, width=512, vocabulary=151936)]
@@ -47,8 +48,7 @@ if __name__ == "__main__":
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one: print(json.dumps(measure(given.one[0], **json.loads(given.one[1]), repeats=given.repeats))); sys.exit()
-    import torch
-    result = dict(what="log-probabilities and their gradients: CPU seconds, and MB beyond inputs and gradients", torch=torch.__version__, shapes=[])
+    result = described() | dict(what="log-probabilities and their gradients: CPU seconds, and MB beyond inputs and gradients", shapes=[])
     for shape in SHAPES:
         found = {}
         for way in WAYS:

@@ -8,6 +8,7 @@ import argparse, json, os, statistics, time
 for name, value in dict(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE").items(): os.environ.setdefault(name, value)
 import numpy as np
 import torch
+from machine import described
 from spurious_rlvr.policy import allow_packing, completion_logprobs, keep_memory, microbatches, quicken, random_policy
 
 SIZES = [1024, 2048, 4096, 8192, 16384, 32768]
@@ -42,8 +43,8 @@ if __name__ == "__main__":
     parser.add_argument("--json", help="where the result goes; it is printed in any case")
     given = parser.parse_args()
     found = measure()
-    result = dict(what="cost of a packed token, relative to 4,096 tokens", ratio={size: round(s / found[4096], 3) for size, s in found.items()},
-                  microseconds_at_4096=round(1e6 * found[4096], 2), torch=torch.__version__)
+    result = described() | dict(what="cost of a packed token, relative to 4,096 tokens", ratio={size: round(s / found[4096], 3) for size, s in found.items()},
+                  microseconds_at_4096=round(1e6 * found[4096], 2))
     print(json.dumps(result, indent=1))
     if given.json:
         with open(given.json, "w") as file: file.write(json.dumps(result, indent=1) + "\n")
