@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['QUANTITIES', 'FILTERS', 'CURVES', 'FORCE_PREFIX', 'COMPARED', 'StaticView', 'LiveView', 'ClipExplorer', 'visible',
            'find_decoder', 'token_ends', 'anatomy', 'token_values', 'Part', 'RunSource', 'TableSource', 'open_rollouts',
-           'Index', 'index_for_page', 'page_row', 'dump_ready', 'choose_rollouts', 'phase_curves', 'newest', 'opening',
-           'linked', 'RolloutStepper', 'find_rollouts', 'shown_groups', 'standalone', 'stepper_html', 'stepper_text',
-           'write_page', 'serve', 'RunWatch', 'watch', 'IncrementalText', 'engine_lock', 'LivePrompt', 'group_runs',
-           'mean_interval', 'curves', 'arm_looks', 'CompareRuns']
+           'Index', 'index_for_page', 'page_row', 'dump_ready', 'choose_rollouts', 'phase_curves', 'Beginning',
+           'newest', 'telling', 'opening', 'linked', 'RolloutStepper', 'find_rollouts', 'shown_groups', 'standalone',
+           'stepper_html', 'stepper_text', 'write_page', 'serve', 'RunWatch', 'watch', 'IncrementalText', 'engine_lock',
+           'LivePrompt', 'group_runs', 'mean_interval', 'curves', 'arm_looks', 'CompareRuns']
 
 # %% ../nbs/15_widgets.ipynb #586d62ac
 import importlib.resources, json, math
@@ -88,7 +88,7 @@ class LiveView(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**kwargs)
         return data | {"text/plain": repr(self), "text/html": self.to_html()}, metadata
 
-# %% ../nbs/15_widgets.ipynb #4c99b1a0
+# %% ../nbs/15_widgets.ipynb #35444d81
 def _steps(first, last, step): return [round(first + i * step, 10) for i in range(round((last - first) / step) + 1)]
 
 _CLIPS = [*_steps(.01, .3, .01), *_steps(.32, .6, .02), *_steps(.65, 1., .05), math.inf]
@@ -108,7 +108,7 @@ def _controls(): return [dict(name=name, label=label, values=[_for_page(value) f
 
 _CLIP_JSON = dict(sync=True, to_json=lambda value, widget: _for_page(value), from_json=lambda value, widget: math.inf if value is None else value)
 
-# %% ../nbs/15_widgets.ipynb #d6f655dc
+# %% ../nbs/15_widgets.ipynb #feac2796
 def _bandit_settings(values): # keywords of `clipbias.exact_phase` and its kin
     size, prior = values["num_generations"], values["prior"]
     return dict(prior=(prior, 1 - prior), minibatch_size=size, num_generations=size,
@@ -131,7 +131,7 @@ def _explorer_text(explorer): # for a terminal
             for side, row in explorer.expected().iterrows()]
     return "\n".join([f"ClipExplorer({head})", "  expected shift of the log-odds over one phase (± standard error), and what the clip removes:", *rows])
 
-# %% ../nbs/15_widgets.ipynb #a7ee087b
+# %% ../nbs/15_widgets.ipynb #9d3300c0
 class ClipExplorer(LiveView):
     "The clip's expected shift and an ensemble of policies, while sliders move. Attributes are live: setting one moves its slider, and the other way round."
     _esm, _css = _static_text("clip_explorer.js"), _static_text("clip_explorer.css")
@@ -175,7 +175,7 @@ class ClipExplorer(LiveView):
 
     def __repr__(self): return _explorer_text(self)
 
-# %% ../nbs/15_widgets.ipynb #73cb3e18
+# %% ../nbs/15_widgets.ipynb #6678fe8d
 import bisect, collections, contextlib, html, http.server, os, re, secrets, threading, unicodedata, warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -189,7 +189,7 @@ from .core import ConfigError, DataError, SpuriousRLVRError
 from .grading import extract_answer
 from .runs import COLUMNS, Run, atomic_path, dump_json, import_rollouts, read_run
 
-# %% ../nbs/15_widgets.ipynb #518d4217
+# %% ../nbs/15_widgets.ipynb #b6ac26f4
 def visible(
     text:str # any text
 ) -> str:    # the same on one line, without a character that acts
@@ -198,13 +198,13 @@ def visible(
     spelt = {"\n": "⏎", "\t": "⇥"}
     return "".join(spelt.get(c) or (f"⟨U+{ord(c):04X}⟩" if acts(c) else c) for c in text)
 
-# %% ../nbs/15_widgets.ipynb #c9d27b5b
+# %% ../nbs/15_widgets.ipynb #0ebe8821
 def _utf16(text): # a function from offsets in characters to offsets in UTF-16 units
     if not text or max(text) < "\U00010000": return int
     wide = [at for at, c in enumerate(text) if c >= "\U00010000"]
     return lambda offset: offset + bisect.bisect_left(wide, offset)
 
-# %% ../nbs/15_widgets.ipynb #f5092810
+# %% ../nbs/15_widgets.ipynb #d0ce6951
 def _piece_decoder(pieces, specials=3): # organisms: whole pieces after three special tokens
     return lambda ids: "".join(pieces[i - specials] if specials <= i < specials + len(pieces) else "" for i in ids)
 
@@ -242,7 +242,7 @@ def token_ends(
         ends.append(len(text))
     return ends if text == completion else None
 
-# %% ../nbs/15_widgets.ipynb #51a28af7
+# %% ../nbs/15_widgets.ipynb #78d73d9c
 _OUTPUT = frozenset(["claimed_output"])
 _SENTENCE = re.compile(r"\S(?:[^.!?\n]|[.!?](?!\s))*(?:[.!?]+|(?=\n)|$)")
 _FENCE = re.compile(r"\s*(?:`{3,}|~{3,})\s*\w*\s*")
@@ -268,7 +268,7 @@ def _lines(text, solid): # lines of code and output; of everything where there i
             if line[0].strip(): found.append((start + line.start(), start + line.end()))
     return found
 
-# %% ../nbs/15_widgets.ipynb #41f48265
+# %% ../nbs/15_widgets.ipynb #37304266
 def _path(text, spans, sentences, answer): # stations of the reasoning: (kind, start, end, note)
     stations, code_then_output = [], [span for span in spans if span.kind in CODE_KINDS | _OUTPUT]
     prose = [(start, end) for start, end in sentences if not any(span.start < end and start < span.end for span in code_then_output)]
@@ -296,7 +296,7 @@ def anatomy(
     return dict(spans=[(span.kind, span.start, span.end, round(span.confidence, 2)) for span in spans], answer=answer, whole=len(text) <= _LONGEST,
                 units=dict(sentence=sentences, line=_lines(head, solid)), path=_path(head, spans, sentences, answer))
 
-# %% ../nbs/15_widgets.ipynb #ce33ae14
+# %% ../nbs/15_widgets.ipynb #5431e042
 _AROUND = dict(kind="diverging", words=["much lower", "lower", "slightly lower", "equal", "slightly higher", "higher", "much higher"])
 QUANTITIES = { # name -> how the page shows it; classes lie between the edges
     "logprob": dict(label="log-probability", unit="nats", kind="falling", edges=[-4.6, -2.3, -1.386, -.693, -.105], words=["p < 1 %", "1–10 %", "10–25 %", "25–50 %", "50–90 %", "p > 90 %"]),
@@ -330,7 +330,7 @@ def token_values(
     tidy = lambda value: None if value is None or not math.isfinite(value) else round(float(value), 4) + 0.0
     return {name: [tidy(value) for value in values] for name, values in found.items() if values}
 
-# %% ../nbs/15_widgets.ipynb #74473404
+# %% ../nbs/15_widgets.ipynb #0d0cdd75
 class Part(NamedTuple):
     "Rollouts of one state of the policy."
     kind: str  # "phase", "evaluation" or "rollouts"
@@ -363,7 +363,7 @@ def _clip_counts(column): # tokens, and how many were clipped above and below, o
     values = [None if v is None else np.asarray(v[-1] if len(v) and isinstance(v[0], (list, tuple, np.ndarray)) else v) for v in column]
     return [(len(v), int((v > 0).sum()), int((v < 0).sum())) if v is not None else (None, None, None) for v in values]
 
-# %% ../nbs/15_widgets.ipynb #8840f640
+# %% ../nbs/15_widgets.ipynb #2ffbe9cf
 def _part_files(folder): # (phase, whether it is an evaluation, its name, file), in the order of training
     found = []
     for kind in ("evals", "rollouts"):
@@ -389,7 +389,7 @@ def _new_parts(source): # adds what the folder holds and the source does not; a 
         fresh.append(len(source.parts) - 1)
     return fresh
 
-# %% ../nbs/15_widgets.ipynb #8c775b7f
+# %% ../nbs/15_widgets.ipynb #bb3acf58
 def _read_page(path, page): # a page of rows, from the row group it lies in
     file, first = pq.ParquetFile(path), page * _PAGE_ROWS
     for group in range(file.num_row_groups):
@@ -403,7 +403,7 @@ def _read_page(path, page): # a page of rows, from the row group it lies in
         return rows[:_PAGE_ROWS]
     return []
 
-# %% ../nbs/15_widgets.ipynb #34ff85d2
+# %% ../nbs/15_widgets.ipynb #72c65428
 class RunSource:
     "Rollouts and evaluations of a run folder, read on demand; `refresh` finds what was written since."
     def __init__(self, run:Run):
@@ -438,7 +438,7 @@ class RunSource:
 
     def metrics(self) -> pd.DataFrame: "Metrics of the phases."; return self.run.of_kind("phase")
 
-# %% ../nbs/15_widgets.ipynb #b305292c
+# %% ../nbs/15_widgets.ipynb #5d7c64df
 class TableSource:
     "Rollouts of a table in memory; one part for each value of its column `phase`."
     def __init__(self, frame:pd.DataFrame, title:str="rollouts"):
@@ -479,21 +479,29 @@ def open_rollouts(
     if wrong := [at for at, text in enumerate(texts) if not isinstance(text, str)]: raise DataError(f"RolloutStepper: entry {wrong[0]} of the list is {type(texts[wrong[0]]).__name__} and must be text")
     return TableSource(pd.DataFrame(dict(completion=pd.Series(texts, dtype=object))), f"{len(texts)} texts")
 
-# %% ../nbs/15_widgets.ipynb #8c309799
-FILTERS = { # name -> (what the page calls it, which rows of an index it takes)
-    "to_code": ("switched from language to code", lambda f: f["switch"] > 0),
-    "to_language": ("switched from code to language", lambda f: f["switch"] < 0),
-    "code": ("writes code", lambda f: f["code"] == 1),
-    "language": ("language only", lambda f: f["code"] == 0),
-    "claims": ("claims an output", lambda f: f["claims"] == 1),
-    "rewarded_wrong": ("reward 1 but wrong", lambda f: (f["reward"] >= 1) & (f["correct"] == 0)),
-    "unrewarded_right": ("reward 0 but right", lambda f: (f["reward"] <= 0) & (f["correct"] == 1)),
-    "wrong": ("wrong", lambda f: f["correct"] == 0),
-    "undecided": ("undecided by grading", lambda f: f["graded"] & f["correct"].isna()),
-    "clipped_high": ("clipped above", lambda f: f["high"] > 0),
-    "clipped_low": ("clipped below", lambda f: f["low"] > 0),
-    "dead": ("group without a signal", lambda f: f["dead"]),
-    "cut": ("cut off by the length limit", lambda f: f["finish"] == "length"),
+# %% ../nbs/15_widgets.ipynb #e1a9f8b1
+FILTERS = { # name -> (what the page calls it, which rows of an index it takes, what that means where the name does not say it)
+    "to_code": ("switched from language to code", lambda f: f["switch"] > 0,
+        "most samples of the group solve the problem in code; when it was first met, most solved it in words"),
+    "to_language": ("switched from code to language", lambda f: f["switch"] < 0,
+        "most samples of the group solve the problem in words; when it was first met, most solved it in code"),
+    "code": ("writes code", lambda f: f["code"] == 1, ""),
+    "language": ("language only", lambda f: f["code"] == 0, ""),
+    "claims": ("claims an output", lambda f: f["claims"] == 1,
+        "writes down what its code printed; whether anything ran, the text cannot tell"),
+    "rewarded_wrong": ("reward 1 but wrong", lambda f: (f["reward"] >= 1) & (f["correct"] == 0), ""),
+    "unrewarded_right": ("reward 0 but right", lambda f: (f["reward"] <= 0) & (f["correct"] == 1), ""),
+    "wrong": ("wrong", lambda f: f["correct"] == 0, ""),
+    "undecided": ("undecided", lambda f: f["graded"] & f["correct"].isna(),
+        "graded, but grading could not tell whether the answer is the gold answer; counts neither as right nor as wrong"),
+    "clipped_high": ("clipped above", lambda f: f["high"] > 0,
+        "at least one token whose gradient the upper clip removed"),
+    "clipped_low": ("clipped below", lambda f: f["low"] > 0,
+        "at least one token whose gradient the lower clip removed"),
+    "dead": ("group without a signal", lambda f: f["dead"],
+        "all rewards of the group are equal, so that its advantages are 0"),
+    "cut": ("cut off by the length limit", lambda f: f["finish"] == "length", ""),
+    "ungraded": ("not graded", lambda f: ~f["graded"], "no verdict was recorded: nothing was compared with a gold answer"),
 }
 
 def _number(column): # of numbers, or of True, False and None
@@ -506,7 +514,7 @@ def _by_group(frame): # mean share of code of each row's group, and whether all 
     whole = rewards.transform("count") == rewards.transform("size")
     return groups["code"].transform("mean"), whole & (rewards.transform("size") > 1) & (rewards.transform("max") == rewards.transform("min"))
 
-# %% ../nbs/15_widgets.ipynb #808d2ece
+# %% ../nbs/15_widgets.ipynb #9fc9c6f5
 _MOST_READ = 20_000 # completions of one part in which code is looked for where the table does not tell
 
 def _look_for_code(frame, source, place, claims): # in the texts, where the table does not tell; whether anything was read
@@ -519,7 +527,7 @@ def _look_for_code(frame, source, place, claims): # in the texts, where the tabl
     if claims: frame["claims"] = [float("claimed_output" in found) for found in kinds]
     return True
 
-# %% ../nbs/15_widgets.ipynb #a28f192d
+# %% ../nbs/15_widgets.ipynb #9f810156
 class Index:
     "What the page knows of every rollout: numbers to sort by and the filters that take it."
     def __init__(self, source:RunSource|TableSource, claims:bool=True # whether to look for claimed output, which takes time
@@ -565,10 +573,10 @@ class Index:
         frame["measured"] = True
         return frame
 
-# %% ../nbs/15_widgets.ipynb #5f6efb7a
+# %% ../nbs/15_widgets.ipynb #d9fd29df
 def _flags(frame): # one whole number a row: bit i says that the i-th filter takes it
     total = np.zeros(len(frame), dtype=np.int64)
-    for bit, (_, takes) in enumerate(FILTERS.values()): total |= np.asarray(takes(frame), dtype=bool).astype(np.int64) << bit
+    for bit, (_, takes, _) in enumerate(FILTERS.values()): total |= np.asarray(takes(frame), dtype=bool).astype(np.int64) << bit
     return total.tolist()
 
 def _plain(values, digits=4): # numbers for JSON: whole ones short, missing ones null
@@ -585,9 +593,9 @@ def index_for_page(
     components = {name: _plain(frame[name]) for name in frame.columns if name.startswith("reward_")}
     return dict(rows=len(frame), names=[str(name) for name in names], problem=[int(code) for code in codes], group=frame["group"].tolist(), sample=frame["sample"].tolist(),
                 answer=[short(value) for value in frame["answer"]], flags=_flags(frame), components=components,
-                measured=bool(frame["measured"].all()), settled=settled, **columns)
+                measured=bool(frame["measured"].all()), graded=bool(frame["graded"].any()), settled=settled, **columns)
 
-# %% ../nbs/15_widgets.ipynb #6813d322
+# %% ../nbs/15_widgets.ipynb #8d3cfe69
 def _facts(row): # (what, value) of everything scalar, in the order of interest
     known = [(name.removeprefix("reward_") + " (reward)", row[name]) for name in row if name.startswith("reward_")]
     others = [(str(name), value) for name, value in row.items() if name not in COLUMNS and not str(name).startswith("reward_") and isinstance(value, (str, int, float, bool, np.generic))]
@@ -617,7 +625,7 @@ def dump_ready(value):
     if isinstance(value, np.generic): value = value.item()
     return value if isinstance(value, (str, bool, int)) or isinstance(value, float) and math.isfinite(value) else str(value)
 
-# %% ../nbs/15_widgets.ipynb #ff7e64a3
+# %% ../nbs/15_widgets.ipynb #012a51eb
 def _spread(places, count): # `count` of them: the ends first, then evenly between
     if count >= len(places): return list(places)
     if count == 1: return [places[-1]]
@@ -649,10 +657,12 @@ def choose_rollouts(
         if len(chosen) >= limit: break
     return sorted(chosen[:limit])
 
-# %% ../nbs/15_widgets.ipynb #0e0c4d48
+# %% ../nbs/15_widgets.ipynb #dd60ef26
 CURVES = { # name in the metrics of a phase -> what the page calls it
     "reward": "reward", "accuracy": "accuracy", "code_share": "writes code", "clip_fraction_high": "clipped above", "clip_fraction_low": "clipped below",
     "entropy": "entropy (nats)", "completion_length": "length (tokens)"}
+
+_PERCENT = frozenset(["accuracy", "code_share", "clip_fraction_high", "clip_fraction_low"]) # shares read better as percentages
 
 def _thin(points, most=400): return points if len(points) <= most else [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
@@ -670,13 +680,15 @@ def phase_curves(
     for name, label in CURVES.items():
         if name not in metrics or not (known := pd.to_numeric(metrics[name], errors="coerce")).notna().any(): continue
         points = [[int(phase), None if math.isnan(value) else round(float(value), 5)] for phase, value in zip(metrics["phase"], known)]
-        found.append(dict(name=name, label=label, points=_thin(points)))
+        found.append(dict(name=name, label=label, share=name in _PERCENT, points=_thin(points)))
     return found
 
-# %% ../nbs/15_widgets.ipynb #996029b8
-_PARTS = ("rollout_text.js", "rollout_store.js", "rollout_views.js", "rollout_watch.js", "rollout_stepper.js")
+# %% ../nbs/15_widgets.ipynb #225a7915
+_PARTS = ("span_text.js", "rollout_text.js", "rollout_store.js", "rollout_views.js", "rollout_watch.js", "rollout_around.js", "rollout_stepper.js")
 _INDEXED = 1_000 # rollouts whose index is told with the outline, and saved with a notebook
 _SMALL = 4_000 # rollouts; up to here everything is indexed and measured at once
+
+_STRETCHES = {**{kind: "code" for kind in CODE_KINDS}, "claimed_output": "output", "plotting": "other", "other_task_code": "other"} # kinds of span that stand out, and as what
 
 def _stepper_script(): return "\n".join(_static_text(name) for name in _PARTS) # in this order they are one module
 
@@ -688,36 +700,45 @@ def _heading(source): # a run says who was trained, and for what
     return ": ".join([source.title, ", ".join(filter(None, said))]) if any(said) else source.title
 
 def _outline(source, index): # what does not depend on the rollout that is shown
-    parts = [dict(key=_part_key(part), label=part.label, family=part.family, kind=part.kind, phase=part.phase, rows=part.rows, start=part.start) for part in source.parts]
+    parts = [dict(key=_part_key(part), label=visible(part.label), family=part.family, kind=part.kind, phase=part.phase, rows=part.rows, start=part.start) for part in source.parts]
     quantities = [dict(name=name, **quantity) for name, quantity in QUANTITIES.items()]
-    filters = [dict(name=name, label=label, bit=bit) for bit, (name, (label, _)) in enumerate(FILTERS.items()) if name != "claims" or index.claims]
+    filters = [dict(name=name, label=label, bit=bit, help=help) for bit, (name, (label, _, help)) in enumerate(FILTERS.items()) if name != "claims" or index.claims]
     unread = [place for place, frame in index.frames.items() if len(frame) > _MOST_READ and frame["code"].isna().all()]
     problems = [*source.problems, *([f"Code is looked for in parts of up to {_MOST_READ:,} rollouts; for more, give the table a column writes_code."] if unread else [])]
-    return dict(title=_heading(source), parts=parts, total=sum(part.rows for part in source.parts), quantities=quantities, filters=filters, kinds=KINDS,
+    return dict(title=_heading(source), parts=parts, total=sum(part.rows for part in source.parts), quantities=quantities, filters=filters, kinds=KINDS, looks=_STRETCHES,
                 curves=phase_curves(source, index), problems=problems)
 
-# %% ../nbs/15_widgets.ipynb #01e15ccb
+# %% ../nbs/15_widgets.ipynb #177de1d2
 def _other_table(other): # (phase, group, sample, completion) -> log-probabilities, of another table of the same rollouts
     source = open_rollouts(other)
     source.refresh()
     rows = (source.row(place, at) for place, part in enumerate(source.parts) for at in range(part.rows))
     return {tuple(row.get(name) for name in ("phase", "group", "sample", "completion")): _newest(row["logprob_old"] if not _is_missing(row.get("logprob_old")) else row.get("logprob_sampler")) for row in rows}
 
-# %% ../nbs/15_widgets.ipynb #0cddfe8f
+# %% ../nbs/15_widgets.ipynb #d75a2784
+def _ends(source): # the first and the last part of each family, which a large run opens with
+    families = {}
+    for place, part in enumerate(source.parts): families.setdefault(part.family, []).append(place)
+    return sorted({place for places in families.values() for place in (places[0], places[-1])})
+
+def _holding(source, place, text): # rows of a part whose prompt or completion holds a text, in any case
+    sought, columns = re.compile(re.escape(text), re.I), [column for name in ("prompt", "completion") if (column := source.column(place, name)) is not None]
+    return [at for at, texts in enumerate(zip(*columns)) if any(isinstance(each, str) and sought.search(each) for each in texts)]
+
+# %% ../nbs/15_widgets.ipynb #1b35ff04
 class _Pages:
     "Reads for the page: every answer to it comes from here, under one lock."
-    def __init__(self, source, tokenizer=None, other=None):
-        self.lock, self.source, self.tokenizer = threading.RLock(), source, _decoder(tokenizer)
+    def __init__(self, source, tokenizer=None, other=None, follow=False): # follow: begins at the newest rollouts, whatever they are
+        self.lock, self.source, self.tokenizer, self.follow, self.begun = threading.RLock(), source, _decoder(tokenizer), follow, None
         source.refresh()
         self.other = other if other is None or isinstance(other, str) else _other_table(other)
         self.index = Index(source, claims=sum(part.rows for part in source.parts) <= _SMALL)
-        for place in self.at_once(): self.index.measure(place)
+        for place in range(len(source.parts)) if self.index.claims else _ends(source): self.index.measure(place) # of a small run all
 
-    def at_once(self): # parts that are indexed when the stepper opens: all of a small run, else the first and the last of each family
-        if self.index.claims: return range(len(self.source.parts))
-        families = {}
-        for place, part in enumerate(self.source.parts): families.setdefault(part.family, []).append(place)
-        return sorted({place for places in families.values() for place in (places[0], places[-1])})
+    def begin(self): # where a page without a link begins
+        if self.follow: return Beginning(newest(self.source, self.index.frames or range(len(self.source.parts))))
+        with self.lock: self.begun = self.begun or telling(self.source, self.index)
+        return self.begun
 
     def place(self, number): # (part, row in the part) of a rollout's number
         place = next((place for place, part in enumerate(self.source.parts) if part.start <= number < part.start + part.rows), None)
@@ -740,14 +761,16 @@ class _Pages:
             if kind == "rows": return dict(rows=[self.row(int(number)) for number in asked["rows"][:_PAGE_ROWS]])
             if kind == "index": return dict(index=[[place, self.index.for_page(place)] for place in map(int, asked["parts"][:16]) if self.index.add(place) is not None])
             if kind == "measure": return dict(index=[[place, self.index.for_page(place)] for place in [int(asked["part"])] if self.index.measure(place) is not None])
-            if kind == "search": return dict(part=asked["part"], text=asked["text"], found=self.search(int(asked["part"]), str(asked["text"])))
+            if kind == "search": return dict(part=asked["part"], text=asked["text"], found=_holding(self.source, int(asked["part"]), str(asked["text"])))
             raise DataError(f"the page asked for {kind!r}, which there is not")
 
-    def search(self, place, text): # rows of a part whose prompt or completion holds a text, in any case
-        sought, columns = re.compile(re.escape(text), re.I), [column for name in ("prompt", "completion") if (column := self.source.column(place, name)) is not None]
-        return [at for at, texts in enumerate(zip(*columns)) if any(isinstance(each, str) and sought.search(each) for each in texts)]
+# %% ../nbs/15_widgets.ipynb #169fd78c
+class Beginning(NamedTuple):
+    "The rollout that a page begins with, and why."
+    number: int|None # of the rollout
+    why: str = ""    # in words; nothing where it is simply the newest
+    view: str = "group" # what is shown beside it
 
-# %% ../nbs/15_widgets.ipynb #3be53241
 def newest(
     source:RunSource|TableSource,
     places:Iterable[int], # parts to choose from
@@ -757,6 +780,47 @@ def newest(
     training = [place for place in places if source.parts[place].kind != "evaluation"] or places
     return source.parts[max(training, key=lambda place: source.parts[place].phase)].start if training else None
 
+# %% ../nbs/15_widgets.ipynb #f98881e9
+def _switched(source, index): # where a strategy changed most, of the last part of each family
+    last, best = {}, (0.0, None, None)
+    for place in sorted(index.frames, key=lambda place: source.parts[place].phase):
+        if source.parts[place].rows: last[source.parts[place].family] = place
+    for family, place in sorted(last.items(), reverse=True): # of equals the rollouts of training, which tell more of each token
+        frame = index.frames[place]
+        before = frame["problem"].map(lambda problem: index.first.get((family, problem), (0, math.nan))[1])
+        now = frame.groupby("group")["code"].transform("mean")
+        change = (now - before).abs().where((frame["switch"] != 0) & (frame["code"] == (now > .5))).fillna(0.0)
+        if len(change) and change.max() > best[0]: best = (change.max(), source.parts[place].start + int(change.to_numpy().argmax()), (frame["switch"], before, now, change.to_numpy().argmax(), family, frame["problem"]))
+    if best[1] is None: return None
+    switch, before, now, at, family, problem = best[2]
+    way = "language to code" if switch.iloc[at] > 0 else "code to language"
+    met = index.first[family, problem.iloc[at]][0]
+    first = "before training" if family.startswith("evaluation") and met == 0 else f"in phase {met}"
+    return Beginning(best[1], f"Opened at a problem that switched from {way}: {100 * before.iloc[at]:.0f} % of its samples wrote code {first}, {100 * now.iloc[at]:.0f} % do now. Of all that were read, none changed more.", "compare")
+
+# %% ../nbs/15_widgets.ipynb #0a661928
+def _mixed(source, index): # the group whose rewards and verdicts differ most, of the newest part that has one
+    for place in sorted(index.frames, key=lambda place: (source.parts[place].kind != "evaluation", source.parts[place].phase), reverse=True):
+        frame = index.frames[place]
+        if frame.empty: continue
+        groups, spread = frame.groupby("group"), pd.Series(0.0, index=frame.index)
+        for name in ("reward", "correct"):
+            scale = frame[name].max() - frame[name].min()
+            if scale > 0: spread += (groups[name].transform("std", ddof=0) / scale).fillna(0)
+        if not spread.max() > 1e-9: continue
+        at = int(spread.to_numpy().argmax())
+        group = frame[frame["group"] == frame["group"].iloc[at]]
+        told = [words for name, words in (("correct", f"{int((group['correct'] == 1).sum())} of {len(group)} samples are right"), ("reward", f"rewards go from {group['reward'].min():.3g} to {group['reward'].max():.3g}")) if group[name].notna().any()]
+        return Beginning(source.parts[place].start + at, f"Opened at the most mixed group of {visible(source.parts[place].label)}: {', '.join(told)}.")
+
+def telling(
+    source:RunSource|TableSource,
+    index:Index,  # only what it holds is looked at
+) -> Beginning:   # a switched strategy, else a mixed group, else the newest
+    "Where a page without a link begins."
+    return _switched(source, index) or _mixed(source, index) or Beginning(newest(source, index.frames or range(len(source.parts))))
+
+# %% ../nbs/15_widgets.ipynb #ca56a04e
 def opening(pages:_Pages) -> dict:
     "What a page is told at once: the outline, the index as far as it is small, and the first rollout."
     with pages.lock:
@@ -764,10 +828,10 @@ def opening(pages:_Pages) -> dict:
         for place in sorted(index.frames, key=lambda place: -source.parts[place].phase): # the newest; the page asks for the rest
             room -= source.parts[place].rows
             if room >= 0: told.append(place)
-        shown = newest(source, index.frames or range(len(source.parts)))
+        shown, why, view = pages.begin()
         begin = pages.row(shown) if shown is not None else None
         rows = [begin] if begin and len(begin["completion"]) <= 50_000 else [] # a longer one the page asks for
-        return _outline(source, index) | dict(index=[[place, index.for_page(place)] for place in told], rows=rows, shown=shown)
+        return _outline(source, index) | dict(index=[[place, index.for_page(place)] for place in told], rows=rows, shown=shown, why=why, view=view)
 
 def linked(
     pages:_Pages,
@@ -776,12 +840,12 @@ def linked(
     "The rollout that a link shows."
     asked, source = dict(parse_qsl(link.removeprefix("#"))), pages.source
     place = next((place for place, part in enumerate(source.parts) if _part_key(part) == asked.get("part") and part.rows), None)
-    if place is None: return newest(source, pages.index.frames or range(len(source.parts)))
+    if place is None: return pages.begin().number
     with pages.lock: frame = pages.index.add(place)
     rows = np.flatnonzero((frame["group"].astype(str) == asked.get("group", "")) & (frame["sample"].astype(str) == asked.get("sample", "")))
     return source.parts[place].start + (int(rows[0]) if len(rows) else 0)
 
-# %% ../nbs/15_widgets.ipynb #acb4ab45
+# %% ../nbs/15_widgets.ipynb #770dd6d5
 class _Asking(LiveView): # a view whose page asks for what it lacks
     def _head(self): return opening(self._pages)
     def _asked(self, _, content, buffers): self._tell(*self._reply(content), content) # by the page
@@ -794,13 +858,15 @@ class _Asking(LiveView): # a view whose page asks for what it lacks
 
     def _tell(self, kind, told, asked=None): self.send(dict(kind=str(kind), id=asked.get("id") if isinstance(asked, Mapping) else None), buffers=[dump_json(told).encode("ascii")])
 
-# %% ../nbs/15_widgets.ipynb #c7629a15
+# %% ../nbs/15_widgets.ipynb #32d3dca3
 class RolloutStepper(_Asking):
     "Steps through rollouts: phases, problems, samples, sentences, lines of code, tokens."
     _css = _static_text("span_text.css") + _static_text("rollout_stepper.css")
     _esm = _stepper_script()
-    head, link, live, page = (traitlets.Unicode().tag(sync=True), traitlets.Unicode().tag(sync=True),
-                              traitlets.Bool(True).tag(sync=True), traitlets.Bool(False).tag(sync=True)) # page: keeps the link in the page's address
+    head, link = (traitlets.Unicode().tag(sync=True) for _ in range(2))
+    live, page = (traitlets.Bool(value).tag(sync=True) for value in (True, False)) # page: keeps the link in the page's address
+
+    _follow = False # whether it begins at the newest rollouts
 
     def __init__(self,
                  rollouts, # a `Run` or its folder, a table, a list of texts, or a file that `runs.import_rollouts` reads
@@ -809,7 +875,7 @@ class RolloutStepper(_Asking):
                  other=None,     # log-probabilities of another policy for the same tokens: a column's name, or a run or table of the same rollouts
                  link:str="",    # what to show, as `link` of another stepper gave it
                 ):
-        self._pages = _Pages(open_rollouts(rollouts), tokenizer, other)
+        self._pages = _Pages(open_rollouts(rollouts), tokenizer, other, self._follow)
         super().__init__(link=link)
         self.head = dump_json(self._head())
         self.on_msg(self._asked)
@@ -817,8 +883,7 @@ class RolloutStepper(_Asking):
     @property
     def current(self) -> dict|None:
         "The row that the page shows, with all its columns; None where there is none."
-        number = self._current()
-        if number is None: return None
+        if (number := self._current()) is None: return None
         with self._pages.lock: return dict(self._pages.source.row(*self._pages.place(number)))
 
     def find(self,
@@ -826,14 +891,10 @@ class RolloutStepper(_Asking):
              text:str="",  # in the prompt or the completion, in any case
             ) -> pd.DataFrame: # part, group, sample, reward, correct, code and the link that shows it
         "Rollouts that pass, of all parts. Raises `ConfigError` for an unknown filter."
-        if unknown := [name for name in filters if name not in FILTERS]: raise ConfigError(f"{', '.join(unknown)}: no such filter; there are {', '.join(FILTERS)}")
         return find_rollouts(self._pages, filters, text)
 
     def _current(self): return linked(self._pages, self.link)
-
-    def to_html(self,
-                *,
-                page:bool=False, # a whole page, not a fragment; it keeps what it shows in its address
+    def to_html(self, *, page:bool=False, # a whole page, not a fragment; it keeps what it shows in its address
                 limit:int=400,   # most rollouts
                 size:int|None=None, # most bytes of rollouts; None: 20 million in a page, 150,000 in a fragment
                ) -> str:            # HTML that needs neither a kernel nor the network
@@ -842,25 +903,26 @@ class RolloutStepper(_Asking):
 
     def __repr__(self): return stepper_text(self._pages, self._current())
 
-# %% ../nbs/15_widgets.ipynb #b475d75e
+# %% ../nbs/15_widgets.ipynb #38475555
 def find_rollouts(
     pages:_Pages,          # what a stepper reads from
     filters:Iterable[str], # of `FILTERS`
     text:str="",           # sought in prompts and completions
 ) -> pd.DataFrame:         # one row for each rollout that passes
     "What `RolloutStepper.find` returns."
+    if unknown := [name for name in filters if name not in FILTERS]: raise ConfigError(f"{', '.join(unknown)}: no such filter; there are {', '.join(FILTERS)}")
     tables = []
     with pages.lock:
         for place, part in sorted(enumerate(pages.source.parts), key=lambda each: each[1].phase): # in the order of training, for the switches
             if not part.rows: continue
             frame = pages.index.measure(place)
             taken = np.logical_and.reduce([np.ones(len(frame), dtype=bool), *[np.asarray(FILTERS[name][1](frame), dtype=bool) for name in filters]])
-            if text: taken &= np.isin(np.arange(len(frame)), pages.search(place, text))
+            if text: taken &= np.isin(np.arange(len(frame)), _holding(pages.source, place, text))
             found = frame.loc[taken, ["group", "sample", "reward", "correct", "code"]]
             tables.append(found.assign(part=part.label, link=[urlencode(dict(part=_part_key(part), group=group, sample=sample)) for group, sample in zip(found["group"], found["sample"])]))
     return pd.concat(tables, ignore_index=True)[["part", "group", "sample", "reward", "correct", "code", "link"]] if tables else pd.DataFrame(columns=["part", "group", "sample", "reward", "correct", "code", "link"])
 
-# %% ../nbs/15_widgets.ipynb #057db5c3
+# %% ../nbs/15_widgets.ipynb #ba780d90
 def shown_groups(
     pages:_Pages,      # what the stepper reads from
     begin:tuple|None,  # (part, row in the part) that is shown
@@ -879,7 +941,7 @@ def shown_groups(
             groups += [(where, other["group"][other["problem"] == problem].iloc[0]) for where, other in sorted(index.frames.items()) if (other["problem"] == problem).any()]
     return groups
 
-# %% ../nbs/15_widgets.ipynb #b62887ce
+# %% ../nbs/15_widgets.ipynb #3d599fff
 def standalone(
     pages:_Pages,   # what the stepper reads from
     shown:int|None, # number of the rollout to begin with
@@ -891,7 +953,7 @@ def standalone(
     if limit < 1: raise ConfigError(f"limit is {limit} and must be at least 1")
     with pages.lock:
         source, index = pages.source, pages.index
-        begin = pages.place(shown) if shown is not None else None
+        begin, opened = pages.place(shown) if shown is not None else None, pages.begin()
         chosen, rows, room = choose_rollouts(source, index, limit, shown_groups(pages, begin, filters)), {}, size
         if begin in chosen: chosen = [begin, *[each for each in chosen if each != begin]] # whatever the room, this one is there
         for place, at in chosen:
@@ -909,9 +971,9 @@ def standalone(
         words = "" if start == total else (f"This page holds {start:,} of {total:,} rollouts: {'those that the filters take first, then ' if filters else ''}whole groups of the first problems, of the first and last part of each kind before those between. "
                                            "Filters and searches count within these. The stepper in a notebook, or spurious-rlvr view --serve, reads them all.")
         return outline | dict(parts=[part for part, _ in kept], index=[[at, entry] for at, (_, entry) in enumerate(kept)], rows=[rows[key] for key in sorted(rows)],
-                              total=start, limit=words, shown=rows[begin]["id"] if begin in rows else 0 if rows else None)
+                              total=start, limit=words, why=opened.why if shown == opened.number else "", view=opened.view if shown == opened.number else "group", shown=rows[begin]["id"] if begin in rows else 0 if rows else None)
 
-# %% ../nbs/15_widgets.ipynb #0550a8f4
+# %% ../nbs/15_widgets.ipynb #1e100f21
 def stepper_html(stepper, page:bool, limit:int, size:int) -> str:
     "What `RolloutStepper.to_html` returns."
     asked, pages = dict(parse_qsl(stepper.link.removeprefix("#"))).get("filter", "").split(), stepper._pages
@@ -919,24 +981,25 @@ def stepper_html(stepper, page:bool, limit:int, size:int) -> str:
     fragment = _static_html(stepper._esm, stepper._css, dict(head=head, link=stepper.link, live=False, page=page), f"RolloutStepper-{stable_id(head)}")
     return _PAGE.replace("60rem", "88rem") % (html.escape(f"{pages.source.title} · rollouts"), fragment) if page else fragment
 
-# %% ../nbs/15_widgets.ipynb #00dd23ff
+# %% ../nbs/15_widgets.ipynb #889719d2
 def stepper_text(pages:_Pages, shown:int|None) -> str:
     "The stepper for a terminal: the parts, what the filters count, and the beginning of the rollout that is shown."
     with pages.lock:
         parts, frames = [part for part in pages.source.parts if part.rows], pages.index.frames
         lines = [f"RolloutStepper({visible(pages.source.title)}: {sum(part.rows for part in parts):,} rollouts in {len(parts)} part{'s' * (len(parts) != 1)})"]
         if parts: lines.append(f"  {parts[0].label} to {parts[-1].label}" if len(parts) > 1 else f"  {parts[0].label}")
-        counts = {label: sum(int(np.asarray(takes(frame), dtype=bool).sum()) for frame in frames.values()) for label, takes in FILTERS.values()}
+        counts = {label: sum(int(np.asarray(takes(frame), dtype=bool).sum()) for frame in frames.values()) for label, takes, _ in FILTERS.values()}
         scope = "" if len(frames) == len(pages.source.parts) else f" (of the {len(frames)} parts read so far)"
         if any(counts.values()): lines.append("  " + ", ".join(f"{label} {count:,}" for label, count in counts.items() if count) + scope)
         if shown is not None:
+            if shown == pages.begin().number and pages.begin().why: lines.append(f"  {pages.begin().why}")
             place, at = pages.place(shown)
             row, frame = pages.source.row(place, at), pages.index.frames[place].iloc[at]
             lines.append(f"  {pages.source.parts[place].label}, group {frame['group']}, sample {frame['sample']}: reward {row.get('reward')}, correct {row.get('correct')}, answer {visible(str(row.get('answer')))[:60]}")
             lines.append(f"  | {visible(str(row['completion'])[:300])[:300]}")
-        return "\n".join(lines)
+        return "\n".join(map(visible, lines))
 
-# %% ../nbs/15_widgets.ipynb #d408688a
+# %% ../nbs/15_widgets.ipynb #247ce3b4
 def write_page(
     stepper:RolloutStepper, # what to write
     path:str|os.PathLike,   # the file; an older page of this kind is replaced, anything else is refused
@@ -952,7 +1015,7 @@ def write_page(
     except OSError as error: raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     return path
 
-# %% ../nbs/15_widgets.ipynb #621e2558
+# %% ../nbs/15_widgets.ipynb #9b0fff2d
 def _served_page(stepper):
     values = dict(head=dump_json(stepper._head()), link=stepper.link, live=True, page=True)
     mount = (_MOUNT % ("RolloutStepper", json.dumps(values).replace("<", "\\u003c"))).replace("staticModel(", "servedModel(")
@@ -960,7 +1023,7 @@ def _served_page(stepper):
     policy = _PAGE.replace("default-src 'none';", "default-src 'none'; connect-src 'self';").replace("60rem", "88rem")
     return policy % (html.escape(f"{stepper._pages.source.title} · rollouts"), fragment)
 
-# %% ../nbs/15_widgets.ipynb #044daa1a
+# %% ../nbs/15_widgets.ipynb #6a881ced
 class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *arguments): pass
     def _refused(self): # a name that another site made point here, or a path without the key
@@ -987,7 +1050,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         kind, told = self.server.stepper._reply(content)
         self._send(200, dump_json(told | dict(kind=kind)).encode("ascii"), "application/json")
 
-# %% ../nbs/15_widgets.ipynb #b703c69a
+# %% ../nbs/15_widgets.ipynb #a307b239
 def serve(
     stepper:RolloutStepper, # what to show
     port:int=0,             # 0: any that is free
@@ -1000,7 +1063,7 @@ def serve(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
-# %% ../nbs/15_widgets.ipynb #474556b2
+# %% ../nbs/15_widgets.ipynb #3799d173
 def _run_state(run): # in a word, from the last line of status
     status = run.of_kind("status")
     return "waiting for its first phase" if status.empty else {"started": "running", "resumed": "running"}.get(status["status"].iloc[-1], str(status["status"].iloc[-1]))
@@ -1027,10 +1090,10 @@ def _first_rows(pages, number, most=16, size=100_000): # what a page that follow
         if size < 0: return rows[:-1]
     return rows
 
-# %% ../nbs/15_widgets.ipynb #6dac42b9
+# %% ../nbs/15_widgets.ipynb #25497f3b
 class RunWatch(RolloutStepper):
     "The stepper on a run that is being written. Made by `watch`."
-    _stopped = _thread = None
+    _stopped, _thread, _follow = None, None, True
     def __init__(self, path, *, interval=1.0, tokenizer=None, link=""):
         if not interval > 0: raise ConfigError(f"watch: interval is {interval!r} and must be a number of seconds above 0")
         path = Path(path.path if isinstance(path, Run) else path)
@@ -1047,7 +1110,7 @@ class RunWatch(RolloutStepper):
         if told: self._tell("grown", told)
         return told is not None
 
-    def _follow(self):
+    def _look_on(self):
         while not self._stopped.wait(self.interval):
             try:
                 if not self.look() and self._state in ("finished", "failed"): break
@@ -1058,13 +1121,13 @@ class RunWatch(RolloutStepper):
         "Begins to follow the run; once is enough."
         if self._thread is None or not self._thread.is_alive():
             self._stopped.clear()
-            self._thread = threading.Thread(target=self._follow, daemon=True, name=f"watch {self._pages.source.title}")
+            self._thread = threading.Thread(target=self._look_on, daemon=True, name=f"watch {self._pages.source.title}")
             self._thread.start()
 
     def stop(self):
         "Stops following; what has been read can still be stepped through."
         self._stopped.set()
-        if self._thread is not None and self._thread is not threading.current_thread(): self._thread.join(timeout=10)
+        if self._thread is not None and self._thread.is_alive() and self._thread is not threading.current_thread(): self._thread.join(timeout=10)
 
     @property
     def watching(self) -> bool: "Whether the run is being followed."; return self._thread is not None and self._thread.is_alive()
@@ -1073,7 +1136,7 @@ class RunWatch(RolloutStepper):
         if self._stopped is not None: self.stop()
         super().close()
 
-# %% ../nbs/15_widgets.ipynb #9664c46b
+# %% ../nbs/15_widgets.ipynb #202e3b7a
 def watch(
     run,                  # a run folder, or where one will stand
     *,
@@ -1086,14 +1149,14 @@ def watch(
     view.start()
     return view
 
-# %% ../nbs/15_widgets.ipynb #2fb0dc2d
+# %% ../nbs/15_widgets.ipynb #4f1db59c
 import bisect, dataclasses, re, threading, time, weakref
 from collections.abc import Callable
 from .behavior import CODE_KINDS, KINDS, Detector, mentions_python
 from .core import ConfigError, SpuriousRLVRError, keyed_seed
 from .tasks import TEMPLATES, get_template
 
-# %% ../nbs/15_widgets.ipynb #a4a990ed
+# %% ../nbs/15_widgets.ipynb #055b6105
 _REPLACEMENT, _LONGEST_CHARACTER = "\ufffd", 4 # what half a character decodes to; tokens, of one byte each
 
 class IncrementalText:
@@ -1118,7 +1181,7 @@ class IncrementalText:
         before, self.text = self.text, self.given + self.decode(self.ids)
         return self.text.startswith(before)
 
-# %% ../nbs/15_widgets.ipynb #b95ccad8
+# %% ../nbs/15_widgets.ipynb #70cec744
 FORCE_PREFIX = TEMPLATES["force_code"].prefix
 _MANNERS = {"free": "", "force": f", beginning with “{FORCE_PREFIX}”", "forbid": ", with code forbidden", "continue": ", continued from a text"}
 _MOST_SAMPLES = 16
@@ -1132,10 +1195,11 @@ def _is_number(value, least, most=math.inf, whole=True): return isinstance(value
 
 def _half_characters(text): return next((f"U+{ord(c):04X} at place {at + 1}" for at, c in enumerate(text) if "\ud800" <= c <= "\udfff"), None)
 
-def _room(policy): # places of the model, None where nothing says
-    return getattr(getattr(getattr(policy, "model", None), "config", None), "max_position_embeddings", None)
+def _room(policy, engine=None): # places of the model, and of an engine that was given less; None where nothing says
+    known = [getattr(getattr(getattr(policy, "model", None), "config", None), "max_position_embeddings", None), getattr(engine, "_longest", None)]
+    return min(filter(None, known), default=None)
 
-def _plan(policy, question, *, manner, prefix, template, samples, temperature, max_completion_length, seed, alternatives=0):
+def _plan(policy, question, *, manner, prefix, template, samples, temperature, max_completion_length, seed, alternatives=0, engine=None):
     faults = Faults("LivePrompt")
     faults.check(manner in _MANNERS, f"manner is {manner!r}; give one of {', '.join(_MANNERS)}")
     texts = [faults.check(isinstance(text, str), f"{name} is {type(text).__name__} and must be text") and faults.check(not (half := _half_characters(text)), f"{name} holds half a character ({half}), which no tokenizer reads; take it out")
@@ -1151,7 +1215,7 @@ def _plan(policy, question, *, manner, prefix, template, samples, temperature, m
     chosen = dataclasses.replace(chosen, prefix=chosen.prefix + begun)
     prompt = chosen.render(question, policy.tokenizer)
     ids = tuple(policy.encode(prompt))
-    limit, note = _fitting(_room(policy), len(ids), int(max_completion_length))
+    limit, note = _fitting(_room(policy, engine), len(ids), int(max_completion_length))
     return _Plan(question, manner, chosen.prefix, chosen, int(samples), float(temperature), limit, int(seed), prompt, ids, note, alternatives)
 
 def _fitting(room, prompt, wanted): # most tokens of the completion, and what to say about it
@@ -1160,7 +1224,7 @@ def _fitting(room, prompt, wanted): # most tokens of the completion, and what to
     if prompt >= room: raise ConfigError(f"LivePrompt: the prompt is too long: {prompt:,} tokens, and the model has {room:,} places in all; shorten the problem or choose a shorter template")
     return room - prompt, f"there is room for {room - prompt:,} tokens only: the prompt takes {prompt:,} of the model's {room:,} places"
 
-# %% ../nbs/15_widgets.ipynb #430fa7a6
+# %% ../nbs/15_widgets.ipynb #96b3f131
 class _Writing: # one completion; `add` in the thread that samples, the rest wherever a view asks
     def __init__(self, seed, prefix, decode):
         self.seed, self.tokens, self.finish, self.mentions, self.code = seed, [], None, False, False
@@ -1194,7 +1258,7 @@ class _Writing: # one completion; `add` in the thread that samples, the rest whe
             self.detector, self.wide, self.told, self.told_tokens = Detector(), [], 0, 0
         return grown
 
-# %% ../nbs/15_widgets.ipynb #482d897e
+# %% ../nbs/15_widgets.ipynb #8f09158b
 _LOCKS, _LOCKS_GUARD = weakref.WeakKeyDictionary(), threading.Lock()
 
 def engine_lock(
@@ -1223,7 +1287,7 @@ def _round_robin(streams, stopping): # (place, token) pairs, (place, None) where
     finally:
         for stream in live.values(): getattr(stream, "close", lambda: None)()
 
-# %% ../nbs/15_widgets.ipynb #a60bfbae
+# %% ../nbs/15_widgets.ipynb #1f4ef3e5
 _EVERY = .04 # seconds between two messages to the page
 
 def _ended(plan, writing, end_ids): # why a stream came to its end
@@ -1250,7 +1314,7 @@ def _sample(engine, policy, plan, writings, stopping, tell): # writes all comple
             tell()
             told = time.monotonic()
 
-# %% ../nbs/15_widgets.ipynb #7ee97bcb
+# %% ../nbs/15_widgets.ipynb #d757e05e
 def _in_words(error): # an exception, for a reader
     if isinstance(error, SpuriousRLVRError): return str(error)
     return f"Sampling broke off: {type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:300]}"
@@ -1276,7 +1340,7 @@ def _lighter(message, what, alternatives=True, tokens=True, characters=None):
     status = f"{message['status']} Too much to keep: {what} left out here." if what else message["status"]
     return dict(message, samples=[one(sample) for sample in message["samples"]], words=message["words"] if alternatives and tokens else {}, status=status)
 
-# %% ../nbs/15_widgets.ipynb #800c52a8
+# %% ../nbs/15_widgets.ipynb #ef1b6536
 def _words_of(policy, ids): # id -> [name, text to continue with or None]
     def one(i):
         text = policy.decode([i])
@@ -1291,7 +1355,7 @@ def _prompt_text(view): # for a terminal
 
 _LOOK = {**{kind: "other" for kind in KINDS}, **{kind: "code" for kind in CODE_KINDS}, "claimed_output": "output", "python_mention": "mention"}
 
-# %% ../nbs/15_widgets.ipynb #a1f80fb9
+# %% ../nbs/15_widgets.ipynb #a872575c
 def _run_thread(view, run, plan, writings): # from the first token to the last message
     status, last = "", []
     try:
@@ -1312,7 +1376,7 @@ def _run_thread(view, run, plan, writings): # from the first token to the last m
         view.say("end", run=run, status=view.status, **({"samples": last} if last else {}))
     view.saved = _within(view.everything(), _SAVED)
 
-# %% ../nbs/15_widgets.ipynb #65e192c1
+# %% ../nbs/15_widgets.ipynb #9308fe58
 class _Talk(LiveView): # what a run and its views say to each other; `guard` keeps it in order
     def begin_talk(self): self.plan, self.writings, self.words, self.run, self.status, self.going, self.guard, self.stopping = None, [], {}, 0, "", None, threading.RLock(), threading.Event()
 
@@ -1340,7 +1404,7 @@ class _Talk(LiveView): # what a run and its views say to each other; `guard` kee
     def everything(self): # for a view that knows nothing
         with self.guard: return dict(question=self.plan.question if self.plan else "", manner=_MANNERS[self.plan.manner] if self.plan else "", words=self.words, status=self.status, samples=[w.whole() for w in self.writings])
 
-# %% ../nbs/15_widgets.ipynb #d030f82b
+# %% ../nbs/15_widgets.ipynb #bd5aada5
 class LivePrompt(_Talk):
     "Type a problem and watch completions arrive, with code lit up and alternatives for every token."
     _esm = "\n".join(map(_static_text, ("span_text.js", "live_prompt.js")))
@@ -1373,26 +1437,23 @@ class LivePrompt(_Talk):
             *,
             manner:str="free", # "free", "force" (code), "forbid" (code) or "continue" (from `prefix`)
             prefix:str="",     # text that the completions begin with, for "continue"
-            wait:bool=True,    # until it is done
-            **settings         # template, samples, temperature, max_completion_length, seed
+            wait:bool=True, **settings # until it is done; template, samples, temperature, max_completion_length, seed
            ) -> "LivePrompt":
         "Asks what the page would ask; raises `ConfigError` for what cannot be asked, and while a run is going."
         _start(self, dict(self.defaults, **settings), question, manner, prefix)
         if wait: self.wait()
         return self
-
     def to_html(self, *, page:bool=False, # a whole page, not a fragment
                 most:int=_EXPORTED        # characters of samples; what does not fit is left out, and the page says so
                ) -> str:                  # HTML that needs neither a kernel nor the network
-        "The last samples with their spans and alternatives, self-contained."
-        return _prompt_html(self, page, most)
+        "The last samples with their spans and alternatives, self-contained."; return _prompt_html(self, page, most)
     def _repr_mimebundle_(self, **kwargs): return _bundle(self, super()._repr_mimebundle_(**kwargs), lambda: _prompt_html(self, False, _SAVED))
     def __repr__(self): return _prompt_text(self)
 
-# %% ../nbs/15_widgets.ipynb #5aff9eff
+# %% ../nbs/15_widgets.ipynb #e18fdbde
 def _start(view, settings, question, manner, prefix): # the run that the page or Python asked for
     if settings["template"] not in view.templates: get_template(settings["template"])
-    plan = _plan(view.policy, question, manner=manner, prefix=prefix, **dict(settings, template=view.templates[settings["template"]]), alternatives=view.alternatives)
+    plan = _plan(view.policy, question, manner=manner, prefix=prefix, **dict(settings, template=view.templates[settings["template"]]), alternatives=view.alternatives, engine=view.engine)
     with view.guard:
         if view.going is not None: raise ConfigError("LivePrompt: a run is going; stop it first, or wait until it is done")
         view.stopping.clear()
@@ -1412,7 +1473,7 @@ def _answer(view, content): # a message from the page; returns at once
         try: _start(view, {name: content.get(name) for name in view.defaults}, content.get("question"), action, content.get("prefix"))
         except Exception as error: view.say("error", words=_in_words(error))
 
-# %% ../nbs/15_widgets.ipynb #c416bfa6
+# %% ../nbs/15_widgets.ipynb #03cc095d
 def _prompt_html(view, page, most):
     values = dict(setup=view.page(False), saved=_within(view.everything(), most))
     fragment = _static_html(view._esm, view._css, values, f"LivePrompt-{stable_id(*values.values())}")
@@ -1422,7 +1483,7 @@ def _bundle(view, made, html): # what a cell shows, in all its forms
     data, metadata = made
     return data | {"text/html": html()}, metadata
 
-# %% ../nbs/15_widgets.ipynb #94d5d247
+# %% ../nbs/15_widgets.ipynb #d2fbbc4e
 import collections, functools, itertools, os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -1433,7 +1494,7 @@ from .core import RunError
 from .plots import ARM_STYLES
 from .runs import Run, read_run
 
-# %% ../nbs/15_widgets.ipynb #b0e4307b
+# %% ../nbs/15_widgets.ipynb #c6df114c
 def _open_runs(runs): # a folder of run folders, one run, or several
     if isinstance(runs, Run): return [runs]
     if isinstance(runs, (str, os.PathLike)):
@@ -1462,7 +1523,7 @@ def group_runs(
     if not any(arms.values()): raise ConfigError("CompareRuns: there are no runs; give run folders, or {arm: run folders}")
     return {arm: sorted(own, key=lambda run: (str(run.config.get("seed", "")).zfill(12), run.name)) for arm, own in arms.items() if own}
 
-# %% ../nbs/15_widgets.ipynb #b0cf78a0
+# %% ../nbs/15_widgets.ipynb #f01be956
 COMPARED = {"reward": "reward", "accuracy": "accuracy of the phase's samples", "code_share": "share with code (our detector)", "python_share": "share with “python” (the paper's string test)",
             "entropy": "entropy (nats per token)", "clip_fraction_high": "share of token uses clipped above", "clip_fraction_low": "share of token uses clipped below", "clip_fraction": "share of token uses clipped on either side",
             "completion_length": "length (tokens)", "truncated": "share cut off by the limit", "token_probability": "mean probability of sampled tokens", "log_ratio_spread": "spread of the log-ratio"}
@@ -1482,7 +1543,7 @@ def mean_interval(
 @functools.lru_cache(maxsize=1000)
 def _t_quantile(level, freedom): return float(stats.t.ppf(.5 + level / 2, freedom))
 
-# %% ../nbs/15_widgets.ipynb #bcf7ef40
+# %% ../nbs/15_widgets.ipynb #4f8898d0
 def _tables(run): # (kind, name, table with phase as its index) of what can be drawn
     metrics = run.metrics
     if metrics.empty: return
@@ -1526,7 +1587,7 @@ _SHARES = frozenset(name for name in (*COMPARED, *_EVALUATED) if any(word in nam
 def _within_bounds(name, mean, low, high): # a share lies between 0 and 1
     return (mean, max(low, 0.), min(high, 1.)) if name in _SHARES and low == low else (mean, low, high)
 
-# %% ../nbs/15_widgets.ipynb #d63f5e65
+# %% ../nbs/15_widgets.ipynb #58a3c538
 def curves(
     arms:Mapping[str, Sequence[Run]], # from `group_runs`
     *,
@@ -1535,7 +1596,7 @@ def curves(
     "The numbers of the page. Raises `ConfigError` where no run has any."
     return [_metric(key, title, own, arms, every) for key, (title, own) in _numbers(arms).items()]
 
-# %% ../nbs/15_widgets.ipynb #cb47a9fe
+# %% ../nbs/15_widgets.ipynb #b60b8d6f
 _LOOKS = ["#0072b2 #56b4e9 -", "#c24f00 #f0884a --", "#00795a #2ec49a -.", "#555555 #b5b5b5 :", "#9a3f78 #e29bc4 -", "#8a6200 #e9b949 --", "#4653b0 #a3b0f5 -.", "#7a3b10 #d9a07c :"] # light, dark, dashes
 _DASHES = {"-": "", "--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
 _ARM_MARKERS = ["circle", "square", "triangle", "diamond", "cross", "plus", "down", "bar"]
@@ -1560,7 +1621,7 @@ def arm_looks(
         looks.append(dict(name=arm, label=label, light=light, dark=dark, dashes=_DASHES[dashes], marker=_ARM_MARKERS[place % len(_ARM_MARKERS)]))
     return looks
 
-# %% ../nbs/15_widgets.ipynb #cbb9523a
+# %% ../nbs/15_widgets.ipynb #0224759d
 _ROW = ("group", "sample", "prompt", "completion", "answer", "gold", "correct", "reward", "advantage", "writes_code", "mentions_python", "finish_reason", "update")
 _ROWS = 12 # rollouts that the page shows at a time
 
@@ -1569,18 +1630,19 @@ def _point_rows(run, kind, name, phase): # the rollouts behind a point
     try: return read(list(_ROW))
     except RunError: return read(None).reindex(columns=list(_ROW)) # a folder that another tool wrote may lack some
 
-def _row_for_page(row):
+def _row_for_page(row, graded=True):
     plain = lambda value: None if value is None or value != value else value.item() if hasattr(value, "item") else value
     row = {name: plain(value) for name, value in row.items()}
     text = str(row["completion"] or "")
     units, found = _utf16(text), find_spans(text[:_LONGEST])
     spans = [[span.kind, units(span.start), units(span.end), round(span.confidence, 3)] for span in found]
-    return dict(row, completion=text, spans=[s for s in spans if s[0] != "repetition"], circles=[s for s in spans if s[0] == "repetition"])
+    return dict(row, completion=text, graded=graded, spans=[s for s in spans if s[0] != "repetition"], circles=[s for s in spans if s[0] == "repetition"])
 
 def _some_rows(run, metric, phase, start, most=_ROWS): # a page of them
     frame = _point_rows(run, metric["kind"], metric["name"], phase)
     start = min(max(0, int(start)), max(0, len(frame) - 1)) // _ROWS * _ROWS
-    return dict(rows=[_row_for_page(row) for row in frame.iloc[start:start + most].to_dict("records")], start=start, total=len(frame))
+    graded = bool(frame["correct"].notna().any())
+    return dict(rows=[_row_for_page(row, graded) for row in frame.iloc[start:start + most].to_dict("records")], start=start, total=len(frame))
 
 def _from_coarse_to_fine(items): # first, last, middle, ...
     items, order = list(items), []
@@ -1592,7 +1654,7 @@ def _from_coarse_to_fine(items): # first, last, middle, ...
         if high - low > 2: pieces += [(low, (low + high) // 2), ((low + high) // 2, high)]
     return order
 
-# %% ../nbs/15_widgets.ipynb #8838f8fc
+# %% ../nbs/15_widgets.ipynb #1255b3e9
 def _kept_points(runs, metrics, most): # "run/kind/name/phase" -> rollouts, as many as fit into that many characters, and what is left out
     points = {}
     for metric in metrics:
@@ -1613,11 +1675,11 @@ def _kept_points(runs, metrics, most): # "run/kind/name/phase" -> rollouts, as m
     words = f"This page holds up to 4 rollouts for each of {len(kept):,} points{f', and none for {left:,} others' if left else ''}. A notebook reads them all."
     return kept, words
 
-# %% ../nbs/15_widgets.ipynb #dd0a788a
+# %% ../nbs/15_widgets.ipynb #44da4370
 def _head(arms, curved, every): # what the page draws
     runs = [dict(arm=place, seed=run.config.get("seed"), name=run.name) for place, own in enumerate(arms.values()) for run in own]
     note = f" Every {every} phases are drawn." if every > 1 else ""
-    return dict(arms=arm_looks(arms), runs=runs, metrics=curved, looks=_LOOK, note=f"Thick: mean over the seeds of an arm; band: 95 % interval of that mean (Student's t over seeds), phase by phase, cut off at 0 and 1 for shares; thin: single runs.{note}")
+    return dict(arms=arm_looks(arms), runs=runs, metrics=curved, looks=_LOOK, note=f"Thick: mean over the seeds of an arm; band: 95 % interval of that mean (Student's t over seeds), phase by phase, cut off at 0 and 100 % for shares; thin: single runs.{note}")
 
 def _fitting_curves(arms): # as many phases as may be saved with a notebook
     numbers = _numbers(arms)
@@ -1639,7 +1701,7 @@ def _compare_text(view): # for a terminal
         lines += [f"  {visible(arm['label'])}:", *(f"    {line}" for line in numbers)]
     return "\n".join(lines)
 
-# %% ../nbs/15_widgets.ipynb #1db10b8f
+# %% ../nbs/15_widgets.ipynb #5b12bfec
 class CompareRuns(LiveView):
     "Arms over phases with an interval over seeds; a chosen point shows its rollouts."
     _esm = "\n".join(map(_static_text, ("span_text.js", "compare_runs.js")))
@@ -1672,7 +1734,7 @@ class CompareRuns(LiveView):
     def _repr_mimebundle_(self, **kwargs): return _bundle(self, super()._repr_mimebundle_(**kwargs), lambda: _compare_html(self, False, 100_000))
     def __repr__(self): return _compare_text(self)
 
-# %% ../nbs/15_widgets.ipynb #f1540e29
+# %% ../nbs/15_widgets.ipynb #b724b348
 def _told(view, content): # a message from the page
     try:
         if content.get("action") == "refresh": view.refresh(); answer = {}

@@ -140,7 +140,7 @@ def test_a_point_chosen_by_keyboard_shows_its_rollouts(page, study):
     link = Linked(page, view)
     page.focus(".chart")
     page.locator(".chart").press("Home")
-    assert "random, clip on both sides, seed 0 (both-seed0), phase 1: accuracy of the phase's samples 0.46" in page.text_content(".readout")
+    assert "random, clip on both sides, seed 0 (both-seed0), phase 1: accuracy of the phase's samples 46.0 %" in page.text_content(".readout")
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"): page.keyboard.press(key)
     assert "seed 1 (both-seed1), phase 3" in page.text_content(".readout")
     page.keyboard.press("ArrowUp"); page.keyboard.press("ArrowUp")
@@ -176,7 +176,7 @@ def test_numbers_arms_and_metrics(page, study):
     page.locator(".chart").press("End")
     rows = {row.locator("th").text_content(): row.locator("td").all_text_contents() for row in page.locator(".numbers tbody tr").all()}
     mean, low, high = mean_interval([.5 + .24 + .02 * seed for seed in range(3)])
-    assert rows["random, upper clip only"] == [f"{mean:.4g}", f"{low:.4g} to {high:.4g}", "3"]
+    assert rows["random, upper clip only"] == [f"{mean:.1%}".replace("%", " %"), f"{low:.1%} to {high:.1%}".replace("%", " %"), "3"] # a share as a percentage
     assert page.locator(".chart g[data-arm] .mean").count() == 2 and page.locator(".chart .single").count() == 6
     page.uncheck(".arms label:has-text('upper clip') input")
     assert page.locator(".chart g[data-arm] .mean").count() == 1

@@ -6,7 +6,7 @@ from spurious_rlvr.runs import read_run
 
 pytestmark = pytest.mark.browser
 
-TRAINING = textwrap.dedent("""
+TRAINER = textwrap.dedent("""
     import dataclasses, sys, time, torch
     torch.set_num_threads(1)
     from spurious_rlvr import organisms
@@ -15,9 +15,9 @@ TRAINING = textwrap.dedent("""
         def coin(prompts, completions, **columns): time.sleep(pause); return [float(hash((seed, text)) % 2) for text in completions]
         config = dataclasses.replace(PRESETS["organism"], phases=phases, prompts_per_phase=8, num_generations=4, minibatch_size=8, seed=seed)
         train(organisms.load("qwen-like"), organisms.training_problems(64), coin, config, place, progress=False, describe=dict(arm="coin"))
-    for seed in range(int(sys.argv[2])): train_one(f"{sys.argv[1]}{seed}", seed, int(sys.argv[3]), float(sys.argv[4]))
 """)
-CELLS = ["""
+TRAINING = TRAINER + 'for seed in range(int(sys.argv[2])): train_one(f"{sys.argv[1]}{seed}", seed, int(sys.argv[3]), float(sys.argv[4]))\n'
+CELLS = [TRAINER + """
 import threading, time, torch
 torch.set_num_threads(1)
 from spurious_rlvr.policy import random_policy
@@ -170,6 +170,34 @@ def test_watching_a_training_of_another_process(book):
         assert sorted(gaps)[len(gaps) // 2] < .5
     finally:
         if process.poll() is None: process.kill()
+
+
+def test_watching_a_training_in_the_very_same_cell(book):
+    "The page grows, follows and answers while the cell that shows it trains; rows of an earlier phase come from the busy kernel."
+    page, views = book.page, book.page.locator(".rollout-stepper")
+    place = views.count()
+    book.run("here = watch('runs/here', interval=.2); display(here); train_one('runs/here', 0, 9, .7); print('trained in', 'this cell')")
+    own, busy = f"document.querySelectorAll('.rollout-stepper')[{place}]", "[...document.querySelectorAll('.jp-InputPrompt')].some((node) => node.textContent.includes('*'))"
+    newest = f"{own}.querySelector('[data-pick=phase]')"
+    page.wait_for_function(f"() => {own} && {newest}.options.length >= 2 && {newest}.selectedIndex === {newest}.options.length - 1", timeout=60_000) # it follows
+    view = views.nth(place)
+    assert page.evaluate(busy) and "running" in view.locator(".pulse").text_content() and view.locator(".curves figure").count() >= 5
+    assert read_run(book.home/"runs"/"here").rollouts(1)["completion"].str.strip().str.len().max() > 0 and view.locator(".text").text_content().strip()
+    view.locator("[data-pick=phase]").select_option(index=0)
+    ready(page, view)
+    gaps = []
+    for key in ("n", "ArrowRight", "n", "b", "g"):
+        asked = time.monotonic()
+        view.locator(".text").focus(); page.keyboard.press(key)
+        gaps.append(time.monotonic() - asked)
+    ready(page, view)
+    shot(page, f".rollout-stepper >> nth={place}", "watch-same-cell")
+    assert page.evaluate(busy), "the training was over before the page had been tried"
+    assert view.locator("[data-pick=phase]").evaluate("(node) => node.selectedIndex") == 0 # looking elsewhere ends the following
+    book.says("trained in this cell", timeout=60_000)
+    page.wait_for_function(f"() => {newest}.options.length === 9 && {own}.querySelector('.pulse').textContent.includes('finished')", timeout=20_000)
+    print(f"beside the training of its own cell: a key within {1000 * max(gaps):.0f} ms at most")
+    assert max(gaps) < 1 and book.errors == []
 
 
 def test_what_the_notebook_saves_is_capped(book):

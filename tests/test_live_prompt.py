@@ -242,7 +242,7 @@ def test_hostile_texts_come_back_exactly_and_do_nothing(page):
     assert read == [int.from_bytes(sent[i:i + 2], "little") for i in range(0, len(sent), 2)]
     assert page.title() != "owned" and page.locator(".span-text script, .span-text img, .span-text svg").count() == 0
     marks = page.evaluate(f"[...{BODY % 0}.querySelectorAll('.mark')].map((m) => m.dataset.mark)")
-    assert {"U+202E", "ESC", "NUL", "U+D83D", "U+DC00", "U+200B", "U+E0041"} <= set(marks)
+    assert {"U+202E", "ESC", "NUL", "U+D83D", "U+DC00", "U+200B", "U+E0041"} <= set(" ".join(marks).split())
     assert question in page.text_content(".asked")
     page.locator(".sample .span-text").focus()
     for _ in range(30): page.keyboard.press("ArrowRight") # every alternative shown on the way is hostile, too

@@ -2,6 +2,7 @@
 
 const WIDE = 760, HIGH = 340, MARGIN = { left: 62, right: 14, top: 10, bottom: 38 };
 const number = (value) => (value === null || value === undefined ? "\u2013" : String(Number(value.toPrecision(4))).replace("-", "\u2212"));
+const shown = (metric, value) => (metric.share && typeof value === "number" ? percent(value) : number(value)); // a share reads better as a percentage
 const range = (low, high, step) => Array.from({ length: Math.floor((high - low) / step + 1e-9) + 1 }, (_, i) => low + i * step);
 function tickStep(width, most) { // 1, 2 or 5 times a power of ten
   const power = 10 ** Math.floor(Math.log10(Math.max(width, 1e-12) / most));
@@ -45,7 +46,7 @@ class Chart {
     this.axes.replaceChildren(); this.layer.replaceChildren();
     for (const value of range(bottom, top + step / 2, step)) {
       draw(this.axes, "line", { x1: MARGIN.left, x2: WIDE - MARGIN.right, y1: this.y(value), y2: this.y(value) });
-      draw(this.axes, "text", { x: MARGIN.left - 6, y: this.y(value) + 4, "text-anchor": "end" }, number(Number(value.toPrecision(6))));
+      draw(this.axes, "text", { x: MARGIN.left - 6, y: this.y(value) + 4, "text-anchor": "end" }, metric.share ? `${number(Number((100 * value).toPrecision(6)))} %` : number(Number(value.toPrecision(6))));
     }
     for (const value of range(Math.ceil(first / across) * across, last, across)) {
       const x = MARGIN.left + ((value - first) / (last - first)) * (WIDE - MARGIN.left - MARGIN.right);
@@ -122,10 +123,10 @@ function armKey(head, look, changed) {
 }
 
 function rolloutCard(row, looks) { // one rollout as it was written
-  const facts = [`group ${row.group ?? "\u2013"}, sample ${row.sample ?? "\u2013"}`, `reward ${number(row.reward)}`, row.correct === null ? "undecided" : row.correct ? "\u2713 right" : "\u2717 wrong",
+  const facts = [`group ${row.group ?? "\u2013"}, sample ${row.sample ?? "\u2013"}`, `reward ${number(row.reward)}`, VERDICTS[verdict(row.correct, row.graded)].words,
     row.advantage === null ? "" : `advantage ${number(row.advantage)}`, row.finish_reason === "length" ? "cut off by the limit" : ""];
   const flags = [row.writes_code ? "writes code" : "no code", row.mentions_python ? "says \u201cpython\u201d" : "no \u201cpython\u201d"];
-  const header = make("header", {}, ...facts.filter(Boolean).map((words) => make("span", { class: "fact" }, words)), ...flags.map((words) => make("span", { class: `fact ${words.startsWith("no ") ? "" : "yes"}` }, words)));
+  const header = make("header", {}, ...facts.filter(Boolean).map((words) => make("span", { class: "fact", title: Object.values(VERDICTS).find((each) => each.words === words)?.why }, words)), ...flags.map((words) => make("span", { class: `fact ${words.startsWith("no ") ? "" : "yes"}` }, words)));
   const given = (words, value, name) => make("span", {}, `${words}: `, value === null ? "none" : writeText(make("span", { class: "value", "data-field": name }), String(value)));
   const answer = make("p", { class: "answer" }, given("answer", row.answer, "answer"), " \u00b7 ", given("gold", row.gold, "gold"));
   const body = make("div", { class: "span-text", tabindex: "0", role: "group", "aria-label": "Completion" }), shape = spanWith(looks);
@@ -161,14 +162,15 @@ function render({ model, el }) {
   let stop = () => {};
   const build = () => {
     const head = JSON.parse(model.get("head")), look = (arm) => `--light:${head.arms[arm].light};--dark:${head.arms[arm].dark}`;
-    let asked = 0, point = null;
+    const view = Math.random().toString(36).slice(2, 8); // answers go to every view of a widget
+    let asked = "", count = 0, point = null;
     const where = ({ run, at }) => `${visible(head.arms[head.runs[run].arm].label)}, seed ${head.runs[run].seed ?? "\u2013"} (${visible(head.runs[run].name)}), ${chart.metric.kind === "phase" ? "" : "after "}phase ${chart.metric.phases[at]}`;
     const ask = (start) => {
       if (!live) { // what the page holds
         const some = kept?.points[[point.run, point.metric.kind, point.metric.name, point.phase].join("/")];
         return some ? rollouts.show(some.total > some.rows.length ? { ...some, total: some.rows.length } : some) : rollouts.say("The rollouts of this point are not in this page.");
       }
-      asked += 1;
+      asked = `${view} ${++count}`;
       try { model.send({ action: "rollouts", run: point.run, metric: point.metric.key, phase: point.phase, start, asked }); } catch { rollouts.say("There is no kernel that could answer."); }
     };
     const choose = ({ run, at }) => { point = { run, metric: chart.metric, phase: chart.metric.phases[at] }; rollouts.wait(where({ run, at })); root.dataset.chosen = [run, point.metric.key, point.phase].join("|"); ask(0); };
@@ -180,11 +182,11 @@ function render({ model, el }) {
     const read = () => {
       const { metric, cursor } = chart;
       const at = cursor?.at ?? metric.phases.length - 1;
-      readout.textContent = cursor ? `${where(cursor)}: ${metric.title} ${number(metric.runs[cursor.run][at])}` : "Point at a run, or use the arrow keys.";
+      readout.textContent = cursor ? `${where(cursor)}: ${metric.title} ${shown(metric, metric.runs[cursor.run][at])}` : "Point at a run, or use the arrow keys.";
       const rows = head.arms.map((arm, place) => {
         const band = metric.bands[place], has = band.n && band.n[at];
-        return make("tr", { "data-arm": place }, writeText(make("th", { scope: "row" }), arm.label), make("td", { "data-value": "mean" }, has ? number(band.mean[at]) : "\u2013"),
-          make("td", { "data-value": "interval" }, has && band.low[at] !== null ? `${number(band.low[at])} to ${number(band.high[at])}` : "none"), make("td", {}, String(has ? band.n[at] : 0)));
+        return make("tr", { "data-arm": place }, writeText(make("th", { scope: "row" }), arm.label), make("td", { "data-value": "mean" }, has ? shown(metric, band.mean[at]) : "\u2013"),
+          make("td", { "data-value": "interval" }, has && band.low[at] !== null ? `${shown(metric, band.low[at])} to ${shown(metric, band.high[at])}` : "none"), make("td", {}, String(has ? band.n[at] : 0)));
       });
       table.replaceChildren(make("table", {}, make("caption", {}, `${metric.title}, ${metric.kind === "phase" ? "phase" : "after phase"} ${metric.phases[at]}`),
         make("thead", {}, make("tr", {}, ...["arm", "mean over seeds", "95 % interval", "seeds"].map((words) => make("th", { scope: "col" }, words)))), make("tbody", {}, ...rows)));

@@ -1,4 +1,4 @@
-// The rollout stepper, part 4: the page's half of `spurious_rlvr.widgets.RolloutStepper`. What is shown is one small state;
+// The rollout stepper, part 6: the page's half of `spurious_rlvr.widgets.RolloutStepper`. What is shown is one small state;
 // it can be written as a link and read back, and every key and button changes it and draws what changed.
 
 const UNITS = { token: "token", word: "word", line: "code line", sentence: "sentence", path: "station" };
@@ -14,9 +14,11 @@ class Stepper {
     this.model = model; this.el = el;
     this.state = { id: null, unit: null, step: null, colour: "logprob", filters: new Set(), only: false, q: "", sort: "", view: "group", sides: null };
     this.store = new Store(model, (kind) => this.arrived(kind));
+    this.given = model.get("page") && location.hash.length > 1 ? location.hash : model.get("link");
+    if (!readLink(this.given).part && VIEWS[this.store.outline.view]) this.state.view = this.store.outline.view; // where Python has chosen what to show
     this.build();
     if (this.store.outline.live && this.store.alive) { this.bar = new LiveBar(this); this.store.held = (told) => !this.bar.take(told); }
-    this.read(model.get("page") && location.hash.length > 1 ? location.hash : model.get("link"));
+    this.read(this.given);
     this.listeners = [["change:link", () => { if (this.model.get("link") !== this.link()) this.read(this.model.get("link")); }],
       ["change:head", () => { this.store.takeHead(JSON.parse(this.model.get("head"))); this.show(); }]];
     for (const [event, listener] of this.listeners) model.on(event, listener);
@@ -36,6 +38,7 @@ class Stepper {
   build() {
     const go = (change) => this.go(change), button = (label, name, act) => { const node = make("button", { type: "button", "aria-label": name, title: name }, label); node.addEventListener("click", act); return node; };
     this.title = make("h3"); this.total = make("span", { class: "note" }); this.limit = make("p", { class: "limit", role: "note" });
+    this.whyWords = make("span"); this.why = make("p", { class: "why", role: "note", hidden: true }, this.whyWords, " ", button("newest rollouts", "go to the first rollout of the newest phase", () => this.toPart(this.store.order().filter((part) => this.store.parts[part].kind !== "evaluation").at(-1) ?? this.store.order().at(-1))));
     this.phase = make("select", { "aria-label": "phase", "data-pick": "phase" }); this.phase.addEventListener("change", () => this.toPart(Number(this.phase.value)));
     this.slider = make("input", { type: "range", "aria-label": "phase", "data-pick": "slider", min: 0, step: 1 }); this.slider.addEventListener("input", () => this.toPart(this.store.order()[Number(this.slider.value)]));
     this.where = make("span", { class: "where" });
@@ -49,10 +52,10 @@ class Stepper {
     this.search = make("input", { type: "search", placeholder: "search prompts and completions  ( / )", "aria-label": "search prompts and completions" });
     this.search.addEventListener("input", () => { clearTimeout(this.typing); this.typing = setTimeout(() => this.go({ q: this.search.value }), 200); });
     this.only = make("input", { type: "checkbox", id: freshId("only") }); this.only.addEventListener("change", () => this.go({ only: this.only.checked }));
-    this.filters = make("div", { class: "filters", role: "group", "aria-label": "Filters with counts" }); this.passing = make("span", { class: "passing", role: "status" });
+    this.filters = new Filters(this.store, go);
     this.facts = make("dl", { class: "facts" });
-    const left = make("div", { class: "left" }, this.map.root, make("div", { class: "find" }, this.search, make("span", {}, this.only, make("label", { for: this.only.id }, " this phase only"))), this.filters, this.passing,
-      make("details", { class: "more", open: true }, make("summary", {}, "facts and copies"), this.facts, this.copies(button)));
+    const left = make("div", { class: "left" }, this.map.root, make("div", { class: "find" }, this.search, make("span", {}, this.only, make("label", { for: this.only.id }, " this phase only"))), this.filters.root, this.filters.passing,
+      make("details", { class: "more", open: true }, make("summary", {}, "facts and copies"), this.facts, new Copies(this.store, () => this.row, () => (this.model.get("page") ? location.href.split("#")[0] + "#" : "") + this.link()).root));
 
     this.unit = make("select", { "aria-label": "step by", "data-pick": "unit" }); this.unit.addEventListener("change", () => this.go({ unit: this.unit.value, step: 0 }));
     this.colour = make("select", { "aria-label": "heat map", "data-pick": "colour" }); this.colour.addEventListener("change", () => this.go({ colour: this.colour.value }));
@@ -61,7 +64,7 @@ class Stepper {
       make("label", {}, "step by ", this.unit), make("label", {}, "colour ", this.colour));
     this.legend = make("div", { class: "heat-legend", role: "img" }); this.stations = make("div", { class: "stations", role: "group", "aria-label": "Path from reasoning to the answer" });
     this.readout = make("p", { class: "readout" }); this.prompt = make("details", { class: "prompt" }, make("summary", {}, "prompt"), make("div", { class: "prompt-text" }));
-    this.text = make("div", { class: "text", tabindex: "0", role: "document", "aria-label": "completion" }); this.completion = new Completion(this.text);
+    this.text = make("div", { class: "text", tabindex: "0", role: "document", "aria-label": "completion" }); this.completion = new Completion(this.text, this.store.outline.looks);
     this.headline = make("p", { class: "headline" });
     this.text.addEventListener("pointerover", (event) => this.hover(event)); this.text.addEventListener("pointerleave", () => this.describe());
     this.text.addEventListener("click", (event) => this.pick(event));
@@ -74,16 +77,9 @@ class Stepper {
     tablist.addEventListener("keydown", (event) => { if (["ArrowLeft", "ArrowRight"].includes(event.key)) { const names = Object.keys(VIEWS), next = names[(names.indexOf(this.state.view) + (event.key === "ArrowRight" ? 1 : names.length - 1)) % names.length]; this.go({ view: next }); this.tabs[next].focus(); event.stopPropagation(); } });
     this.spoken = make("p", { class: "spoken", role: "status", "aria-live": "polite" }); this.help = this.helpBox(); this.live = make("div", { class: "live" });
     this.root = make("section", { class: "view-paper rollout-stepper", "aria-label": "Rollout stepper", "data-lm-suppress-shortcuts": "true" },
-      make("div", { class: "title" }, this.title, this.total, button("?", "keys (?)", () => this.toggleHelp())), this.limit, this.live, this.curves.root, top, make("div", { class: "main" }, left, right), tablist, this.panel, this.help, this.spoken);
+      make("div", { class: "title" }, this.title, this.total, button("?", "keys (?)", () => this.toggleHelp())), this.limit, this.live, this.curves.root, this.why, top, make("div", { class: "main" }, left, right), tablist, this.panel, this.help, this.spoken);
     this.root.addEventListener("keydown", (event) => this.key(event));
     this.el.append(this.root);
-  }
-
-  copies(button) {
-    this.copied = make("span", { class: "note", role: "status" });
-    this.byHand = make("textarea", { class: "by-hand", hidden: true, readonly: true, "aria-label": "text to copy by hand" });
-    return make("div", { class: "copies" }, button("copy as JSON", "copy this rollout as JSON", () => this.copy(() => this.asJSON(), "JSON")), button("copy as Markdown", "copy this rollout as Markdown", () => this.copy(() => this.asMarkdown(), "Markdown")),
-      button("copy link", "copy a link to what is shown", () => this.copy(() => this.model.get("page") ? location.href.split("#")[0] + "#" + this.link() : this.link(), "link")), this.copied, this.byHand);
   }
 
   helpBox() { return make("div", { class: "help", hidden: true, role: "region", "aria-label": "Keys" }, make("table", {}, ...KEYS.map(([keys, what]) => make("tr", {}, make("th", { scope: "row" }, ...keys.split(" ").flatMap((each) => [make("kbd", {}, each), " "])), make("td", {}, what))))); }
@@ -130,6 +126,7 @@ class Stepper {
   }
 
   save() {
+    if (this.sought) return; // another view of this widget would take the beginning of a part for what is meant
     const link = this.link();
     if (this.model.get("page") && location.hash.slice(1) !== link) try { history.replaceState(null, "", `#${link}`); } catch { /* some pages have no history */ }
     clearTimeout(this.saving);
@@ -148,16 +145,18 @@ class Stepper {
     if (part) this.go({ id: Math.max(part.start, Math.min(part.start + part.rows - 1, this.state.id + by)) });
   }
 
-  byProblem(by) {
+  problem(by, ids = this.passingIds()) { // number of the first rollout of the next or previous problem, of those the filters take; null at the end of the part
     const line = this.store.info(this.state.id), entry = line && this.store.index.get(line.part);
-    if (!entry) return;
-    const ids = this.passingIds(), start = this.store.parts[line.part].start, allowed = ids && new Set(ids);
-    for (let at = line.at + by; at >= 0 && at < entry.rows; at += by) if (entry.group[at] !== line.group && (!allowed || allowed.has(start + at))) {
-      const first = by > 0 ? at : entry.group.findIndex((group, each) => group === entry.group[at] && (!allowed || allowed.has(start + each)));
-      this.go({ id: start + first }); return;
+    if (!entry) return null;
+    const { start, rows } = this.store.parts[line.part], allowed = ids && new Set(ids.filter((id) => start <= id && id < start + rows)), taken = (at) => !allowed || allowed.has(start + at);
+    for (let at = line.at + by; at >= 0 && at < entry.rows; at += by) {
+      if (entry.group[at] === line.group || !taken(at)) continue;
+      return start + (by > 0 ? at : entry.group.findIndex((group, each) => group === entry.group[at] && taken(each)));
     }
-    this.say("no further problem in this phase");
+    return null;
   }
+
+  byProblem(by) { const id = this.problem(by); if (id === null) this.say("no further problem in this phase"); else this.go({ id }); }
 
   byPart(by) { const order = this.store.order(), at = order.indexOf(this.store.partOf(this.state.id)); if (order.length) this.toPart(order[Math.max(0, Math.min(order.length - 1, at + by))]); }
 
@@ -200,14 +199,15 @@ class Stepper {
 
   show() {
     const { outline } = this.store, { id } = this.state, line = id === null ? null : this.store.info(id);
-    this.title.textContent = oneLine(outline.title, 80); this.total.textContent = `${plural(outline.total, "rollout")} in ${plural(this.store.order().length, "part")}`;
+    this.title.textContent = visible(outline.title, 80); this.total.textContent = `${plural(outline.total, "rollout")} in ${plural(this.store.order().length, "part")}`;
     const words = [outline.limit, ...outline.problems, this.store.problem].filter(Boolean);
-    this.limit.hidden = !words.length; this.limit.textContent = words.map((each) => oneLine(each, 400)).join(" ");
+    this.limit.hidden = !words.length; this.limit.textContent = words.map((each) => visible(each, 400)).join(" ");
+    this.showWhy(line);
     this.curves.show(outline.curves); this.curves.mark(line ? this.store.parts[line.part]?.phase ?? 0 : 0);
     this.showPlace(line);
     const ids = this.passingIds();
-    this.showFilters(ids); this.map.show(line, ids);
-    if (id !== null) this.store.want([id, id + 1, id - 1].filter((each) => this.store.partOf(each) >= 0));
+    this.filters.show(this.state.filters, this.state.only ? this.store.partOf(id) : null, ids, id); this.map.show(line, ids);
+    if (id !== null && this.store.want([id])) this.store.want([id + 1, id - 1, this.problem(1, ids), this.problem(-1, ids)].filter((each) => each !== null && this.store.partOf(each) >= 0)); // where the next key may lead
     this.showRow();
     for (const name in this.tabs) { const on = name === this.state.view; this.tabs[name].setAttribute("aria-selected", on); this.tabs[name].tabIndex = on ? 0 : -1; }
     this.panel.setAttribute("aria-labelledby", this.tabs[this.state.view].id);
@@ -219,6 +219,12 @@ class Stepper {
     this.root.dataset.shown = id === null ? "" : `${id}${this.row ? "" : " waiting"}`;
   }
 
+  showWhy(line) { // why the page began here, as long as it is here
+    const { why, shown } = this.store.outline, begun = why && isNumber(shown) ? this.store.info(shown) : null;
+    this.why.hidden = !begun || begun.part !== line?.part || begun.group !== line?.group;
+    this.whyWords.textContent = why ?? "";
+  }
+
   showPlace(line) {
     const order = this.store.order(), key = order.map((part) => this.store.parts[part].label).join();
     if (key !== this.partsKey) { this.partsKey = key; this.phase.replaceChildren(...order.map((part) => make("option", { value: part }, this.store.parts[part].label))); this.slider.max = Math.max(0, order.length - 1); }
@@ -227,21 +233,6 @@ class Stepper {
     const entry = line && this.store.index.get(line.part), groups = entry ? this.map.rowsOf(line.part, entry) : [], place = groups.findIndex(([group]) => group === line?.group), group = groups[place]?.[1] ?? [];
     this.problemWords.textContent = entry ? `problem ${place + 1} of ${groups.length}` : "problem";
     this.sampleWords.textContent = entry ? `sample ${group.indexOf(line.at) + 1} of ${group.length}` : "sample";
-  }
-
-  showFilters(ids) {
-    const counts = this.store.counts(this.state.only ? this.store.partOf(this.state.id) : null);
-    if (!this.filterButtons) {
-      this.filterButtons = new Map(this.store.outline.filters.map(({ name, label }) => {
-        const count = make("b"), node = make("button", { type: "button", "aria-pressed": "false", "data-filter": name }, `${label} `, count);
-        node.addEventListener("click", () => { const next = new Set(this.state.filters); if (!next.delete(name)) next.add(name); this.go({ filters: next }); });
-        return [name, { node, count }];
-      }));
-      this.filters.replaceChildren(...[...this.filterButtons.values()].map(({ node }) => node));
-    }
-    for (const [name, { node, count }] of this.filterButtons) { count.textContent = counts[name].toLocaleString("en"); node.setAttribute("aria-pressed", this.state.filters.has(name)); node.hidden = !counts[name] && !this.state.filters.has(name); }
-    const known = this.store.known(), at = ids ? ids.indexOf(this.state.id) : -1;
-    this.passing.textContent = [ids ? (ids.length ? `${at >= 0 ? `${(at + 1).toLocaleString("en")} of ` : ""}${plural(ids.length, "rollout")} found` : "no rollout passes") : "", known].filter(Boolean).join(" · ");
   }
 
   showRow() {
@@ -264,18 +255,18 @@ class Stepper {
   drawRow(row, quantity) {
     const line = this.store.info(row.id);
     this.completion.draw(row, quantity); this.text.scrollTop = 0;
-    appendText(this.prompt.querySelector(".prompt-text"), "").replaceChildren();
-    appendText(this.prompt.querySelector(".prompt-text"), row.prompt);
-    this.prompt.hidden = !row.prompt; this.prompt.querySelector("summary").textContent = `prompt: ${oneLine(row.prompt, 90)}`;
-    const answer = make("span", { class: "answer" }), stated = row.path.find(([kind]) => kind === "answer"), graded = row.correct !== null || row.gold !== null;
-    appendText(answer, row.answer !== null ? String(row.answer) : stated ? row.completion.slice(stated[1], stated[2]) : "no answer");
-    this.headline.className = `headline ${verdict(row.correct)}`;
-    this.headline.replaceChildren(make("b", { class: "verdict" }, !graded ? "not graded" : { right: "✓ right", wrong: "✗ wrong", undecided: "? undecided" }[verdict(row.correct)]), " answer ", answer, row.gold === null ? "" : " gold ", row.gold === null ? "" : appendText(make("span", { class: "answer" }), String(row.gold)),
-      ...(isNumber(row.reward) ? [make("span", { class: "amount" }, "reward ", make("b", {}, short(row.reward)))] : []), ...(isNumber(row.advantage) ? [make("span", { class: "amount" }, "advantage ", make("b", {}, signed(row.advantage)))] : []), make("span", { class: "amount" }, `${line?.code === 1 || row.spans.some(([kind]) => CODE.has(kind)) ? "writes code" : "words only"}`), row.ends ? make("span", { class: "amount" }, plural(row.ends.length, "token")) : "");
-    this.facts.replaceChildren(...row.facts.flatMap(([what, value]) => [make("dt", {}, oneLine(what, 60)), appendText(make("dd"), typeof value === "string" ? value : short(value))]));
+    writeText(this.prompt.querySelector(".prompt-text"), "").replaceChildren();
+    writeText(this.prompt.querySelector(".prompt-text"), row.prompt);
+    this.prompt.hidden = !row.prompt; this.prompt.querySelector("summary").textContent = `prompt: ${visible(row.prompt, 90)}`;
+    const answer = make("span", { class: "answer" }), stated = row.path.find(([kind]) => kind === "answer"), found = verdict(row.correct, line?.graded ?? row.gold !== null);
+    writeText(answer, row.answer !== null ? String(row.answer) : stated ? row.completion.slice(stated[1], stated[2]) : "no answer");
+    this.headline.className = `headline ${found}`;
+    this.headline.replaceChildren(make("b", { class: "verdict", title: VERDICTS[found].why }, VERDICTS[found].words), " answer ", answer, row.gold === null ? "" : " gold ", row.gold === null ? "" : writeText(make("span", { class: "answer" }), String(row.gold)),
+      ...(isNumber(row.reward) ? [make("span", { class: "amount" }, "reward ", make("b", {}, short(row.reward)))] : []), ...(isNumber(row.advantage) ? [make("span", { class: "amount" }, "advantage ", make("b", {}, signed(row.advantage)))] : []), make("span", { class: "amount" }, `${line?.code === 1 || row.spans.some(([kind]) => this.store.outline.looks[kind] === "code") ? "writes code" : "words only"}`), row.ends ? make("span", { class: "amount" }, plural(row.ends.length, "token")) : "");
+    this.facts.replaceChildren(...row.facts.flatMap(([what, value]) => [make("dt", {}, visible(what, 60)), writeText(make("dd"), typeof value === "string" ? value : short(value))]));
     this.stations.hidden = !row.path.length;
     this.stations.replaceChildren(...row.path.flatMap(([kind, start, end, note], i) => {
-      const node = make("button", { type: "button", class: `station is-${kind}`, title: note, "data-station": i }, make("b", {}, STATIONS[kind]), make("span", { class: "excerpt" }, ` ${oneLine(row.completion.slice(start, end).trim(), 28)}`), make("span", { class: "spoken" }, `, ${note}`));
+      const node = make("button", { type: "button", class: `station is-${kind}`, title: note, "data-station": i }, make("b", {}, STATIONS[kind]), make("span", { class: "excerpt" }, ` ${visible(row.completion.slice(start, end).trim(), 28)}`), make("span", { class: "spoken" }, `, ${note}`));
       node.addEventListener("click", () => this.go({ unit: "path", step: i }));
       return i ? [make("span", { class: "arrow", "aria-hidden": "true" }, "→"), node] : [node];
     }));
@@ -324,7 +315,7 @@ class Stepper {
     const inside = row.spans.filter(([, s, e]) => s < end && start < e).map(([kind]) => kind), station = row.path.find(([kind, s, e]) => kind !== "reasoning" && s < end && start < e);
     const where = [...new Set(inside)].map((kind) => this.store.outline.kinds[kind]?.split(";")[0] ?? kind);
     const numbers = tokens.length === 1 ? this.values(row, tokens[0]) : tokens.length ? this.averages(row, tokens) : [];
-    return [`“${oneLine(row.completion.slice(start, end), 60)}”`, ...numbers, ...(isNumber(row.advantage) ? [`advantage ${signed(row.advantage)}`] : []), ...where, ...(station ? [`${STATIONS[station[0]]}: ${station[3]}`] : [])];
+    return [`“${visible(row.completion.slice(start, end), 60)}”`, ...numbers, ...(isNumber(row.advantage) ? [`advantage ${signed(row.advantage)}`] : []), ...where, ...(station ? [`${STATIONS[station[0]]}: ${station[3]}`] : [])];
   }
 
   averages(row, tokens) {
@@ -354,22 +345,6 @@ class Stepper {
     if (at >= 0 && !String(getSelection())) this.go({ step: at });
   }
 
-  // ------------------------------------------------------------ copies
-
-  asJSON() { const row = this.row, line = this.store.info(row.id), part = this.store.parts[line.part]; return JSON.stringify({ phase: part.phase, part: part.label, problem_id: line.problem, group: line.group, sample: line.sample, ...Object.fromEntries(["prompt", "completion", "answer", "gold", "correct", "reward", "advantage"].map((name) => [name, row[name]])), facts: Object.fromEntries(row.facts), tokens: row.values }, null, 1); }
-
-  asMarkdown() {
-    const row = this.row, line = this.store.info(row.id), fence = (text) => { const ticks = "`".repeat(Math.max(3, ...[...text.matchAll(/`+/g)].map((run) => run[0].length + 1))); return `${ticks}text\n${text}\n${ticks}`; };
-    return [`## ${this.store.parts[line.part].label}, problem ${line.group}, sample ${line.sample}`, `${verdict(row.correct)}, answer ${short(row.answer)}, gold ${short(row.gold)}, reward ${short(row.reward)}, advantage ${signed(row.advantage)}`, ...(row.prompt ? ["### Prompt", fence(row.prompt)] : []), "### Completion", fence(row.completion)].join("\n\n") + "\n";
-  }
-
-  async copy(write, what) {
-    if (!this.row) { this.copied.textContent = "there is nothing to copy yet"; return; }
-    const text = write();
-    this.lastCopy = text; this.byHand.hidden = true;
-    try { await navigator.clipboard.writeText(text); this.copied.textContent = `${what} copied`; }
-    catch { this.byHand.hidden = false; this.byHand.value = text; this.byHand.focus(); this.byHand.select(); this.copied.textContent = "the browser does not allow copying here: copy it by hand"; }
-  }
 }
 
 function render({ model, el }) {

@@ -6,7 +6,7 @@ const KEPT = 400; // whole rows in memory
 export class Store {
   constructor(model, changed) {
     this.model = model; this.changed = changed; this.alive = model.get("live") && typeof model.send === "function";
-    this.index = new Map(); this.rows = new Map(); this.waiting = new Map(); this.arrivals = 0; this.found = null; this.problems = []; this.last = 0; this.busy = null; this.sent = new Set();
+    this.index = new Map(); this.rows = new Map(); this.waiting = new Map(); this.arrivals = 0; this.found = null; this.problems = []; this.last = 0; this.busy = null; this.sent = new Set(); this.name = Math.random().toString(36).slice(2, 8); // answers go to every view of a widget: each asks under its own name
     this.takeHead(JSON.parse(model.get("head") || "{}"));
     if (!this.alive) return;
     this.listener = (content, buffers) => this.receive(content, buffers);
@@ -17,7 +17,7 @@ export class Store {
   close() { if (this.listener) this.model.off("msg:custom", this.listener); this.closed = true; clearTimeout(this.patience); }
 
   takeHead(head) {
-    this.outline = { title: "", parts: [], total: 0, quantities: [], filters: [], curves: [], problems: [], kinds: {}, ...head };
+    this.outline = { title: "", parts: [], total: 0, quantities: [], filters: [], curves: [], problems: [], kinds: {}, looks: {}, why: "", view: "group", ...head };
     for (const [part, entry] of head.index ?? []) this.index.set(part, entry);
     for (const row of head.rows ?? []) this.rows.set(row.id, row);
   }
@@ -28,7 +28,7 @@ export class Store {
   // ------------------------------------------------------------ messages
 
   ask(kind, content) {
-    const id = ++this.last;
+    const id = `${this.name} ${++this.last}`;
     this.model.send({ kind, id, ...content });
     return id;
   }
@@ -94,7 +94,7 @@ export class Store {
   info(id) { // the index's line of one rollout
     const part = this.partOf(id), entry = this.index.get(part);
     if (!entry) return part < 0 ? null : { id, part, at: id - this.parts[part].start };
-    const at = id - this.parts[part].start, line = { id, part, at, problem: entry.names[entry.problem[at]] };
+    const at = id - this.parts[part].start, line = { id, part, at, problem: entry.names[entry.problem[at]], graded: entry.graded };
     for (const name of ["group", "sample", "answer", "flags", "reward", "correct", "advantage", "code", "tokens", "high", "low"]) line[name] = entry[name][at];
     for (const name in entry.components) line[name] = entry.components[name][at];
     return line;
@@ -148,6 +148,8 @@ export class Store {
     for (const each of part === null ? this.order() : [part]) for (const flags of this.index.get(each)?.flags ?? []) if (flags) for (const [name, bit] of bits) if ((flags >> bit) & 1) counts[name]++;
     return counts;
   }
+
+  read(part = null) { return (part === null ? this.order() : [part]).reduce((sum, each) => sum + (this.index.get(each)?.rows ?? 0), 0); } // how many rollouts the counts rest on
 
   known() { // in words, what the counts rest on
     const order = this.order(), read = order.filter((part) => this.index.has(part)).length, measured = order.filter((part) => this.index.get(part)?.measured).length;

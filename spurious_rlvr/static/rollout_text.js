@@ -1,50 +1,18 @@
-// The rollout stepper, part 1: drawing one completion. Python has found tokens, spans and units; here they become elements.
-// Text reaches the page as text nodes only, character for character; what would act (direction marks, escapes, halves of
-// characters) is isolated and named beside it by the style sheet, so that the text of the elements is still the completion.
+// The rollout stepper, part 1: drawing one completion. Python has found tokens, spans and units; here they become elements,
+// with the pieces and the texts that cannot act of span_text.js.
 
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
 let lastId = 0;
 const freshId = (name) => `rollouts-${name}-${++lastId}-${Math.random().toString(36).slice(2, 7)}`;
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
-const short = (value, digits = 3) => (isNumber(value) ? (Number.isInteger(value) ? value.toLocaleString("en") : Number(value.toPrecision(digits)).toString()).replace("-", "−") : value === true ? "yes" : value === false ? "no" : value ?? "–");
-
-// ---------------------------------------------------------------- characters that act
-
-const ACTING = /(?:(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}])+/gu;
-const MOST_NAMED = 5000; // in one text; what comes after is isolated but not named
-
-const codes = (run) => {
-  const points = Array.from(run, (c) => `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`);
-  return points.length > 3 ? `${points[0]} … ×${points.length}` : points.join(" ");
-};
-
-function appendText(parent, text, budget = { left: MOST_NAMED }) { // returns parent
-  let from = 0;
-  ACTING.lastIndex = 0;
-  for (let found; (found = ACTING.exec(text)); from = ACTING.lastIndex) {
-    if (budget.left-- <= 0) break;
-    if (found.index > from) parent.append(text.slice(from, found.index));
-    parent.append(make("span", { class: "acting", "data-code": codes(found[0]), title: codes(found[0]) }, found[0]));
-  }
-  if (from < text.length) parent.append(budget.left < 0 ? make("bdi", {}, text.slice(from)) : text.slice(from));
-  return parent;
+function short(value, digits = 3) {
+  if (!isNumber(value)) return value === true ? "yes" : value === false ? "no" : value ?? "–";
+  return (Number.isInteger(value) ? value.toLocaleString("en") : Number(value.toPrecision(digits)).toString()).replace("-", "−");
 }
-
-const oneLine = (text, most = 160) => { // for labels and live regions
-  const named = text.slice(0, most).replace(ACTING, (run) => `⟨${codes(run)}⟩`).replace(/\n/g, "⏎").replace(/\t/g, "⇥");
-  return text.length > most ? `${named}…` : named;
-};
 
 // ---------------------------------------------------------------- what a stretch of text is
 
-const CODE = new Set(["fenced_code", "bare_fence", "interpreter_code", "code", "indented_code"]);
-const LOOK = (kind) => (CODE.has(kind) ? "code" : kind === "claimed_output" ? "output" : kind === "plotting" || kind === "other_task_code" ? "other" : null);
 const TAGS = { code: "code", output: "claimed output", other: "other code" };
+const stretches = (row, looks) => row.spans.map(([kind, start, end]) => ({ start, end, look: looks[kind] })).filter(({ look }) => look);
 
 function binOf(value, edges) { let bin = 0; while (bin < edges.length && value > edges[bin]) bin++; return bin; }
 const heatClass = (quantity, value) => (isNumber(value) ? ` heat ${quantity.kind} b${binOf(value, quantity.edges)}` : "");
@@ -52,13 +20,11 @@ const heatClass = (quantity, value) => (isNumber(value) ? ` heat ${quantity.kind
 // ---------------------------------------------------------------- a completion as elements
 
 const CHUNK = 1500; // characters that are laid out together; the browser skips chunks that are not in sight
-
-const firstAbove = (sorted, value) => { let low = 0, high = sorted.length; while (low < high) { const middle = (low + high) >> 1; if (sorted[middle] <= value) low = middle + 1; else high = middle; } return low; };
 const AT_ONCE = 6; // chunks that are cut into pieces at once; of longer texts those in sight
 
 export class Completion { // draws a row into `root` and marks steps in it
-  constructor(root) {
-    this.root = root; this.clear();
+  constructor(root, looks) {
+    this.root = root; this.kinds = looks; this.clear();
     this.observer = new IntersectionObserver((entries) => { for (const entry of entries) if (entry.isIntersecting) this.fill(this.chunkOf.get(entry.target)); }, { root, rootMargin: "600px" });
   }
 
@@ -66,7 +32,8 @@ export class Completion { // draws a row into `root` and marks steps in it
 
   draw(row, quantity) {
     this.clear();
-    this.row = row; this.quantity = quantity; this.places = this.cuts(row); this.covered = this.looks(row); this.answer = row.path.find(([kind]) => kind === "answer"); this.budget = { left: MOST_NAMED };
+    this.row = row; this.quantity = quantity; this.covered = stretches(row, this.kinds); this.lists = [this.cuts(row), this.covered]; this.budget = { left: MOST_NAMED };
+    this.answer = row.path.find(([kind]) => kind === "answer");
     const text = row.completion, fragment = document.createDocumentFragment();
     for (const [start, end, look, opens] of this.divide(text, this.covered)) {
       const element = make("div", { class: `chunk${look ? ` in-${look}` : ""}`, "data-tag": opens ? TAGS[look] : null }), chunk = { start, end, element, pieces: null };
@@ -74,7 +41,7 @@ export class Completion { // draws a row into `root` and marks steps in it
       this.chunks.push(chunk); this.chunkOf.set(element, chunk); fragment.append(element);
     }
     const long = this.chunks.length > AT_ONCE;
-    for (const chunk of this.chunks) if (long) { appendText(chunk.element, text.slice(chunk.start, chunk.end), this.budget); this.observer.observe(chunk.element); } else this.fill(chunk);
+    for (const chunk of this.chunks) if (long) { writeText(chunk.element, text.slice(chunk.start, chunk.end), this.budget); this.observer.observe(chunk.element); } else this.fill(chunk);
     this.root.classList.toggle("long", long);
     this.root.replaceChildren(fragment);
   }
@@ -82,31 +49,27 @@ export class Completion { // draws a row into `root` and marks steps in it
   fill(chunk) { // cuts a chunk into its pieces
     if (!chunk || chunk.pieces) return;
     this.observer.unobserve(chunk.element);
-    const { row } = this, text = row.completion, pieces = [], fragment = document.createDocumentFragment();
-    let at = chunk.start, cut = firstAbove(this.places, at), token = row.ends ? firstAbove(row.ends, at) : 0;
-    while (at < chunk.end) {
-      while (this.places[cut] <= at) cut++;
-      const until = Math.min(chunk.end, this.places[cut] ?? chunk.end), inside = this.covered.find(([start, end]) => start <= at && at < end);
-      while (row.ends && token < row.ends.length && row.ends[token] <= at) token++;
-      const piece = { start: at, end: until, token: row.ends && token < row.ends.length ? token : null, style: `${inside ? ` is-${inside[2]}` : ""}${this.answer && this.answer[1] <= at && at < this.answer[2] ? " is-answer" : ""}` };
-      piece.element = appendText(make("span"), text.slice(at, until), this.budget);
-      pieces.push(piece); this.piecesOf.set(piece.element, piece); fragment.append(piece.element);
-      at = until;
+    const { row, answer, covered } = this, fragment = document.createDocumentFragment();
+    chunk.pieces = [];
+    for (const { start, end, inside: [, stretch] } of pieces(chunk.start, chunk.end, this.lists)) {
+      const token = row.ends ? firstAfter(row.ends, start) : null, isAnswer = answer && answer[1] <= start && start < answer[2];
+      const style = `${stretch === null ? "" : ` is-${covered[stretch].look}`}${isAnswer ? " is-answer" : ""}`;
+      const piece = { start, end, style, token: token !== null && token < row.ends.length ? token : null, element: writeText(make("span"), row.completion.slice(start, end), this.budget) };
+      chunk.pieces.push(piece); this.piecesOf.set(piece.element, piece); fragment.append(piece.element);
     }
-    chunk.pieces = pieces;
-    this.tint(pieces);
+    this.tint(chunk.pieces);
     chunk.element.replaceChildren(fragment);
-    for (const [start, end] of this.stretches) for (const piece of pieces) if (piece.end > start && piece.start < end) { piece.element.classList.add("linked"); this.linked.push(piece.element); }
+    for (const [start, end] of this.stretches) for (const piece of chunk.pieces) if (piece.end > start && piece.start < end) { piece.element.classList.add("linked"); this.linked.push(piece.element); }
   }
 
-  looks(row) { return row.spans.map(([kind, start, end]) => [start, end, LOOK(kind)]).filter(([, , look]) => look); }
-
-  cuts(row) { // every place where a piece must end
-    const places = new Set(row.ends ?? []);
-    for (const [, start, end] of row.spans) if (row.spans.length < 5000) places.add(start).add(end);
+  cuts(row) { // stretches between the places where a piece must end
+    const places = new Set([0, ...(row.ends ?? [])]);
+    if (row.spans.length < 5000) for (const [, start, end] of row.spans) places.add(start).add(end);
     for (const [, start, end] of row.path) places.add(start).add(end);
     for (const name in this.units(row)) for (const [start, end] of this.units(row)[name]) places.add(start).add(end);
-    return [...places].sort((a, b) => a - b);
+    places.add(row.completion.length);
+    const sorted = [...places].sort((a, b) => a - b);
+    return sorted.slice(1).map((end, i) => ({ start: sorted[i], end }));
   }
 
   units(row = this.row) { // name -> [start, end] of each unit one can step through
@@ -120,10 +83,10 @@ export class Completion { // draws a row into `root` and marks steps in it
   }
 
   * divide(text, looks) { // [start, end, look, whether a stretch opens here]; a chunk ends with a line where it can
-    const lookAt = (at) => looks.find(([s, e]) => s <= at && at < e);
+    const lookAt = (at) => looks.find(({ start, end }) => start <= at && at < end);
     let start = 0, previous = null;
     while (start < text.length) {
-      const inside = lookAt(start), look = inside?.[2] ?? null;
+      const inside = lookAt(start), look = inside?.look ?? null;
       let end = start;
       while (end < text.length && end - start < CHUNK) {
         const newline = text.indexOf("\n", end), next = newline < 0 ? text.length : newline + 1;
@@ -155,7 +118,7 @@ export class Completion { // draws a row into `root` and marks steps in it
 
   between(start, end, cut = true) { // elements of the pieces that lie in a stretch; chunks are cut where they must be
     const found = [];
-    for (let i = firstAbove(this.chunks.map((chunk) => chunk.end), start); i < this.chunks.length && this.chunks[i].start < end; i++) {
+    for (let i = firstAfter(this.chunks, start, endOf); i < this.chunks.length && this.chunks[i].start < end; i++) {
       if (cut) this.fill(this.chunks[i]);
       for (const piece of this.chunks[i].pieces ?? []) if (piece.end > start && piece.start < end) found.push(piece.element);
     }

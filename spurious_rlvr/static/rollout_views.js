@@ -1,14 +1,11 @@
 // The rollout stepper, part 3: the views around the text. Each has a root and a method that shows a state; a click tells `go`.
 
 const signed = (value) => (isNumber(value) ? `${value > 0 ? "+" : value < 0 ? "−" : ""}${short(Math.abs(value))}` : "–");
-const verdict = (correct) => (correct === 1 || correct === true ? "right" : correct === 0 || correct === false ? "wrong" : "undecided");
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 // ---------------------------------------------------------------- curves over the phases
 
 const CURVE = { width: 150, height: 46 };
-const SVG = "http://www.w3.org/2000/svg";
-const draw = (tag, attributes, ...children) => { const node = document.createElementNS(SVG, tag); for (const name in attributes) node.setAttribute(name, attributes[name]); node.append(...children); return node; };
 
 export class Curves {
   constructor(go) { this.go = go; this.root = make("div", { class: "curves", role: "group", "aria-label": "Curves over the phases" }); this.marks = []; }
@@ -17,29 +14,40 @@ export class Curves {
     const text = JSON.stringify(curves);
     if (text === this.drawn) return;
     this.drawn = text; this.marks = [];
-    this.root.hidden = !curves.some(({ points }) => points.length > 1);
-    this.root.replaceChildren(...curves.filter(({ points }) => points.length > 1).map((curve) => this.figure(curve)));
+    this.root.hidden = !curves.length;
+    this.root.replaceChildren(...curves.map((curve) => this.figure(curve)));
   }
 
-  figure({ label, points, name }) {
-    const known = points.filter(([, value]) => value !== null), values = known.map(([, value]) => value), share = ["accuracy", "code_share"].includes(name);
-    const low = share ? 0 : Math.min(0, ...values), high = share ? 1 : Math.max(...values, low + 1e-9), first = points[0][0], last = points[points.length - 1][0];
-    const x = (phase) => ((phase - first) / Math.max(1, last - first)) * CURVE.width, y = (value) => CURVE.height - 3 - ((value - low) / (high - low)) * (CURVE.height - 6);
-    const path = known.map(([phase, value], i) => `${i ? "L" : "M"}${x(phase).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-    const line = draw("line", { class: "cursor", y1: 0, y2: CURVE.height }), dot = draw("circle", { class: "dot", r: 3 }), now = make("b", { class: "value" });
-    const svg = draw("svg", { viewBox: `-4 0 ${CURVE.width + 8} ${CURVE.height}`, class: "curve", "aria-hidden": "true", preserveAspectRatio: "none" }, line, draw("path", { d: path }), dot);
+  figure({ label, points, share }) { // one phase is a number and no curve
+    const words = share ? percent : short, known = points.filter(([, value]) => value !== null), now = make("b", { class: "value" }, words(known[known.length - 1][1]));
+    const root = make("figure", {}, make("figcaption", {}, `${label} `, now)), first = points[0][0], last = points[points.length - 1][0];
+    if (points.length < 2) return root;
+    const svg = this.curve(points, known, share, now, words);
     svg.addEventListener("click", (event) => {
       const box = svg.getBoundingClientRect(), phase = first + ((event.clientX - box.left) / box.width) * (last - first);
       this.go({ phase: points.reduce((best, [each]) => (Math.abs(each - phase) < Math.abs(best - phase) ? each : best), first) });
     });
+    const [begin, end] = [known[0], known[known.length - 1]];
+    root.append(svg, make("span", { class: "range", title: `from phase ${begin[0]} to phase ${end[0]}` }, `${words(begin[1])} → ${words(end[1])}`));
+    return root;
+  }
+
+  curve(points, known, share, now, words) { // a line with gaps where there is no number, and a dot for a number that stands alone
+    const values = known.map(([, value]) => value), first = points[0][0], last = points[points.length - 1][0];
+    const low = share ? 0 : Math.min(0, ...values), most = Math.max(...values), high = share && most > 0.25 ? 1 : Math.max(most, low + 1e-9);
+    const x = (phase) => ((phase - first) / Math.max(1, last - first)) * CURVE.width, y = (value) => CURVE.height - 3 - ((value - low) / (high - low)) * (CURVE.height - 6);
+    const svg = set(document.createElementNS(SVG, "svg"), { viewBox: `-4 0 ${CURVE.width + 8} ${CURVE.height}`, class: "curve", "aria-hidden": "true", preserveAspectRatio: "none" });
+    const cursor = draw(svg, "line", { class: "cursor", y1: 0, y2: CURVE.height });
+    const path = points.map(([phase, value], i) => (value === null ? "" : `${points[i - 1]?.[1] != null ? "L" : "M"}${x(phase).toFixed(1)} ${y(value).toFixed(1)}${points[i - 1]?.[1] == null && points[i + 1]?.[1] == null ? "h.01" : ""}`)).join("");
+    draw(svg, "path", { d: path });
+    const dot = draw(svg, "circle", { class: "dot", r: 3 });
     this.marks.push((phase) => {
-      const at = known.reduce((best, point) => (best === null || Math.abs(point[0] - phase) < Math.abs(best[0] - phase) ? point : best), null);
-      if (!at) return;
-      for (const name of ["x1", "x2"]) line.setAttribute(name, x(Math.min(last, Math.max(first, phase))));
-      dot.setAttribute("cx", x(at[0])); dot.setAttribute("cy", y(at[1]));
-      now.textContent = short(at[1]);
+      const at = known.reduce((best, point) => (Math.abs(point[0] - phase) < Math.abs(best[0] - phase) ? point : best));
+      for (const name of ["x1", "x2"]) cursor.setAttribute(name, x(Math.min(last, Math.max(first, phase))));
+      set(dot, { cx: x(at[0]), cy: y(at[1]) });
+      now.textContent = words(at[1]);
     });
-    return make("figure", {}, make("figcaption", {}, `${label} `, now), svg, make("span", { class: "range" }, `phase ${first}–${last}, ${short(values[0])} → ${short(values[values.length - 1])}`));
+    return svg;
   }
 
   mark(phase) { for (const mark of this.marks) mark(phase); }
@@ -49,17 +57,25 @@ export class Curves {
 
 const WINDOW = 64; // groups that are drawn at once
 
+const GLYPHS = { right: ["■", "●"], wrong: ["□", "○"], undecided: ["◪", "◑"], ungraded: ["▣", "◉"] }; // with code, and in words
+
 export class MapView {
   constructor(store, go) {
     this.store = store; this.go = go; this.cells = new Map(); this.drawn = "";
     this.grid = make("div", { class: "map-grid", role: "grid", "aria-label": "Rollouts of this phase: a row for each problem, a cell for each sample" });
     this.note = make("p", { class: "note" });
-    this.root = make("div", { class: "map" }, make("p", { class: "key" }, ...[["■", "code"], ["●", "words"], ["□ ○", "wrong"], ["◪ ◑", "undecided"], ["▁", "rewarded"]].map(([glyph, word]) => make("span", {}, make("b", { "aria-hidden": "true" }, glyph), ` ${word}`))), this.grid, this.note);
+    this.key = make("p", { class: "key" });
+    this.root = make("div", { class: "map" }, this.key, this.grid, this.note);
     this.grid.addEventListener("click", (event) => { const cell = event.target.closest("[data-id]"); if (cell) this.go({ id: Number(cell.dataset.id) }); });
     this.grid.addEventListener("keydown", (event) => this.move(event));
   }
 
-  glyph(code, correct) { const right = verdict(correct); return code === 1 ? { right: "■", wrong: "□", undecided: "◪" }[right] : { right: "●", wrong: "○", undecided: "◑" }[right]; }
+  legend(entry) { // of what occurs in this part
+    const some = (test) => entry.correct.some((_, at) => test(verdict(entry.correct[at], entry.graded)));
+    const entries = [["■", "code", ""], ["●", "words", "language only"], ...["wrong", "undecided", "ungraded"].filter((name) => some((each) => each === name)).map((name) => [`${GLYPHS[name][0]} ${GLYPHS[name][1]}`, VERDICTS[name].words.replace(/^. /, ""), VERDICTS[name].why]),
+      ...(entry.reward.some(isNumber) ? [["▁", "rewarded", "its reward is above 0"]] : [])];
+    this.key.replaceChildren(...entries.map(([glyph, word, why]) => make("span", { title: why || null }, make("b", { "aria-hidden": "true" }, glyph), ` ${word}`)));
+  }
 
   show(line, passing) { // `passing`: numbers that the filters take, or null
     const part = line?.part ?? -1, entry = this.store.index.get(part);
@@ -82,12 +98,17 @@ export class MapView {
 
   fill(part, entry, rows) {
     this.cells.clear();
-    const start = this.store.parts[part].start;
-    this.grid.replaceChildren(...rows.map(([group, places]) => make("div", { class: "map-row", role: "row", "aria-label": `problem ${group}` }, ...places.slice(0, 128).map((at) => {
-      const words = `sample ${entry.sample[at]}: ${entry.code[at] === 1 ? "code" : entry.code[at] === 0 ? "words" : "code not looked for"}, ${verdict(entry.correct[at])}, reward ${short(entry.reward[at])}`;
-      const cell = make("span", { class: `cell${entry.reward[at] > 0 ? " rewarded" : ""} ${verdict(entry.correct[at])}${entry.code[at] === 1 ? " codes" : ""}`, role: "gridcell", tabindex: "-1", "data-id": start + at, "aria-label": words, title: `problem ${group}, ${words}` }, this.glyph(entry.code[at], entry.correct[at]));
-      this.cells.set(start + at, cell);
-      return cell; }))));
+    this.legend(entry);
+    this.grid.replaceChildren(...rows.map(([group, places]) => make("div", { class: "map-row", role: "row", "aria-label": `problem ${group}` }, ...places.slice(0, 128).map((at) => this.cell(part, entry, group, at)))));
+  }
+
+  cell(part, entry, group, at) {
+    const id = this.store.parts[part].start + at, graded = verdict(entry.correct[at], entry.graded), code = entry.code[at];
+    const words = `sample ${entry.sample[at]}: ${code === 1 ? "code" : code === 0 ? "words" : "code not looked for"}, ${VERDICTS[graded].words.replace(/^[✓✗?] /, "")}, reward ${short(entry.reward[at])}`;
+    const look = `cell${entry.reward[at] > 0 ? " rewarded" : ""} ${graded}${code === 1 ? " codes" : ""}`;
+    const cell = make("span", { class: look, role: "gridcell", tabindex: "-1", "data-id": id, "aria-label": words, title: `problem ${group}, ${words}` }, GLYPHS[graded][code === 1 ? 0 : 1]);
+    this.cells.set(id, cell);
+    return cell;
   }
 
   select(id) {
@@ -111,42 +132,76 @@ export class MapView {
 // ---------------------------------------------------------------- cards of rollouts, side by side
 
 const CARD = 4000; // characters of a card
+const MOST_CARDS = 16;
 
 function commonStart(a, b) { let at = 0; const most = Math.min(a.length, b.length); while (at < most && a[at] === b[at]) at++; return at; }
 const divergedToken = (row, at) => { if (!row.ends) return null; const token = row.ends.findIndex((end) => end > at); return token < 0 ? row.ends.length : token; };
 
-const score = ({ correct, reward, advantage }) => [verdict(correct), isNumber(reward) ? `reward ${short(reward)}` : null, isNumber(advantage) ? `adv. ${signed(advantage)}` : null].filter(Boolean).join(" · ");
+export function fold(store, ids) { // the numbers in bundles of equal texts, the largest first; what has not come yet stands alone
+  const bundles = new Map();
+  for (const id of ids) {
+    const text = store.rows.get(id)?.completion ?? id;
+    if (!bundles.has(text)) bundles.set(text, []);
+    bundles.get(text).push(id);
+  }
+  return [...bundles.values()].sort((a, b) => b.length - a.length);
+}
 
-function card(store, id, { against = null, go, current }) { // `against`: the row it is compared with
-  const line = store.info(id), row = store.row(id), open = make("button", { type: "button", class: "open", "aria-current": current ? "true" : null }, `sample ${line?.sample ?? line?.at}`);
-  open.addEventListener("click", () => go({ id }));
-  const root = make("article", { class: `card ${verdict(row?.correct)}${current ? " here" : ""}`, "data-id": id }, make("header", {}, open, make("span", { class: "score" }, score(row ?? line ?? {}))));
-  if (!row) { root.append(make("p", { class: "note" }, "on its way …")); return root; }
-  const text = row.completion, same = against && against !== row ? commonStart(text, against.completion) : null, end = Math.min(text.length, (same ?? 0) + CARD), from = Math.max(0, (same ?? 0) - 600);
-  const body = make("div", { class: "card-text", tabindex: "0", role: "group", "aria-label": `completion of sample ${line?.sample}` });
+function score(lines) { // what is known of rollouts with one text; a reward may differ where the text does not
+  const of = (count) => `${count} of ${lines.length}`, all = (name) => lines.every((line) => line[name] === lines[0][name]), kinds = lines.map(({ correct, graded }) => verdict(correct, graded)), right = kinds.filter((kind) => kind === "right").length;
+  const words = [kinds.every((kind) => kind === kinds[0]) ? VERDICTS[kinds[0]].words : `✓ right ${of(right)}`];
+  if (lines.some((line) => isNumber(line.reward))) words.push(all("reward") ? `reward ${short(lines[0].reward)}` : `rewarded ${of(lines.filter((line) => line.reward > 0).length)}`);
+  if (all("advantage") && isNumber(lines[0].advantage)) words.push(`advantage ${signed(lines[0].advantage)}`);
+  return words.join(" · ");
+}
+
+function cardText(row, looks, from, end, same, forks) { // code and claimed output marked, and where the text parts from the one it is compared with
+  const body = make("div", { class: "card-text", tabindex: "0", role: "group", "aria-label": "completion" }), spans = stretches(row, looks), shared = [{ start: 0, end: same ?? 0 }];
+  const fork = () => body.append(make("span", { class: "fork", "data-mark": "◆", role: "img", "aria-label": "first divergence" }));
   if (from) body.append(make("span", { class: "note" }, `(${from.toLocaleString("en")} equal characters before) `));
-  if (same !== null) {
-    appendText(body.appendChild(make("span", { class: "same" })), text.slice(from, same));
-    if (same < text.length || same < against.completion.length) body.append(make("span", { class: "fork", "data-mark": "◆", role: "img", "aria-label": "first divergence" }));
-    appendText(body.appendChild(make("span")), text.slice(same, end));
-    const token = divergedToken(row, same), equal = same === text.length && text.length === against.completion.length;
-    root.append(make("p", { class: "note diverges" }, equal ? "the same text" : `◆ differs from character ${same}${token === null ? "" : `, token ${token}`} on`));
-  } else appendText(body, text.slice(0, end));
+  for (const { start, end: stop, inside: [span, before] } of pieces(from, end, [spans, shared])) {
+    if (forks && start === same) fork();
+    body.append(writeText(make("span", { class: `${span === null ? "" : `is-${spans[span].look}`}${before === null ? "" : " same"}` }), row.completion.slice(start, stop)));
+  }
+  if (forks && same === end) fork();
+  return body;
+}
+
+function card(store, ids, { against = null, go, current }) { // rollouts with one text; `against`: the row it is compared with
+  const id = ids.includes(current) ? current : ids[0], row = store.row(id), lines = ids.map((each) => store.info(each)), here = id === current;
+  const button = (each, words) => { const node = make("button", { type: "button", class: "open", "aria-current": each === current ? "true" : null }, words); node.addEventListener("click", () => go({ id: each })); return node; };
+  const label = (line) => `sample ${line.sample ?? line.at}`, kind = verdict(lines[0].correct, lines[0].graded);
+  const root = make("article", { class: `card ${kind}${here ? " here" : ""}`, "data-id": id }, make("header", {}, button(id, label(store.info(id))), ids.length > 1 ? make("b", { class: "times" }, `×${ids.length} the same`) : null, make("span", { class: "score" }, score(lines))));
+  if (!row) { root.append(make("p", { class: "note" }, "on its way …")); return root; }
+  const text = row.completion, compared = against && !ids.includes(against.id), same = compared ? commonStart(text, against.completion) : null;
+  const end = Math.min(text.length, (same ?? 0) + CARD), from = Math.max(0, (same ?? 0) - 600);
+  if (compared) { const token = divergedToken(row, same); root.append(make("p", { class: "note diverges" }, `◆ differs from character ${same}${token === null ? "" : `, token ${token}`} on`)); }
+  const body = cardText(row, store.outline.looks, from, end, same, compared);
   if (end < text.length) body.append(make("span", { class: "note" }, ` … ${(text.length - end).toLocaleString("en")} more characters: open it to read them`));
   root.append(body);
+  if (ids.length > 1) root.append(make("details", { class: "others" }, make("summary", {}, `the ${ids.length} samples`), make("div", {}, ...lines.map((line) => { const node = button(line.id, String(line.sample ?? line.at)); node.setAttribute("aria-label", label(line)); node.title = score([line]); return node; }))));
   return root;
 }
 
-const MOST_CARDS = 16;
-
 export class Group { // all samples of the problem, against the one that is shown
   constructor(store, go) { this.store = store; this.go = go; this.words = make("p", { class: "note" }); this.cards = make("div", { class: "cards" }); this.root = make("div", {}, this.words, this.cards); }
+
   show(id) {
-    const ids = this.store.groupOf(id), place = Math.max(0, ids.indexOf(id)), from = Math.max(0, Math.min(place - 4, ids.length - MOST_CARDS)), shown = ids.slice(from, from + MOST_CARDS);
-    this.store.want(shown);
-    const against = this.store.row(id), share = ids.map((each) => this.store.info(each)), mean = (name) => { const known = share.map((line) => line[name]).filter(isNumber); return known.length ? short(known.reduce((a, b) => a + b, 0) / known.length) : "–"; };
-    this.words.textContent = `${plural(ids.length, "sample")}${shown.length < ids.length ? `, of which ${from + 1} to ${from + shown.length} are shown` : ""}: mean reward ${mean("reward")}, right ${mean("correct")}, code ${mean("code")}. ◆ marks where a text first differs from sample ${this.store.info(id)?.sample}.`;
-    this.cards.replaceChildren(...shown.map((each) => card(this.store, each, { against, go: this.go, current: each === id })));
+    const { store } = this, ids = store.groupOf(id), against = store.row(id), most = against && against.completion.length <= CARD ? 4 * MOST_CARDS : MOST_CARDS; // long texts are fetched sparingly
+    const from = Math.max(0, Math.min(ids.indexOf(id) - 4, ids.length - most)), near = ids.slice(from, from + most);
+    store.want(near);
+    const bundles = fold(store, near), own = bundles.find((bundle) => bundle.includes(id)), shown = bundles.slice(0, MOST_CARDS);
+    if (own && !shown.includes(own)) shown[MOST_CARDS - 1] = own;
+    this.words.textContent = `${this.sentence(ids)} ${near.length < ids.length ? `Samples ${from + 1} to ${from + near.length} are shown. ` : ""}${shown.length < bundles.length ? `${plural(bundles.length - shown.length, "further text")} not shown: see the map. ` : ""}◆ marks where a text first differs from sample ${store.info(id)?.sample}.`;
+    this.cards.replaceChildren(...shown.map((bundle) => card(store, bundle, { against, go: this.go, current: id })));
+  }
+
+  sentence(ids) {
+    const lines = ids.map((each) => this.store.info(each)), counts = [];
+    for (const [words, name] of [["right", "correct"], ["with code", "code"]]) { const known = lines.filter((line) => isNumber(line[name])); if (known.length) counts.push(`${known.filter((line) => line[name] === 1).length} of ${known.length} ${words}`); }
+    const rewards = lines.map((line) => line.reward).filter(isNumber);
+    if (rewards.length) counts.push(`mean reward ${short(rewards.reduce((a, b) => a + b, 0) / rewards.length)}`);
+    return `${plural(ids.length, "sample")}${counts.length ? `: ${counts.join(", ")}` : ""}.`;
   }
 }
 
@@ -190,17 +245,18 @@ export class Compare { // the same problem in two parts
   }
 
   sentence([a, b]) {
-    const share = (s) => s.code / s.ids.length, switched = share(a) < 0.5 && share(b) > 0.5 ? "Switched from language to code: " : share(a) > 0.5 && share(b) < 0.5 ? "Switched from code to language: " : "", of = (s, n) => `${n} of ${s.ids.length}`;
-    return `${switched}${of(a, a.code)} wrote code in ${this.store.parts[a.part].label}, ${of(b, b.code)} in ${this.store.parts[b.part].label}${a.graded && b.graded ? `; right were ${of(a, a.right)} and ${of(b, b.right)}` : ""}.`;
+    const share = (s) => s.code / s.ids.length, switched = share(a) < 0.5 && share(b) > 0.5 ? "Switched from language to code: " : share(a) > 0.5 && share(b) < 0.5 ? "Switched from code to language: " : "", of = (s, n) => `${n} of ${s.ids.length}`, where = (s) => `${this.store.parts[s.part].kind === "evaluation" ? "on" : "in"} ${this.store.parts[s.part].label}`;
+    return `${switched}${of(a, a.code)} wrote code ${where(a)}, ${of(b, b.code)} ${where(b)}${a.graded && b.graded ? `; right were ${of(a, a.right)} and ${of(b, b.right)}` : ""}.`;
   }
 
   column(side, places, stats, id) {
     const choose = make("select", { "aria-label": side ? "after" : "before", "data-side": side }, ...places.map((part) => make("option", { value: part, selected: part === stats.part }, this.store.parts[part].label)));
     choose.addEventListener("change", () => { this.sides[side] = Number(choose.value); this.show(id); this.go({ compare: this.sides }); });
-    const shown = stats.ids.slice(0, 6);
-    this.store.want(shown);
-    return make("section", { class: "side", "aria-label": side ? "after" : "before" }, make("h4", {}, choose, make("span", { class: "note" }, ` code ${stats.code}, right ${stats.right}${stats.rewarded} of ${stats.ids.length}`)),
-      ...shown.map((each) => card(this.store, each, { go: this.go, current: each === id })), stats.ids.length > shown.length ? make("p", { class: "note" }, `and ${stats.ids.length - shown.length} more samples: see the map`) : null);
+    const near = stats.ids.slice(0, MOST_CARDS);
+    this.store.want(near);
+    const bundles = fold(this.store, near), shown = bundles.slice(0, 6), left = stats.ids.length - shown.flat().length;
+    return make("section", { class: "side", "aria-label": side ? "after" : "before" }, make("h4", {}, choose, make("span", { class: "note" }, ` code ${stats.code}${stats.graded ? `, right ${stats.right}` : ""}${stats.rewarded} of ${stats.ids.length}`)),
+      ...shown.map((bundle) => card(this.store, bundle, { go: this.go, current: id })), left ? make("p", { class: "note" }, `and ${plural(left, "more sample")}: see the map`) : null);
   }
 }
 
@@ -220,7 +276,7 @@ export class Table {
 
   columns() {
     const components = new Set([...this.store.index.values()].flatMap((entry) => Object.keys(entry.components ?? {})));
-    return [["phase", "phase"], ["group", "problem"], ["sample", "sample"], ["reward", "reward"], ...[...components].map((name) => [name, name.replace(/^reward_/, "")]), ["correct", "right"], ["answer", "answer"], ["advantage", "advantage"], ["code", "code"], ["tokens", "tokens"], ["high", "clipped above"], ["low", "clipped below"]];
+    return [["phase", "phase"], ["group", "problem"], ["sample", "sample"], ["reward", "reward"], ...[...components].map((name) => [name, name.replace(/^reward_/, "")]), ["correct", "verdict"], ["answer", "answer"], ["advantage", "advantage"], ["code", "code"], ["tokens", "tokens"], ["high", "clipped above"], ["low", "clipped below"]];
   }
 
   show(ids, sort, id) { // `sort`: a column, with "-" before it where it falls
@@ -244,7 +300,7 @@ export class Table {
     this.back.disabled = this.page === 0; this.on.disabled = this.page === pages - 1;
     this.body.replaceChildren(...shown.map((id) => {
       const line = this.store.info(id), open = make("button", { type: "button", "aria-label": `open sample ${line.sample} of problem ${line.group}, ${this.store.parts[line.part].label}` }, this.store.parts[line.part].label);
-      const cell = ([name]) => make("td", { "data-column": name }, name === "phase" ? open : name === "correct" ? verdict(line.correct) : name === "code" ? (line.code === 1 ? "code" : line.code === 0 ? "words" : "–") : name === "answer" ? oneLine(line.answer ?? "–", 44) : name === "advantage" ? signed(line.advantage) : short(line[name]));
+      const cell = ([name]) => make("td", { "data-column": name }, name === "phase" ? open : name === "correct" ? make("span", { title: VERDICTS[verdict(line.correct, line.graded)].why }, VERDICTS[verdict(line.correct, line.graded)].words) : name === "code" ? (line.code === 1 ? "code" : line.code === 0 ? "words" : "–") : name === "answer" ? visible(line.answer ?? "–", 44) : name === "advantage" ? signed(line.advantage) : short(line[name]));
       return make("tr", { "data-id": id, "aria-selected": id === this.current ? "true" : null }, ...this.columns().map(cell));
     }));
   }

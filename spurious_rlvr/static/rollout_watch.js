@@ -1,4 +1,4 @@
-// The rollout stepper on a run that is being written: what state it is in, and whether the page follows it.
+// The rollout stepper, part 4: a run that is being written: what state it is in, and whether the page follows it.
 
 class LiveBar {
   constructor(stepper) {

@@ -1,14 +1,16 @@
-// What the views of texts have in common: elements, and a text whose spans and tokens can be told apart.
+// What the views of texts have in common: elements, texts whose characters cannot act, and texts that are cut into pieces.
 //
-// Texts are hostile: they only ever become text nodes. What would be invisible, or would turn the reading direction, gets a
-// visible mark and stays where it was, so that the text reads back exactly.
+// Texts are hostile: they only ever become text nodes. What would be invisible, or would turn the reading direction, is
+// isolated, gets a visible mark and stays where it was, so that the text reads back exactly.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-export function make(tag, attributes = {}, ...children) { // an HTML element
+export function make(tag, attributes = {}, ...children) { // an HTML element; attributes and children that are null or false are left out
   const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
   return node;
 }
 export function set(node, attributes) { for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value); return node; }
@@ -19,34 +21,63 @@ export function draw(parent, tag, attributes = {}, text = null) { // an SVG elem
   return node;
 }
 
-const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0]/gu; // controls, directions, lone surrogates, fillers
-const PLAIN = new Set(["\n", "\t"]);
+// ---------------------------------------------------------------- characters that act
 
+const UNSEEN = /(?:(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0])+/gu; // controls, directions, lone surrogates, fillers
 const NAMED = { 0x00: "NUL", 0x07: "BEL", 0x08: "BS", 0x0d: "CR", 0x1b: "ESC", 0x7f: "DEL" };
+const MOST_NAMED = 5000; // runs in one text; what comes after is isolated but not named
 
-export function markName(character) {
+function nameOf(character) {
   const code = character.codePointAt(0);
   return NAMED[code] ?? `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
 }
+function namesOf(run) {
+  const names = Array.from(run, nameOf);
+  return names.length > 3 ? `${names[0]} … ×${names.length}` : names.join(" ");
+}
 
-export function writeText(parent, text) { // appends a text; `parent.textContent` then ends in it, character by character
+export function writeText(parent, text, budget = { left: MOST_NAMED }) { // appends a text; `parent.textContent` then ends in it, character by character
   let from = 0;
   for (const found of text.matchAll(UNSEEN)) {
-    if (PLAIN.has(found[0])) continue;
+    if (budget.left-- <= 0) break;
     if (found.index > from) parent.append(text.slice(from, found.index));
-    parent.append(make("i", { class: "mark", "data-mark": markName(found[0]) }, found[0]));
+    parent.append(make("i", { class: "mark", "data-mark": namesOf(found[0]), title: namesOf(found[0]) }, found[0]));
     from = found.index + found[0].length;
   }
-  if (from < text.length) parent.append(text.slice(from));
+  if (from < text.length) parent.append(budget.left < 0 ? make("bdi", {}, text.slice(from)) : text.slice(from));
   return parent;
 }
-export const visible = (text) => text.replace(UNSEEN, (character) => (PLAIN.has(character) ? { "\n": "\u23ce", "\t": "\u21e5" }[character] : `\u27e8${markName(character)}\u27e9`)); // for a label in one line
 
-const startOf = (item) => item.start, endOf = (item) => item.end;
-function firstAfter(list, offset, of) { // the first item whose `of` lies beyond the offset
+export function visible(text, most = Infinity) { // for a label in one line
+  const head = text.length > most ? text.slice(0, most) : text;
+  const named = head.replace(UNSEEN, (run) => `⟨${namesOf(run)}⟩`).replace(/\n/g, "⏎").replace(/\t/g, "⇥");
+  return head === text ? named : `${named}…`;
+}
+
+// ---------------------------------------------------------------- pieces
+
+const endOf = (item) => item.end;
+export function firstAfter(list, offset, of = (item) => item) { // place of the first item whose `of` lies beyond the offset; the list rises
   let low = 0, high = list.length;
   while (low < high) { const middle = (low + high) >> 1; if (of(list[middle]) > offset) high = middle; else low = middle + 1; }
   return low;
+}
+
+// Cuts a stretch of text wherever an item of one of the lists begins or ends. Each list is in order and without overlap; a
+// piece says which item of each list it lies in, or null.
+export function* pieces(from, to, lists) {
+  const next = lists.map((list) => firstAfter(list, from, endOf));
+  for (let start = from, end; start < to; start = end) {
+    end = to;
+    const inside = lists.map((list, i) => {
+      while (next[i] < list.length && list[next[i]].end <= start) next[i]++;
+      const item = list[next[i]];
+      if (!item || item.start > start) { end = Math.min(end, item?.start ?? end); return null; }
+      end = Math.min(end, item.end);
+      return next[i];
+    });
+    yield { start, end, inside };
+  }
 }
 
 // Where two lists of spans begin to differ; both are in order.
@@ -60,8 +91,31 @@ export function firstDifference(before, after) {
   }
 }
 
+// ---------------------------------------------------------------- words
+
+export const LOOKS = { code: "code", output: "claimed output", mention: "“python” in prose", other: "formulas, drawings and other stretches" };
 export const spanWith = (looks) => ([name, start, end, confidence]) => ({ kind: looks[name] ?? "other", name, start, end, confidence });
-export const LOOKS = { code: "code", output: "claimed output", mention: "\u201cpython\u201d in prose", other: "formulas, drawings and other stretches" };
+
+export const VERDICTS = {
+  right: { words: "✓ right", why: "the answer is the gold answer" },
+  wrong: { words: "✗ wrong", why: "there is no answer, or it is not the gold answer" },
+  undecided: { words: "? undecided", why: "it was graded, but grading could not tell whether the answer is the gold answer; it counts neither as right nor as wrong" },
+  ungraded: { words: "not graded", why: "no verdict was recorded: nothing was compared with a gold answer" },
+};
+export function verdict(correct, graded = true) { // a key of VERDICTS
+  if (correct === 1 || correct === true) return "right";
+  if (correct === 0 || correct === false) return "wrong";
+  return graded ? "undecided" : "ungraded";
+}
+
+export function percent(share) { // with as many places as say something
+  if (share === null || share === undefined || !Number.isFinite(share)) return "–";
+  const size = Math.abs(share), sign = share < 0 ? "−" : "";
+  if (size >= 0.9995 && size < 1.0005) return `${sign}100 %`;
+  if (size >= 0.0995) return `${sign}${(100 * size).toFixed(1)} %`;
+  if (size >= 0.00005) return `${sign}${(100 * size).toFixed(2)} %`;
+  return size > 0 ? `${sign}< 0.01 %` : "0 %";
+}
 
 export function legend() { // what the looks mean
   const sample = (look, words) => make("li", {}, make("span", { class: "sample-of", "data-kind": look }, words));
@@ -69,7 +123,9 @@ export function legend() { // what the looks mean
     make("li", {}, make("span", { class: "sample-of", "data-circle": "" }, "goes round in a circle")));
 }
 
-// A text that grows, cut wherever a token, a span or a circle begins or ends. What has not changed is not drawn again.
+// ---------------------------------------------------------------- a text that grows
+
+// Cut wherever a token, a span or a circle begins or ends. What has not changed is not drawn again.
 export class SpanText {
   constructor(root) { this.root = root; this.text = ""; this.tokens = []; this.spans = []; this.circles = []; this.nodes = []; }
   show(text, { tokens = [], spans = [], circles = [] } = {}) {
@@ -85,28 +141,16 @@ export class SpanText {
     this.drawFrom(from);
   }
   drawFrom(offset) {
-    let kept = firstAfter(this.nodes, offset, endOf);
-    const from = kept < this.nodes.length ? this.nodes[kept].start : offset;
+    const kept = firstAfter(this.nodes, offset, endOf), from = kept < this.nodes.length ? this.nodes[kept].start : offset;
     for (const { node } of this.nodes.splice(kept)) node.remove();
-    const lists = [[this.tokens, "token"], [this.spans, "span"], [this.circles, "circle"]].map(([list, name]) => ({ list, name, at: firstAfter(list, from, endOf) }));
     const drawn = document.createDocumentFragment();
-    for (let at = from; at < this.text.length; ) {
-      let next = this.text.length;
-      const found = {};
-      for (const entry of lists) {
-        while (entry.at < entry.list.length && entry.list[entry.at].end <= at) entry.at++;
-        const item = entry.list[entry.at];
-        if (!item) continue;
-        if (item.start > at) { next = Math.min(next, item.start); continue; }
-        next = Math.min(next, item.end); found[entry.name] = { item, index: entry.at };
-      }
-      const node = writeText(make("span"), this.text.slice(at, next));
-      if (found.span) { node.dataset.kind = found.span.item.kind; if (found.span.item.start === at) node.dataset.begins = ""; }
-      if (found.circle) node.dataset.circle = "";
-      if (found.token) node.dataset.token = found.token.index;
-      this.nodes.push({ start: at, end: next, node });
+    for (const { start, end, inside: [token, span, circle] } of pieces(from, this.text.length, [this.tokens, this.spans, this.circles])) {
+      const node = writeText(make("span"), this.text.slice(start, end));
+      if (span !== null) { node.dataset.kind = this.spans[span].kind; if (this.spans[span].start === start) node.dataset.begins = ""; }
+      if (circle !== null) node.dataset.circle = "";
+      if (token !== null) node.dataset.token = token;
+      this.nodes.push({ start, end, node });
       drawn.append(node);
-      at = next;
     }
     this.root.append(drawn);
   }
@@ -116,5 +160,3 @@ export class SpanText {
     return found;
   }
 }
-
-export const percent = (share) => (share >= 0.9995 ? "100 %" : share >= 0.0995 ? `${(100 * share).toFixed(1)} %` : share >= 0.00005 ? `${(100 * share).toFixed(2)} %` : share > 0 ? "< 0.01 %" : "0 %");
