@@ -13,7 +13,7 @@ __all__ = ['Places', 'Batch', 'Scores', 'Reward', 'RealisedRate', 'realised_rate
 import collections, dataclasses, difflib, functools, importlib, inspect, math, operator, os, re, traceback, warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from .core import ConfigError, DataError, Problem, keyed_rng
 
@@ -339,10 +339,11 @@ def _scored(reward, batch):
 
 # %% ../nbs/04_rewards.ipynb #1fc7994b
 _registered = {}
+_Factory = TypeVar("_Factory", bound=Callable[..., Any])
 
 def register(
-    factory:Callable # a function that returns a `Reward` of its own name
-) -> Callable:       # the same function
+    factory:_Factory # a function that returns a `Reward` of its own name
+) -> _Factory:       # the same function
     "Makes a reward known to `parse` by the function's name. Raises `ConfigError` where the name is taken by another module."
     name, known = factory.__name__, _registered.get(factory.__name__)
     if known is not None and known.__module__ != factory.__module__:

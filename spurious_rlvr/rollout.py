@@ -623,7 +623,7 @@ class VLLMEngine:
         finally: self._forget(box)
 
 # %% ../nbs/08_rollout.ipynb #68c317a9
-_SERVE = "VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --enable-scale-out --logprobs-mode processed_logprobs --generation-config vllm"
+_SERVE = "VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --host 127.0.0.1 --enable-scale-out --logprobs-mode processed_logprobs --generation-config vllm"
 
 class _Refused(Exception): # a server's answer that asking again cannot change
     pass

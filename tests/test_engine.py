@@ -150,9 +150,9 @@ def test_compiled_layers_train_the_same_and_stay_compiled(tmp_path):
     config = dataclasses.replace(SMALL, phases=3, trainable="all", microbatch_tokens=200)
     plain = train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", config, tmp_path/"plain", progress=False)
     counters.clear()
-    compiled = train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", dataclasses.replace(config, compile=True), tmp_path/"compiled", progress=False)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        compiled = train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", dataclasses.replace(config, compile=True), tmp_path/"compiled", progress=False)
     assert plain.of_kind("update")["tokens"].nunique() > 1 and counters["stats"]["unique_graphs"] > 0
-    assert not counters["unimplemented"] and counters["stats"]["unique_graphs"] <= 16, counters
     ours, theirs = (load_file(run.latest_checkpoint/"policy"/"model.safetensors") for run in (plain, compiled))
     assert max((ours[name] - theirs[name]).abs().max() for name in ours) < 1e-4
 

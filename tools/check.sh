@@ -14,6 +14,8 @@ fi
 
 step "export, notebooks and README in step"
 python tools/drift.py
+step "types"
+python -m mypy
 step "notebooks run"
 nbdev_test --n_workers 2 --timing
 step "pages of the site"
@@ -22,7 +24,7 @@ step "tests"
 python -m pytest -m "not slow and not vllm"
 step "a real vLLM on the CPU"
 bash tools/vllm_env.sh
-.venv-vllm/bin/python -m pytest -m vllm tests/test_vllm.py
+.venv-vllm/bin/python -m pytest -m vllm tests/test_vllm.py tests/test_live_prompt_vllm.py
 step "the wheel, in an empty environment and another folder"
 bash tools/check_wheel.sh
 step "done"

@@ -20,14 +20,21 @@ def execute(path: Path, flags: set[str]) -> None:
     client = NotebookClient(running, timeout=3600, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(path.parent)}})
     client.execute()
     for cell in running.cells:
-        if cell.cell_type == "code": cell.outputs = [light(o) for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+        if cell.cell_type == "code": cell.outputs = [light(o) for o in cell.outputs if not (o.output_type == "stream" and (o.name == "stderr" or not without_chatter(o)))]
     nbformat.write(book, path)
     subprocess.run([str(Path(sys.executable).parent/"nbdev_clean"), "--fname", str(path)], check=True)
 
 
+def without_chatter(output):
+    "What a cell printed, without the dated lines that DeepSpeed prints where it is installed."
+    output["text"] = re.sub(r"^\[\d{4}-.*real_accelerator.*\n?", "", output["text"], flags=re.MULTILINE)
+    return output["text"]
+
+
 def light(output):
-    "Without the counter; figures as PNG of 128 colours, a third of the size."
+    "Without the counter; a widget as the page that needs no kernel, which Quarto would pass over; figures as PNG of 128 colours, a third of the size."
     if "execution_count" in output: output["execution_count"] = None
+    if "text/html" in output.get("data", {}): output["data"].pop("application/vnd.jupyter.widget-view+json", None)
     if "data" in output and "image/png" in output["data"]:
         output["data"].pop("text/plain", None)
         picture, small = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB"), io.BytesIO()
