@@ -794,12 +794,18 @@ PROBABILITY_BINS = (0.0, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0) # edges of π_old
 _PER_TOKEN = ("logprob_old", "logprob_new", "clip_side", "out_of_band", "entropy")
 _BEHAVIORS = ("writes_code", "mentions_python", "correct")
 
+def _like(sides, value): # the same nested lists, with a value for every token
+    return [_like(each, value) for each in sides] if len(sides) and np.ndim(sides[0]) else [value] * len(sides)
+
 def _recorded(run, phase, further=()): # one row per rollout and use; raises `RunError` where the run has not recorded it
     frame = run.rollouts(phase)
     needed = ("phase", "update", "group", "sample", "advantage", *_PER_TOKEN, *further)
-    missing = [name for name in needed if name not in frame or (name in _PER_TOKEN and frame[name].isna().any())]
+    idle = frame.get("advantage", pd.Series(1., frame.index)).eq(0) # a dead group may have been left out of the update, which is the same gradient
+    missing = [name for name in needed if name not in frame or (name in _PER_TOKEN and frame.loc[~idle, name].isna().any())]
     if missing: raise RunError(f"{run.path}: phase {phase} has no {', '.join(missing)}; the clip's work can be measured only on runs that recorded it, as train.train does")
     frame["use"] = 0
+    unknown = {name: [_like(sides, 0 if name == "out_of_band" else math.nan) for sides in frame["clip_side"]] for name in _PER_TOKEN if frame[name].isna().any()}
+    for name, values in unknown.items(): frame[name] = frame[name].where(frame[name].notna(), pd.Series(values if name != "logprob_old" else [v[0] if np.ndim(v) > 1 else v for v in values], index=frame.index))
     frame = frame[frame["logprob_old"].map(len) > 0]
     if frame.empty or np.ndim(frame["logprob_new"].iloc[0][0]) == 0: return frame
     batches, uses = frame["update"].nunique(), []
@@ -835,7 +841,7 @@ def measured_tokens(
     *,
     decode=None # token ids -> text, such as `run_decoder(run)`, to say which tokens are code; None: do not say
 ) -> pd.DataFrame: # one row per token and use: old_probability, ratio, pull, clip_side, ...
-    "Every token of a phase as its update saw it. Raises `RunError` where the run has not recorded it."
+    "Every token of a phase as its update saw it; tokens of dead groups that were left out are counted in the weights alone. Raises `RunError` where the run has not recorded it."
     frame = _recorded(run, phase, ("completion", "token_ids") if decode else ())
     config = _config_at(run, phase)
     lengths = frame["logprob_old"].map(len).to_numpy()
@@ -850,7 +856,7 @@ def measured_tokens(
                     clip_side=flat("clip_side"), out_of_band=flat("out_of_band"), entropy=flat("entropy"))
     columns |= {name: spread(frame[name].eq(True)) for name in _BEHAVIORS if name in frame}
     if decode: columns["code"] = np.concatenate([code_tokens(text, ids, decode) for text, ids in zip(frame["completion"], frame["token_ids"])])
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns)[~np.isnan(new)].reset_index(drop=True)
 
 def _config_at(run, phase): # the settings that held in a phase, changes applied
     changes = {int(start): values for start, values in (run.config.get("changes") or {}).items()}

@@ -8,7 +8,7 @@ __all__ = ['SCHEMA_VERSION', 'COLUMNS', 'ALIASES', 'atomic_path', 'dump_json', '
            'fingerprint_problems', 'import_rollouts', 'import_evaluation']
 
 # %% ../nbs/06_runs.ipynb #8ff2b48b
-import contextlib, dataclasses, datetime, importlib.metadata, json, math, os, platform, re, shutil
+import contextlib, dataclasses, datetime, importlib.metadata, json, math, os, platform, re, shutil, warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -371,7 +371,7 @@ def import_rollouts(
     files = sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".jsonl") and not p.name.startswith(".")) if path.is_dir() else [path]
     if not files: raise DataError(f"{path}: holds no .parquet or .jsonl file")
     frames = [_parquet_frame(f) if f.suffix == ".parquet" and f.is_file() else pd.DataFrame([_record(r, where) for where, r in read_records(f)]) for f in files]
-    frame = pd.concat(frames, ignore_index=True)
+    frame = pd.concat(_without_repeats(frames, path), ignore_index=True)
     present = set(frame.columns)
     renames = {}
     for old, new in ALIASES.items():
@@ -385,6 +385,12 @@ def import_rollouts(
         frame = frame.rename(columns={name: f"reward_{name}" for name in scores})
         if len(scores) == 1: frame["reward"] = frame[f"reward_{scores[0]}"] # of several, TRL's table does not say the weights
     return frame
+
+def _without_repeats(frames, path): # TRL writes its table anew whenever it logs, also where nothing was sampled in between
+    plain = [frame.drop(columns="step", errors="ignore") for frame in frames]
+    kept = [frame for i, frame in enumerate(frames) if i == 0 or not plain[i].equals(plain[i - 1])]
+    if len(kept) < len(frames): warnings.warn(f"{path}: {len(frames) - len(kept)} of {len(frames)} files repeat the one before, apart from the step, and are left out")
+    return kept
 
 def _parquet_frame(path):
     try: return pq.read_table(path).to_pandas()

@@ -476,6 +476,7 @@ def sample_phase(
     measure(rollouts)
     promised = score(rollouts, {p.id: p for p in state.problems}, reward, config.seed)
     if state.accelerator.num_processes > 1: rollouts = sorted(gather_object(rollouts), key=lambda r: (r.group, r.sample))
+    if all(r.reward is None for r in rollouts): warnings.warn(f"phase {phase}: the reward gave no number for any of {len(rollouts)} completions, so that nothing is learnt from them")
     assign_advantages(rollouts, config)
     return rollouts, realised_rates(rollouts, promised) | dict(seconds_sample=sampled - began, seconds_score=time.perf_counter() - sampled)
 

@@ -60,6 +60,22 @@ def test_a_rollout_without_a_reward_pulls_nothing(tmp_path):
     tokens = measured_tokens(run, 1)
     assert tokens.pull.tolist() == [.5, .5, 0, 0] # two tokens count, not four
 
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_dead_groups_that_were_left_out_are_counted_and_not_measured(tmp_path, iterations):
+    pytest.importorskip("torch")
+    from spurious_rlvr import organisms, train
+    config, found = dataclasses.replace(train.PRESETS["organism"], phases=1, prompts_per_phase=8, num_generations=4, minibatch_size=8, num_iterations=iterations), {}
+    for skip in (True, False):
+        run = train.train(organisms.load("qwen-like"), organisms.training_problems(), "ground_truth", dataclasses.replace(config, skip_zero_advantages=skip), tmp_path/str(skip), progress=False)
+        assert 0 < run.of_kind("phase")["dead_groups"].iloc[0] < 1
+        found[skip] = measured_tokens(run, 1)
+    key = ["update", "group", "sample", "position"]
+    both = found[True].merge(found[False], on=key, suffixes=("", "_all"), validate="one_to_one")
+    assert len(both) == len(found[True]) < len(found[False])
+    assert np.allclose(both["pull"], both["pull_all"], rtol=1e-4, atol=1e-9) and (both["clip_side"] == both["clip_side_all"]).all()
+    rest = found[False].merge(found[True][key], on=key, how="left", indicator=True)
+    assert not rest.loc[rest["_merge"] == "left_only", "pull"].any(), "what was left out pulled nothing"
+
 # --- which tokens are code
 
 def test_code_tokens_with_tokens_that_cut_across_spans():

@@ -143,6 +143,11 @@ def test_a_reward_that_raises_leaves_nothing_behind(tmp_path):
     assert not (tmp_path/"run").exists()
 
 
+def test_a_reward_that_gives_no_number_is_pointed_out():
+    def silent(prompts, completions, **columns): return [float("nan") for _ in completions]
+    with pytest.warns(UserWarning, match="no number for any of 32 completions"): list(grpo(random_policy(), arithmetic_chains(20), silent, dataclasses.replace(SMALL, phases=1)))
+
+
 @pytest.mark.slow
 def test_compiled_layers_train_the_same_and_stay_compiled(tmp_path):
     "Every microbatch has another layout; a compiler that began anew for each would give up after eight."

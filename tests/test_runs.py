@@ -3,7 +3,7 @@ import json, os, random, signal, subprocess, sys, textwrap, time
 import pandas as pd
 import pytest
 from spurious_rlvr.core import Rollout, RunError
-from spurious_rlvr.runs import create_run, read_run, resume_run
+from spurious_rlvr.runs import create_run, import_rollouts, read_run, resume_run
 
 
 def rollout(phase, sample=0):
@@ -87,3 +87,10 @@ def test_killed_at_any_moment_everything_finished_reads(tmp_path, attempt):
     assert set(finished) <= set(run.phases) and len(run.phases) <= len(finished) + 1
     for phase in run.phases: assert len(run.rollouts(phase)) == 8
     if finished: assert (run.latest_checkpoint/"weights").read_text() in (str(finished[-1]) * 1000, str(finished[-1] + 1) * 1000)
+
+
+def test_a_table_that_trl_wrote_twice_is_read_once(tmp_path):
+    frame = pd.DataFrame(dict(step=1, prompt=["1 + 1?"] * 2, completion=["2", "2"], accuracy_reward=[1.0, 1.0], advantage=[0.0, 0.0]))
+    for number, table in enumerate([frame, frame.assign(step=2), frame.assign(step=3, completion=["2", "3"])], 1): table.to_parquet(tmp_path/f"completions_{number:05d}.parquet")
+    with pytest.warns(UserWarning, match="1 of 3 files repeat the one before"): found = import_rollouts(tmp_path)
+    assert found["completion"].tolist() == ["2", "2", "2", "3"]
