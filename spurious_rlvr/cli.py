@@ -116,14 +116,14 @@ def read_settings(given:list[str], preset:str):
 def chosen_engine(
     name:str, # transformers, vllm, or addresses of vLLM servers, separated by commas
     policy,   # that samples
-    config,   # lengths
+    longest:int, # tokens of a prompt with its completion, at most
     out,      # the run folder; weights for servers lie beside it
 ):
     "The engine that a command line names; None is the policy's own model."
     if name == "transformers": return None
     from spurious_rlvr import rollout
     from spurious_rlvr.core import ConfigError
-    if name == "vllm": return rollout.VLLMEngine(policy, max_model_len=config.max_prompt_length + config.max_completion_length)
+    if name == "vllm": return rollout.VLLMEngine(policy, max_model_len=longest)
     if not name.startswith("http"): raise ConfigError(f"--engine {name}: give transformers, vllm, or addresses of vLLM servers such as http://127.0.0.1:8000")
     return rollout.VLLMServerEngine(name.split(","), policy, weights_folder=Path(f"{out}-weights"))
 
@@ -165,7 +165,7 @@ def train(
     protocol = tasks.get_protocol("organism", known) if tiny else tasks.get_protocol("paper", known) if known else None
     evaluation = {field: getattr(protocol, field) for field in ("samples", "temperature", "seed", "rules", "convention")} if protocol else {}
     loaded = organisms.load(policy) if tiny else load_policy(policy, template or "qwen_math")
-    run = training.train(loaded, questions, reward, config, out, engine=chosen_engine(engine, loaded, config, out), held_out=benchmark, evaluation=evaluation, trackers=tracker or (), resume=resume)
+    run = training.train(loaded, questions, reward, config, out, engine=chosen_engine(engine, loaded, config.max_prompt_length + config.max_completion_length, out), held_out=benchmark, evaluation=evaluation, trackers=tracker or (), resume=resume)
     print(summary(run))
 
 # %% ../nbs/17_cli.ipynb #d96f0ff9
@@ -202,6 +202,7 @@ def evaluate(
     template:Annotated[Optional[str], typer.Option(help="Prompt template. Default: the organism's or the run's own, else qwen_math.")]=None,
     phase:Annotated[Optional[int], typer.Option(min=0, help="Which checkpoint of a run folder; for another policy, the phase that is recorded.")]=None,
     limit:Annotated[Optional[int], typer.Option(min=1, help="At most this many problems, from the start.")]=None,
+    engine:Annotated[str, typer.Option(help="Who samples: transformers; vllm, in this process; or the addresses of vLLM servers, separated by commas.")]="transformers",
     settings:Annotated[Optional[list[str]], typer.Option("--set", help="NAME=VALUE of the protocol, such as samples=16, temperature=1 or seed=3; may be given several times.")]=None,
 ):
     "Evaluates a policy on a benchmark and prints avg@k and pass@k with intervals over problems."
@@ -214,7 +215,9 @@ def evaluate(
     chosen = tasks.get_protocol(protocol, known, **{n: _value(v) for n, _, v in (text.partition("=") for text in settings or [])})
     problems = tasks.load_problems(benchmark, limit=limit)
     loaded, reached, folder = _policy_of(policy, template, phase, out)
-    table = run_evaluation(loaded, problems, folder, name=name or known or Path(benchmark).stem.replace(":", "-"), protocol=chosen, phase=reached)
+    sampler = chosen_engine(engine, loaded, 1024 + chosen.max_completion_length, folder)
+    if sampler is not None: sampler.load_weights(loaded)
+    table = run_evaluation(loaded, problems, folder, name=name or known or Path(benchmark).stem.replace(":", "-"), protocol=chosen, phase=reached, engine=sampler)
     for estimate in scores(table).values(): print(f"{estimate.name:9} {estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]")
     numbers = summarise(table)
     print(f"{numbers['problems']} problems, {chosen}\nanswered {numbers['answered']:.3f}, truncated {numbers['truncated']:.3f}, undecided {numbers['undecided']:.3f}, code {numbers['code_share']:.3f}\nintervals are over problems: {CHECKPOINT}\n{folder}")
