@@ -395,7 +395,8 @@ def _is_quick(inputs, weight): # whether `_product` takes them, and quickly
 
 class _Linear(torch.autograd.Function): # for `_product`, which autograd does not know
     @staticmethod
-    def forward(ctx, inputs, weight, bias):
+    def forward(ctx, inputs, turned, bias): # turned: weight.T, as `addmm` has it, so that gradients arrive in the order that they do without this: DeepSpeed adds up those of several processes as they arrive
+        weight = turned.T
         ctx.save_for_backward(inputs, weight)
         return _product(inputs, weight, bias)
 
@@ -404,13 +405,14 @@ class _Linear(torch.autograd.Function): # for `_product`, which autograd does no
     def backward(ctx, gradient):
         (inputs, weight), wanted = ctx.saved_tensors, ctx.needs_input_grad
         flat = gradient.flatten(0, -2)
-        return (_product(gradient, weight.T) if wanted[0] else None, _product(flat.T, inputs.flatten(0, -2).T) if wanted[1] else None, flat.sum(0) if wanted[2] else None)
+        return (_product(gradient, weight.T) if wanted[0] else None, _product(flat.T, inputs.flatten(0, -2).T).T if wanted[1] else None, flat.sum(0) if wanted[2] else None)
 
 class QuickLinear(torch.nn.Linear):
     "A linear layer whose products in float32 on a CPU are oneDNN's, for round numbers of rows."
     def forward(self, inputs):
         if not _is_quick(inputs, self.weight): return super().forward(inputs)
-        return (_Linear.apply if torch.is_grad_enabled() else _product)(inputs, self.weight, self.bias)
+        if torch.is_grad_enabled(): return _Linear.apply(inputs, self.weight.T, self.bias)
+        return _product(inputs, self.weight, self.bias)
 
 def quicken(
     model:torch.nn.Module # its linear layers become `QuickLinear`, where that is quicker; weights, names and results stay
