@@ -522,6 +522,13 @@ def test_two_views_of_one_widget(chromium, large):
         wait_until(page, "[...document.querySelectorAll('.rollout-stepper')].every((each) => each.dataset.shown === '6010')")
         page.wait_for_timeout(400) # neither moves the other back
         assert page.eval_on_selector_all(".rollout-stepper", "nodes => nodes.map((n) => n.dataset.shown)") == ["6010", "6010"]
+        page.evaluate("""async () => { // one moves while the other, which moved before, has not yet said where it is
+          const press = (view, key) => document.querySelector(`${view} > .rollout-stepper .text`).dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+          press("body", "n"); await new Promise((done) => setTimeout(done, 100)); press("main", "p");
+        }""")
+        wait_until(page, "[...document.querySelectorAll('.rollout-stepper')].every((each) => each.dataset.shown === '6009')")
+        page.locator("main .text").press("n")
+        wait_until(page, "[...document.querySelectorAll('.rollout-stepper')].every((each) => each.dataset.shown === '6010')")
         page.evaluate("second()")
         page.locator(".rollout-stepper .text").focus(); page.keyboard.press("n")
         wait_until(page, "document.querySelector('.rollout-stepper').dataset.shown === '6011'")

@@ -9,6 +9,8 @@ const KEYS = [["← →", "step by one unit"], ["Home End", "first and last unit
 
 function readLink(text) { return Object.fromEntries(new URLSearchParams(text.replace(/^#/, ""))); }
 
+const written = new WeakMap(); // of each widget, the last link that a view wrote
+
 class Stepper {
   constructor(model, el) {
     this.model = model; this.el = el;
@@ -19,7 +21,7 @@ class Stepper {
     this.build();
     if (this.store.outline.live && this.store.alive) { this.bar = new LiveBar(this); this.store.held = (told) => !this.bar.take(told); }
     this.read(this.given);
-    this.listeners = [["change:link", () => { if (this.model.get("link") !== this.link()) this.read(this.model.get("link")); }],
+    this.listeners = [["change:link", () => { const link = this.model.get("link"); if (link !== this.link() && !(this.moved && written.get(this.model) === link)) this.read(link); }],
       ["change:head", () => { this.store.takeHead(JSON.parse(this.model.get("head"))); this.show(); }]];
     for (const [event, listener] of this.listeners) model.on(event, listener);
     if (model.get("page")) { this.hash = () => { if (location.hash.slice(1) !== this.link()) this.read(location.hash); }; window.addEventListener("hashchange", this.hash); }
@@ -118,6 +120,7 @@ class Stepper {
     if (change.id !== undefined && change.id !== null) { if (this.bar && change.id !== this.bar.newest) this.bar.following = false; this.sought = null; if (change.id !== before) this.state.step = change.step ?? null; this.state.id = change.id; }
     for (const name of ["unit", "step", "colour", "only", "q", "sort", "view"]) if (change[name] !== undefined) this.state[name] = change[name];
     if (change.filters) this.state.filters = change.filters;
+    this.moved = true; // until it is saved, no other view of this widget moves this one back; Python may
     if (change.compare) this.state.sides = [...change.compare];
     if (change.q !== undefined) this.store.search(change.q);
     if (change.id !== undefined && change.id !== before) this.state.sides = null;
@@ -126,11 +129,11 @@ class Stepper {
   }
 
   save() {
+    clearTimeout(this.saving);
     if (this.sought) return; // another view of this widget would take the beginning of a part for what is meant
     const link = this.link();
     if (this.model.get("page") && location.hash.slice(1) !== link) try { history.replaceState(null, "", `#${link}`); } catch { /* some pages have no history */ }
-    clearTimeout(this.saving);
-    this.saving = setTimeout(() => { if (this.model.get("link") !== link) { this.model.set("link", link); this.model.save_changes(); } }, 150);
+    this.saving = setTimeout(() => { this.moved = false; if (this.model.get("link") !== link) { written.set(this.model, link); this.model.set("link", link); this.model.save_changes(); } }, 150);
   }
 
   // ------------------------------------------------------------ moving
