@@ -12,7 +12,7 @@ COMMANDS = [
     "spurious-rlvr demo --quick --jobs 1",
     "spurious-rlvr train qwen-like random:0.5 --out coin",
     "spurious-rlvr view coin",
-    "spurious-rlvr evaluate coin --benchmark chains:200:7 --protocol organism --out coin",
+    "spurious-rlvr evaluate coin --benchmark chains:200:7:2-4",
     "spurious-rlvr audit --reward ground_truth --quick --jobs 1",
 ]
 

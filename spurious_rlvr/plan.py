@@ -7,6 +7,7 @@ __all__ = ['SHAPES', 'GPUS', 'Shape', 'model_shape', 'activation_bytes', 'Plan',
 
 # %% ../nbs/09b_plan.ipynb #15d8f2f1
 import dataclasses, os
+from importlib import resources
 from collections.abc import Mapping
 from .core import ConfigError, NotAvailable
 
@@ -54,6 +55,7 @@ def model_shape(
     if isinstance(model, (str, os.PathLike)):
         if str(model) in SHAPES: return SHAPES[str(model)]
         from transformers import AutoConfig
+        if (resources.files("spurious_rlvr")/"weights"/str(model)).is_dir(): raise ConfigError(f"plan: {model} is an organism, which needs no plan: it trains in seconds on a CPU. Give one of {', '.join(SHAPES)}, a folder with a config.json, or a model on the hub")
         try: config = AutoConfig.from_pretrained(model)
         except (OSError, ValueError) as error: raise NotAvailable(f"{model}: its configuration cannot be read ({str(error).splitlines()[0]}); give a folder with a config.json, or one of {', '.join(SHAPES)}") from None
     else: config = model
@@ -111,7 +113,7 @@ def make_plan(
     utilisation:float=0.4, # share of the peak that an update reaches; measured shares of open trainers are 0.1 to 0.4
 ) -> Plan:
     "Memory and time of a training. Raises `ConfigError` on an unknown GPU or engine."
-    if gpu not in GPUS and memory_gib is None: raise ConfigError(f"plan: no GPU {gpu!r}; give one of {', '.join(GPUS)}, or memory_gib")
+    if gpu not in GPUS and memory_gib is None: raise ConfigError(f"plan: no GPU {gpu!r}; give one of {', '.join(GPUS)}, or memory_gib (on the command line, --memory)")
     if engine not in ("vllm", "server", "transformers"): raise ConfigError(f"plan: engine is {engine!r}; give vllm, server or transformers")
     if gpus < 1: raise ConfigError(f"plan: gpus is {gpus} and must be at least 1")
     shape, half = model_shape(model), config.mixed_precision == "bf16"

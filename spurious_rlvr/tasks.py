@@ -160,7 +160,7 @@ def as_problem(
 def _json(text, where):
     try: return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except UnicodeDecodeError as error: raise DataError(f"{where}: is not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
-    except json.JSONDecodeError as error: raise DataError(f"{where}: is not JSON ({error.msg} at column {error.colno})") from None
+    except json.JSONDecodeError as error: raise DataError(f"{where}: is not JSON ({error.msg.removesuffix(' at')} at column {error.colno})") from None
 
 def read_records(
     path:str|os.PathLike # a .jsonl, .json or .parquet file
@@ -267,7 +267,7 @@ def _hub_records(name, split):
 
 # %% ../nbs/01_tasks.ipynb #6e03462b
 def load_problems(
-    source:str|os.PathLike,        # a benchmark's name, a file, chains:NUMBER[:SEED], or a data set on the hub or in a folder
+    source:str|os.PathLike,        # a benchmark's name, a file, chains:NUMBER[:SEED[:FEWEST-MOST operations]], or a data set on the hub or in a folder
     *,
     split:str="train",             # split, for a set on the hub that is not a benchmark
     question_field:str|None=None,  # column of the question; None: the first of QUESTION_FIELDS
@@ -280,10 +280,11 @@ def load_problems(
     if limit is not None and limit < 1: raise ConfigError(f"limit is {limit} and must be at least 1")
     name = os.fspath(source)
     if name.startswith("chains:"):
-        numbers = name.split(":")[1:]
-        if not all(n.isdecimal() for n in numbers) or len(numbers) > 2: raise ConfigError(f"{name!r}: write chains:NUMBER or chains:NUMBER:SEED")
-        if numbers[0] == "0" * len(numbers[0]): raise ConfigError(f"{name!r} asks for no problems; give a NUMBER of at least 1")
-        return arithmetic_chains(*map(int, numbers))[:limit]
+        asked = re.fullmatch(r"chains:([0-9]+)(?::([0-9]+)(?::([0-9]+)-([0-9]+))?)?", name)
+        if not asked: raise ConfigError(f"{name!r}: write chains:NUMBER, chains:NUMBER:SEED or, with the fewest and most operations, chains:NUMBER:SEED:3-5")
+        number, seed, *lengths = [None if n is None else int(n) for n in asked.groups()]
+        if not number: raise ConfigError(f"{name!r} asks for no problems; give a NUMBER of at least 1")
+        return arithmetic_chains(number, seed or 0, **({} if lengths[0] is None else {"operations": tuple(lengths)}))[:limit]
     if benchmark := benchmark_name(name): records = _hub_records(BENCHMARKS[benchmark].hub, BENCHMARKS[benchmark].split)
     elif Path(name).suffix in (".jsonl", ".json", ".parquet"): records = read_records(name)
     elif Path(name).is_file(): raise DataError(f"{name}: give a .jsonl, .json or .parquet file, or a folder that the datasets package reads")

@@ -163,7 +163,7 @@ PRESETS = {
     "paper": GRPOConfig(std_epsilon=0.0, mixed_precision="bf16", gradient_checkpointing=True),
     "official_code": GRPOConfig(std_epsilon=1e-9, whiten=True, loss_type="packed", minibatch_order="shuffled", mixed_precision="bf16", gradient_checkpointing=True),
     "organism": GRPOConfig(phases=25, prompts_per_phase=32, num_generations=16, minibatch_size=64, optimizer="sgd", learning_rate=0.3, max_grad_norm=math.inf,
-                           trainable="lm_head|model.norm", old_logprobs="sampler", max_prompt_length=64, max_completion_length=24),
+                           trainable="lm_head|model.norm", old_logprobs="sampler", max_prompt_length=64, max_completion_length=24, checkpoint_every=5),
 }
 
 # %% ../nbs/10_train.ipynb #de321c2a

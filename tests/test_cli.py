@@ -37,6 +37,9 @@ MISTAKES = [
     ("train qwen-like random:0.5 --out there", "exists already"), ("train qwen-lik random:0.5 --out t", "qwen-like"), ("train qwen-like random:0.5 --out t --set clipp=none", "clip"),
     ("train qwen-like random:0.5 --out t --set phases=many", "phases"), ("train qwen-like random:0.5 --out t --problems nothing.jsonl", "nothing.jsonl"),
     ("train qwen-like random:0.5 --out t --engine gpu", "--engine"), ("train qwen-like python:no_module:reward --out t", "no_module"), ("train qwen-like random:0.5 --out text.txt/t", "text.txt"),
+    ("train ./nowhere random:0.5 --out t --problems chains:4", "no such folder"), ("train coin random:0.5 --out t --problems chains:4", "spurious-rlvr export coin"), ("train random:0.5 qwen-like --out t", "train qwen-like random:0.5"),
+    ("train qwen-like my_module:my_reward --out t", "python:my_module:"), ("train qwen-like random:0.5 --out t --problems named.jsonl", "name the column"), ("train qwen-like random:0.5 --out t --problems named.jsonl --question-field a --gold-field c", "'c'"),
+    ("plan --model qwen-like", "organism"), ("plan --model Qwen/Qwen2.5-0.5B --gpu h300", "--memory"),
     ("study figure-99", "figure-99"), ("study clip --only nothing=1 --dry-run", "nothing"), ("audit", "--reward"), ("audit --reward coin --dry-run", "coin"), ("audit --from-evals before", "before"),
     ("scorecard nothing", "nothing"), ("plan --model nobody/nothing-7b", "nobody/nothing-7b"), ("plan --model Qwen/Qwen2.5-Math-7B --gpu abacus", "abacus"), ("lab text.txt --copy-only", "text.txt"), ("lab text.txt/x --copy-only", "text.txt"),
     ("lab x -- --ip=0.0.0.0", "ssh"),
@@ -52,6 +55,7 @@ def place(tmp_path_factory):
     (folder/"coin"/"metrics.jsonl").write_text("")
     (folder/"there").mkdir()
     for name in ("there/mine.txt", "text.txt"): (folder/name).write_text("mine")
+    (folder/"named.jsonl").write_text('{"a": "What is 1 + 1?", "b": "2"}\n')
     return folder
 
 
@@ -67,6 +71,22 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(place, monkeypatch, typ
     pointed = result.stderr.splitlines()[1:]  # a reward that cannot be read is shown with a mark under the place
     assert not pointed or (pointed[0].strip() in typed and pointed[1].strip() == "^" and len(pointed) == 2), result.stderr
     assert sorted(place.rglob("*")) == before
+
+
+def test_a_run_goes_on_with_its_own_settings_and_an_organism_is_evaluated_as_one(tmp_path, monkeypatch):
+    from spurious_rlvr.runs import read_run
+    monkeypatch.chdir(tmp_path)
+    begun = ["train", "qwen-like", "random:0.5", "--out", "coin"]
+    tiny = [part for setting in ("phases=2", "prompts_per_phase=2", "num_generations=4", "minibatch_size=4", "seed=5") for part in ("--set", setting)]
+    assert CliRunner().invoke(cli.app, begun + tiny).exit_code == 0
+    assert CliRunner().invoke(cli.app, begun + ["--resume"]).exit_code == 0 and read_run("coin").status == "finished"
+    assert read_run("coin").of_kind("phase")["phase"].tolist() == [1, 2] # not the 25 of the preset
+    assert CliRunner().invoke(cli.app, begun + ["--resume", "--set", "phases=3"]).exit_code == 0
+    assert read_run("coin").of_kind("phase")["phase"].tolist() == [1, 2, 3]
+    refused = CliRunner().invoke(cli.app, begun + ["--resume", "--set", "seed=6"])
+    assert refused.exit_code == 2 and "seed is 6 and was 5" in refused.stderr
+    said = CliRunner().invoke(cli.app, ["evaluate", "coin", "--benchmark", "chains:4:1:2-4"])
+    assert said.exit_code == 0 and "name='organism'" in said.output
 
 
 def test_a_file_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
