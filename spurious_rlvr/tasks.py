@@ -124,7 +124,7 @@ def _field(record, named, usual, what, where):
     names = (named,) if named else usual
     for name in names:
         if _reach(record, name) is not None: return name, _reach(record, name)
-    raise DataError(f"{where}: no {what}; looked for {', '.join(names)} among {', '.join(map(str, record))}; name the column with {what}_field")
+    raise DataError(f"{where}: no {what}; looked for {', '.join(names)} among {', '.join(map(str, record))}; name the column with {what}_field (in a command: --{what}-field)")
 
 # %% ../nbs/01_tasks.ipynb #63b795f2
 def _as_text(value, name, where):
@@ -296,7 +296,7 @@ def load_problems(
             problem = as_problem(record, question_field=question_field, gold_field=gold_field, source=name, where=where)
             if problem.id in places: raise DataError(f"{where}: id {problem.id!r} stands in {places[problem.id]} too; give each problem its own id, or drop the id column to have ids made from the content")
         except DataError as error:
-            if faulty == "raise": raise DataError(f"{error}; mend the row, or leave such rows out with faulty='skip'") from None
+            if faulty == "raise": raise DataError(f"{error}; mend the row, or leave such rows out with faulty='skip' (in a command: --skip-faulty)") from None
             faults.append(error)
         else:
             places[problem.id] = where
