@@ -166,8 +166,7 @@ def train(
         raise ConfigError((f"{policy!r} is no organism; did you mean {near[0]}? For another model, give --problems" if near else f"--problems is missing: {policy!r} is no organism ({', '.join(organisms.RECIPES)})") + ": a file, chains:NUMBER or a set on the hub")
     begun = training.recorded_config(read_run(out)) if resume and not preset and (out/"run.json").exists() else None # what is not said again stays as it was
     config = training.check_config(read_settings(settings or [], begun or preset or ("organism" if tiny else "paper")))
-    fields = dict(question_field=question_field, gold_field=gold_field, faulty="skip" if skip_faulty else "raise")
-    questions = tasks.load_problems(problems, **fields) if problems else organisms.training_problems()
+    questions = tasks.load_problems(problems, question_field=question_field, gold_field=gold_field, faulty="skip" if skip_faulty else "raise") if problems else organisms.training_problems()
     benchmark = {Path(held_out).stem.replace(":", "-"): tasks.load_problems(held_out)} if held_out else {"benchmark": organisms.benchmark()} if tiny else {}
     known = tasks.benchmark_name(held_out) if held_out else None
     protocol = tasks.get_protocol("organism", known) if tiny else tasks.get_protocol("paper", known) if known else None
