@@ -802,7 +802,7 @@ def _usage(name):
 def _unknown_reward(name, has_argument):
     near = difflib.get_close_matches(name, _registered, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(_registered))}"
-    return f"no reward is called {name}; " + (f"a function of your own is written python:{name}:its_name, and else " if (has_argument or "." in name) and not near else "") + hint
+    return f"no reward is called {name}; " + ("a function of your own is written python:module:function; " if (has_argument or "." in name) and not near else "") + hint
 
 def parse(
     text:str # such as "boxed_format & ~mentions_python", "random:0.5", "python:module:function", or a reward's `repr`

@@ -38,7 +38,7 @@ MISTAKES = [
     ("train qwen-like random:0.5 --out t --set phases=many", "phases"), ("train qwen-like random:0.5 --out t --problems nothing.jsonl", "nothing.jsonl"),
     ("train qwen-like random:0.5 --out t --engine gpu", "--engine"), ("train qwen-like python:no_module:reward --out t", "no_module"), ("train qwen-like random:0.5 --out text.txt/t", "text.txt"),
     ("train ./nowhere random:0.5 --out t --problems chains:4", "no such folder"), ("train coin random:0.5 --out t --problems chains:4", "spurious-rlvr export coin"), ("train random:0.5 qwen-like --out t", "train qwen-like random:0.5"),
-    ("train qwen-like my_module:my_reward --out t", "python:my_module:"), ("train qwen-like random:0.5 --out t --problems named.jsonl", "name the column"), ("train qwen-like random:0.5 --out t --problems named.jsonl --question-field a --gold-field c", "no gold; looked for c"),
+    ("train qwen-like my_module:my_reward --out t", "python:module:function"), ("train qwen-like random:0.5 --out t --problems named.jsonl", "name the column"), ("train qwen-like random:0.5 --out t --problems named.jsonl --question-field a --gold-field c", "no gold; looked for c"),
     ("plan --model qwen-like", "organism"), ("plan --model Qwen/Qwen2.5-0.5B --gpu h300", "--memory"),
     ("study figure-99", "figure-99"), ("study clip --only nothing=1 --dry-run", "nothing"), ("audit", "--reward"), ("audit --reward coin --dry-run", "coin"), ("audit --from-evals before", "before"),
     ("scorecard nothing", "nothing"), ("plan --model nobody/nothing-7b", "nobody/nothing-7b"), ("plan --model Qwen/Qwen2.5-Math-7B --gpu abacus", "abacus"), ("lab text.txt --copy-only", "text.txt"), ("lab text.txt/x --copy-only", "text.txt"),
