@@ -468,9 +468,10 @@ def sample_phase(
     plan = plan_phase(len(state.problems), phase, config.prompts_per_phase, config.seed)
     mine = range(state.accelerator.process_index, len(plan), state.accelerator.num_processes)
     state.engine.wake()
-    state.engine.load_weights(state.policy)
-    try: rollouts = sample_rollouts(state.policy, state.engine, [state.problems[plan[g]] for g in mine], num_generations=config.num_generations, groups=list(mine),
-                                    max_completion_length=config.max_completion_length, temperature=config.temperature, seed=config.seed, phase=phase)
+    try:
+        state.engine.load_weights(state.policy)
+        rollouts = sample_rollouts(state.policy, state.engine, [state.problems[plan[g]] for g in mine], num_generations=config.num_generations, groups=list(mine),
+                                   max_completion_length=config.max_completion_length, temperature=config.temperature, seed=config.seed, phase=phase)
     finally: state.engine.sleep() # also where it was interrupted: the memory is free again
     sampled = time.perf_counter()
     measure(rollouts)
