@@ -197,7 +197,7 @@ def _policy_of(policy, template, phase, out):
     return dataclasses.replace(loaded, template=get_template(template)) if template else loaded, phase or 0, out
 
 # %% ../nbs/17_cli.ipynb #8f6b1cea
-@command("evaluate coin --benchmark chains:200:7:2-4                     # the newest checkpoint of a run, on fresh problems of 2 to 4 operations",
+@command("evaluate coin --benchmark chains:200:7:2-4                     # the newest checkpoint of a run, on newly drawn problems of 2 to 4 operations",
          "evaluate Qwen/Qwen2.5-Math-7B --benchmark math-500 --out before   # the paper's protocol")
 def evaluate(
     policy:Annotated[str, typer.Argument(autocompletion=_organism_names, help="An organism, a folder made by save_pretrained, a model on the hub, or a run folder (its newest checkpoint, or --phase).")],
