@@ -801,7 +801,7 @@ FAMILIES = {
     "epsilon": ("not in the paper: the clip range from .05 to none", 300, lambda size, config: _swept(size.models[0], "epsilon", (0.05, 0.1, 0.2, 0.3, 0.4, math.inf))),
     "updates": ("not in the paper: updates in a phase, from 1 to 16", 300, lambda size, config: _updates(size.models[0], config)),
     "compound": ("compound rewards, appendix F (v2): rewards that forbid Python", 60, lambda size, config: arms(size.models[:2], _COMPOUND)),
-    "python": ("section 4.3 and appendix G (v2): rewards for Python and for not repeating", 150, lambda size, config: arms(size.models[:3], ["mentions_python", "no_repetition"])),
+    "python": ("section 4.3 (v1) and appendix G (v2): rewards for Python and for not repeating", 150, lambda size, config: arms(size.models[:3], ["mentions_python", "no_repetition"])),
     "one-shot": ("Figure 4 (v1), appendix E (v2): one problem", 100, lambda size, config: arms(size.models, ["ground_truth"], data="one-shot")),
     "ttrl": ("Figure 4 (v1), appendix E (v2): majority vote on the test prompts", 100, lambda size, config: arms(size.models, ["online_majority"], data="test")),
     "prompts": ("Table 5 and appendix I: training under other prompts", 150, lambda size, config: arms(size.models[:1], ["ground_truth", "boxed_format", "random:0.5"], prompts=size.prompts)),
