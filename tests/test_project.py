@@ -152,6 +152,7 @@ def test_raising_pins_names_what_moved_and_keeps_the_rest():
     text = "# tested\nnumpy==2.0\nTorch_Extra==1.0\ngone==1\n"
     pins = raise_pins.read_pins(text)
     new = {"numpy": "numpy==2.1", "torch-extra": "torch-extra==1.0", "other": "other==3"}
+    assert raise_pins.installed([{"name": "Torch_Extra", "version": "1.0+cpu"}]) == {"torch-extra": "torch-extra==1.0"}
     assert raise_pins.moved(pins, new) == {"numpy": ("2.0", "2.1")}
     assert raise_pins.written(text, {"numpy": "numpy==2.1"}) == "# tested\nnumpy==2.1\nTorch_Extra==1.0\ngone==1\n"
     assert "numpy" not in raise_pins.constraints(pins, {"numpy"}) and "gone==1" in raise_pins.constraints(pins, {"numpy"}) and not raise_pins.constraints(pins, None).strip()

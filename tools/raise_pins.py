@@ -45,6 +45,11 @@ def written(pins_text: str, new: dict[str, str]) -> str:
     return "\n".join(line if not line.strip() or line.startswith("#") else new.get(name_of(line), line) for line in pins_text.splitlines()) + "\n"
 
 
+def installed(listed: list[dict[str, str]]) -> dict[str, str]:
+    "Package and the line that pins it, from what pip lists. A local label (+cpu, +cu126) tells a build, not a version: a pin with it would hold on one kind of machine only."
+    return {name_of(entry["name"]): f"{name_of(entry['name'])}=={entry['version'].partition('+')[0]}" for entry in listed}
+
+
 def install(folder: Path, limits: str) -> dict[str, str]:
     "Installs the package with all that develops it; what stands there afterwards."
     python = folder/"bin"/"python"
@@ -53,7 +58,7 @@ def install(folder: Path, limits: str) -> dict[str, str]:
     limit.write_text(limits)
     subprocess.run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--upgrade", "--upgrade-strategy", "eager", "-c", str(limit), "-e", f"{ROOT}[dev]"], check=True)
     listed = json.loads(subprocess.run([str(python), "-m", "pip", "list", "--format=json", "--disable-pip-version-check"], capture_output=True, text=True, check=True).stdout)
-    return {name_of(entry["name"]): f"{name_of(entry['name'])}=={entry['version']}" for entry in listed}
+    return installed(listed)
 
 
 def failing(folder: Path) -> list[str]:
