@@ -510,6 +510,16 @@ def test_pages_come_from_the_kernel(chromium, large):
 
 
 @browser
+def test_a_page_that_keeps_receiving_still_says_where_it_is(chromium, run):
+    "Answers that come faster than the place is saved do not put the saving off: Python knows what is shown."
+    with live_page(chromium, RolloutStepper(run, link="part=phase-3&group=0&sample=0")) as page:
+        page.evaluate("() => { globalThis.arriving = setInterval(() => deliver({ kind: 'rows' }, '{}'), 30); }")
+        page.focus(".text"); page.keyboard.press("n")
+        wait_until(page, "model.get('link').includes('sample=1')", timeout=5_000)
+        page.evaluate("clearInterval(arriving)")
+
+
+@browser
 def test_two_views_of_one_widget(chromium, large):
     "Some front ends make a view anew, or twice: each asks for itself, follows the other, and neither loses its place."
     with live_page(chromium, RolloutStepper(large, link=BEGIN)) as page:

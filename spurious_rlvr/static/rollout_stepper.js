@@ -128,12 +128,14 @@ class Stepper {
     if (change.filters || change.q !== undefined) { const ids = this.passingIds(); if (ids && ids.length && !ids.includes(this.state.id)) this.go({ id: ids[0] }); }
   }
 
-  save() {
-    clearTimeout(this.saving);
-    if (this.sought) return; // another view of this widget would take the beginning of a part for what is meant
+  save() { // within 150 ms of a change, however often the page is drawn meanwhile
     const link = this.link();
+    if (!this.sought && this.unsaved === link) return;
+    clearTimeout(this.saving); this.unsaved = null;
+    if (this.sought) return; // another view of this widget would take the beginning of a part for what is meant
     if (this.model.get("page") && location.hash.slice(1) !== link) try { history.replaceState(null, "", `#${link}`); } catch { /* some pages have no history */ }
-    this.saving = setTimeout(() => { this.moved = false; if (this.model.get("link") !== link) { written.set(this.model, link); this.model.set("link", link); this.model.save_changes(); } }, 150);
+    this.unsaved = link;
+    this.saving = setTimeout(() => { this.unsaved = null; this.moved = false; if (this.model.get("link") !== link) { written.set(this.model, link); this.model.set("link", link); this.model.save_changes(); } }, 150);
   }
 
   // ------------------------------------------------------------ moving
