@@ -13,7 +13,7 @@ const written = new WeakMap(); // of each widget, the last link that a view wrot
 
 class Stepper {
   constructor(model, el) {
-    this.model = model; this.el = el;
+    this.model = model; this.el = el; this.unsaved = null; // the link that a timer is about to save
     this.state = { id: null, unit: null, step: null, colour: "logprob", filters: new Set(), only: false, q: "", sort: "", view: "group", sides: null };
     this.store = new Store(model, (kind) => this.arrived(kind));
     this.given = model.get("page") && location.hash.length > 1 ? location.hash : model.get("link");
@@ -129,12 +129,11 @@ class Stepper {
   }
 
   save() { // within 150 ms of a change, however often the page is drawn meanwhile
-    const link = this.link();
-    if (!this.sought && this.unsaved === link) return;
-    clearTimeout(this.saving); this.unsaved = null;
-    if (this.sought) return; // another view of this widget would take the beginning of a part for what is meant
+    const link = this.sought ? null : this.link(); // another view of this widget would take the beginning of a part for what is meant
+    if (link === this.unsaved) return;
+    clearTimeout(this.saving); this.unsaved = link;
+    if (link === null) return;
     if (this.model.get("page") && location.hash.slice(1) !== link) try { history.replaceState(null, "", `#${link}`); } catch { /* some pages have no history */ }
-    this.unsaved = link;
     this.saving = setTimeout(() => { this.unsaved = null; this.moved = false; if (this.model.get("link") !== link) { written.set(this.model, link); this.model.set("link", link); this.model.save_changes(); } }, 150);
   }
 
