@@ -28,10 +28,12 @@ def _quiet(): # transformers shows a bar for every file; a study of a thousand r
         if shown: logging.enable_progress_bar()
 
 # %% ../nbs/07_policy.ipynb #cfd0abb7
-def unadapted(model): # the transformers model inside a LoRA wrapper, or the model itself
+def unadapted(model):
+    "The transformers model inside a LoRA wrapper, or the model itself."
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
-def whole(tensor): # of a shard, if it is one; all processes must ask
+def whole(tensor):
+    "The whole tensor of a shard, or the tensor itself; all processes must ask, since shards are gathered."
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 @contextlib.contextmanager
