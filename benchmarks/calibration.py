@@ -9,170 +9,313 @@ A simulated run answers 128 problems, 8 times each. On the logit scale a problem
 a run on a problem a deviation (sd 0.5), and an arm a shift that differs by problem (sd 0.5 where it is not 0). The level's standard
 deviation is chosen so that accuracy varies between runs by 0, .02 or .15; the arms of one seed share .3 of its variance.
 """
+
 import argparse, dataclasses, functools, json, math, os, shutil, sys, time
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"): os.environ.setdefault(name, "1")
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 from pathlib import Path
 import numpy as np
 from machine import described
 from scipy import optimize, stats
-from spurious_rlvr.compare import (DEFAULT_SEEDS, FIXED, POPULATION, SURVIVES, Scores, accuracy_effect, checkpoint_effect, combine_verdicts,
-                                   gain_ratio, verdict)
+from spurious_rlvr.compare import (
+    DEFAULT_SEEDS,
+    FIXED,
+    POPULATION,
+    SURVIVES,
+    Scores,
+    accuracy_effect,
+    checkpoint_effect,
+    combine_verdicts,
+    gain_ratio,
+    verdict,
+)
 from spurious_rlvr.core import keyed_rng
 
-BETWEEN_RUNS = (0., .02, .15) # standard deviation of accuracy between runs
+BETWEEN_RUNS = (0.0, 0.02, 0.15)  # standard deviation of accuracy between runs
 PROBLEMS, SAMPLES = 128, 8
-MEAN, DIFFICULTY, BOTH, BY_PROBLEM, SHARED = .5, 1.5, .5, .5, .3 # logits; SHARED: of the runs' variance, between arms of one seed
+MEAN, DIFFICULTY, BOTH, BY_PROBLEM, SHARED = (
+    0.5,
+    1.5,
+    0.5,
+    0.5,
+    0.3,
+)  # logits; SHARED: of the runs' variance, between arms of one seed
 FAMILIES, NULLS = ("first family", "second family"), ("random", "permuted")
-BAND, MOST_FALSE = (.035, .065), .06
-RESULT = Path(__file__).parent/"results"/"calibration.json"
+BAND, MOST_FALSE = (0.035, 0.065), 0.06
+RESULT = Path(__file__).parent / "results" / "calibration.json"
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(61)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
-def logistic(x): return 1 / (1 + np.exp(-x))
+def logistic(x):
+    return 1 / (1 + np.exp(-x))
 
-def expected(mean, sd): # of the logistic function of a normal variable
+
+def expected(mean, sd):  # of the logistic function of a normal variable
     return (logistic(np.asarray(mean, dtype=float)[..., None] + sd * _NODES) * _WEIGHTS).sum(-1)
 
-@functools.cache
-def run_sd(between): # logits, for this standard deviation of accuracy between runs
-    def excess(sd):
-        accuracy = expected(MEAN + sd * _NODES, math.hypot(DIFFICULTY, BOTH))
-        return math.sqrt((accuracy ** 2 * _WEIGHTS).sum() - (accuracy * _WEIGHTS).sum() ** 2) - between
-    return optimize.brentq(excess, 1e-4, 20) if between else 0.
 
 @functools.cache
-def shift_for(gain, between): # logits, for this mean difference in accuracy
-    total = math.sqrt(DIFFICULTY ** 2 + BOTH ** 2 + run_sd(between) ** 2)
-    return optimize.brentq(lambda s: expected(MEAN + s, math.hypot(total, BY_PROBLEM)) - expected(MEAN, total) - gain, -3, 3) if gain else 0.
+def run_sd(between):  # logits, for this standard deviation of accuracy between runs
+    def excess(sd):
+        accuracy = expected(MEAN + sd * _NODES, math.hypot(DIFFICULTY, BOTH))
+        return math.sqrt((accuracy**2 * _WEIGHTS).sum() - (accuracy * _WEIGHTS).sum() ** 2) - between
+
+    return optimize.brentq(excess, 1e-4, 20) if between else 0.0
+
+
+@functools.cache
+def shift_for(gain, between):  # logits, for this mean difference in accuracy
+    total = math.sqrt(DIFFICULTY**2 + BOTH**2 + run_sd(between) ** 2)
+    return (
+        optimize.brentq(
+            lambda s: expected(MEAN + s, math.hypot(total, BY_PROBLEM)) - expected(MEAN, total) - gain, -3, 3
+        )
+        if gain
+        else 0.0
+    )
 
 
 class Benchmark:
     "Problems, and arms that are run on them with shared seeds."
+
     def __init__(self, rng, between, seeds=DEFAULT_SEEDS, problems=PROBLEMS, samples=SAMPLES):
         self.rng, self.sd, self.samples, self.between = rng, run_sd(between), samples, between
         self.ids, self.difficulty = tuple(f"p{i:03d}" for i in range(problems)), rng.normal(MEAN, DIFFICULTY, problems)
         self.seed_level, self.by_problem = rng.normal(size=(seeds, 1)), BY_PROBLEM * rng.normal(size=problems)
 
-    def base(self): # one evaluation of a base model, whose weights stay as they are; and its true accuracy on this benchmark
+    def base(
+        self,
+    ):  # one evaluation of a base model, whose weights stay as they are; and its true accuracy on this benchmark
         chances = logistic(self.difficulty)
-        return Scores(self.ids, self.rng.binomial(self.samples, chances)[None] / self.samples, np.full((1, len(chances)), self.samples)), float(chances.mean())
+        return Scores(
+            self.ids,
+            self.rng.binomial(self.samples, chances)[None] / self.samples,
+            np.full((1, len(chances)), self.samples),
+        ), float(chances.mean())
 
-    def arm(self, gain=0.): # the scores of an arm's runs, and the accuracy on this benchmark that its next runs would have on average
-        effect = shift_for(gain, self.between) + self.by_problem if gain else 0.
+    def arm(
+        self, gain=0.0
+    ):  # the scores of an arm's runs, and the accuracy on this benchmark that its next runs would have on average
+        effect = shift_for(gain, self.between) + self.by_problem if gain else 0.0
         runs = self.seed_level.shape[0]
-        level = self.sd * (math.sqrt(SHARED) * self.seed_level + math.sqrt(1 - SHARED) * self.rng.normal(size=(runs, 1)))
+        level = self.sd * (
+            math.sqrt(SHARED) * self.seed_level + math.sqrt(1 - SHARED) * self.rng.normal(size=(runs, 1))
+        )
         chances = logistic(self.difficulty + effect + level + BOTH * self.rng.normal(size=(runs, len(self.ids))))
-        scores = Scores(self.ids, self.rng.binomial(self.samples, chances) / self.samples, np.full(chances.shape, self.samples))
+        scores = Scores(
+            self.ids, self.rng.binomial(self.samples, chances) / self.samples, np.full(chances.shape, self.samples)
+        )
         return scores, float(expected(self.difficulty + effect, math.hypot(self.sd, BOTH)).mean()), level
 
 
-def population_mean(gain, between): # accuracy over runs and problems
-    return float(expected(MEAN + shift_for(gain, between), math.sqrt(DIFFICULTY ** 2 + BOTH ** 2 + run_sd(between) ** 2 + (BY_PROBLEM ** 2 if gain else 0))))
+def population_mean(gain, between):  # accuracy over runs and problems
+    return float(
+        expected(
+            MEAN + shift_for(gain, between),
+            math.sqrt(DIFFICULTY**2 + BOTH**2 + run_sd(between) ** 2 + (BY_PROBLEM**2 if gain else 0)),
+        )
+    )
 
-def single_intervals(rng, between, samples, gain): # {interval: whether it missed}
+
+def single_intervals(rng, between, samples, gain):  # {interval: whether it missed}
     bench = Benchmark(rng, between, samples=samples)
     (user, user_mean, user_level), (null, null_mean, level) = bench.arm(gain), bench.arm()
     missed = lambda effect, truth: not effect.low <= truth <= effect.high
-    whole = population_mean(gain, between) - population_mean(0., between)
+    whole = population_mean(gain, between) - population_mean(0.0, between)
     one, other = (Scores(s.problems, s.mean[:1], s.samples[:1]) for s in (null, user))
-    of_one = lambda gain, level: float(expected(MEAN + shift_for(gain, between) + level[0, 0], math.sqrt(DIFFICULTY ** 2 + BOTH ** 2 + (BY_PROBLEM ** 2 if gain else 0)))) # a checkpoint's accuracy over problems
-    found = {"fixed benchmark": missed(accuracy_effect("", user, null, estimand=FIXED), user_mean - null_mean),
-             "population of problems": missed(accuracy_effect("", user, null, estimand=POPULATION), whole),
-             "one checkpoint": missed(checkpoint_effect("", one), of_one(0., level)),
-             "two checkpoints": missed(checkpoint_effect("", other, one), of_one(gain, user_level) - of_one(0., level))}
+    of_one = lambda gain, level: float(
+        expected(
+            MEAN + shift_for(gain, between) + level[0, 0],
+            math.sqrt(DIFFICULTY**2 + BOTH**2 + (BY_PROBLEM**2 if gain else 0)),
+        )
+    )  # a checkpoint's accuracy over problems
+    found = {
+        "fixed benchmark": missed(accuracy_effect("", user, null, estimand=FIXED), user_mean - null_mean),
+        "population of problems": missed(accuracy_effect("", user, null, estimand=POPULATION), whole),
+        "one checkpoint": missed(checkpoint_effect("", one), of_one(0.0, level)),
+        "two checkpoints": missed(checkpoint_effect("", other, one), of_one(gain, user_level) - of_one(0.0, level)),
+    }
     if samples > 1:
         base, base_mean = bench.base()
         found["gain over the base model"] = missed(accuracy_effect("", user, base), user_mean - base_mean)
     if gain:
-        start = .3 # gains over a base model at 30 %, known exactly
+        start = 0.3  # gains over a base model at 30 %, known exactly
         ratio = gain_ratio(null.mean.mean(axis=1) - start, user.mean.mean(axis=1) - start)
         truth = (null_mean - start) / (user_mean - start)
-        found["ratio of gains (Fieller)"] = not dict(bounded=ratio.low <= truth <= ratio.high, outside=not ratio.low < truth < ratio.high, everything=True)[ratio.kind]
+        found["ratio of gains (Fieller)"] = not dict(
+            bounded=ratio.low <= truth <= ratio.high, outside=not ratio.low < truth < ratio.high, everything=True
+        )[ratio.kind]
     return found
 
-def audit(rng, between, gains, seeds): # gains: {(family, null): true difference between user and null}. The outcome, whether a row or the headline says "survives" falsely, and whether the first comparison would survive by itself
+
+def audit(
+    rng, between, gains, seeds
+):  # gains: {(family, null): true difference between user and null}. The outcome, whether a row or the headline says "survives" falsely, and whether the first comparison would survive by itself
     comparisons = {}
     for family in FAMILIES:
         bench = Benchmark(rng, between, seeds)
         most = max(gains[family, null] for null in NULLS)
         user = bench.arm(most)[0].mean.mean(axis=1)
-        comparisons[family] = {null: (user, bench.arm(most - gains[family, null])[0].mean.mean(axis=1)) for null in NULLS}
+        comparisons[family] = {
+            null: (user, bench.arm(most - gains[family, null])[0].mean.mean(axis=1)) for null in NULLS
+        }
     found = combine_verdicts(comparisons)
     said = {key: outcome == SURVIVES for key, outcome in zip(gains, found.table["outcome"])}
-    false = any(said[key] for key, gain in gains.items() if not gain) or found.outcome == SURVIVES and not all(gains.values())
+    false = (
+        any(said[key] for key, gain in gains.items() if not gain)
+        or found.outcome == SURVIVES
+        and not all(gains.values())
+    )
     first = found.table["low"].iloc[0] > 0
     return dict(outcome=found.outcome, survives=found.outcome == SURVIVES, false=false, first=bool(first))
 
-AUDITS = {"no gain over any null": {(f, n): 0. for f in FAMILIES for n in NULLS},
-          "25 points over all nulls but one": {(f, n): 0. if (f, n) == (FAMILIES[1], NULLS[1]) else .25 for f in FAMILIES for n in NULLS},
-          "5 points over every null": {(f, n): .05 for f in FAMILIES for n in NULLS}}
-MORE_SEEDS = (6, 12) # at which the power is given too
-SINGLE = [(samples, gain) for samples in (1, SAMPLES) for gain in (0., .05)]
 
-def rate(hits, n): # with its exact 95 % interval
-    low, high = stats.binomtest(int(hits), int(n)).proportion_ci(.95)
+AUDITS = {
+    "no gain over any null": {(f, n): 0.0 for f in FAMILIES for n in NULLS},
+    "25 points over all nulls but one": {
+        (f, n): 0.0 if (f, n) == (FAMILIES[1], NULLS[1]) else 0.25 for f in FAMILIES for n in NULLS
+    },
+    "5 points over every null": {(f, n): 0.05 for f in FAMILIES for n in NULLS},
+}
+MORE_SEEDS = (6, 12)  # at which the power is given too
+SINGLE = [(samples, gain) for samples in (1, SAMPLES) for gain in (0.0, 0.05)]
+
+
+def rate(hits, n):  # with its exact 95 % interval
+    low, high = stats.binomtest(int(hits), int(n)).proportion_ci(0.95)
     return dict(rate=round(hits / n, 4), low=round(low, 4), high=round(high, 4), n=int(n))
 
-def one_setting(kind, between, which, repeats): # rows of the result
+
+def one_setting(kind, between, which, repeats):  # rows of the result
     draw = lambda i: keyed_rng(0, "calibration", kind, str(between), str(which), i)
     if kind == "single":
         found = [single_intervals(draw(i), between, *which) for i in range(repeats)]
-        return [dict(interval=name, between_runs=between, samples=which[0], true_gain=which[1], missed=rate(sum(f[name] for f in found), repeats)) for name in found[0]]
+        return [
+            dict(
+                interval=name,
+                between_runs=between,
+                samples=which[0],
+                true_gain=which[1],
+                missed=rate(sum(f[name] for f in found), repeats),
+            )
+            for name in found[0]
+        ]
     name, seeds = which
     found = [audit(draw(i), between, AUDITS[name], seeds) for i in range(repeats)]
     share = lambda key: rate(sum(f[key] for f in found), repeats)
-    return [dict(audit=name, between_runs=between, seeds=seeds, survives=share("survives"), false_survives=share("false"), first_comparison_survives=share("first"),
-                 outcomes={o: sum(f["outcome"] == o for f in found) for o in sorted({f["outcome"] for f in found})})]
+    return [
+        dict(
+            audit=name,
+            between_runs=between,
+            seeds=seeds,
+            survives=share("survives"),
+            false_survives=share("false"),
+            first_comparison_survives=share("first"),
+            outcomes={o: sum(f["outcome"] == o for f in found) for o in sorted({f["outcome"] for f in found})},
+        )
+    ]
 
-def simulate(repeats, jobs=2): # single intervals and audits
+
+def simulate(repeats, jobs=2):  # single intervals and audits
     from joblib import Parallel, delayed
+
     audits = [(name, DEFAULT_SEEDS) for name in AUDITS] + [(list(AUDITS)[-1], seeds) for seeds in MORE_SEEDS]
-    settings = [(kind, between, which) for kind, some in (("audit", audits), ("single", SINGLE)) for between in BETWEEN_RUNS for which in some]
-    rows = [row for found in Parallel(n_jobs=jobs)(delayed(one_setting)(*setting, repeats) for setting in settings) for row in found]
-    return dict(repeats=repeats, seeds=DEFAULT_SEEDS, problems=PROBLEMS, samples=SAMPLES, single_intervals=[r for r in rows if "interval" in r], audits=[r for r in rows if "audit" in r])
+    settings = [
+        (kind, between, which)
+        for kind, some in (("audit", audits), ("single", SINGLE))
+        for between in BETWEEN_RUNS
+        for which in some
+    ]
+    rows = [
+        row
+        for found in Parallel(n_jobs=jobs)(delayed(one_setting)(*setting, repeats) for setting in settings)
+        for row in found
+    ]
+    return dict(
+        repeats=repeats,
+        seeds=DEFAULT_SEEDS,
+        problems=PROBLEMS,
+        samples=SAMPLES,
+        single_intervals=[r for r in rows if "interval" in r],
+        audits=[r for r in rows if "audit" in r],
+    )
 
-def faults(result): # what does not hold; the band widened by what chance does at fewer repeats than 2,000
+
+def faults(result):  # what does not hold; the band widened by what chance does at fewer repeats than 2,000
     n = result["repeats"]
-    low, high = BAND if n >= 2000 else (stats.binom.ppf(.0005, n, BAND[0]) / n, stats.binom.ppf(.9995, n, BAND[1]) / n)
-    most = MOST_FALSE if n >= 2000 else stats.binom.ppf(.9995, n, MOST_FALSE) / n
-    return ([f"{r['interval']} (between runs {r['between_runs']}, {r['samples']} samples, gain {r['true_gain']}) misses in {r['missed']['rate']:.1%}" for r in result["single_intervals"] if not low <= r["missed"]["rate"] <= high]
-            + [f"audit, {r['audit']} (between runs {r['between_runs']}): false survives in {r['false_survives']['rate']:.1%}" for r in result["audits"] if r["false_survives"]["rate"] > most])
-
+    low, high = (
+        BAND if n >= 2000 else (stats.binom.ppf(0.0005, n, BAND[0]) / n, stats.binom.ppf(0.9995, n, BAND[1]) / n)
+    )
+    most = MOST_FALSE if n >= 2000 else stats.binom.ppf(0.9995, n, MOST_FALSE) / n
+    return [
+        f"{r['interval']} (between runs {r['between_runs']}, {r['samples']} samples, gain {r['true_gain']}) misses in {r['missed']['rate']:.1%}"
+        for r in result["single_intervals"]
+        if not low <= r["missed"]["rate"] <= high
+    ] + [
+        f"audit, {r['audit']} (between runs {r['between_runs']}): false survives in {r['false_survives']['rate']:.1%}"
+        for r in result["audits"]
+        if r["false_survives"]["rate"] > most
+    ]
 
 
 # real runs: organisms under one random reward, so that arm and control are the same
 
 PAIRS, RUNS_AN_ARM, PHASES, FIRST_SEED = 100, 3, 6, 10_000
-ORGANISM, REWARD, EVALUATED = "qwen-like", "random:0.5", 16 # EVALUATED: samples a problem
+ORGANISM, REWARD, EVALUATED = "qwen-like", "random:0.5", 16  # EVALUATED: samples a problem
 
-def organism_run(seed, folder): # right answers on each problem before and after, of 16; its run folder is removed
+
+def organism_run(seed, folder):  # right answers on each problem before and after, of 16; its run folder is removed
     import torch
     from spurious_rlvr import organisms
     from spurious_rlvr.runs import read_run
     from spurious_rlvr.train import PRESETS, train
+
     torch.set_num_threads(1)
-    place = folder/"runs"/f"seed{seed}"
-    shutil.rmtree(place, ignore_errors=True) # of an interrupted run
+    place = folder / "runs" / f"seed{seed}"
+    shutil.rmtree(place, ignore_errors=True)  # of an interrupted run
     config = dataclasses.replace(PRESETS["organism"], phases=PHASES, checkpoint_every=0, seed=seed)
-    train(organisms.load(ORGANISM), organisms.training_problems(), REWARD, config, place, held_out={"benchmark": organisms.benchmark()},
-          evaluation=dict(samples=EVALUATED, temperature=1.0, seed=1), progress=False)
+    train(
+        organisms.load(ORGANISM),
+        organisms.training_problems(),
+        REWARD,
+        config,
+        place,
+        held_out={"benchmark": organisms.benchmark()},
+        evaluation=dict(samples=EVALUATED, temperature=1.0, seed=1),
+        progress=False,
+    )
     run = read_run(place)
-    before, after = (run.evaluation(phase, "benchmark", ["problem_id", "correct"]).assign(correct=lambda f: f["correct"].eq(True)).groupby("problem_id")["correct"].sum() for phase in (0, PHASES))
+    before, after = (
+        run.evaluation(phase, "benchmark", ["problem_id", "correct"])
+        .assign(correct=lambda f: f["correct"].eq(True))
+        .groupby("problem_id")["correct"]
+        .sum()
+        for phase in (0, PHASES)
+    )
     shutil.rmtree(place)
     return dict(seed=seed, before=[int(v) for v in before], after=[int(v) for v in after], samples=EVALUATED)
 
-def train_organisms(folder, jobs): # one line a run in runs.jsonl; goes on where it was
+
+def train_organisms(folder, jobs):  # one line a run in runs.jsonl; goes on where it was
     from joblib import Parallel, delayed
+
     folder.mkdir(parents=True, exist_ok=True)
-    record = folder/"runs.jsonl"
-    read = lambda: {row["seed"]: row for row in map(json.loads, record.read_text().splitlines())} if record.exists() else {}
+    record = folder / "runs.jsonl"
+    read = lambda: (
+        {row["seed"]: row for row in map(json.loads, record.read_text().splitlines())} if record.exists() else {}
+    )
     todo = [s for s in range(FIRST_SEED, FIRST_SEED + 2 * PAIRS * RUNS_AN_ARM) if s not in read()]
-    for row in Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(organism_run)(seed, folder) for seed in todo):
-        with record.open("a") as file: file.write(json.dumps(row) + "\n")
+    for row in Parallel(n_jobs=jobs, return_as="generator_unordered")(
+        delayed(organism_run)(seed, folder) for seed in todo
+    ):
+        with record.open("a") as file:
+            file.write(json.dumps(row) + "\n")
     return [read()[seed] for seed in range(FIRST_SEED, FIRST_SEED + 2 * PAIRS * RUNS_AN_ARM)]
 
-def judge_organisms(rows): # what each interval says of pairs that are the same
+
+def judge_organisms(rows):  # what each interval says of pairs that are the same
     after = np.array([row["after"] for row in rows]) / rows[0]["samples"]
     ids = tuple(f"p{i:03d}" for i in range(after.shape[1]))
     scores = lambda runs: Scores(ids, after[runs], np.full(after[runs].shape, rows[0]["samples"]))
@@ -181,26 +324,57 @@ def judge_organisms(rows): # what each interval says of pairs that are the same
     claims = lambda effects: rate(sum(e.shown != 0 for e in effects), len(effects))
     lone = [checkpoint_effect("", scores(slice(i, i + 1)), scores(slice(i + 1, i + 2))) for i in range(0, len(rows), 2)]
     verdicts = [verdict(a.mean.mean(axis=1), b.mean.mean(axis=1)).outcome for a, b in pairs]
-    return dict(organism=ORGANISM, reward=REWARD, phases=PHASES, runs_an_arm=RUNS_AN_ARM, pairs=len(pairs), accuracy_before=round(sum(rows[0]["before"]) / rows[0]["samples"] / len(ids), 4),
-                accuracy_after=round(float(after.mean()), 4), between_runs=round(float(after.mean(axis=1).std(ddof=1)), 4), fixed_benchmark_missed=claims([accuracy_effect("", a, b) for a, b in pairs]),
-                population_missed=claims([accuracy_effect("", a, b, estimand=POPULATION) for a, b in pairs]), false_survives=rate(verdicts.count(SURVIVES), len(verdicts)),
-                one_run_each_over_problems_missed=claims(lone), accuracies_after=[round(float(a), 4) for a in after.mean(axis=1)])
+    return dict(
+        organism=ORGANISM,
+        reward=REWARD,
+        phases=PHASES,
+        runs_an_arm=RUNS_AN_ARM,
+        pairs=len(pairs),
+        accuracy_before=round(sum(rows[0]["before"]) / rows[0]["samples"] / len(ids), 4),
+        accuracy_after=round(float(after.mean()), 4),
+        between_runs=round(float(after.mean(axis=1).std(ddof=1)), 4),
+        fixed_benchmark_missed=claims([accuracy_effect("", a, b) for a, b in pairs]),
+        population_missed=claims([accuracy_effect("", a, b, estimand=POPULATION) for a, b in pairs]),
+        false_survives=rate(verdicts.count(SURVIVES), len(verdicts)),
+        one_run_each_over_problems_missed=claims(lone),
+        accuracies_after=[round(float(a), 4) for a in after.mean(axis=1)],
+    )
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="100 audits a setting; writes nothing")
-    parser.add_argument("--organisms", type=Path, metavar="DIR", help="train (or go on training) and judge organisms; their runs are kept in DIR")
+    parser.add_argument(
+        "--organisms",
+        type=Path,
+        metavar="DIR",
+        help="train (or go on training) and judge organisms; their runs are kept in DIR",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     given = parser.parse_args()
     if given.organisms:
-        result = (json.loads(RESULT.read_text()) if RESULT.exists() else {}) | dict(organisms=judge_organisms(train_organisms(given.organisms, given.jobs)))
-        print(json.dumps({name: value for name, value in result["organisms"].items() if name != "accuracies_after"}, indent=1))
+        result = (json.loads(RESULT.read_text()) if RESULT.exists() else {}) | dict(
+            organisms=judge_organisms(train_organisms(given.organisms, given.jobs))
+        )
+        print(
+            json.dumps(
+                {name: value for name, value in result["organisms"].items() if name != "accuracies_after"}, indent=1
+            )
+        )
         wrong = []
     else:
         began = time.perf_counter()
-        result = ({} if given.quick or not RESULT.exists() else json.loads(RESULT.read_text())) | simulate(100 if given.quick else 2000, given.jobs)
-        for r in result["single_intervals"]: print(f"{r['interval']:26} between runs {r['between_runs']:<5} samples {r['samples']} gain {r['true_gain']:<5} misses {r['missed']['rate']:.3f}")
-        for r in result["audits"]: print(f"{r['audit']:34} between runs {r['between_runs']:<5} seeds {r['seeds']:<3} survives {r['survives']['rate']:.3f} falsely {r['false_survives']['rate']:.3f} first comparison {r['first_comparison_survives']['rate']:.3f}")
+        result = ({} if given.quick or not RESULT.exists() else json.loads(RESULT.read_text())) | simulate(
+            100 if given.quick else 2000, given.jobs
+        )
+        for r in result["single_intervals"]:
+            print(
+                f"{r['interval']:26} between runs {r['between_runs']:<5} samples {r['samples']} gain {r['true_gain']:<5} misses {r['missed']['rate']:.3f}"
+            )
+        for r in result["audits"]:
+            print(
+                f"{r['audit']:34} between runs {r['between_runs']:<5} seeds {r['seeds']:<3} survives {r['survives']['rate']:.3f} falsely {r['false_survives']['rate']:.3f} first comparison {r['first_comparison_survives']['rate']:.3f}"
+            )
         wrong = faults(result)
         print(f"{time.perf_counter() - began:.0f} s;", "; ".join(wrong) or "everything is within its band")
     if not given.quick:
@@ -208,4 +382,6 @@ def main():
         RESULT.write_text(json.dumps(result | described(), indent=1) + "\n")
     return 1 if wrong else 0
 
-if __name__ == "__main__": sys.exit(main())
+
+if __name__ == "__main__":
+    sys.exit(main())

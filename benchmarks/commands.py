@@ -3,6 +3,7 @@
 
 CPU seconds are of the command and all its processes; they tell more than the clock where the machine is shared.
 """
+
 import argparse, json, resource, shlex, subprocess, sys, tempfile, time
 from pathlib import Path
 from machine import described
@@ -20,17 +21,27 @@ COMMANDS = [
 def measure(command: str, folder: str) -> dict:
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     program, *arguments = shlex.split(command)
-    done = subprocess.run([str(Path(sys.executable).parent/program), *arguments], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / program), *arguments], cwd=folder, capture_output=True, text=True
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode: sys.exit(f"{command} failed:\n{done.stderr[-2000:]}")
-    return dict(command=command, seconds=round(time.perf_counter() - began, 1), cpu_seconds=round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1))
+    if done.returncode:
+        sys.exit(f"{command} failed:\n{done.stderr[-2000:]}")
+    return dict(
+        command=command,
+        seconds=round(time.perf_counter() - began, 1),
+        cpu_seconds=round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    with tempfile.TemporaryDirectory() as folder: rows = [measure(command, folder) for command in COMMANDS]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [measure(command, folder) for command in COMMANDS]
     result = described() | dict(commands=rows)
-    for row in rows: print(f"{row['seconds']:7.1f} s  {row['cpu_seconds']:7.1f} CPU s  {row['command']}")
-    if out: out.write_text(json.dumps(result, indent=1) + "\n")
+    for row in rows:
+        print(f"{row['seconds']:7.1f} s  {row['cpu_seconds']:7.1f} CPU s  {row['command']}")
+    if out:
+        out.write_text(json.dumps(result, indent=1) + "\n")

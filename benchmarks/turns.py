@@ -2,35 +2,59 @@
 
 A worker says that it is ready, then waits for a line, works, and tells what it measured as a line of JSON behind an `@`.
 """
+
 import contextlib, json, os, statistics, subprocess, sys
 
 # In a worker
 
-def wait(): # for the parent's word
-    if not sys.stdin.readline(): sys.exit()
 
-def tell(**values): print("@" + json.dumps(values), flush=True)
+def wait():  # for the parent's word
+    if not sys.stdin.readline():
+        sys.exit()
+
+
+def tell(**values):
+    print("@" + json.dumps(values), flush=True)
+
 
 # In the parent
 
+
 def start(command, **environment):
     "A worker's process, and what it says when it is ready."
-    process = subprocess.Popen([sys.executable, *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
     return process, hear(process)
+
 
 def hear(process):
     for line in process.stdout:
-        if line.startswith("@"): return json.loads(line[1:])
+        if line.startswith("@"):
+            return json.loads(line[1:])
     raise SystemExit(f"a trainer stopped with status {process.wait()}")
 
+
 def turn(process):
-    process.stdin.write("go\n"); process.stdin.flush()
+    process.stdin.write("go\n")
+    process.stdin.flush()
     return hear(process)
 
+
 def stop(process):
-    with contextlib.suppress(OSError): process.stdin.close()
-    process.kill(); process.wait()
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    process.kill()
+    process.wait()
 
-def middle(turns, name): return statistics.median(t[name] for t in turns)
 
-def quartiles(turns, name): return [round(q, 3) for q in statistics.quantiles([t[name] for t in turns], n=4)[::2]]
+def middle(turns, name):
+    return statistics.median(t[name] for t in turns)
+
+
+def quartiles(turns, name):
+    return [round(q, 3) for q in statistics.quantiles([t[name] for t in turns], n=4)[::2]]

@@ -22,154 +22,278 @@ from . import compare, plots
 from .compare import Effect, holm, paired_effect
 from .core import ConfigError, DataError, Problem, Rollout, RunError
 from .runs import atomic_path, dump_json
-from .studies import (Arm, Report, Study, cell_config, finished_runs, is_organism, open_study, outcomes, paper_study, plain_name,
-                                   prompt_of, run_study, SIZES, start_grid_path, study_results)
+from spurious_rlvr.studies import (
+    Arm,
+    Report,
+    Study,
+    cell_config,
+    finished_runs,
+    is_organism,
+    open_study,
+    outcomes,
+    paper_study,
+    plain_name,
+    prompt_of,
+    run_study,
+    SIZES,
+    start_grid_path,
+    study_results,
+)
 
 # %% ../nbs/16b_audit.ipynb #78a5ac5a
-FAMILIES = {"organism": ("qwen-like", "llama-like"), "small": ("Qwen/Qwen2.5-Math-1.5B", "meta-llama/Llama-3.2-1B-Instruct"), "paper": ("Qwen/Qwen2.5-Math-7B", "meta-llama/Llama-3.1-8B-Instruct")}
+FAMILIES = {
+    "organism": ("qwen-like", "llama-like"),
+    "small": ("Qwen/Qwen2.5-Math-1.5B", "meta-llama/Llama-3.2-1B-Instruct"),
+    "paper": ("Qwen/Qwen2.5-Math-7B", "meta-llama/Llama-3.1-8B-Instruct"),
+}
 NULLS, REFERENCES = ("random", "permuted"), ("format", "incorrect")
+
 
 @dataclasses.dataclass(frozen=True)
 class AuditPlan:
     "What an audit runs and how it judges; fixed before it starts."
-    reward: str                    # the user's, a spec for `rewards.parse`
-    models: tuple[str, ...]        # at least two families, where the verdict is to speak of more than one model
-    size: str = "organism"         # "organism", "small" or "paper"
-    seeds: tuple[int, ...] = tuple(range(compare.DEFAULT_SEEDS)) # of every arm
-    margin: float = 0.02           # a difference smaller than this does not matter, in accuracy
-    problems: str = ""             # training problems; empty: the size's own
-    held_out: tuple[str, ...] = () # benchmark; empty: the size's own
-    fresh: str = ""                # problems of the benchmark's kind that no model can have seen; empty: the size's own
-    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict) # settings of all arms
-    quick: bool = False            # a rehearsal in which everything is tiny, and nothing is claimed
+
+    reward: str  # the user's, a spec for `rewards.parse`
+    models: tuple[str, ...]  # at least two families, where the verdict is to speak of more than one model
+    size: str = "organism"  # "organism", "small" or "paper"
+    seeds: tuple[int, ...] = tuple(range(compare.DEFAULT_SEEDS))  # of every arm
+    margin: float = 0.02  # a difference smaller than this does not matter, in accuracy
+    problems: str = ""  # training problems; empty: the size's own
+    held_out: tuple[str, ...] = ()  # benchmark; empty: the size's own
+    fresh: str = ""  # problems of the benchmark's kind that no model can have seen; empty: the size's own
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # settings of all arms
+    quick: bool = False  # a rehearsal in which everything is tiny, and nothing is claimed
+
 
 QUICK_CHANGES = dict(phases=3, prompts_per_phase=8, minibatch_size=32)
 
+
 def as_reward_text(
-    text:str # a spec for `rewards.parse`, or module:function
-) -> str:    # a spec
+    text: str,  # a spec for `rewards.parse`, or module:function
+) -> str:  # a spec
     "What a user wrote as a spec: my_module:my_reward stands for python:my_module:my_reward."
     from spurious_rlvr.rewards import parse
-    try: return str(parse(text))
+
+    try:
+        return str(parse(text))
     except ConfigError:
-        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text): raise
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
+            raise
     return str(parse(f"python:{text}"))
 
+
 def two_families(
-    models:Sequence[str], # that were asked for; none, one or several
-    size:str,             # a name in FAMILIES
+    models: Sequence[str],  # that were asked for; none, one or several
+    size: str,  # a name in FAMILIES
 ) -> tuple[str, ...]:
     "The models, with one of another family added where there is only one."
     usual = FAMILIES[size]
-    family = lambda model: re.match(r"[A-Za-z]*", model.rpartition("/")[2])[0].lower() if not is_organism(model) else model
-    if not models: return usual
-    return tuple(models) if len({family(m) for m in models}) > 1 else (*models, next(m for m in usual if family(m) != family(models[0])))
+    family = lambda model: (
+        re.match(r"[A-Za-z]*", model.rpartition("/")[2])[0].lower() if not is_organism(model) else model
+    )
+    if not models:
+        return usual
+    return (
+        tuple(models)
+        if len({family(m) for m in models}) > 1
+        else (*models, next(m for m in usual if family(m) != family(models[0])))
+    )
 
 # %% ../nbs/16b_audit.ipynb #11a2a5ed
 ORGANISM_CHANGES = dict(learning_rate=0.1, phases=12)
 
+
 def audit_study(
-    plan:AuditPlan # any plan
+    plan: AuditPlan,  # any plan
 ) -> Study:
     "Every arm of an audit, with every seed, as one study."
     from spurious_rlvr.rewards import parse, permuted
-    specs = {"user": plan.reward, "permuted": str(permuted(parse(plan.reward))), "random": "random:0.5", "format": "boxed_format", "incorrect": "incorrect"}
-    made = [Arm(f"{plain_name(model)}.{role}.{clip}", spec, {"clip": clip}, model, prompt_of(model), clip=clip)
-            for model in plan.models for role, spec in specs.items() for clip in (("both", "none") if role in ("user", "permuted") else ("both",))]
+
+    specs = {
+        "user": plan.reward,
+        "permuted": str(permuted(parse(plan.reward))),
+        "random": "random:0.5",
+        "format": "boxed_format",
+        "incorrect": "incorrect",
+    }
+    made = [
+        Arm(f"{plain_name(model)}.{role}.{clip}", spec, {"clip": clip}, model, prompt_of(model), clip=clip)
+        for model in plan.models
+        for role, spec in specs.items()
+        for clip in (("both", "none") if role in ("user", "permuted") else ("both",))
+    ]
     common, organism = dict(SIZES[plan.size].common) | dict(seeds=plan.seeds, divergence=False), plan.size == "organism"
-    common["changes"] = {k: v for k, v in common["changes"].items() if k != "evaluate_every"} | (ORGANISM_CHANGES if organism else {}) | (QUICK_CHANGES if plan.quick else {}) | dict(plan.changes)
+    common["changes"] = (
+        {k: v for k, v in common["changes"].items() if k != "evaluate_every"}
+        | (ORGANISM_CHANGES if organism else {})
+        | (QUICK_CHANGES if plan.quick else {})
+        | dict(plan.changes)
+    )
     common |= {k: v for k, v in dict(problems=plan.problems, held_out=plan.held_out).items() if v}
-    grid = (dict(budgets=(24,), samples=2, rules=("default", "last_number")) if organism else {}) | (dict(temperatures=(0.0, 1.0), samples=1) if plan.quick else {})
-    if organism: common["label_samples"] = 4 if plan.quick else 16
-    if plan.quick: common["evaluation"] = {**Study("q", ()).evaluation, "samples": 2}
-    return Study("audit", tuple(made), model=plan.models[0], grid=grid, about=f"Does {plan.reward} beat what a null reward does?", **common)
+    grid = (dict(budgets=(24,), samples=2, rules=("default", "last_number")) if organism else {}) | (
+        dict(temperatures=(0.0, 1.0), samples=1) if plan.quick else {}
+    )
+    if organism:
+        common["label_samples"] = 4 if plan.quick else 16
+    if plan.quick:
+        common["evaluation"] = {**Study("q", ()).evaluation, "samples": 2}
+    return Study(
+        "audit",
+        tuple(made),
+        model=plan.models[0],
+        grid=grid,
+        about=f"Does {plan.reward} beat what a null reward does?",
+        **common,
+    )
 
 # %% ../nbs/16b_audit.ipynb #2738390b
-_MADE_UP = (lambda p: rf"So the answer is \boxed{{{p.gold}}}", lambda p: r"I think it is \boxed{-1}", lambda p: "", lambda p: "```python\nprint('hello')\n```\nπ ≈ 3.14159 … \U0001f600 " + "and so on " * 50)
+_MADE_UP = (
+    lambda p: rf"So the answer is \boxed{{{p.gold}}}",
+    lambda p: r"I think it is \boxed{-1}",
+    lambda p: "",
+    lambda p: "```python\nprint('hello')\n```\nπ ≈ 3.14159 … \U0001f600 " + "and so on " * 50,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
     "What a reward did with sixteen made-up completions."
-    values: tuple[float | None, ...] # of each
-    seconds: float                   # that the call took
+
+    values: tuple[float | None, ...]  # of each
+    seconds: float  # that the call took
 
     @property
-    def constant(self) -> bool: "Whether it told no two completions of any problem apart."; return all(len(set(self.values[i:i + 4])) == 1 for i in range(0, len(self.values), 4))
+    def constant(self) -> bool:
+        "Whether it told no two completions of any problem apart."
+        return all(len(set(self.values[i : i + 4])) == 1 for i in range(0, len(self.values), 4))
+
 
 def try_reward(
-    reward:str,                # a spec
-    problems:Sequence[Problem], # training problems; the first four are used
+    reward: str,  # a spec
+    problems: Sequence[Problem],  # training problems; the first four are used
 ) -> Trial:
     "Calls a reward as training will. Raises `ConfigError` in one line where it raises or gives something else than numbers or None."
     from spurious_rlvr.rewards import parse
     from spurious_rlvr.train import score
-    labels = ("majority_label", "incorrect_label", "shuffled_label") # made later, where a reward needs them
-    some = [dataclasses.replace(p, columns={**{name: p.gold for name in labels}, **p.columns}) for p in list(problems)[:4]]
-    rollouts = [Rollout(1, group, sample, p.id, p.question, write(p), p.gold, [1, 2, 3], [-.1] * 3, "stop") for group, p in enumerate(some) for sample, write in enumerate(_MADE_UP)]
+
+    labels = ("majority_label", "incorrect_label", "shuffled_label")  # made later, where a reward needs them
+    some = [
+        dataclasses.replace(p, columns={**{name: p.gold for name in labels}, **p.columns}) for p in list(problems)[:4]
+    ]
+    rollouts = [
+        Rollout(1, group, sample, p.id, p.question, write(p), p.gold, [1, 2, 3], [-0.1] * 3, "stop")
+        for group, p in enumerate(some)
+        for sample, write in enumerate(_MADE_UP)
+    ]
     began = time.perf_counter()
-    try: score(rollouts, {p.id: p for p in some}, parse(reward), 0)
+    try:
+        score(rollouts, {p.id: p for p in some}, parse(reward), 0)
     except Exception as error:
-        raise ConfigError(f"reward {reward} fails on a trial of {len(rollouts)} completions: {type(error).__name__}: {' '.join(str(error).split())[:300]}; it takes prompts, completions and columns such as gold as lists, and gives a list of numbers or None") from None
+        raise ConfigError(
+            f"reward {reward} fails on a trial of {len(rollouts)} completions: {type(error).__name__}: {' '.join(str(error).split())[:300]}; it takes prompts, completions and columns such as gold as lists, and gives a list of numbers or None"
+        ) from None
     return Trial(tuple(r.reward for r in rollouts), time.perf_counter() - began)
 
 # %% ../nbs/16b_audit.ipynb #2deeea99
 GAINS = {"gain_best": "best against best", "gain_same_cell": "mean over all cells", "gain_default": "default"}
 
+
 def audit_gains(
-    study:Study,             # from `audit_study`
-    folder:str|os.PathLike,  # the audit's folder
-) -> pd.DataFrame: # one row per finished run: family, role, clip, seed, gains, and the columns of `studies.outcomes`
+    study: Study,  # from `audit_study`
+    folder: str | os.PathLike,  # the audit's folder
+) -> pd.DataFrame:  # one row per finished run: family, role, clip, seed, gains, and the columns of `studies.outcomes`
     "Every run's gains, cross-fitted over the prompt grid."
     from spurious_rlvr.evaluate import cross_fitted
+
     rows, starts, found = [], {}, finished_runs(study, folder)
     for arm, run in found:
-        if not (run.path/"grid.parquet").exists(): continue
-        path = start_grid_path(study, arm, Path(folder)/"runs")
-        if path not in starts: starts[path] = pd.read_parquet(path)
-        fitted = cross_fitted(starts[path], pd.read_parquet(run.path/"grid.parquet"))
+        if not (run.path / "grid.parquet").exists():
+            continue
+        path = start_grid_path(study, arm, Path(folder) / "runs")
+        if path not in starts:
+            starts[path] = pd.read_parquet(path)
+        fitted = cross_fitted(starts[path], pd.read_parquet(run.path / "grid.parquet"))
         family, role, clip = arm.model, arm.name.split(".")[-2], arm.clip
-        rows.append(dict(family=family, role=role, clip=clip, gain_best=fitted.best_against_best.mean, gain_same_cell=fitted.same_cell.mean, gain_default=fitted.default.mean,
-                         gain_at_base_best=fitted.at_base_best.mean, updates_per_phase=cell_config(study, arm, 0).updates_per_phase, **outcomes([run]).iloc[0]))
+        rows.append(
+            dict(
+                family=family,
+                role=role,
+                clip=clip,
+                gain_best=fitted.best_against_best.mean,
+                gain_same_cell=fitted.same_cell.mean,
+                gain_default=fitted.default.mean,
+                gain_at_base_best=fitted.at_base_best.mean,
+                updates_per_phase=cell_config(study, arm, 0).updates_per_phase,
+                **outcomes([run]).iloc[0],
+            )
+        )
     return pd.DataFrame(rows)
 
-def arm_values(
-    gains:pd.DataFrame,   # from `audit_gains`
-    family:str,           # a model
-    role:str,             # "user", "permuted", "random", "format" or "incorrect"
-    clip:str="both",      # "both" or "none"
-    column:str="gain_best", # see GAINS
-) -> pd.Series:           # by seed
-    "One number a seed, of one arm."
-    return gains[(gains["family"] == family) & (gains["role"] == role) & (gains["clip"] == clip)].set_index("seed")[column].sort_index()
 
-def seed_pairs(treated:pd.Series, control:pd.Series) -> tuple[list[float], list[float]]:
+def arm_values(
+    gains: pd.DataFrame,  # from `audit_gains`
+    family: str,  # a model
+    role: str,  # "user", "permuted", "random", "format" or "incorrect"
+    clip: str = "both",  # "both" or "none"
+    column: str = "gain_best",  # see GAINS
+) -> pd.Series:  # by seed
+    "One number a seed, of one arm."
+    return (
+        gains[(gains["family"] == family) & (gains["role"] == role) & (gains["clip"] == clip)]
+        .set_index("seed")[column]
+        .sort_index()
+    )
+
+
+def seed_pairs(treated: pd.Series, control: pd.Series) -> tuple[list[float], list[float]]:
     "Both on the seeds that both have."
     seeds = treated.index.intersection(control.index)
     return treated[seeds].tolist(), control[seeds].tolist()
 
 # %% ../nbs/16b_audit.ipynb #2bcddf9a
 def judge(
-    gains:pd.DataFrame,  # from `audit_gains`
-    margin:float,        # see `AuditPlan`
-    column:str="gain_best", # see GAINS
-): # -> compare.AuditVerdict
+    gains: pd.DataFrame,  # from `audit_gains`
+    margin: float,  # see `AuditPlan`
+    column: str = "gain_best",  # see GAINS
+):  # -> compare.AuditVerdict
     "The verdict of an audit: the user's reward against every null, in every family."
-    comparisons = {family: {null: seed_pairs(arm_values(gains, family, "user", column=column), arm_values(gains, family, null, column=column)) for null in NULLS} for family in gains["family"].unique()}
+    comparisons = {
+        family: {
+            null: seed_pairs(
+                arm_values(gains, family, "user", column=column), arm_values(gains, family, null, column=column)
+            )
+            for null in NULLS
+        }
+        for family in gains["family"].unique()
+    }
     return compare.combine_verdicts(comparisons, margin=margin)
 
+
 def clip_factor(
-    gains:pd.DataFrame, # from `audit_gains`
-    column:str="gain_best",
-) -> list[Effect]:      # Holm-adjusted
+    gains: pd.DataFrame,  # from `audit_gains`
+    column: str = "gain_best",
+) -> list[Effect]:  # Holm-adjusted
     "What the clip does to the user's gain, to its null's, and to what lies between them."
     effects = []
     for family in gains["family"].unique():
-        values = {(role, clip): arm_values(gains, family, role, clip, column) for role in ("user", "permuted") for clip in ("both", "none")}
+        values = {
+            (role, clip): arm_values(gains, family, role, clip, column)
+            for role in ("user", "permuted")
+            for clip in ("both", "none")
+        }
         seeds = sorted(set.intersection(*(set(v.index) for v in values.values())))
-        if not seeds: continue
+        if not seeds:
+            continue
         at = {key: value[seeds].to_numpy() for key, value in values.items()}
-        effects += [paired_effect(f"{family}: user, clip − no clip", at["user", "both"], at["user", "none"]), paired_effect(f"{family}: permuted, clip − no clip", at["permuted", "both"], at["permuted", "none"]),
-                    paired_effect(f"{family}: (user − permuted), clip − no clip", at["user", "both"] - at["permuted", "both"], at["user", "none"] - at["permuted", "none"])]
+        effects += [
+            paired_effect(f"{family}: user, clip − no clip", at["user", "both"], at["user", "none"]),
+            paired_effect(f"{family}: permuted, clip − no clip", at["permuted", "both"], at["permuted", "none"]),
+            paired_effect(
+                f"{family}: (user − permuted), clip − no clip",
+                at["user", "both"] - at["permuted", "both"],
+                at["user", "none"] - at["permuted", "none"],
+            ),
+        ]
     return holm(effects)
 
 # %% ../nbs/16b_audit.ipynb #938fdaa8
@@ -187,502 +311,898 @@ RULES = (
     "Intervals are over training runs (Student's t, paired by seed) and speak of this benchmark, these models and this setting.",
 )
 
-def _points(low, high): return f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+def _points(low, high):
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+
 
 def gain_words(
-    gains:pd.DataFrame, # from `audit_gains`
-    margin:float,       # see `AuditPlan`
-    starts:Mapping[str, pd.DataFrame], # {family: `evaluate.grid_accuracy` of the base model}
+    gains: pd.DataFrame,  # from `audit_gains`
+    margin: float,  # see `AuditPlan`
+    starts: Mapping[str, pd.DataFrame],  # {family: `evaluate.grid_accuracy` of the base model}
 ) -> list[str]:
     "What the user's reward gained, and whether a better prompt for the base model takes it away."
     sentences = []
     for family in gains["family"].unique():
-        effects = {column: paired_effect(title, values := arm_values(gains, family, "user", column=column), [0.] * len(values)) for column, title in GAINS.items()}
+        effects = {
+            column: paired_effect(
+                title, values := arm_values(gains, family, "user", column=column), [0.0] * len(values)
+            )
+            for column, title in GAINS.items()
+        }
         best, default = effects["gain_best"], effects["gain_default"]
-        told = "; ".join(f"{e.name} {100 * e.mean:+.1f} points" + ("" if math.isnan(e.low) else f" ({_points(e.low, e.high)})") for e in effects.values())
+        told = "; ".join(
+            f"{e.name} {100 * e.mean:+.1f} points" + ("" if math.isnan(e.low) else f" ({_points(e.low, e.high)})")
+            for e in effects.values()
+        )
         sentences.append(f"{family}: under the user's reward the gain over the base model is, {told}; {best.n} runs.")
         top, own = starts[family].iloc[0], starts[family][starts[family]["default"]].iloc[0]
-        sentences.append(f"{family}: the base model is right in {100 * own['accuracy']:.1f} % by default and in {100 * top['accuracy']:.1f} % in the best of {len(starts[family])} cells ({top['prompt']}, temperature {top['temperature']:g}, extraction {top['rules']}).")
-        if top["accuracy"] > 1 - margin: sentences.append(f"{family}: no room. The base model solves the benchmark in its best cell, so that no gain can be shown here.")
-        elif default.shown > 0 and best.low <= 0: sentences.append(f"{family}: the gain is shown at the default prompt, and not shown once the base model may choose its prompt.")
+        sentences.append(
+            f"{family}: the base model is right in {100 * own['accuracy']:.1f} % by default and in {100 * top['accuracy']:.1f} % in the best of {len(starts[family])} cells ({top['prompt']}, temperature {top['temperature']:g}, extraction {top['rules']})."
+        )
+        if top["accuracy"] > 1 - margin:
+            sentences.append(
+                f"{family}: no room. The base model solves the benchmark in its best cell, so that no gain can be shown here."
+            )
+        elif default.shown > 0 and best.low <= 0:
+            sentences.append(
+                f"{family}: the gain is shown at the default prompt, and not shown once the base model may choose its prompt."
+            )
     return sentences
 
 # %% ../nbs/16b_audit.ipynb #75454b9a
 def clip_words(
-    gains:pd.DataFrame # from `audit_gains`
+    gains: pd.DataFrame,  # from `audit_gains`
 ) -> list[str]:
     "Whether the clip could have mattered, by family."
     sentences = []
     for family in gains["family"].unique():
         rows = gains[(gains["family"] == family) & (gains["clip"] == "both") & gains["role"].isin(["user", "permuted"])]
-        high, low, updates = rows["clip_fraction_high"].mean(), rows["clip_fraction_low"].mean(), rows["updates_per_phase"].iloc[0]
-        if updates == 1: sentences.append(f"{family}: the clip cannot have mattered: one update in a phase, so that the ratio is 1.")
-        elif high + low == 0: sentences.append(f"{family}: the clip cannot have mattered: no token's gradient was removed in {updates} updates a phase.")
-        else: sentences.append(f"{family}: the clip could have mattered: in {updates} updates a phase it removed the gradient of {100 * high:.2f} % of token uses above and {100 * low:.2f} % below (mean over the user's and the permuted arm's runs).")
+        high, low, updates = (
+            rows["clip_fraction_high"].mean(),
+            rows["clip_fraction_low"].mean(),
+            rows["updates_per_phase"].iloc[0],
+        )
+        if updates == 1:
+            sentences.append(f"{family}: the clip cannot have mattered: one update in a phase, so that the ratio is 1.")
+        elif high + low == 0:
+            sentences.append(
+                f"{family}: the clip cannot have mattered: no token's gradient was removed in {updates} updates a phase."
+            )
+        else:
+            sentences.append(
+                f"{family}: the clip could have mattered: in {updates} updates a phase it removed the gradient of {100 * high:.2f} % of token uses above and {100 * low:.2f} % below (mean over the user's and the permuted arm's runs)."
+            )
     return sentences
 
+
 def null_words(
-    gains:pd.DataFrame, # from `audit_gains`
+    gains: pd.DataFrame,  # from `audit_gains`
 ) -> list[str]:
     "Whether the permuted null had the user's rates and dead groups: the same by construction while the policies are the same, and told as they were over whole runs."
     sentences = []
     for family in gains["family"].unique():
-        told = {role: gains[(gains["family"] == family) & (gains["role"] == role) & (gains["clip"] == "both")] for role in ("user", "permuted")}
-        if any(rows.empty for rows in told.values()): continue
-        sentences.append(f"{family}: mean reward {told['user']['reward'].mean():.3f} under the user's reward and {told['permuted']['reward'].mean():.3f} under its permutation; groups without any signal {100 * told['user']['dead_groups'].mean():.1f} % and {100 * told['permuted']['dead_groups'].mean():.1f} %. "
-                         "Within a phase from the same weights the two are equal; they drift apart as the policies do.")
+        told = {
+            role: gains[(gains["family"] == family) & (gains["role"] == role) & (gains["clip"] == "both")]
+            for role in ("user", "permuted")
+        }
+        if any(rows.empty for rows in told.values()):
+            continue
+        sentences.append(
+            f"{family}: mean reward {told['user']['reward'].mean():.3f} under the user's reward and {told['permuted']['reward'].mean():.3f} under its permutation; groups without any signal {100 * told['user']['dead_groups'].mean():.1f} % and {100 * told['permuted']['dead_groups'].mean():.1f} %. "
+            "Within a phase from the same weights the two are equal; they drift apart as the policies do."
+        )
     return sentences
 
 # %% ../nbs/16b_audit.ipynb #fc154867
 def power_words(
-    verdict # `compare.AuditVerdict`
+    verdict,  # `compare.AuditVerdict`
 ) -> list[str]:
     "How large a difference each comparison could have seen, from the scatter that was found."
     sentences = []
     for row in verdict.table.itertuples():
         half = (row.high - row.low) / 2
-        if math.isnan(half): continue
-        sentences.append(f"{row.family} against {row.null}: with {row.seeds} seeds the 95 % interval reaches {100 * half:.1f} points to either side" + (f"; about {int(row.seeds_needed)} seeds would settle a difference of ±{100 * verdict.margin:g} points." if row.outcome == "cannot tell" and pd.notna(row.seeds_needed) else "."))
+        if math.isnan(half):
+            continue
+        sentences.append(
+            f"{row.family} against {row.null}: with {row.seeds} seeds the 95 % interval reaches {100 * half:.1f} points to either side"
+            + (
+                f"; about {int(row.seeds_needed)} seeds would settle a difference of ±{100 * verdict.margin:g} points."
+                if row.outcome == "cannot tell" and pd.notna(row.seeds_needed)
+                else "."
+            )
+        )
     return sentences
 
 # %% ../nbs/16b_audit.ipynb #8fcb5e26
 def probe_families(
-    plan:AuditPlan,          # any plan
-    study:Study,             # from `audit_study`
-    folder:str|os.PathLike,  # the audit's folder; probes/MODEL.csv is kept there
-) -> pd.DataFrame:           # `evaluate.memorisation_probes` of every family
+    plan: AuditPlan,  # any plan
+    study: Study,  # from `audit_study`
+    folder: str | os.PathLike,  # the audit's folder; probes/MODEL.csv is kept there
+) -> pd.DataFrame:  # `evaluate.memorisation_probes` of every family
     "Every family's base model, probed for text learnt by heart."
     from spurious_rlvr import organisms
     from spurious_rlvr.evaluate import memorisation_probes
     from spurious_rlvr.studies import cell_problems, starting_policy
     from spurious_rlvr.tasks import arithmetic_chains, load_problems
+
     tables = []
     for model in plan.models:
-        path = Path(folder)/"probes"/f"{plain_name(model)}.csv"
+        path = Path(folder) / "probes" / f"{plain_name(model)}.csv"
         if not path.exists():
             arm = next(a for a in study.arms if a.model == model)
-            policy = starting_policy(study, arm, Path(folder)/"runs")
-            problems, held_out = cell_problems(study, dataclasses.replace(arm, reward="ground_truth"), policy, Path(folder)/"runs")
+            policy = starting_policy(study, arm, Path(folder) / "runs")
+            problems, held_out = cell_problems(
+                study, dataclasses.replace(arm, reward="ground_truth"), policy, Path(folder) / "runs"
+            )
             suspected = next(iter(held_out.values()))
-            if plan.fresh: fresh = load_problems(plan.fresh)
-            elif plan.size == "organism": fresh = arithmetic_chains(len(suspected), seed=12, operations=(2, 4), exclude=[*suspected, *problems, *organisms.benchmark()])
-            else: fresh = load_problems("aime25")
-            table = memorisation_probes(policy, suspected, fresh, max_completion_length=cell_config(study, arm, 0).max_completion_length)
-            with atomic_path(path) as partial: table.assign(family=model).to_csv(partial, index=False)
+            if plan.fresh:
+                fresh = load_problems(plan.fresh)
+            elif plan.size == "organism":
+                fresh = arithmetic_chains(
+                    len(suspected), seed=12, operations=(2, 4), exclude=[*suspected, *problems, *organisms.benchmark()]
+                )
+            else:
+                fresh = load_problems("aime25")
+            table = memorisation_probes(
+                policy, suspected, fresh, max_completion_length=cell_config(study, arm, 0).max_completion_length
+            )
+            with atomic_path(path) as partial:
+                table.assign(family=model).to_csv(partial, index=False)
         tables.append(pd.read_csv(path))
     return pd.concat(tables, ignore_index=True)
 
+
 def probe_words(
-    probes:pd.DataFrame # from `probe_families`
+    probes: pd.DataFrame,  # from `probe_families`
 ) -> list[str]:
     "Which families' benchmarks look learnt by heart."
     sentences = []
     for family, rows in probes.groupby("family", sort=False):
         flagged = rows[rows["flagged"]]
-        if flagged.empty: sentences.append(f"{family}: no probe is flagged; memorisation is not shown, and small amounts of it are not ruled out.")
-        else: sentences.append(f"{family}: flagged by {len(flagged)} of {len(rows)} probes ({', '.join(flagged['probe'])}): the benchmark looks learnt by heart in part, so that a gain on it may be recall.")
+        if flagged.empty:
+            sentences.append(
+                f"{family}: no probe is flagged; memorisation is not shown, and small amounts of it are not ruled out."
+            )
+        else:
+            sentences.append(
+                f"{family}: flagged by {len(flagged)} of {len(rows)} probes ({', '.join(flagged['probe'])}): the benchmark looks learnt by heart in part, so that a gain on it may be recall."
+            )
     return sentences
 
 # %% ../nbs/16b_audit.ipynb #4b7451a6
 def _verdict_table(verdict):
     table = verdict.table
     points = lambda values: [f"{100 * v:+.1f}" if pd.notna(v) else "–" for v in values]
-    return pd.DataFrame({"family": table["family"], "against": table["null"], "user − null, points": points(table["difference"]),
-                         "95 %": [_points(a, b) if pd.notna(a) else "–" for a, b in zip(table["low"], table["high"])], "90 %, for equivalence": [_points(a, b) if pd.notna(a) else "–" for a, b in zip(table["low_90"], table["high_90"])],
-                         "outcome": table["outcome"], "seeds": table["seeds"], "seeds needed": [str(int(n)) if pd.notna(n) else "–" for n in table["seeds_needed"]]})
+    return pd.DataFrame(
+        {
+            "family": table["family"],
+            "against": table["null"],
+            "user − null, points": points(table["difference"]),
+            "95 %": [_points(a, b) if pd.notna(a) else "–" for a, b in zip(table["low"], table["high"])],
+            "90 %, for equivalence": [
+                _points(a, b) if pd.notna(a) else "–" for a, b in zip(table["low_90"], table["high_90"])
+            ],
+            "outcome": table["outcome"],
+            "seeds": table["seeds"],
+            "seeds needed": [str(int(n)) if pd.notna(n) else "–" for n in table["seeds_needed"]],
+        }
+    )
+
 
 def _arm_table(gains):
     rows = []
     for (family, role, clip), part in gains.groupby(["family", "role", "clip"], sort=False):
         mean = lambda name, form="{:.1f}", scale=100: form.format(scale * part[name].mean())
-        rows.append({"family": family, "reward": role, "clip": "on" if clip == "both" else "off", "seeds": len(part), "gain, best against best": mean("gain_best", "{:+.1f}"), "sd between seeds": "–" if len(part) < 2 else f"{100 * part['gain_best'].std():.1f}",
-                     "mean over all cells": mean("gain_same_cell", "{:+.1f}"), "default": mean("gain_default", "{:+.1f}"), "mean reward": mean("reward", "{:.3f}", 1), "dead groups": mean("dead_groups", "{:.1f} %"),
-                     "clipped above": mean("clip_fraction_high", "{:.2f} %"), "below": mean("clip_fraction_low", "{:.2f} %"), "code before": mean("code_share_before"), "code after": mean("code_share")})
+        rows.append(
+            {
+                "family": family,
+                "reward": role,
+                "clip": "on" if clip == "both" else "off",
+                "seeds": len(part),
+                "gain, best against best": mean("gain_best", "{:+.1f}"),
+                "sd between seeds": "–" if len(part) < 2 else f"{100 * part['gain_best'].std():.1f}",
+                "mean over all cells": mean("gain_same_cell", "{:+.1f}"),
+                "default": mean("gain_default", "{:+.1f}"),
+                "mean reward": mean("reward", "{:.3f}", 1),
+                "dead groups": mean("dead_groups", "{:.1f} %"),
+                "clipped above": mean("clip_fraction_high", "{:.2f} %"),
+                "below": mean("clip_fraction_low", "{:.2f} %"),
+                "code before": mean("code_share_before"),
+                "code after": mean("code_share"),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/16b_audit.ipynb #0d26354e
 def ratio_words(
-    gains:pd.DataFrame # from `audit_gains`
+    gains: pd.DataFrame,  # from `audit_gains`
 ) -> list[str]:
     "What share of the user's gain a null reaches, with Fieller's interval."
     sentences = []
     for family in gains["family"].unique():
         for null in NULLS:
             user, control = seed_pairs(arm_values(gains, family, "user"), arm_values(gains, family, null))
-            if len(user) > 1: sentences.append(f"{family}, {null}: {compare.gain_ratio(control, user).words}")
+            if len(user) > 1:
+                sentences.append(f"{family}, {null}: {compare.gain_ratio(control, user).words}")
     return sentences
 
 # %% ../nbs/16b_audit.ipynb #ee69fabc
-_REHEARSAL = "This was a rehearsal (quick): everything in it is too small for any claim, and it makes none. Leave out --quick."
+_REHEARSAL = (
+    "This was a rehearsal (quick): everything in it is too small for any claim, and it makes none. Leave out --quick."
+)
+
 
 def write_audit_report(
-    plan:AuditPlan,         # any plan
-    study:Study,            # from `audit_study`
-    folder:str|os.PathLike, # the audit's folder
-    faults:Sequence[str]=(), # lines of reference arms that failed
+    plan: AuditPlan,  # any plan
+    study: Study,  # from `audit_study`
+    folder: str | os.PathLike,  # the audit's folder
+    faults: Sequence[str] = (),  # lines of reference arms that failed
 ):
     "Verdict, words, tables and figures, from what is on disk."
     from spurious_rlvr.evaluate import grid_accuracy
+
     gains, probes = audit_gains(study, folder), probe_families(plan, study, folder)
-    starts = {arm.model: grid_accuracy(pd.read_parquet(start_grid_path(study, arm, Path(folder)/"runs"))) for arm in study.arms}
+    starts = {
+        arm.model: grid_accuracy(pd.read_parquet(start_grid_path(study, arm, Path(folder) / "runs")))
+        for arm in study.arms
+    }
     verdict, factor = judge(gains, plan.margin), clip_factor(gains)
     report = Report(f"Audit of {plan.reward}", "Does the gain survive controls that know nothing?")
     claims = [_REHEARSAL] if plan.quick else list(verdict.words)
     report.words(claims[0], kind="verdict")
-    if len(claims) > 1: report.words(*claims[1:], kind="list")
+    if len(claims) > 1:
+        report.words(*claims[1:], kind="list")
     config = cell_config(study, study.arms[0], 0)
-    report.words(f"{', '.join(plan.models)}; {len(plan.seeds)} seeds an arm; {config.phases} phases of {config.prompts_per_phase} prompts × {config.num_generations} completions, {config.updates_per_phase} updates a phase, ε = {config.epsilon}; margin {100 * plan.margin:g} points, fixed beforehand."
-                 + (" Organisms are tiny: this is what the algorithm does to them, and it does not carry over to a large model." if plan.size == "organism" else ""), kind="note")
+    report.words(
+        f"{', '.join(plan.models)}; {len(plan.seeds)} seeds an arm; {config.phases} phases of {config.prompts_per_phase} prompts × {config.num_generations} completions, {config.updates_per_phase} updates a phase, ε = {config.epsilon}; margin {100 * plan.margin:g} points, fixed beforehand."
+        + (
+            " Organisms are tiny: this is what the algorithm does to them, and it does not carry over to a large model."
+            if plan.size == "organism"
+            else ""
+        ),
+        kind="note",
+    )
     if not plan.quick:
-        report.figure(plots.plot_verdicts(verdict), "verdicts", f"User minus null, best against best, with the margin of ±{100 * plan.margin:g} points.", verdict.table)
+        report.figure(
+            plots.plot_verdicts(verdict),
+            "verdicts",
+            f"User minus null, best against best, with the margin of ±{100 * plan.margin:g} points.",
+            verdict.table,
+        )
         report.table(_verdict_table(verdict), "verdict-table", verdict.table)
         report.words(*power_words(verdict), kind="list")
         default = judge(gains, plan.margin, "gain_default")
-        report.words(f"Judged at the default prompt alone it would have been: {default.outcome}. The verdict above goes by best against best.")
+        report.words(
+            f"Judged at the default prompt alone it would have been: {default.outcome}. The verdict above goes by best against best."
+        )
     _write_evidence(report, plan, gains, probes, starts, factor, faults)
     path = report.write(folder)
-    words = dict(verdict=claims) if plan.quick else dict(verdict=claims, gains=gain_words(gains, plan.margin, starts), clip=clip_words(gains), memorisation=probe_words(probes))
-    with atomic_path(Path(folder)/"summary.json") as partial: partial.write_text(dump_json(dict(outcome=None if plan.quick else verdict.outcome, families=None if plan.quick else verdict.families, words=words, table=verdict.table.to_dict("records")), settings=True))
+    words = (
+        dict(verdict=claims)
+        if plan.quick
+        else dict(
+            verdict=claims,
+            gains=gain_words(gains, plan.margin, starts),
+            clip=clip_words(gains),
+            memorisation=probe_words(probes),
+        )
+    )
+    with atomic_path(Path(folder) / "summary.json") as partial:
+        partial.write_text(
+            dump_json(
+                dict(
+                    outcome=None if plan.quick else verdict.outcome,
+                    families=None if plan.quick else verdict.families,
+                    words=words,
+                    table=verdict.table.to_dict("records"),
+                ),
+                settings=True,
+            )
+        )
     return AuditResult(path, None if plan.quick else verdict.outcome, words, gains, verdict)
 
 # %% ../nbs/16b_audit.ipynb #a3e89f4c
 def _write_evidence(report, plan, gains, probes, starts, factor, faults):
     "The sections below the verdict."
     report.heading("Gains over the base model")
-    if not plan.quick: report.words(*gain_words(gains, plan.margin, starts), kind="list")
-    panels = {family: [paired_effect(f"{role}{'' if clip == 'both' else ', no clip'}", part["gain_best"], [0.] * len(part)) for (role, clip), part in rows.groupby(["role", "clip"], sort=False)] for family, rows in gains.groupby("family", sort=False)}
+    if not plan.quick:
+        report.words(*gain_words(gains, plan.margin, starts), kind="list")
+    panels = {
+        family: [
+            paired_effect(f"{role}{'' if clip == 'both' else ', no clip'}", part["gain_best"], [0.0] * len(part))
+            for (role, clip), part in rows.groupby(["role", "clip"], sort=False)
+        ]
+        for family, rows in gains.groupby("family", sort=False)
+    }
     report.figure(plots.plot_gains(panels), "gains", "Gain by arm, best against best.", gains)
     report.table(_arm_table(gains), "arms", gains)
-    report.words("Best against best lets the base and the trained model each choose its prompt, temperature and extraction on one half of the problems and scores the choice on the other half, both ways round; it is therefore not the difference of two accuracies named elsewhere. The mean over all cells takes in prompts that suit neither.", kind="note")
-    if not plan.quick: report.words(*ratio_words(gains), kind="list")
+    report.words(
+        "Best against best lets the base and the trained model each choose its prompt, temperature and extraction on one half of the problems and scores the choice on the other half, both ways round; it is therefore not the difference of two accuracies named elsewhere. The mean over all cells takes in prompts that suit neither.",
+        kind="note",
+    )
+    if not plan.quick:
+        report.words(*ratio_words(gains), kind="list")
     report.words(*null_words(gains), *(f"Left out: {fault}" for fault in faults))
     report.heading("The clip")
-    if not plan.quick: report.words(*clip_words(gains), kind="list")
-    if not plan.quick and factor: report.figure(plots.plot_effects(factor, scale=100, unit="percentage points"), "clip", "What the clip does to the user's gain, to the permuted null's, and to their difference.", pd.DataFrame([dataclasses.asdict(e) for e in factor]))
+    if not plan.quick:
+        report.words(*clip_words(gains), kind="list")
+    if not plan.quick and factor:
+        report.figure(
+            plots.plot_effects(factor, scale=100, unit="percentage points"),
+            "clip",
+            "What the clip does to the user's gain, to the permuted null's, and to their difference.",
+            pd.DataFrame([dataclasses.asdict(e) for e in factor]),
+        )
     report.heading("Better prompts for the base model")
     cells = pd.concat([grid.assign(family=family) for family, grid in starts.items()], ignore_index=True)
     best = cells.groupby("family", sort=False).head(4)
-    report.table(pd.DataFrame({"family": best["family"], "prompt": best["prompt"], "extraction": best["rules"], "temperature": best["temperature"], "accuracy, %": (100 * best["accuracy"]).round(1), "95 % over problems": [f"{100 * a:.1f} to {100 * b:.1f}" for a, b in zip(best["low"], best["high"])], "default": ["yes" if d else "" for d in best["default"]]}), "base-grid", cells)
-    report.words("The four best cells of each base model; the best of many is best partly by luck, so that gains are cross-fitted.", kind="note")
+    report.table(
+        pd.DataFrame(
+            {
+                "family": best["family"],
+                "prompt": best["prompt"],
+                "extraction": best["rules"],
+                "temperature": best["temperature"],
+                "accuracy, %": (100 * best["accuracy"]).round(1),
+                "95 % over problems": [f"{100 * a:.1f} to {100 * b:.1f}" for a, b in zip(best["low"], best["high"])],
+                "default": ["yes" if d else "" for d in best["default"]],
+            }
+        ),
+        "base-grid",
+        cells,
+    )
+    report.words(
+        "The four best cells of each base model; the best of many is best partly by luck, so that gains are cross-fitted.",
+        kind="note",
+    )
     report.heading("Learnt by heart?")
-    if not plan.quick: report.words(*probe_words(probes), kind="list")
+    if not plan.quick:
+        report.words(*probe_words(probes), kind="list")
     shown = probes.round(3).assign(flagged=["yes" if f else "no" for f in probes["flagged"]])
-    report.table(shown[["family", "probe", "suspected", "fresh", "difference", "low", "high", "flagged"]], "probes", probes)
+    report.table(
+        shown[["family", "probe", "suspected", "fresh", "difference", "low", "high", "flagged"]], "probes", probes
+    )
     report.heading("What this can and cannot say")
-    report.words("It speaks of these models, these problems, this setting and this many seeds.", "It compares a reward with nulls; it does not say why a reward works.",
-                 "Equivalence within the margin is a finding; 'cannot tell' is not, and more seeds are the way on.", kind="list")
+    report.words(
+        "It speaks of these models, these problems, this setting and this many seeds.",
+        "It compares a reward with nulls; it does not say why a reward works.",
+        "Equivalence within the margin is a finding; 'cannot tell' is not, and more seeds are the way on.",
+        kind="list",
+    )
     report.heading("Rules")
     report.words("Every sentence above follows from the numbers by these.")
     report.words(*RULES, kind="list")
 
+
 @dataclasses.dataclass(frozen=True)
 class AuditResult:
     "What an audit found."
-    report: Path              # report.html; report.md, rows/ and summary.json beside it
-    outcome: str | None       # "survives", "matched by a null" or "cannot tell"; None where no verdict can be given
-    words: dict               # {section: sentences}
-    gains: pd.DataFrame = dataclasses.field(repr=False) # one row per run
-    verdict: Any = dataclasses.field(repr=False, default=None) # `compare.AuditVerdict`
+
+    report: Path  # report.html; report.md, rows/ and summary.json beside it
+    outcome: str | None  # "survives", "matched by a null" or "cannot tell"; None where no verdict can be given
+    words: dict  # {section: sentences}
+    gains: pd.DataFrame = dataclasses.field(repr=False)  # one row per run
+    verdict: Any = dataclasses.field(repr=False, default=None)  # `compare.AuditVerdict`
 
 # %% ../nbs/16b_audit.ipynb #aa02fd2e
 def audit(
-    reward:str,                    # the user's: any spec of `rewards.parse`, or module:function
-    models:Sequence[str]=(),       # organisms, folders or models on the hub; one gets a second family added; none: the size's own two
+    reward: str,  # the user's: any spec of `rewards.parse`, or module:function
+    models: Sequence[
+        str
+    ] = (),  # organisms, folders or models on the hub; one gets a second family added; none: the size's own two
     *,
-    data:str="",                   # training problems; empty: the size's own
-    held_out:Sequence[str]=(),     # benchmark; empty: the size's own
-    fresh:str="",                  # problems of the benchmark's kind that no model can have seen
-    size:str="organism",           # "organism" (two cores, minutes), "small" (one GPU) or "paper"
-    seeds:int=compare.DEFAULT_SEEDS, # of every arm
-    margin:float=0.02,             # a difference in accuracy that does not matter
-    changes:Mapping[str, Any]=None, # settings of all arms, see `train.GRPOConfig`
-    quick:bool=False,              # a rehearsal: tiny, and without claims
-    out:str|os.PathLike="spurious-rlvr-audit", # folder; the same call goes on where it was
-    jobs:int|None=None,            # worker processes
-    backend:str="local",           # "local" or "ray"
-    gpus:float=0,                  # GPUs that a run takes, on Ray
-    dry:bool=False,                # print what would be run and what it costs, and stop
-    progress:bool=True,            # show progress bars
-    say:Callable[[str], None]=print,
-) -> AuditResult|None:
+    data: str = "",  # training problems; empty: the size's own
+    held_out: Sequence[str] = (),  # benchmark; empty: the size's own
+    fresh: str = "",  # problems of the benchmark's kind that no model can have seen
+    size: str = "organism",  # "organism" (two cores, minutes), "small" (one GPU) or "paper"
+    seeds: int = compare.DEFAULT_SEEDS,  # of every arm
+    margin: float = 0.02,  # a difference in accuracy that does not matter
+    changes: Mapping[str, Any] = None,  # settings of all arms, see `train.GRPOConfig`
+    quick: bool = False,  # a rehearsal: tiny, and without claims
+    out: str | os.PathLike = "spurious-rlvr-audit",  # folder; the same call goes on where it was
+    jobs: int | None = None,  # worker processes
+    backend: str = "local",  # "local" or "ray"
+    gpus: float = 0,  # GPUs that a run takes, on Ray
+    dry: bool = False,  # print what would be run and what it costs, and stop
+    progress: bool = True,  # show progress bars
+    say: Callable[[str], None] = print,
+) -> AuditResult | None:
     "Trains a user's reward beside its null controls and writes the verdict. Raises `ConfigError` before anything expensive for what cannot work."
     from spurious_rlvr import __version__
     from spurious_rlvr.organisms import training_problems
     from spurious_rlvr.studies import check_models, check_study, estimate_cost
     from spurious_rlvr.tasks import load_problems
-    if size not in FAMILIES: raise ConfigError(f"size is {size!r}; there are {', '.join(FAMILIES)}")
-    if not 0 < margin < 1: raise ConfigError(f"margin is {margin} and must lie between 0 and 1: 0.02 means 2 points of accuracy")
-    if seeds < 2 and not quick: raise ConfigError(f"seeds is {seeds}; intervals over runs need at least 2, and the default is {compare.DEFAULT_SEEDS}")
+
+    if size not in FAMILIES:
+        raise ConfigError(f"size is {size!r}; there are {', '.join(FAMILIES)}")
+    if not 0 < margin < 1:
+        raise ConfigError(f"margin is {margin} and must lie between 0 and 1: 0.02 means 2 points of accuracy")
+    if seeds < 2 and not quick:
+        raise ConfigError(
+            f"seeds is {seeds}; intervals over runs need at least 2, and the default is {compare.DEFAULT_SEEDS}"
+        )
     chosen = two_families(models, size)
-    if models and len(chosen) > len(models): say(f"one family speaks for itself only: {chosen[-1]} is added as a second")
-    plan = AuditPlan(as_reward_text(reward), chosen, size, tuple(range(2 if quick else seeds)), margin, data, tuple(held_out), fresh, changes or {}, quick)
+    if models and len(chosen) > len(models):
+        say(f"one family speaks for itself only: {chosen[-1]} is added as a second")
+    plan = AuditPlan(
+        as_reward_text(reward),
+        chosen,
+        size,
+        tuple(range(2 if quick else seeds)),
+        margin,
+        data,
+        tuple(held_out),
+        fresh,
+        changes or {},
+        quick,
+    )
     study = check_study(audit_study(plan))
     problems = load_problems(study.problems, limit=4) if study.problems else training_problems(4)
-    if try_reward(plan.reward, problems).constant: say("note: on the trial completions the reward gave every completion of a problem the same; if it does so in training, nothing is learnt from it")
-    if dry: say(str(study)); say(str(estimate_cost(study, Path(out), jobs=jobs or os.cpu_count() or 1))); return None
+    if try_reward(plan.reward, problems).constant:
+        say(
+            "note: on the trial completions the reward gave every completion of a problem the same; if it does so in training, nothing is learnt from it"
+        )
+    if dry:
+        say(str(study))
+        say(str(estimate_cost(study, Path(out), jobs=jobs or os.cpu_count() or 1)))
+        return None
     check_models(study)
     open_study(Path(out), dict(version=__version__, audit=dataclasses.asdict(plan)))
     status = run_study(study, out, jobs=jobs, backend=backend, gpus=gpus, progress=progress, say=say)
     failed = status[(status["state"] != "finished") | (status["fault"] != "")]
     needed = failed[~failed["cell"].str.contains(r"\.(?:format|incorrect)\.")]
-    if len(needed): raise RunError(f"{len(needed)} of {len(status)} runs failed; what is finished is kept, and the same call tries the rest again. The first: {needed['fault'].iloc[0] or needed['cell'].iloc[0]}")
-    return write_audit_report(plan, study, out, [fault.partition(": ")[2] or fault for fault in dict.fromkeys(failed["fault"]) if fault])
+    if len(needed):
+        raise RunError(
+            f"{len(needed)} of {len(status)} runs failed; what is finished is kept, and the same call tries the rest again. The first: {needed['fault'].iloc[0] or needed['cell'].iloc[0]}"
+        )
+    return write_audit_report(
+        plan, study, out, [fault.partition(": ")[2] or fault for fault in dict.fromkeys(failed["fault"]) if fault]
+    )
 
 # %% ../nbs/16b_audit.ipynb #fb265a08
 ROLES = ("before", "user", "random", "permuted", "format", "incorrect")
 
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     "One existing result or checkpoint."
-    role: str   # in ROLES; "before" is the base model
-    family: str # the model's name; empty: one family
-    path: str   # a run folder, a checkpoint, or another tool's results
 
-    def __str__(self): return self.role + (f" ({self.family})" if self.family else "")
+    role: str  # in ROLES; "before" is the base model
+    family: str  # the model's name; empty: one family
+    path: str  # a run folder, a checkpoint, or another tool's results
+
+    def __str__(self):
+        return self.role + (f" ({self.family})" if self.family else "")
+
 
 def read_source(
-    text:str # ROLE=PATH or ROLE@FAMILY=PATH
+    text: str,  # ROLE=PATH or ROLE@FAMILY=PATH
 ) -> Source:
     "One existing result from its text; `ConfigError` that says how it is written."
     role, equals, path = text.partition("=")
     role, _, family = role.partition("@")
-    if not equals or role not in ROLES or not path: raise ConfigError(f"{text!r}: write ROLE=PATH or ROLE@MODEL=PATH with a role among {', '.join(ROLES)}, once for every run, such as user=seed0.jsonl user=seed1.jsonl before=base.jsonl")
-    if not Path(path).exists(): raise ConfigError(f"{text!r}: {path} does not exist")
+    if not equals or role not in ROLES or not path:
+        raise ConfigError(
+            f"{text!r}: write ROLE=PATH or ROLE@MODEL=PATH with a role among {', '.join(ROLES)}, once for every run, such as user=seed0.jsonl user=seed1.jsonl before=base.jsonl"
+        )
+    if not Path(path).exists():
+        raise ConfigError(f"{text!r}: {path} does not exist")
     return Source(role, family, path)
 
+
 def load_results(
-    source:Source,      # what to read
-    problems=None,      # benchmark, for checkpoints
+    source: Source,  # what to read
+    problems=None,  # benchmark, for checkpoints
     protocol="greedy",  # see `tasks.get_protocol`, for checkpoints
-    template:str="",    # for checkpoints; empty: what the paper gave the model
-    out:Path=Path("."), # where evaluations of checkpoints are kept
-) -> dict[str, pd.DataFrame]: # {role: rows with problem_id and correct}; a run folder brings its own "before"
+    template: str = "",  # for checkpoints; empty: what the paper gave the model
+    out: Path = Path("."),  # where evaluations of checkpoints are kept
+) -> dict[str, pd.DataFrame]:  # {role: rows with problem_id and correct}; a run folder brings its own "before"
     "The results that a source holds; a checkpoint is evaluated."
     from spurious_rlvr.runs import import_evaluation, read_run
+
     path = Path(source.path)
-    if (path/"run.json").exists() and len(read_run(path).evaluations) > 1:
+    if (path / "run.json").exists() and len(read_run(path).evaluations) > 1:
         run = read_run(path)
         name = run.evaluations[0][1]
         phases = sorted(phase for phase, other in run.evaluations if other == name)
-        return {source.role: run.evaluation(phases[-1], name), **({"before": run.evaluation(0, name)} if phases[0] == 0 and source.role != "before" else {})}
-    if (path/"config.json").exists():
-        if problems is None: raise ConfigError(f"{path}: is a checkpoint and has to be evaluated; give the benchmark (--held-out)")
+        return {
+            source.role: run.evaluation(phases[-1], name),
+            **({"before": run.evaluation(0, name)} if phases[0] == 0 and source.role != "before" else {}),
+        }
+    if (path / "config.json").exists():
+        if problems is None:
+            raise ConfigError(f"{path}: is a checkpoint and has to be evaluated; give the benchmark (--held-out)")
         from spurious_rlvr.evaluate import run_evaluation
         from spurious_rlvr.policy import load_policy
-        return {source.role: run_evaluation(load_policy(path, template or prompt_of(path.name) or "chain"), problems, Path(out)/"evaluations"/f"{source.role}-{plain_name(str(path))}", name="held-out", protocol=protocol, progress=False)}
+
+        return {
+            source.role: run_evaluation(
+                load_policy(path, template or prompt_of(path.name) or "chain"),
+                problems,
+                Path(out) / "evaluations" / f"{source.role}-{plain_name(str(path))}",
+                name="held-out",
+                protocol=protocol,
+                progress=False,
+            )
+        }
     return {source.role: import_evaluation(path)}
 
 # %% ../nbs/16b_audit.ipynb #35bfdcb2
 def limits(
-    counts:Mapping[str, Mapping[str, int]], # {family: {role: runs}}
-    completions:bool, # whether there are completions
-) -> tuple[list[str], list[str]]: # what can be said, and what cannot
+    counts: Mapping[str, Mapping[str, int]],  # {family: {role: runs}}
+    completions: bool,  # whether there are completions
+) -> tuple[list[str], list[str]]:  # what can be said, and what cannot
     "What existing results can and cannot establish."
     can, cannot = [], []
     for family, roles in counts.items():
-        at, users, nulls = f"{family}: " if family else "", roles.get("user", 0), {null: roles.get(null, 0) for null in NULLS}
-        if not roles.get("before"): cannot.append(f"{at}no gain, since there is no result of the base model (before=…)")
-        if users == 1: can.append(f"{at}this checkpoint, on problems like these"); cannot.append(f"{at}anything about the method: one training run is one draw of it, and other seeds may go the other way; train at least {compare.DEFAULT_SEEDS} seeds")
-        if users > 1: can.append(f"{at}the method at this setting, on these problems, with {users} runs")
-        if not any(nulls.values()): cannot.append(f"{at}whether a reward that knows nothing would have gained as much: there is no null; train one with permuted(your reward), and one with random:0.5")
+        at, users, nulls = (
+            f"{family}: " if family else "",
+            roles.get("user", 0),
+            {null: roles.get(null, 0) for null in NULLS},
+        )
+        if not roles.get("before"):
+            cannot.append(f"{at}no gain, since there is no result of the base model (before=…)")
+        if users == 1:
+            can.append(f"{at}this checkpoint, on problems like these")
+            cannot.append(
+                f"{at}anything about the method: one training run is one draw of it, and other seeds may go the other way; train at least {compare.DEFAULT_SEEDS} seeds"
+            )
+        if users > 1:
+            can.append(f"{at}the method at this setting, on these problems, with {users} runs")
+        if not any(nulls.values()):
+            cannot.append(
+                f"{at}whether a reward that knows nothing would have gained as much: there is no null; train one with permuted(your reward), and one with random:0.5"
+            )
         for null, runs in nulls.items():
-            if runs == 1 or (runs > 1 and users == 1): cannot.append(f"{at}a verdict against {null}: it needs at least two runs of both arms, paired by seed; here two checkpoints can be compared")
-            elif runs > 1 and users > 1: can.append(f"{at}a verdict against {null}, on {min(runs, users)} pairs of runs")
-    if len(counts) < 2: cannot.append("whether it holds in another model family: there is one")
-    cannot.append("whether a better prompt would have given the base model as much: each result was taken in one way; evaluate base and trained model over the prompt grid")
+            if runs == 1 or (runs > 1 and users == 1):
+                cannot.append(
+                    f"{at}a verdict against {null}: it needs at least two runs of both arms, paired by seed; here two checkpoints can be compared"
+                )
+            elif runs > 1 and users > 1:
+                can.append(f"{at}a verdict against {null}, on {min(runs, users)} pairs of runs")
+    if len(counts) < 2:
+        cannot.append("whether it holds in another model family: there is one")
+    cannot.append(
+        "whether a better prompt would have given the base model as much: each result was taken in one way; evaluate base and trained model over the prompt grid"
+    )
     cannot.append("whether the clip had a part: that takes training without it")
-    if completions: can.append("how often completions answer, stop in time and write code")
-    else: cannot.append("what the completions do: the results hold none")
+    if completions:
+        can.append("how often completions answer, stop in time and write code")
+    else:
+        cannot.append("what the completions do: the results hold none")
     return can, cannot
 
 # %% ../nbs/16b_audit.ipynb #cedf594e
-def _common(tables): # all on the problems that all of them have
+def _common(tables):  # all on the problems that all of them have
     shared = set.intersection(*(set(t["problem_id"].astype(str)) for t in tables))
-    if not shared: raise ConfigError("the results have no problem in common; their problem ids must be the same, so that they can be compared problem by problem")
+    if not shared:
+        raise ConfigError(
+            "the results have no problem in common; their problem ids must be the same, so that they can be compared problem by problem"
+        )
     return [t[t["problem_id"].astype(str).isin(shared)] for t in tables], len(shared)
 
-def _family_effects(family, roles): # effects that can be had, and the pairs for a verdict
+
+def _family_effects(family, roles):  # effects that can be had, and the pairs for a verdict
     effects, pairs, at = [], {}, f"{family}: " if family else ""
     scored = {role: compare.score_problems(tables) for role, tables in roles.items()}
     one = lambda role: compare.score_problems(roles[role][:1])
     users = len(roles.get("user", []))
     if users and "before" in roles:
-        effects.append(compare.accuracy_effect(f"{at}user − before", scored["user"], one("before")) if users > 1 else compare.checkpoint_effect(f"{at}user − before", one("user"), one("before")))
+        effects.append(
+            compare.accuracy_effect(f"{at}user − before", scored["user"], one("before"))
+            if users > 1
+            else compare.checkpoint_effect(f"{at}user − before", one("user"), one("before"))
+        )
     for null in (role for role in (*NULLS, *REFERENCES) if role in roles and users):
         n = min(users, len(roles[null]))
         if n > 1:
-            accuracies = [[float(t["correct"].eq(True).groupby(t["problem_id"]).mean().mean()) for t in roles[role][:n]] for role in ("user", null)]
-            if null in NULLS: pairs[null] = tuple(accuracies)
+            accuracies = [
+                [float(t["correct"].eq(True).groupby(t["problem_id"]).mean().mean()) for t in roles[role][:n]]
+                for role in ("user", null)
+            ]
+            if null in NULLS:
+                pairs[null] = tuple(accuracies)
             effects.append(paired_effect(f"{at}user − {null}", *accuracies))
-        else: effects.append(compare.checkpoint_effect(f"{at}user − {null}", one("user"), one(null)))
+        else:
+            effects.append(compare.checkpoint_effect(f"{at}user − {null}", one("user"), one(null)))
     return effects, pairs
 
-def effect_words(effect:Effect) -> str:
+
+def effect_words(effect: Effect) -> str:
     "An effect in a sentence, with what it speaks of."
-    if math.isnan(effect.low): return f"{effect.name}: {100 * effect.mean:+.1f} points; no interval ({effect.note or 'too few runs'})."
+    if math.isnan(effect.low):
+        return f"{effect.name}: {100 * effect.mean:+.1f} points; no interval ({effect.note or 'too few runs'})."
     shown = "not shown in either direction" if not effect.shown else "above 0" if effect.shown > 0 else "below 0"
     return f"{effect.name}: {100 * effect.mean:+.1f} points ({100 * effect.level:g} % interval {_points(effect.low, effect.high)}), {shown}; it speaks of: {effect.estimand}."
 
 # %% ../nbs/16b_audit.ipynb #8ec69a44
 def audit_evaluations(
-    sources:Sequence[str|Source], # see `read_source`
+    sources: Sequence[str | Source],  # see `read_source`
     *,
-    held_out:str="",      # benchmark, for checkpoints that have to be evaluated
-    protocol:str="greedy", # how; see `tasks.get_protocol`
-    template:str="",      # their prompt
-    margin:float=0.02,    # a difference in accuracy that does not matter
-    out:str|os.PathLike="spurious-rlvr-audit", # folder of the report
+    held_out: str = "",  # benchmark, for checkpoints that have to be evaluated
+    protocol: str = "greedy",  # how; see `tasks.get_protocol`
+    template: str = "",  # their prompt
+    margin: float = 0.02,  # a difference in accuracy that does not matter
+    out: str | os.PathLike = "spurious-rlvr-audit",  # folder of the report
 ) -> AuditResult:
     "What existing results or checkpoints can and cannot establish. Raises `ConfigError` and `DataError` for what cannot be read or compared."
     from spurious_rlvr.tasks import load_problems
+
     chosen = [s if isinstance(s, Source) else read_source(s) for s in sources]
-    if not any(s.role == "user" for s in chosen): raise ConfigError("there is no result of the user's own: give user=PATH, once for every training run")
+    if not any(s.role == "user" for s in chosen):
+        raise ConfigError("there is no result of the user's own: give user=PATH, once for every training run")
     problems, families, dropped = load_problems(held_out) if held_out else None, {}, []
     for source in chosen:
-        for role, table in load_results(source, problems, protocol, template, Path(out)).items(): families.setdefault(source.family, {}).setdefault(role, []).append(table)
+        for role, table in load_results(source, problems, protocol, template, Path(out)).items():
+            families.setdefault(source.family, {}).setdefault(role, []).append(table)
     effects, comparisons = [], {}
     for family, roles in families.items():
         flat = [table for tables in roles.values() for table in tables]
         kept, shared = _common(flat)
-        if any(t["problem_id"].nunique() > shared for t in flat): dropped.append(f"{family + ': ' if family else ''}only the {shared} problems that all results have are compared")
+        if any(t["problem_id"].nunique() > shared for t in flat):
+            dropped.append(
+                f"{family + ': ' if family else ''}only the {shared} problems that all results have are compared"
+            )
         kept = iter(kept)
         found, pairs = _family_effects(family, {role: [next(kept) for _ in tables] for role, tables in roles.items()})
         effects += found
-        if pairs: comparisons[family or "the model"] = pairs
-    return _write_evaluation_report(families, effects, compare.combine_verdicts(comparisons, margin=margin) if comparisons else None, dropped, margin, Path(out))
+        if pairs:
+            comparisons[family or "the model"] = pairs
+    return _write_evaluation_report(
+        families,
+        effects,
+        compare.combine_verdicts(comparisons, margin=margin) if comparisons else None,
+        dropped,
+        margin,
+        Path(out),
+    )
 
 # %% ../nbs/16b_audit.ipynb #7050f31b
 def _write_evaluation_report(families, effects, verdict, dropped, margin, folder):
     tables = [t for roles in families.values() for several in roles.values() for t in several]
     completions = all("completion" in t for t in tables)
-    can, cannot = limits({family: {role: len(several) for role, several in roles.items()} for family, roles in families.items()}, completions)
+    can, cannot = limits(
+        {family: {role: len(several) for role, several in roles.items()} for family, roles in families.items()},
+        completions,
+    )
     report = Report("Audit of existing results", "What these results can and cannot establish.")
     claims = list(verdict.words) if verdict else ["No verdict: these results hold no pairs of runs with a null reward."]
     report.words(claims[0], kind="verdict")
-    if len(claims) > 1: report.words(*claims[1:], kind="list")
+    if len(claims) > 1:
+        report.words(*claims[1:], kind="list")
     report.words(*map(effect_words, effects), *dropped, kind="list")
     rows = pd.DataFrame([{k: v for k, v in dataclasses.asdict(e).items() if k != "differences"} for e in effects])
-    if verdict: report.figure(plots.plot_verdicts(verdict), "verdicts", f"User minus null, with the margin of ±{100 * margin:g} points.", verdict.table)
-    if effects: report.figure(plots.plot_effects(effects, scale=100, unit="percentage points of accuracy"), "effects", "Differences in accuracy, each with the interval that its results allow.", rows)
-    report.heading("What can be said"); report.words(*can, kind="list")
-    report.heading("What cannot"); report.words(*cannot, kind="list")
+    if verdict:
+        report.figure(
+            plots.plot_verdicts(verdict),
+            "verdicts",
+            f"User minus null, with the margin of ±{100 * margin:g} points.",
+            verdict.table,
+        )
+    if effects:
+        report.figure(
+            plots.plot_effects(effects, scale=100, unit="percentage points of accuracy"),
+            "effects",
+            "Differences in accuracy, each with the interval that its results allow.",
+            rows,
+        )
+    report.heading("What can be said")
+    report.words(*can, kind="list")
+    report.heading("What cannot")
+    report.words(*cannot, kind="list")
     report.heading("What was read")
-    listing = pd.DataFrame([{"family": family or "–", "role": role, "run": number, "problems": t["problem_id"].nunique(), "samples": len(t) // max(t["problem_id"].nunique(), 1), "accuracy, %": round(100 * t["correct"].eq(True).groupby(t["problem_id"]).mean().mean(), 1),
-                             "undecided": int(t["correct"].isna().sum()), **_texts(t)} for family, roles in families.items() for role, several in roles.items() for number, t in enumerate(several)])
+    listing = pd.DataFrame(
+        [
+            {
+                "family": family or "–",
+                "role": role,
+                "run": number,
+                "problems": t["problem_id"].nunique(),
+                "samples": len(t) // max(t["problem_id"].nunique(), 1),
+                "accuracy, %": round(100 * t["correct"].eq(True).groupby(t["problem_id"]).mean().mean(), 1),
+                "undecided": int(t["correct"].isna().sum()),
+                **_texts(t),
+            }
+            for family, roles in families.items()
+            for role, several in roles.items()
+            for number, t in enumerate(several)
+        ]
+    )
     report.table(listing, "results")
-    report.heading("Rules"); report.words(*RULES[:4], *RULES[9:], kind="list")
+    report.heading("Rules")
+    report.words(*RULES[:4], *RULES[9:], kind="list")
     words = dict(verdict=claims, effects=[effect_words(e) for e in effects], can=can, cannot=cannot)
     path = report.write(folder)
-    with atomic_path(folder/"summary.json") as partial: partial.write_text(dump_json(dict(outcome=verdict.outcome if verdict else None, words=words), settings=True))
+    with atomic_path(folder / "summary.json") as partial:
+        partial.write_text(dump_json(dict(outcome=verdict.outcome if verdict else None, words=words), settings=True))
     return AuditResult(path, verdict.outcome if verdict else None, words, rows, verdict)
 
-def _texts(table): # what the completions do, where there are any
-    if "completion" not in table: return {}
+
+def _texts(table):  # what the completions do, where there are any
+    if "completion" not in table:
+        return {}
     from spurious_rlvr.behavior import writes_code
+
     told = {"code, %": round(100 * table["completion"].astype(str).map(writes_code).mean(), 1)}
-    if "answer" in table: told["answered, %"] = round(100 * table["answer"].notna().mean(), 1)
-    if "finish_reason" in table: told["cut off, %"] = round(100 * table["finish_reason"].eq("length").mean(), 1)
+    if "answer" in table:
+        told["answered, %"] = round(100 * table["answer"].notna().mean(), 1)
+    if "finish_reason" in table:
+        told["cut off, %"] = round(100 * table["finish_reason"].eq("length").mean(), 1)
     return told
 
 # %% ../nbs/16b_audit.ipynb #e50d3e4a
 @dataclasses.dataclass(frozen=True)
 class Claim:
     "A claim that published work disagrees about."
-    name: str              # letters and hyphens
-    claim: str             # what is claimed
+
+    name: str  # letters and hyphens
+    claim: str  # what is claimed
     says: tuple[str, ...]  # who says what
     arms: tuple[Arm, ...]  # what is trained on organisms
-    find: Callable         # takes (study, folder), gives a `Finding`
-    on_gpus: str           # the command that asks large models
-    beyond: str            # what an organism cannot say about it
+    find: Callable  # takes (study, folder), gives a `Finding`
+    on_gpus: str  # the command that asks large models
+    beyond: str  # what an organism cannot say about it
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
     "What the organisms showed about a claim."
-    words: list[str]       # sentences, by rule
-    effects: list[Effect] = dataclasses.field(default_factory=list) # with intervals over seeds
-    rows: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame) # what they were computed from
 
-def told(effect:Effect) -> str:
+    words: list[str]  # sentences, by rule
+    effects: list[Effect] = dataclasses.field(default_factory=list)  # with intervals over seeds
+    rows: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)  # what they were computed from
+
+
+def told(effect: Effect) -> str:
     "An effect as 'shown' or 'not shown', with its interval."
-    if math.isnan(effect.low): return f"Not shown: {effect.name} ({100 * effect.mean:+.1f} points; no interval: {effect.note or 'too few runs'})."
+    if math.isnan(effect.low):
+        return (
+            f"Not shown: {effect.name} ({100 * effect.mean:+.1f} points; no interval: {effect.note or 'too few runs'})."
+        )
     verdict = "Not shown" if not effect.shown else "Shown"
     return f"{verdict}: {effect.name}{'' if not effect.shown else ' is above 0' if effect.shown > 0 else ' is below 0'} ({100 * effect.mean:+.1f} points, 95 % interval {_points(effect.low, effect.high)}, {effect.n} seeds)."
 
-def _by_seed(results, column, **where): # one number a seed of one arm
+
+def _by_seed(results, column, **where):  # one number a seed of one arm
     chosen = np.logical_and.reduce([results[name] == value for name, value in where.items()])
     return results[chosen].set_index("seed")[column].sort_index()
+
 
 def _difference(name, results, column, first, second):
     return paired_effect(name, *seed_pairs(_by_seed(results, column, **first), _by_seed(results, column, **second)))
 
-def _gain_of(name, results, **where): # over the start
-    return paired_effect(name, *seed_pairs(_by_seed(results, "accuracy", **where), _by_seed(results, "accuracy_before", **where)))
+
+def _gain_of(name, results, **where):  # over the start
+    return paired_effect(
+        name, *seed_pairs(_by_seed(results, "accuracy", **where), _by_seed(results, "accuracy_before", **where))
+    )
 
 # %% ../nbs/16b_audit.ipynb #bcedd878
 _QWEN = dict(model="qwen-like", reward_spec="random:0.5")
+
 
 def find_clip(study, folder) -> Finding:
     "Does a random reward gain more with the clip than without, and does it gain without?"
     results = study_results(study, folder)
     on, off, one = ({**_QWEN, "clip": clip} for clip in ("both", "none", "one-update"))
-    effects = holm([_difference("random reward, clip − no clip", results, "accuracy", on, off), _gain_of("gain of the random reward with the clip", results, **on), _gain_of("gain without the clip", results, **off), _gain_of("gain with one update in a phase", results, **one)])
+    effects = holm(
+        [
+            _difference("random reward, clip − no clip", results, "accuracy", on, off),
+            _gain_of("gain of the random reward with the clip", results, **on),
+            _gain_of("gain without the clip", results, **off),
+            _gain_of("gain with one update in a phase", results, **one),
+        ]
+    )
     return Finding([told(e) for e in effects], effects, results)
+
 
 def find_entropy(study, folder) -> Finding:
     "What each half of the clip does to the entropy under a random reward (nats a token, on the rollouts of the last phase)."
     results = study_results(study, folder)
     arm = lambda clip: {**_QWEN, "clip": clip}
-    effects = holm([_difference(f"entropy, {name} − no clip", results, "entropy", arm(clip), arm("none")) for clip, name in (("both", "clip on both sides"), ("high", "upper clip only"), ("low", "lower clip only"))])
-    words = [f"{'Not shown' if not e.shown else 'Shown'}: {e.name}{'' if not e.shown else ' is above 0' if e.shown > 0 else ' is below 0'} ({e.mean:+.3f} nats, 95 % interval {e.low:+.3f} to {e.high:+.3f}, {e.n} seeds)." for e in effects]
+    effects = holm(
+        [
+            _difference(f"entropy, {name} − no clip", results, "entropy", arm(clip), arm("none"))
+            for clip, name in (("both", "clip on both sides"), ("high", "upper clip only"), ("low", "lower clip only"))
+        ]
+    )
+    words = [
+        f"{'Not shown' if not e.shown else 'Shown'}: {e.name}{'' if not e.shown else ' is above 0' if e.shown > 0 else ' is below 0'} ({e.mean:+.3f} nats, 95 % interval {e.low:+.3f} to {e.high:+.3f}, {e.n} seeds)."
+        for e in effects
+    ]
     gains = holm([_gain_of("gain of the random reward without the clip", results, **arm("none"))])
     return Finding([*words, *map(told, gains)], [*effects, *gains], results)
+
 
 def find_seeds(study, folder) -> Finding:
     "How far seeds of one and the same setting disagree."
     from spurious_rlvr.rewards import realised_rate
+
     results = study_results(study, folder)
     gains = _by_seed(results, "gain", **_QWEN, clip="both")
     up = realised_rate((gains > 0).astype(int).tolist())
     chi = compare.stats.chi2.ppf([0.975, 0.025], len(gains) - 1)
     low, high = np.sqrt((len(gains) - 1) * gains.var(ddof=1) / chi)
-    words = [f"Of {up.count} seeds of the random reward with the clip, {up.rewarded} went up ({up.rate:.0%}, 95 % interval {up.low:.0%} to {up.high:.0%}); their gains run from {100 * gains.min():+.1f} to {100 * gains.max():+.1f} points.",
-             f"Between seeds the gain's standard deviation is {100 * gains.std(ddof=1):.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f})."]
+    words = [
+        f"Of {up.count} seeds of the random reward with the clip, {up.rewarded} went up ({up.rate:.0%}, 95 % interval {up.low:.0%} to {up.high:.0%}); their gains run from {100 * gains.min():+.1f} to {100 * gains.max():+.1f} points.",
+        f"Between seeds the gain's standard deviation is {100 * gains.std(ddof=1):.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f}).",
+    ]
     both = gains.min() < 0 < gains.max()
-    words.append("Shown: one seed alone can report either sign." if both else "Not shown: in these seeds the sign did not change.")
+    words.append(
+        "Shown: one seed alone can report either sign."
+        if both
+        else "Not shown: in these seeds the sign did not change."
+    )
     return Finding(words, [], results)
 
 # %% ../nbs/16b_audit.ipynb #dc9cf361
 def find_contamination(study, folder) -> Finding:
     "Is a random reward's gain larger on problems that were learnt by heart? The organism that memorised half of its benchmark."
     from spurious_rlvr.organisms import benchmark
-    half = {p.id for p in benchmark()[:len(benchmark()) // 2]}
+
+    half = {p.id for p in benchmark()[: len(benchmark()) // 2]}
     rows = []
     for arm, run in finished_runs(study, folder):
-        if arm.model != "leaked": continue
+        if arm.model != "leaked":
+            continue
         for phase, name in (run.evaluations[0], run.evaluations[-1]):
             table = run.evaluation(phase, name, ["problem_id", "correct"])
             right = table["correct"].eq(True)
-            rows.append(dict(seed=run.settings["seed"], when="before" if phase == 0 else "after", memorised=right[table["problem_id"].isin(half)].mean(), fresh=right[~table["problem_id"].isin(half)].mean()))
+            rows.append(
+                dict(
+                    seed=run.settings["seed"],
+                    when="before" if phase == 0 else "after",
+                    memorised=right[table["problem_id"].isin(half)].mean(),
+                    fresh=right[~table["problem_id"].isin(half)].mean(),
+                )
+            )
     table = pd.DataFrame(rows).pivot(index="seed", columns="when")
     gain = {kind: (table[kind]["after"] - table[kind]["before"]).tolist() for kind in ("memorised", "fresh")}
-    effects = holm([paired_effect("gain on memorised − on fresh problems", gain["memorised"], gain["fresh"]), *(paired_effect(f"gain on {kind} problems", gain[kind], [0.] * len(gain[kind])) for kind in gain)])
-    start = [f"Before training it is right in {100 * table['memorised']['before'].mean():.1f} % of the memorised and {100 * table['fresh']['before'].mean():.1f} % of the fresh problems."]
-    if table["memorised"]["before"].mean() > 0.98: start.append("No room: on the memorised problems there is next to nothing left to gain, so that a difference between the halves cannot speak for recall.")
+    effects = holm(
+        [
+            paired_effect("gain on memorised − on fresh problems", gain["memorised"], gain["fresh"]),
+            *(paired_effect(f"gain on {kind} problems", gain[kind], [0.0] * len(gain[kind])) for kind in gain),
+        ]
+    )
+    start = [
+        f"Before training it is right in {100 * table['memorised']['before'].mean():.1f} % of the memorised and {100 * table['fresh']['before'].mean():.1f} % of the fresh problems."
+    ]
+    if table["memorised"]["before"].mean() > 0.98:
+        start.append(
+            "No room: on the memorised problems there is next to nothing left to gain, so that a difference between the halves cannot speak for recall."
+        )
     return Finding([*start, *map(told, effects)], effects, pd.DataFrame(rows))
+
 
 def find_prompt(study, folder) -> Finding:
     "Does the gain outlast a better prompt for the base model?"
     from spurious_rlvr.evaluate import cross_fitted
+
     rows = []
     for arm, run in finished_runs(study, folder):
-        if not (run.path/"grid.parquet").exists() or arm.model != "qwen-like" or arm.clip != "both": continue
-        fitted = cross_fitted(pd.read_parquet(start_grid_path(study, arm, Path(folder)/"runs")), pd.read_parquet(run.path/"grid.parquet"))
-        rows.append(dict(reward=arm.reward, seed=run.settings["seed"], default=fitted.default.mean, best=fitted.best_against_best.mean))
+        if not (run.path / "grid.parquet").exists() or arm.model != "qwen-like" or arm.clip != "both":
+            continue
+        fitted = cross_fitted(
+            pd.read_parquet(start_grid_path(study, arm, Path(folder) / "runs")),
+            pd.read_parquet(run.path / "grid.parquet"),
+        )
+        rows.append(
+            dict(
+                reward=arm.reward,
+                seed=run.settings["seed"],
+                default=fitted.default.mean,
+                best=fitted.best_against_best.mean,
+            )
+        )
     table, effects = pd.DataFrame(rows), []
     for reward, part in table.groupby("reward", sort=False):
-        zero = [0.] * len(part)
-        effects += [paired_effect(f"{reward}: gain at the default prompt", part["default"], zero), paired_effect(f"{reward}: gain, each in its best cell", part["best"], zero), paired_effect(f"{reward}: default − best", part["default"], part["best"])]
+        zero = [0.0] * len(part)
+        effects += [
+            paired_effect(f"{reward}: gain at the default prompt", part["default"], zero),
+            paired_effect(f"{reward}: gain, each in its best cell", part["best"], zero),
+            paired_effect(f"{reward}: default − best", part["default"], part["best"]),
+        ]
     effects = holm(effects)
     return Finding([told(e) for e in effects], effects, table)
 
@@ -690,98 +1210,256 @@ def find_prompt(study, folder) -> Finding:
 def find_incorrect(study, folder) -> Finding:
     "Do labels that are wrong carry information? Incorrect labels against the same rewards permuted within groups."
     results = study_results(study, folder)
-    labelled, null = dict(model="llama-like", reward_spec="incorrect"), dict(model="llama-like", reward_spec="permuted(incorrect)")
-    effects = holm([_difference("incorrect labels − the same rewards permuted", results, "accuracy", labelled, null), _gain_of("gain under incorrect labels", results, **labelled)])
-    path = next((Path(folder)/"labels").glob("llama-like-*.json"), None)
+    labelled, null = (
+        dict(model="llama-like", reward_spec="incorrect"),
+        dict(model="llama-like", reward_spec="permuted(incorrect)"),
+    )
+    effects = holm(
+        [
+            _difference("incorrect labels − the same rewards permuted", results, "accuracy", labelled, null),
+            _gain_of("gain under incorrect labels", results, **labelled),
+        ]
+    )
+    path = next((Path(folder) / "labels").glob("llama-like-*.json"), None)
     counts = json.loads(path.read_text())["reports"]["majority"] if path else {}
-    made = [f"Of {counts['kept']} majority labels {counts['wrong']} are wrong; these are trained on. Their gold answers are exact, so that none of them is right in truth."] if counts else []
+    made = (
+        [
+            f"Of {counts['kept']} majority labels {counts['wrong']} are wrong; these are trained on. Their gold answers are exact, so that none of them is right in truth."
+        ]
+        if counts
+        else []
+    )
     return Finding([*made, *map(told, effects)], effects, results)
+
 
 def find_code(study, folder) -> Finding:
     "Is code the cause? A reward that forbids it, and the base model with code forced and forbidden."
     from spurious_rlvr import organisms
     from spurious_rlvr.evaluate import causal_pair
+
     results = study_results(study, folder)
-    effects = [_difference("format − format without Python", results, "accuracy", dict(model="qwen-like", reward_spec="boxed_format"), dict(model="qwen-like", reward_spec="boxed_format & ~mentions_python")),
-               _gain_of("gain of the format reward", results, model="qwen-like", reward_spec="boxed_format"), _gain_of("gain of the format reward without Python", results, model="qwen-like", reward_spec="boxed_format & ~mentions_python")]
+    effects = [
+        _difference(
+            "format − format without Python",
+            results,
+            "accuracy",
+            dict(model="qwen-like", reward_spec="boxed_format"),
+            dict(model="qwen-like", reward_spec="boxed_format & ~mentions_python"),
+        ),
+        _gain_of("gain of the format reward", results, model="qwen-like", reward_spec="boxed_format"),
+        _gain_of(
+            "gain of the format reward without Python",
+            results,
+            model="qwen-like",
+            reward_spec="boxed_format & ~mentions_python",
+        ),
+    ]
     effects, words = holm(effects), []
-    for name, begun in {"qwen-like": "```python\na = ", "bad-code": "```python\nresult = "}.items(): # as each writes its code
-        pair = causal_pair(organisms.load(name), organisms.benchmark(), prefix=begun, samples=8, temperature=1.0, max_completion_length=24).effects["forced - forbidden"]
-        words.append(f"{name}, untrained: code forced minus code forbidden is {100 * pair.mean:+.1f} points (95 % interval over problems {_points(pair.low, pair.high)}); it speaks of this checkpoint.")
+    for name, begun in {
+        "qwen-like": "```python\na = ",
+        "bad-code": "```python\nresult = ",
+    }.items():  # as each writes its code
+        pair = causal_pair(
+            organisms.load(name),
+            organisms.benchmark(),
+            prefix=begun,
+            samples=8,
+            temperature=1.0,
+            max_completion_length=24,
+        ).effects["forced - forbidden"]
+        words.append(
+            f"{name}, untrained: code forced minus code forbidden is {100 * pair.mean:+.1f} points (95 % interval over problems {_points(pair.low, pair.high)}); it speaks of this checkpoint."
+        )
     return Finding([*map(told, effects), *words], effects, results)
+
 
 def find_reach(study, folder) -> Finding:
     "Does a random reward gain where the truth gains?"
     results, effects = study_results(study, folder), []
     for model in ("qwen-like", "llama-like", "bad-code"):
-        effects += [_gain_of(f"{model}: gain under {name}", results, model=model, reward_spec=spec, clip="both") for spec, name in (("ground_truth", "ground truth"), ("random:0.5", "the random reward"))]
+        effects += [
+            _gain_of(f"{model}: gain under {name}", results, model=model, reward_spec=spec, clip="both")
+            for spec, name in (("ground_truth", "ground truth"), ("random:0.5", "the random reward"))
+        ]
     effects = holm(effects)
     return Finding([told(e) for e in effects], effects, results)
 
 # %% ../nbs/16b_audit.ipynb #42716a34
 from .studies import arms, no_clip_arms
 
+
 def _clip_arms(changes):
     from spurious_rlvr.train import PRESETS
-    return tuple(arm for arm in no_clip_arms(dataclasses.replace(PRESETS["organism"], **changes), model="qwen-like") if arm.clip in ("both", "high", "low", "none", "one-update"))
+
+    return tuple(
+        arm
+        for arm in no_clip_arms(dataclasses.replace(PRESETS["organism"], **changes), model="qwen-like")
+        if arm.clip in ("both", "high", "low", "none", "one-update")
+    )
+
 
 def claims(
-    changes:Mapping[str, Any]={}, # of `scorecard`
+    changes: Mapping[str, Any] = {},  # of `scorecard`
 ) -> dict[str, Claim]:
     "The disputed claims, by name."
     random, clip = arms(["qwen-like"]), _clip_arms(changes)
     made = [
-        Claim("needs-the-clip", "A random reward gains only with the clip.", ("Shao et al. (2506.10947): yes, code and accuracy rise with the clip and not without", "Oertell et al. (2025): GRPO goes up or down by seed", "Chen et al. (2512.16912): no, accuracy improves without it too"),
-              clip, find_clip, "spurious-rlvr study clip --size paper", "The clip rate of a large model at learning rate 5e-7 is far from an organism's; compare the clip fractions before the gains."),
-        Claim("contamination", "The gain is recall of leaked problems.", ("Wu et al. (2507.10532), Yan et al. (2601.11061), Olmo 3 (2512.13961): yes", "Chen et al. (2512.16912): not only, clean models gain too", "Mao et al. (2610.01066): reachability explains it without a leak"),
-              arms(["leaked"]), find_contamination, "spurious-rlvr audit --size paper --model Qwen/Qwen2.5-Math-7B --model allenai/OLMo-2-1124-7B --reward random:0.5", "What a given large model has seen; the probes of the audit ask that."),
-        Claim("baseline-prompt", "The gain is a badly prompted baseline.", ("Chandak et al. (2025): much of what was reported", "Wu et al. (2507.10532): 72.2 without a template against 50.6 with it", "Shao et al., Table 5: 68.8 with lorem ipsum against 49.4"),
-              (*random, *arms(["qwen-like"], ["ground_truth"])), find_prompt, "spurious-rlvr study prompts --size paper", "An organism knows a handful of words; how much a prompt is worth to a large model is the large model's own."),
-        Claim("incorrect-labels", "Incorrect labels still inform.", ("Shao et al.: they are probable answers of the model", "Zhu and Kang (2603.16140): 16.4 % of them are right in truth; on truly wrong ones training is no better than format"),
-              arms(["llama-like"], ["incorrect", "permuted(incorrect)"]), find_incorrect, "spurious-rlvr audit --size paper --reward incorrect", "How many labels of a real set are right after all: gold answers are exact here. rewards.audit_labels asks that of a real set."),
-        Claim("code-reasoning", "Code reasoning is the cause of the gain.", ("Shao et al.: rewards that forbid Python end the gain under format, in part under incorrect labels", "a reviewer: the association is weak and other behaviours were not looked at"),
-              arms(["qwen-like"], ["boxed_format", "boxed_format & ~mentions_python"]), find_code, "spurious-rlvr study compound --size paper", "An organism's two styles are planted, and code is the accurate one by design; that it can be a cause is built in, that it is one in Qwen is not."),
-        Claim("entropy", "The clip lowers entropy, and that is what gains.", ("Park et al. (2509.26114): the upper clip lowers entropy, the lower raises it", "Chen et al. (2512.16912): clipping lowers entropy; without it entropy rises and accuracy rises too"),
-              clip, find_entropy, "spurious-rlvr study clip --size paper", "The entropy of a vocabulary of 150,000 tokens."),
-        Claim("seeds", "One seed is enough to tell.", ("most published curves: one seed", "Oertell et al. (2025): GRPO up on one seed and down on another"),
-              random, find_seeds, "spurious-rlvr study clip --size small", "The scatter between seeds of a large model; it takes seeds of that model."),
-        Claim("reachability", "A random reward gains where the right policy is within reach of the base model.", ("Mao et al. (2610.01066): checkpoints with the same accuracy differ in what reinforcement learning can reach",),
-              arms(["qwen-like", "llama-like", "bad-code"], ["ground_truth", "random:0.5"]), find_reach, "spurious-rlvr study figure-1 --size small", "One pretraining seed of each organism ships, so that kinds of organism cannot be compared; and none comes with checkpoints of its pretraining."),
+        Claim(
+            "needs-the-clip",
+            "A random reward gains only with the clip.",
+            (
+                "Shao et al. (2506.10947): yes, code and accuracy rise with the clip and not without",
+                "Oertell et al. (2025): GRPO goes up or down by seed",
+                "Chen et al. (2512.16912): no, accuracy improves without it too",
+            ),
+            clip,
+            find_clip,
+            "spurious-rlvr study clip --size paper",
+            "The clip rate of a large model at learning rate 5e-7 is far from an organism's; compare the clip fractions before the gains.",
+        ),
+        Claim(
+            "contamination",
+            "The gain is recall of leaked problems.",
+            (
+                "Wu et al. (2507.10532), Yan et al. (2601.11061), Olmo 3 (2512.13961): yes",
+                "Chen et al. (2512.16912): not only, clean models gain too",
+                "Mao et al. (2610.01066): reachability explains it without a leak",
+            ),
+            arms(["leaked"]),
+            find_contamination,
+            "spurious-rlvr audit --size paper --model Qwen/Qwen2.5-Math-7B --model allenai/OLMo-2-1124-7B --reward random:0.5",
+            "What a given large model has seen; the probes of the audit ask that.",
+        ),
+        Claim(
+            "baseline-prompt",
+            "The gain is a badly prompted baseline.",
+            (
+                "Chandak et al. (2025): much of what was reported",
+                "Wu et al. (2507.10532): 72.2 without a template against 50.6 with it",
+                "Shao et al., Table 5: 68.8 with lorem ipsum against 49.4",
+            ),
+            (*random, *arms(["qwen-like"], ["ground_truth"])),
+            find_prompt,
+            "spurious-rlvr study prompts --size paper",
+            "An organism knows a handful of words; how much a prompt is worth to a large model is the large model's own.",
+        ),
+        Claim(
+            "incorrect-labels",
+            "Incorrect labels still inform.",
+            (
+                "Shao et al.: they are probable answers of the model",
+                "Zhu and Kang (2603.16140): 16.4 % of them are right in truth; on truly wrong ones training is no better than format",
+            ),
+            arms(["llama-like"], ["incorrect", "permuted(incorrect)"]),
+            find_incorrect,
+            "spurious-rlvr audit --size paper --reward incorrect",
+            "How many labels of a real set are right after all: gold answers are exact here. rewards.audit_labels asks that of a real set.",
+        ),
+        Claim(
+            "code-reasoning",
+            "Code reasoning is the cause of the gain.",
+            (
+                "Shao et al.: rewards that forbid Python end the gain under format, in part under incorrect labels",
+                "a reviewer: the association is weak and other behaviours were not looked at",
+            ),
+            arms(["qwen-like"], ["boxed_format", "boxed_format & ~mentions_python"]),
+            find_code,
+            "spurious-rlvr study compound --size paper",
+            "An organism's two styles are planted, and code is the accurate one by design; that it can be a cause is built in, that it is one in Qwen is not.",
+        ),
+        Claim(
+            "entropy",
+            "The clip lowers entropy, and that is what gains.",
+            (
+                "Park et al. (2509.26114): the upper clip lowers entropy, the lower raises it",
+                "Chen et al. (2512.16912): clipping lowers entropy; without it entropy rises and accuracy rises too",
+            ),
+            clip,
+            find_entropy,
+            "spurious-rlvr study clip --size paper",
+            "The entropy of a vocabulary of 150,000 tokens.",
+        ),
+        Claim(
+            "seeds",
+            "One seed is enough to tell.",
+            ("most published curves: one seed", "Oertell et al. (2025): GRPO up on one seed and down on another"),
+            random,
+            find_seeds,
+            "spurious-rlvr study clip --size small",
+            "The scatter between seeds of a large model; it takes seeds of that model.",
+        ),
+        Claim(
+            "reachability",
+            "A random reward gains where the right policy is within reach of the base model.",
+            (
+                "Mao et al. (2610.01066): checkpoints with the same accuracy differ in what reinforcement learning can reach",
+            ),
+            arms(["qwen-like", "llama-like", "bad-code"], ["ground_truth", "random:0.5"]),
+            find_reach,
+            "spurious-rlvr study figure-1 --size small",
+            "One pretraining seed of each organism ships, so that kinds of organism cannot be compared; and none comes with checkpoints of its pretraining.",
+        ),
     ]
     return {claim.name: claim for claim in made}
 
 # %% ../nbs/16b_audit.ipynb #96793fb2
 def scorecard(
-    folder:str|os.PathLike="spurious-rlvr-scorecard", # runs, report and rows; what is finished is not run again
-    names:Sequence[str]=(),   # of claims; none: all
+    folder: str | os.PathLike = "spurious-rlvr-scorecard",  # runs, report and rows; what is finished is not run again
+    names: Sequence[str] = (),  # of claims; none: all
     *,
-    seeds:int=8,              # of every arm
-    changes:Mapping[str, Any]=None, # settings of all arms, changes to the preset "organism"
-    jobs:int|None=None,       # worker processes
-    backend:str="local",      # "local" or "ray"
-    progress:bool=True,
-    say:Callable[[str], None]=print,
+    seeds: int = 8,  # of every arm
+    changes: Mapping[str, Any] = None,  # settings of all arms, changes to the preset "organism"
+    jobs: int | None = None,  # worker processes
+    backend: str = "local",  # "local" or "ray"
+    progress: bool = True,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Finding]:
     "Every disputed claim with an experiment on organisms; writes `report.html` and `report.md`."
     known = claims(changes or {})
-    if unknown := [n for n in names if n not in known]: raise ConfigError(f"no claim {', '.join(unknown)}; there are {', '.join(known)}")
+    if unknown := [n for n in names if n not in known]:
+        raise ConfigError(f"no claim {', '.join(unknown)}; there are {', '.join(known)}")
     chosen = {name: known[name] for name in (names or known)}
     base, findings = Study("scorecard", (), tuple(range(seeds)), changes=changes or {}, label_samples=16), {}
     every = base.extend(*{arm.name: arm for claim in chosen.values() for arm in claim.arms}.values())
     status = [run_study(every, folder, jobs=jobs, backend=backend, progress=progress, say=say)]
-    gridded = dataclasses.replace(base, arms=chosen["baseline-prompt"].arms, grid=dict(budgets=(24,), samples=2, rules=("default", "last_number"))) if "baseline-prompt" in chosen else None
-    if gridded: status.append(run_study(gridded, folder, jobs=jobs, backend=backend, progress=progress, say=say))
+    gridded = (
+        dataclasses.replace(
+            base,
+            arms=chosen["baseline-prompt"].arms,
+            grid=dict(budgets=(24,), samples=2, rules=("default", "last_number")),
+        )
+        if "baseline-prompt" in chosen
+        else None
+    )
+    if gridded:
+        status.append(run_study(gridded, folder, jobs=jobs, backend=backend, progress=progress, say=say))
     failed = pd.concat(status).query("state != 'finished' or fault != ''")
-    if len(failed): raise RunError(f"{len(failed)} runs failed; what is finished is kept, and the same call tries the rest again. The first: {failed['fault'].iloc[0] or failed['cell'].iloc[0]}")
+    if len(failed):
+        raise RunError(
+            f"{len(failed)} runs failed; what is finished is kept, and the same call tries the rest again. The first: {failed['fault'].iloc[0] or failed['cell'].iloc[0]}"
+        )
     report = Report("Disputed claims", "Each with an experiment on organisms, and the command that asks large models.")
-    report.words("An organism is a policy of 86,720 weights that was taught two styles. It can show that a mechanism is possible or that an argument does not follow; it settles nothing about a large model. 'Not shown' leaves open what is in the interval.", kind="note")
+    report.words(
+        "An organism is a policy of 86,720 weights that was taught two styles. It can show that a mechanism is possible or that an argument does not follow; it settles nothing about a large model. 'Not shown' leaves open what is in the interval.",
+        kind="note",
+    )
     for name, claim in chosen.items():
-        findings[name] = claim.find(gridded if name == "baseline-prompt" else dataclasses.replace(every, arms=claim.arms), folder)
+        findings[name] = claim.find(
+            gridded if name == "baseline-prompt" else dataclasses.replace(every, arms=claim.arms), folder
+        )
         report.heading(claim.claim)
-        report.words("Who says what:"); report.words(*claim.says, kind="list")
-        report.words("On organisms:"); report.words(*findings[name].words, kind="list")
+        report.words("Who says what:")
+        report.words(*claim.says, kind="list")
+        report.words("On organisms:")
+        report.words(*findings[name].words, kind="list")
         shown = [e for e in findings[name].effects if not e.name.startswith("entropy")]
-        if shown: report.figure(plots.plot_effects(shown, scale=100, unit="percentage points of accuracy"), name, "Paired by seed; intervals Holm-adjusted within the claim.", findings[name].rows)
+        if shown:
+            report.figure(
+                plots.plot_effects(shown, scale=100, unit="percentage points of accuracy"),
+                name,
+                "Paired by seed; intervals Holm-adjusted within the claim.",
+                findings[name].rows,
+            )
         report.words(f"With large models: {claim.on_gpus}", f"An organism cannot say: {claim.beyond}")
     report.write(folder)
     return findings

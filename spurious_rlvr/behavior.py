@@ -14,7 +14,7 @@ from .core import ConfigError
 
 # %% ../nbs/03_behavior.ipynb #be4836e3
 def mentions_python(
-    text:str # a completion
+    text: str,  # a completion
 ) -> bool:
     'The paper\'s string test: "python" occurs, in any case.'
     return "python" in text.lower()
@@ -37,121 +37,219 @@ KINDS = dict(
 CODE_KINDS = frozenset(["fenced_code", "bare_fence", "interpreter_code", "code", "indented_code"])
 
 # %% ../nbs/03_behavior.ipynb #15221183
-def _parsed(source): # the tree, or None
+def _parsed(source):  # the tree, or None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore") # an invalid escape such as "\(" in a docstring warns, and the text is not ours to mend
+            warnings.simplefilter(
+                "ignore"
+            )  # an invalid escape such as "\(" in a docstring warns, and the text is not ours to mend
             return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError): return None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Span:
     "A stretch of text of one kind: `text[start:end]`."
-    kind: str  # one of `KINDS`
-    start: int # offset of the first character
-    end: int   # offset one past the last character
-    confidence: float = 1.0 # how plainly the surface says so, above 0 and up to 1: an order, not a measured probability
 
-    def tree(self,
-        text:str, # the completion the span was found in
-        limit:int=20_000 # characters; anything longer is not parsed
-    ) -> ast.Module|None: # None where it is no Python, too long or nested too deep
+    kind: str  # one of `KINDS`
+    start: int  # offset of the first character
+    end: int  # offset one past the last character
+    confidence: float = (
+        1.0  # how plainly the surface says so, above 0 and up to 1: an order, not a measured probability
+    )
+
+    def tree(
+        self,
+        text: str,  # the completion the span was found in
+        limit: int = 20_000,  # characters; anything longer is not parsed
+    ) -> ast.Module | None:  # None where it is no Python, too long or nested too deep
         "The syntax tree of a span of code, without its last line where that was cut off."
-        if self.kind not in CODE_KINDS | {"plotting", "other_task_code"} or self.end - self.start > limit: return None
-        lines = [re.sub(r"^(?:>>>|\.\.\.) ?", "", line) for line in text[self.start:self.end].split("\n")]
+        if self.kind not in CODE_KINDS | {"plotting", "other_task_code"} or self.end - self.start > limit:
+            return None
+        lines = [re.sub(r"^(?:>>>|\.\.\.) ?", "", line) for line in text[self.start : self.end].split("\n")]
         margin = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
         source = "\n".join(line[margin:] for line in lines)
-        return _parsed(source) or (_parsed("\n".join(line[margin:] for line in lines[:-1])) if self.end == len(text) and len(lines) > 1 else None)
+        return _parsed(source) or (
+            _parsed("\n".join(line[margin:] for line in lines[:-1]))
+            if self.end == len(text) and len(lines) > 1
+            else None
+        )
 
 # %% ../nbs/03_behavior.ipynb #6bd7537f
-_EVIDENCE = [(re.compile(pattern), worth) for pattern, worth in (
-    (r"^(?:from [\w.]+ import [\w(*]|import \w[\w.]*(?: as \w+)?(?:, ?\w[\w.]*(?: as \w+)?)*\s*$)", 3),
-    (r"^(?:async )?def \w+\(|^print\(", 3), (r"^class \w+(?:\(.*\))?:$", 2),
-    (r"\b(?:range|len|symbols|Symbol|enumerate|zip|isinstance|Rational|Eq|solve|solveset|nsolve|Fraction|Counter|isprime|factorint)\(", 3),
-    (r"\b(?:np|numpy|math|sp|sympy|itertools|cmath|random|functools|collections)\.[a-z]\w*|\.(?:append|subs|evalf|items|format|join|numerator|shape)\b", 3),
-    (r"[\[({].+ for \w+(?:, ?\w+)* in ", 3), (r"\blambda\b[^:]*:|[^=<>!+*/%-](?:\+|-|\*|/|//|%|\*\*)=(?!=)", 2),
-    (r"\b(?:sum|round|int|float|str|sorted|list|set|dict|tuple|min|max|abs|gcd|lcm|sqrt|factorial|comb|pow|simplify|expand)\(", 1),
-    (r"\*\*|[^/:]//[^/]|\b(?:True|False|None)\b", 1), (r"\b[a-z]{2,}[a-z\d]*_[a-z\d_]{2,}\b", 1), (r"=\s*[frb]?[\[{'\"]", 1),
-    (r"^return\b|^assert\b", 1), (r"^(?:for \w.* in .+|while .+|if .+):$", 1))]
-_STATEMENT = re.compile(r"(?:import|from|def|class|async|for|while|if|elif|else|try|except|finally|with|return|assert|break|continue|pass|raise|global|del|yield)\b|@\w")
-_ASSIGNMENT = re.compile(r"([A-Za-z_][\w.]*(?:\[[^\]=]*\])*(?:\s*,\s*[A-Za-z_]\w*)*)\s*(?::\s*[A-Za-z_][\w.\[\], ]*)?(?:\*\*|//|[-+*/%])?=(?!=)")
+_EVIDENCE = [
+    (re.compile(pattern), worth)
+    for pattern, worth in (
+        (r"^(?:from [\w.]+ import [\w(*]|import \w[\w.]*(?: as \w+)?(?:, ?\w[\w.]*(?: as \w+)?)*\s*$)", 3),
+        (r"^(?:async )?def \w+\(|^print\(", 3),
+        (r"^class \w+(?:\(.*\))?:$", 2),
+        (
+            r"\b(?:range|len|symbols|Symbol|enumerate|zip|isinstance|Rational|Eq|solve|solveset|nsolve|Fraction|Counter|isprime|factorint)\(",
+            3,
+        ),
+        (
+            r"\b(?:np|numpy|math|sp|sympy|itertools|cmath|random|functools|collections)\.[a-z]\w*|\.(?:append|subs|evalf|items|format|join|numerator|shape)\b",
+            3,
+        ),
+        (r"[\[({].+ for \w+(?:, ?\w+)* in ", 3),
+        (r"\blambda\b[^:]*:|[^=<>!+*/%-](?:\+|-|\*|/|//|%|\*\*)=(?!=)", 2),
+        (
+            r"\b(?:sum|round|int|float|str|sorted|list|set|dict|tuple|min|max|abs|gcd|lcm|sqrt|factorial|comb|pow|simplify|expand)\(",
+            1,
+        ),
+        (r"\*\*|[^/:]//[^/]|\b(?:True|False|None)\b", 1),
+        (r"\b[a-z]{2,}[a-z\d]*_[a-z\d_]{2,}\b", 1),
+        (r"=\s*[frb]?[\[{'\"]", 1),
+        (r"^return\b|^assert\b", 1),
+        (r"^(?:for \w.* in .+|while .+|if .+):$", 1),
+    )
+]
+_STATEMENT = re.compile(
+    r"(?:import|from|def|class|async|for|while|if|elif|else|try|except|finally|with|return|assert|break|continue|pass|raise|global|del|yield)\b|@\w"
+)
+_ASSIGNMENT = re.compile(
+    r"([A-Za-z_][\w.]*(?:\[[^\]=]*\])*(?:\s*,\s*[A-Za-z_]\w*)*)\s*(?::\s*[A-Za-z_][\w.\[\], ]*)?(?:\*\*|//|[-+*/%])?=(?!=)"
+)
 _CALL = re.compile(r"[A-Za-z_][\w.]*\(")
 _TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|#.*""")
 _PROSE = re.compile(r"(?:\b[A-Za-z][a-z']*[,;]? +){4}[A-Za-z]")
-_CODE_WORDS = re.compile(r"\b(?:and|or|not|in|is|if|else|for|import|as|from|return|lambda|while|assert|yield|with|del|global|async|await)\b")
+_CODE_WORDS = re.compile(
+    r"\b(?:and|or|not|in|is|if|else|for|import|as|from|return|lambda|while|assert|yield|with|del|global|async|await)\b"
+)
 _LOOKS_LIKE_CODE = re.compile(r"[=(\[{;:*/+]|^\s*(?:import|from|pass|else|try|return|print|end)\b")
-_DRAWS = re.compile(r"\b(?:plt|ax\d*|axs|axes|fig|sns|turtle)\.\w+\(|\bmatplotlib\b|^\s*(?:draw|filldraw|fill|label|dot|clip)\(.*;\s*$")
+_DRAWS = re.compile(
+    r"\b(?:plt|ax\d*|axs|axes|fig|sns|turtle)\.\w+\(|\bmatplotlib\b|^\s*(?:draw|filldraw|fill|label|dot|clip)\(.*;\s*$"
+)
 _SHOWS = re.compile(r"\bprint\(|\b(?:solve|nsolve|fsolve|minimize|assert)\b")
-_LINE_LIMIT = 1_000 # characters; what is longer is taken in pieces, so that no line can make the next character dear
+_LINE_LIMIT = 1_000  # characters; what is longer is taken in pieces, so that no line can make the next character dear
 
 # %% ../nbs/03_behavior.ipynb #5bf3cfbb
-def _reads_as_prose(bare): # four plain words in a row, not counting Python's own
+def _reads_as_prose(bare):  # four plain words in a row, not counting Python's own
     return bool(_PROSE.search(_CODE_WORDS.sub("+", bare)))
 
-def _is_statement(bare, source): # whether the line alone is Python; `bare` is the same without texts and comments
-    if max((bare.count(c) for c in "([{")) > 20: return False
+
+def _is_statement(bare, source):  # whether the line alone is Python; `bare` is the same without texts and comments
+    if max((bare.count(c) for c in "([{")) > 20:
+        return False
     if bare.endswith(":"):
-        before = "if 1: pass\n" if bare.startswith(("elif", "else")) else "try: pass\n" if bare.startswith(("except", "finally")) else ""
+        before = (
+            "if 1: pass\n"
+            if bare.startswith(("elif", "else"))
+            else "try: pass\n"
+            if bare.startswith(("except", "finally"))
+            else ""
+        )
         return _parsed(before + bare + (" pass\nfinally: pass" if bare == "try:" else " pass")) is not None
     return _parsed(source) is not None
 
 # %% ../nbs/03_behavior.ipynb #041faf31
 class _Tally:
     "What the lines of one stretch have shown so far; `note` takes those that are marked as code."
-    __slots__ = ("evidence", "code", "prose", "assignments", "flows", "restated", "draws", "shows", "comments", "names", "depth", "quote", "inside", "repl")
+
+    __slots__ = (
+        "evidence",
+        "code",
+        "prose",
+        "assignments",
+        "flows",
+        "restated",
+        "draws",
+        "shows",
+        "comments",
+        "names",
+        "depth",
+        "quote",
+        "inside",
+        "repl",
+    )
+
     def __init__(self):
-        self.evidence = self.code = self.prose = self.assignments = self.flows = self.restated = self.draws = self.shows = self.comments = self.depth = self.inside = 0
+        self.evidence = self.code = self.prose = self.assignments = self.flows = self.restated = self.draws = (
+            self.shows
+        ) = self.comments = self.depth = self.inside = 0
         self.names, self.quote, self.repl = {}, None, False
 
     def copy(self):
         twin = self.__class__.__new__(self.__class__)
-        for name in _Tally.__slots__: setattr(twin, name, getattr(self, name))
+        for name in _Tally.__slots__:
+            setattr(twin, name, getattr(self, name))
         twin.names = dict(self.names)
         return twin
 
-    def _quoted(self, line): # follows docstrings over lines; whether this line belongs to one
+    def _quoted(self, line):  # follows docstrings over lines; whether this line belongs to one
         if self.quote is None:
             for mark in ('"""', "'''"):
-                if line.count(mark) % 2 == 1: self.quote, self.inside = mark, 0; return False
+                if line.count(mark) % 2 == 1:
+                    self.quote, self.inside = mark, 0
+                    return False
             return False
         self.inside += 1
-        if self.quote in line or self.inside > 60: self.quote = None
+        if self.quote in line or self.inside > 60:
+            self.quote = None
         return True
 
-    def note(self, line): # a line of a stretch that is marked as code
-        if self._quoted(line): return
+    def note(self, line):  # a line of a stretch that is marked as code
+        if self._quoted(line):
+            return
         bare = _TEXT.sub("''", line)
         stripped = bare.strip().rstrip("'")
-        if _DRAWS.search(line): self.draws += 1
-        if _SHOWS.search(line): self.shows += 1
-        if stripped: # not only a comment
-            if _reads_as_prose(bare): self.prose += 1
-            elif _LOOKS_LIKE_CODE.search(bare): self.code += 1
+        if _DRAWS.search(line):
+            self.draws += 1
+        if _SHOWS.search(line):
+            self.shows += 1
+        if stripped:  # not only a comment
+            if _reads_as_prose(bare):
+                self.prose += 1
+            elif _LOOKS_LIKE_CODE.search(bare):
+                self.code += 1
 
 # %% ../nbs/03_behavior.ipynb #64b97ea2
 class _Lines(_Tally):
     "A tally that also judges lines that nothing marks as code."
+
     __slots__ = ()
-    def judge(self, line): # whether a line that nothing marks is code; adds its evidence
-        if self._quoted(line): return True
+
+    def judge(self, line):  # whether a line that nothing marks is code; adds its evidence
+        if self._quoted(line):
+            return True
         stripped = line.strip()
-        if not stripped: return True
-        if stripped[0] == "#": self.comments += 1; return True
-        if stripped.startswith((">>> ", "... ")): self.evidence, self.code, self.repl = self.evidence + 3, self.code + 1, True; return True
-        if self.quote is not None: # a docstring begins here
-            if not self.code: self.quote = None
+        if not stripped:
+            return True
+        if stripped[0] == "#":
+            self.comments += 1
+            return True
+        if stripped.startswith((">>> ", "... ")):
+            self.evidence, self.code, self.repl = self.evidence + 3, self.code + 1, True
+            return True
+        if self.quote is not None:  # a docstring begins here
+            if not self.code:
+                self.quote = None
             return bool(self.code)
         bare = _TEXT.sub(lambda m: "" if m[0][0] == "#" else "''", stripped).strip()
         assigned, within = _ASSIGNMENT.match(bare), self.depth > 0
-        named = all(part in self.names for part in re.split(r",\s*", bare)) # a last line that shows a value, as in an interpreter
-        if not (within or named or assigned or _STATEMENT.match(bare) or _CALL.match(bare) or (self.code and bare[0] in ")]}'")): return False
+        named = all(
+            part in self.names for part in re.split(r",\s*", bare)
+        )  # a last line that shows a value, as in an interpreter
+        if not (
+            within
+            or named
+            or assigned
+            or _STATEMENT.match(bare)
+            or _CALL.match(bare)
+            or (self.code and bare[0] in ")]}'")
+        ):
+            return False
         opened = sum(map(bare.count, "([{")) - sum(map(bare.count, ")]}"))
-        if within: # the rest of a statement that began above
+        if within:  # the rest of a statement that began above
             self.inside += 1
-            if self.inside > 60 or _reads_as_prose(bare): return False
-        elif opened <= 0 and not _is_statement(bare, stripped): return False
-        elif _reads_as_prose(bare) or "\\" in bare.rstrip("\\") or "$" in bare: return False
-        if not within: self.inside = 0
+            if self.inside > 60 or _reads_as_prose(bare):
+                return False
+        elif opened <= 0 and not _is_statement(bare, stripped):
+            return False
+        elif _reads_as_prose(bare) or "\\" in bare.rstrip("\\") or "$" in bare:
+            return False
+        if not within:
+            self.inside = 0
         self.depth = max(0, self.depth + opened)
         self._weigh(bare, assigned, named)
         return True
@@ -160,74 +258,135 @@ class _Lines(_Tally):
         self.code += 1
         self.draws += bool(_DRAWS.search(bare))
         self.shows += bool(_SHOWS.search(bare))
-        self.evidence += sum(worth for pattern, worth in _EVIDENCE if pattern.search(bare)) + (named and min(len(bare), 2))
+        self.evidence += sum(worth for pattern, worth in _EVIDENCE if pattern.search(bare)) + (
+            named and min(len(bare), 2)
+        )
         if assigned:
             self.assignments += 1
-            used, plain = set(re.findall(r"[A-Za-z_]\w*", bare[assigned.end():])), assigned[0].rstrip()[-2:-1] not in tuple("+-*/%")
+            used, plain = (
+                set(re.findall(r"[A-Za-z_]\w*", bare[assigned.end() :])),
+                assigned[0].rstrip()[-2:-1] not in tuple("+-*/%"),
+            )
             flows = used & self.names.keys() - {assigned[1].strip()}
             self.flows += bool(flows)
-            if any(len(word) > 1 and word[0].islower() for word in flows): self.evidence += 1
-            if plain and assigned[1].strip() in self.names and assigned[1].strip() not in used: self.restated += 1 # x = 10 - 4, then x = 6: a derivation
-            if len(self.names) < 200: self.names.update(dict.fromkeys(re.findall(r"[A-Za-z_]\w*", assigned[1])))
+            if any(len(word) > 1 and word[0].islower() for word in flows):
+                self.evidence += 1
+            if plain and assigned[1].strip() in self.names and assigned[1].strip() not in used:
+                self.restated += 1  # x = 10 - 4, then x = 6: a derivation
+            if len(self.names) < 200:
+                self.names.update(dict.fromkeys(re.findall(r"[A-Za-z_]\w*", assigned[1])))
 
 # %% ../nbs/03_behavior.ipynb #25a3b674
-_LANGUAGES = frozenset("""python py python3 ipython pycon sympy sage c cpp c++ csharp c# java javascript js typescript ts r julia matlab octave ruby go rust
-    haskell mathematica wolfram sql bash sh perl php swift kotlin scala pascal fortran lua code tool_code""".split())
+_LANGUAGES = frozenset(
+    """python py python3 ipython pycon sympy sage c cpp c++ csharp c# java javascript js typescript ts r julia matlab octave ruby go rust
+    haskell mathematica wolfram sql bash sh perl php swift kotlin scala pascal fortran lua code tool_code""".split()
+)
 _OUTPUTS = frozenset("output outputs out stdout result results console terminal execution".split())
 _DRAWINGS = frozenset("asy asymptote tikz svg mermaid dot graphviz".split())
 _TEXTS = frozenset("text txt plaintext plain markdown md math latex tex json yaml html xml csv none".split())
-_CODE_MARKS = {mark: mark != "<code>" for mark in ("<|code|>", "<llm-code>", "<code>", "<python>", "<|python_tag|>", "<jupyter_code>")} # whether the mark alone says code; HTML has <code> too
-_OUTPUT_MARKS = frozenset(["<|execution|>", "<llm-code-output>", "<interpreter>", "<output>", "<jupyter_output>", "<execution>"])
-_MARK = re.compile(r"`{3,}|^[ \t]*~{3,}|\[asy\]|\\\[|\$\$|\\begin\{[A-Za-z]+\*?\}|" + "|".join(map(re.escape, [*_CODE_MARKS, *_OUTPUT_MARKS])))
+_CODE_MARKS = {
+    mark: mark != "<code>"
+    for mark in ("<|code|>", "<llm-code>", "<code>", "<python>", "<|python_tag|>", "<jupyter_code>")
+}  # whether the mark alone says code; HTML has <code> too
+_OUTPUT_MARKS = frozenset(
+    ["<|execution|>", "<llm-code-output>", "<interpreter>", "<output>", "<jupyter_output>", "<execution>"]
+)
+_MARK = re.compile(
+    r"`{3,}|^[ \t]*~{3,}|\[asy\]|\\\[|\$\$|\\begin\{[A-Za-z]+\*?\}|"
+    + "|".join(map(re.escape, [*_CODE_MARKS, *_OUTPUT_MARKS]))
+)
 _MARK_END = re.compile(r"</([a-z][\w-]*)>|<\|\w+\|>|" + "|".join(map(re.escape, _OUTPUT_MARKS)))
-_HEADING = re.compile(r"\W{0,4}(?:the |expected |sample |program |code )*(?:output|stdout|result)s?(?: is| of [\w ]{1,40})?\W{0,2}:\W{0,2}", re.I)
+_HEADING = re.compile(
+    r"\W{0,4}(?:the |expected |sample |program |code )*(?:output|stdout|result)s?(?: is| of [\w ]{1,40})?\W{0,2}:\W{0,2}",
+    re.I,
+)
 _LEADS_TO_OUTPUT = re.compile(r"\b(?:outputs?|prints?|results?|gives|returns|displays|get)\b[^:]{0,60}:\W*$", re.I)
 _SENTENCE = re.compile(r"\s*[A-Z][a-z']*,? .*[.!?:]\s*$")
 _ANSWERED = re.compile(r"\\boxed|\banswer is\b|</answer>", re.I)
-_NEXT_TASK = re.compile(r"\W{0,4}(?:human|user|question|problem|instruction|<\|im_start\|>user)\b[ \d.]{0,5}\W{0,2}:|<\|im_start\|>user", re.I)
+_NEXT_TASK = re.compile(
+    r"\W{0,4}(?:human|user|question|problem|instruction|<\|im_start\|>user)\b[ \d.]{0,5}\W{0,2}:|<\|im_start\|>user",
+    re.I,
+)
 
-def _fence_means(info): # what the word after a fence says is in it
+
+def _fence_means(info):  # what the word after a fence says is in it
     word = re.match(r"[\s{.]*([\w+#-]*)", info)[1].lower()
-    if word in _LANGUAGES: return "language"
-    if word in _OUTPUTS: return "output"
-    if word in _DRAWINGS: return "asymptote"
-    if word in ("latex", "tex", "math"): return "latex"
+    if word in _LANGUAGES:
+        return "language"
+    if word in _OUTPUTS:
+        return "output"
+    if word in _DRAWINGS:
+        return "asymptote"
+    if word in ("latex", "tex", "math"):
+        return "latex"
     return "text" if word in _TEXTS else "bare"
 
 # %% ../nbs/03_behavior.ipynb #bdbf6362
-def _only_draws(lines): # nothing that the drawing was made from is printed or solved for
+def _only_draws(lines):  # nothing that the drawing was made from is printed or solved for
     return lines.draws > 0 and lines.shows == 0
 
+
 def _verdict(
-    place:str, # "language", "bare", "output", "text", "asymptote", "latex": what the opening said; "mark"; "run" for lines with nothing around them
-    lines:_Lines, # what its lines have shown
-    follows_code:bool, # whether only an announcement stood between the last code and this
-) -> tuple[str|None, float]: # a kind, or None where it is nothing we name; how plainly
+    place: str,  # "language", "bare", "output", "text", "asymptote", "latex": what the opening said; "mark"; "run" for lines with nothing around them
+    lines: _Lines,  # what its lines have shown
+    follows_code: bool,  # whether only an announcement stood between the last code and this
+) -> tuple[str | None, float]:  # a kind, or None where it is nothing we name; how plainly
     "What a stretch of text is."
-    if place in ("asymptote", "latex"): return place, 0.99
-    if place == "output": return "claimed_output", 0.99 if follows_code else 0.7
-    evidence = lines.evidence - lines.restated + (lines.comments > 0 and lines.assignments > 0) # "#" alone may be a heading
+    if place in ("asymptote", "latex"):
+        return place, 0.99
+    if place == "output":
+        return "claimed_output", 0.99 if follows_code else 0.7
+    evidence = (
+        lines.evidence - lines.restated + (lines.comments > 0 and lines.assignments > 0)
+    )  # "#" alone may be a heading
     sure, plain = 1 - 0.5 ** max(1, min(evidence, 10)), lines.prose > lines.code
-    if place in ("language", "mark"): kind, confidence = ("fenced_code" if place == "language" else "interpreter_code"), 0.99 if lines.code > 2 * lines.prose else 0.8
-    elif place == "run": kind, confidence = "code", sure
-    else: kind, confidence = "bare_fence", max(sure, 0.75)
-    if place in ("language", "mark"): is_code = lines.code and not plain
-    elif place == "run": is_code = evidence >= 3
-    else: is_code = place == "bare" and not plain and (evidence >= 2 or lines.assignments >= 3 and lines.flows and not lines.restated)
-    if is_code: return ("plotting", 0.9) if _only_draws(lines) else (kind, confidence)
+    if place in ("language", "mark"):
+        kind, confidence = (
+            ("fenced_code" if place == "language" else "interpreter_code"),
+            0.99 if lines.code > 2 * lines.prose else 0.8,
+        )
+    elif place == "run":
+        kind, confidence = "code", sure
+    else:
+        kind, confidence = "bare_fence", max(sure, 0.75)
+    if place in ("language", "mark"):
+        is_code = lines.code and not plain
+    elif place == "run":
+        is_code = evidence >= 3
+    else:
+        is_code = (
+            place == "bare"
+            and not plain
+            and (evidence >= 2 or lines.assignments >= 3 and lines.flows and not lines.restated)
+        )
+    if is_code:
+        return ("plotting", 0.9) if _only_draws(lines) else (kind, confidence)
     return ("claimed_output", 0.9) if follows_code and place in ("bare", "text") else (None, 0.0)
 
 # %% ../nbs/03_behavior.ipynb #8f8f8cbe
 class _Stretches:
     "Where a reader is, and what becomes of a stretch that ends; the spans that have ended are in `out`."
+
     def __init__(self):
         self.out, self.at, self.place, self.lines, self.closer = [], 0, "prose", _Lines(), None
-        self.start, self.end, self.blanks = None, 0, 0 # of the stretch being read; its last line that holds something; empty lines since
-        self.indented, self.mentions = False, ()  # of a run: whether its first line is set in; the word "python" in its comments
-        self.after, self.claim = None, None     # "code" or "heading": what stood last; the claimed output being read, (start, end)
-        self.answered = self.elsewhere = False  # whether an answer was given; whether the completion went on to another question
+        self.start, self.end, self.blanks = (
+            None,
+            0,
+            0,
+        )  # of the stretch being read; its last line that holds something; empty lines since
+        self.indented, self.mentions = (
+            False,
+            (),
+        )  # of a run: whether its first line is set in; the word "python" in its comments
+        self.after, self.claim = (
+            None,
+            None,
+        )  # "code" or "heading": what stood last; the claimed output being read, (start, end)
+        self.answered = self.elsewhere = (
+            False  # whether an answer was given; whether the completion went on to another question
+        )
 
-    def copy(self): # to judge the unfinished last line
+    def copy(self):  # to judge the unfinished last line
         twin = self.__class__.__new__(self.__class__)
         twin.__dict__.update(self.__dict__, out=[], lines=self.lines.copy())
         return twin
@@ -235,152 +394,228 @@ class _Stretches:
     def _emit(self, kind, start, end, confidence):
         if kind in CODE_KINDS or kind == "plotting":
             self.after = "code"
-            if self.elsewhere and kind != "plotting": kind = "other_task_code"
-        if end > start: self.out.append(Span(kind, start, end, confidence))
+            if self.elsewhere and kind != "plotting":
+                kind = "other_task_code"
+        if end > start:
+            self.out.append(Span(kind, start, end, confidence))
 
     def _end_claim(self):
-        if self.claim: self._emit("claimed_output", *self.claim, 0.9)
+        if self.claim:
+            self._emit("claimed_output", *self.claim, 0.9)
         self.claim = None
 
-    def _end_run(self): # unmarked lines that came one after another
+    def _end_run(self):  # unmarked lines that came one after another
         if self.start is not None:
             kind, confidence = _verdict("run", self.lines, False)
-            if kind: self._emit("indented_code" if kind == "code" and self.indented else kind, self.start, self.end, confidence)
+            if kind:
+                self._emit(
+                    "indented_code" if kind == "code" and self.indented else kind, self.start, self.end, confidence
+                )
             else:
-                for start, end in self.mentions: self._emit("python_mention", start, end, 1.0)
+                for start, end in self.mentions:
+                    self._emit("python_mention", start, end, 1.0)
         self.lines, self.mentions, self.blanks, self.start = _Lines(), (), 0, None
 
-    def _end_place(self, end): # a fence, an interpreter's block, mathematics, a drawing
+    def _end_place(self, end):  # a fence, an interpreter's block, mathematics, a drawing
         follows = self.after is not None
         kind, confidence = _verdict(self.place, self.lines, follows)
         self.after = None
-        if kind and self.end > self.start: self._emit(kind, self.start, end, confidence)
+        if kind and self.end > self.start:
+            self._emit(kind, self.start, end, confidence)
         self.place, self.lines, self.start, self.mentions, self.blanks = "prose", _Lines(), None, (), 0
 
-    def finish(self): # what is open is closed where the text ends
+    def finish(self):  # what is open is closed where the text ends
         self._end_claim()
-        if self.place == "prose": self._end_run()
-        else: self._end_place(self.at)
+        if self.place == "prose":
+            self._end_run()
+        else:
+            self._end_place(self.at)
         return self.out
 
 # %% ../nbs/03_behavior.ipynb #0393a269
 class _Prose(_Stretches):
     "Reads lines outside of fences and marks."
-    def _line(self, line, start, fresh): # prose, or a line of code that nothing marks
-        if not line.strip(): return self._blank()
-        words = tuple((start + m.start(), start + m.end()) for m in re.finditer("python", line, re.I)) if "ython" in line or "YTHON" in line else ()
-        if self.claim and _SENTENCE.match(line): self._end_claim()
-        if self.after == "heading" or self.claim: return self._claimed(line, start)
+
+    def _line(self, line, start, fresh):  # prose, or a line of code that nothing marks
+        if not line.strip():
+            return self._blank()
+        words = (
+            tuple((start + m.start(), start + m.end()) for m in re.finditer("python", line, re.I))
+            if "ython" in line or "YTHON" in line
+            else ()
+        )
+        if self.claim and _SENTENCE.match(line):
+            self._end_claim()
+        if self.after == "heading" or self.claim:
+            return self._claimed(line, start)
         if fresh and self.lines.judge(line):
-            if self.start is None: self.start, self.indented = start, line[:4] == "    " or line[:1] == "\t"
+            if self.start is None:
+                self.start, self.indented = start, line[:4] == "    " or line[:1] == "\t"
             self.end, self.blanks = start + len(line.rstrip()), 0
-            if len(self.mentions) < 100: self.mentions += words
+            if len(self.mentions) < 100:
+                self.mentions += words
             return
         repl = self.lines.repl
         self._end_run()
-        if fresh and repl and not _SENTENCE.match(line): return self._claimed(line, start) # what a session printed
-        for span in words: self._emit("python_mention", *span, 1.0)
+        if fresh and repl and not _SENTENCE.match(line):
+            return self._claimed(line, start)  # what a session printed
+        for span in words:
+            self._emit("python_mention", *span, 1.0)
         self._announced(line, start)
 
     def _blank(self):
         self._end_claim()
         self.blanks += 1
-        if self.blanks > 2: self._end_run()
+        if self.blanks > 2:
+            self._end_run()
 
     def _claimed(self, line, start):
         stripped = line.strip()
         start += line.index(stripped)
         self.claim, self.after = (self.claim[0] if self.claim else start, start + len(stripped)), None
 
-    def _announced(self, line, start): # "Output:" after code, or a line that leads to it, or the next question
-        if self.answered and _NEXT_TASK.match(line): self.elsewhere = True
-        if self.after is None: return
+    def _announced(self, line, start):  # "Output:" after code, or a line that leads to it, or the next question
+        if self.answered and _NEXT_TASK.match(line):
+            self.elsewhere = True
+        if self.after is None:
+            return
         heading = _HEADING.match(line)
-        if heading and heading.end() < len(line.rstrip()): self._claimed(line[heading.end():], start + heading.end())
-        elif heading: self.after = "heading"
-        elif not _LEADS_TO_OUTPUT.search(line): self.after = None
+        if heading and heading.end() < len(line.rstrip()):
+            self._claimed(line[heading.end() :], start + heading.end())
+        elif heading:
+            self.after = "heading"
+        elif not _LEADS_TO_OUTPUT.search(line):
+            self.after = None
 
 # %% ../nbs/03_behavior.ipynb #b724d14a
 class _Reader(_Prose):
     "Reads a text front to back, in pieces of at most one line."
-    def piece(self, text, fresh): # `fresh`: it begins a line
-        if not self.answered and _ANSWERED.search(text): self.answered = True
+
+    def piece(self, text, fresh):  # `fresh`: it begins a line
+        if not self.answered and _ANSWERED.search(text):
+            self.answered = True
         index = 0
-        while index < len(text): index = (self._prose if self.place == "prose" else self._inside)(text, index, fresh and index == 0)
+        while index < len(text):
+            index = (self._prose if self.place == "prose" else self._inside)(text, index, fresh and index == 0)
         self.at += len(text)
 
-    def _prose(self, text, index, fresh): # up to the next mark, which opens something
+    def _prose(self, text, index, fresh):  # up to the next mark, which opens something
         mark = None if self.lines.quote else _MARK.search(text, index)
-        before = text[index:mark.start() if mark else len(text)]
-        if before.strip() or not mark: self._line(before, self.at + index, fresh)
-        if not mark: return len(text)
-        if self.claim: self._end_claim()
+        before = text[index : mark.start() if mark else len(text)]
+        if before.strip() or not mark:
+            self._line(before, self.at + index, fresh)
+        if not mark:
+            return len(text)
+        if self.claim:
+            self._end_claim()
         self._end_run()
         return _open(self, text, mark)
 
-    def _inside(self, text, index, fresh): # up to what closes this place
-        if self.place == "latex" and not text.strip() or fresh and self.end == self.start and self.place == "mark" and text.lstrip().startswith("```"):
-            self._end_place(self.at) # displayed mathematics has no empty lines: TeX ends it there; some models put a fence between an interpreter's marks
+    def _inside(self, text, index, fresh):  # up to what closes this place
+        if (
+            self.place == "latex"
+            and not text.strip()
+            or fresh
+            and self.end == self.start
+            and self.place == "mark"
+            and text.lstrip().startswith("```")
+        ):
+            self._end_place(
+                self.at
+            )  # displayed mathematics has no empty lines: TeX ends it there; some models put a fence between an interpreter's marks
             return index
         closing = self.closer(text, index)
-        content = text[index:closing[0] if closing else len(text)]
+        content = text[index : closing[0] if closing else len(text)]
         if content.strip():
-            if self.place in ("bare", "text"): self.lines.judge(content) or self.lines.note(content)
-            elif self.place in ("language", "mark"): self.lines.note(content)
+            if self.place in ("bare", "text"):
+                self.lines.judge(content) or self.lines.note(content)
+            elif self.place in ("language", "mark"):
+                self.lines.note(content)
             self.end = self.at + index + len(content)
-        if not closing: return len(text)
+        if not closing:
+            return len(text)
         self._end_place(self.at + closing[1])
         return closing[2]
 
 # %% ../nbs/03_behavior.ipynb #fed9a696
-def _until_fence(run): # (where the content ends, where the span ends, where reading goes on)
+def _until_fence(run):  # (where the content ends, where the span ends, where reading goes on)
     fence = re.compile(re.escape(run[0]) + "{%d,}" % len(run))
+
     def find(text, index):
         found = fence.search(text, index)
-        if not found: return None
-        opens = not text[:found.start()].strip() and _fence_means(text[found.end():]) in ("language", "output") # a closing fence names nothing: this one opens the next
+        if not found:
+            return None
+        opens = not text[: found.start()].strip() and _fence_means(text[found.end() :]) in (
+            "language",
+            "output",
+        )  # a closing fence names nothing: this one opens the next
         return found.start(), found.start(), found.start() if opens else found.end()
+
     return find
 
-def _until(closing): # the same for a plain closing mark, which belongs to the span
+
+def _until(closing):  # the same for a plain closing mark, which belongs to the span
     def find(text, index):
         at = text.find(closing, index)
         return None if at < 0 else (at, at + len(closing), at + len(closing))
+
     return find
+
 
 def _until_mark(opening):
     name = opening.strip("<|>")
+
     def find(text, index):
         for found in _MARK_END.finditer(text, index):
-            if found[1] is None: return found.start(), found.start(), found.start() if found[0] in _OUTPUT_MARKS | _CODE_MARKS.keys() else found.end()
-            if found[1] == name: return found.start(), found.start(), found.end()
+            if found[1] is None:
+                return (
+                    found.start(),
+                    found.start(),
+                    found.start() if found[0] in _OUTPUT_MARKS | _CODE_MARKS.keys() else found.end(),
+                )
+            if found[1] == name:
+                return found.start(), found.start(), found.end()
+
     return find
 
-def _open(reader, text, mark): # sets the reader inside what a mark opens; returns where reading goes on
+
+def _open(reader, text, mark):  # sets the reader inside what a mark opens; returns where reading goes on
     token, go_on = mark[0].strip(), mark.end()
     if token[0] in "`~":
         info, closed = text[go_on:], text.find(token, go_on)
         reader.place, reader.closer, go_on = _fence_means(info), _until_fence(token), len(text)
-        if closed >= 0: # opened and closed in one line
+        if closed >= 0:  # opened and closed in one line
             word = re.match(r"\s*[\w+#-]*\s*", info) if reader.place == "language" else re.match("", info)
             go_on = mark.end() + word.end()
-    elif token in _CODE_MARKS: reader.place, reader.closer = "mark" if _CODE_MARKS[token] else "bare", _until_mark(token)
-    elif token in _OUTPUT_MARKS: reader.place, reader.closer = "output", _until_mark(token)
-    elif token == "[asy]": reader.place, reader.closer = "asymptote", _until("[/asy]")
-    else: reader.place, reader.closer = "latex", _until({"\\[": "\\]", "$$": "$$"}.get(token) or token.replace("begin", "end"))
-    reader.start = reader.end = reader.at + (mark.start() if reader.place in ("asymptote", "latex") and token[0] not in "`~" else go_on)
+    elif token in _CODE_MARKS:
+        reader.place, reader.closer = "mark" if _CODE_MARKS[token] else "bare", _until_mark(token)
+    elif token in _OUTPUT_MARKS:
+        reader.place, reader.closer = "output", _until_mark(token)
+    elif token == "[asy]":
+        reader.place, reader.closer = "asymptote", _until("[/asy]")
+    else:
+        reader.place, reader.closer = (
+            "latex",
+            _until({"\\[": "\\]", "$$": "$$"}.get(token) or token.replace("begin", "end")),
+        )
+    reader.start = reader.end = reader.at + (
+        mark.start() if reader.place in ("asymptote", "latex") and token[0] not in "`~" else go_on
+    )
     return go_on
 
 # %% ../nbs/03_behavior.ipynb #13ee2a90
 class _Circles:
     "Finds where a text goes round in a circle, one word at a time."
+
     def __init__(self):
-        self.words, self.starts, self.seen, self.out = [], [], {}, [] # `seen`: eight words -> where they last ended
+        self.words, self.starts, self.seen, self.out = [], [], {}, []  # `seen`: eight words -> where they last ended
         self.tail, self.at, self.distance, self.length, self.open = "", 0, 0, 0, False
 
     def feed(self, piece):
         text, consumed = self.tail + piece, 0
-        for word in re.finditer(r"\S{16}|\S+(?=\s)", text): # long words in pieces, so that a line of zeros is a circle too
+        for word in re.finditer(
+            r"\S{16}|\S+(?=\s)", text
+        ):  # long words in pieces, so that a line of zeros is a circle too
             self._word(word[0], self.at + word.start())
             consumed = word.end()
         rest = text[consumed:]
@@ -388,44 +623,67 @@ class _Circles:
         self.at += consumed + len(rest) - len(self.tail)
 
     def _word(self, word, start):
-        self.words.append(word); self.starts.append(start)
+        self.words.append(word)
+        self.starts.append(start)
         index, key = len(self.words) - 1, hash(tuple(self.words[-8:]))
         before = self.seen.get(key)
         self.seen[key] = index
-        if self.distance and self.words[index - self.distance] == word: self.length += 1
-        else: self.distance, self.length, self.open = 0, 0, False
-        if not self.distance and before is not None and index >= 8: self.distance, self.length = index - before, 8
-        if self.distance and self.length >= 2 * self.distance: self._extend(index)
+        if self.distance and self.words[index - self.distance] == word:
+            self.length += 1
+        else:
+            self.distance, self.length, self.open = 0, 0, False
+        if not self.distance and before is not None and index >= 8:
+            self.distance, self.length = index - before, 8
+        if self.distance and self.length >= 2 * self.distance:
+            self._extend(index)
 
-    def _extend(self, index): # three times the same, or more
+    def _extend(self, index):  # three times the same, or more
         first = self.starts[index - self.length + 1]
         end = self.starts[index] + len(self.words[index])
-        if end - first < 40 or not self.open and not any(c.isalnum() for word in self.words[index - self.distance + 1:index + 1] for c in word): return
+        if (
+            end - first < 40
+            or not self.open
+            and not any(c.isalnum() for word in self.words[index - self.distance + 1 : index + 1] for c in word)
+        ):
+            return
         span = Span("repetition", first, end, 1 - 0.5 ** min(self.length // self.distance, 10))
-        if self.open: self.out[-1] = span
-        else: self.out.append(span)
+        if self.open:
+            self.out[-1] = span
+        else:
+            self.out.append(span)
         self.open = True
 
 # %% ../nbs/03_behavior.ipynb #181dad6e
 class Detector:
     "Finds behaviour in a text that arrives piece by piece; `spans` and `repetitions` are those of the text so far."
-    def __init__(self,
-        repetition:bool=True # whether to look for circles as well
+
+    def __init__(
+        self,
+        repetition: bool = True,  # whether to look for circles as well
     ):
         self.spans, self.length = [], 0
-        self._reader, self._circles, self._rest, self._fresh, self._settled = _Reader(), _Circles() if repetition else None, "", True, 0
+        self._reader, self._circles, self._rest, self._fresh, self._settled = (
+            _Reader(),
+            _Circles() if repetition else None,
+            "",
+            True,
+            0,
+        )
 
     @property
-    def repetitions(self): return self._circles.out if self._circles else []
+    def repetitions(self):
+        return self._circles.out if self._circles else []
 
-    def feed(self,
-        piece:str # the next characters
-    ) -> int: # index of the first of `spans` that may have changed
+    def feed(
+        self,
+        piece: str,  # the next characters
+    ) -> int:  # index of the first of `spans` that may have changed
         "Reads on."
         text, at, reader = self._rest + piece, 0, self._reader
         while True:
             newline = text.find("\n", at, at + _LINE_LIMIT)
-            if newline < 0 and len(text) - at < _LINE_LIMIT: break
+            if newline < 0 and len(text) - at < _LINE_LIMIT:
+                break
             end = newline + 1 if newline >= 0 else at + _LINE_LIMIT
             reader.piece(text[at:end], self._fresh)
             at, self._fresh = end, newline >= 0
@@ -433,31 +691,39 @@ class Detector:
         del self.spans[changed:]
         self.spans += reader.out[changed:]
         self._settled, ahead = len(reader.out), reader.copy()
-        if self._rest: ahead.piece(self._rest, self._fresh)
+        if self._rest:
+            ahead.piece(self._rest, self._fresh)
         self.spans += ahead.finish()
-        if self._circles: self._circles.feed(piece)
+        if self._circles:
+            self._circles.feed(piece)
         return changed
 
 # %% ../nbs/03_behavior.ipynb #4d0963d4
 def find_spans(
-    text:str, # a completion
-    kinds:Iterable[str]|None=None # of `KINDS`; all where none are given
-) -> list[Span]: # in order of their start; only repetitions may lie across others
+    text: str,  # a completion
+    kinds: Iterable[str] | None = None,  # of `KINDS`; all where none are given
+) -> list[Span]:  # in order of their start; only repetitions may lie across others
     "Every stretch of the text that is of one of the kinds."
     wanted = frozenset(KINDS if kinds is None else kinds)
-    if unknown := wanted - KINDS.keys(): raise ConfigError(f"{', '.join(sorted(unknown))}: no kind of span; the kinds are {', '.join(KINDS)}")
+    if unknown := wanted - KINDS.keys():
+        raise ConfigError(f"{', '.join(sorted(unknown))}: no kind of span; the kinds are {', '.join(KINDS)}")
     detector = Detector(repetition="repetition" in wanted)
     detector.feed(text)
-    return sorted((span for span in [*detector.spans, *detector.repetitions] if span.kind in wanted), key=lambda span: (span.start, -span.end))
+    return sorted(
+        (span for span in [*detector.spans, *detector.repetitions] if span.kind in wanted),
+        key=lambda span: (span.start, -span.end),
+    )
+
 
 def code_spans(
-    text:str # a completion
-) -> list[Span]: # in order, not overlapping
+    text: str,  # a completion
+) -> list[Span]:  # in order, not overlapping
     "Where the text is code by the rule above; nothing is executed."
     return find_spans(text, CODE_KINDS)
 
+
 def writes_code(
-    text:str # a completion
+    text: str,  # a completion
 ) -> bool:
     "Whether any of the text is code by the rule above."
     return bool(code_spans(text))
@@ -466,85 +732,114 @@ def writes_code(
 @dataclasses.dataclass(frozen=True)
 class Behavior:
     "A measure of a completion, and where the idea comes from."
-    name: str
-    measure: Callable[[str], float|int|bool] # completion -> value
-    source: str # paper or definition
 
-    def __call__(self, text): return self.measure(text)
+    name: str
+    measure: Callable[[str], float | int | bool]  # completion -> value
+    source: str  # paper or definition
+
+    def __call__(self, text):
+        return self.measure(text)
+
 
 BEHAVIORS: dict[str, Behavior] = {}
 
+
 def behavior(
-    name:str, # what it is called in tables
-    source:str # paper or definition
-): # a decorator that registers a function from a completion to a number
+    name: str,  # what it is called in tables
+    source: str,  # paper or definition
+):  # a decorator that registers a function from a completion to a number
     "Registers a measure of completions; raises `ConfigError` where the name is taken."
+
     def register(measure):
-        if name in BEHAVIORS: raise ConfigError(f"behavior {name!r} exists already; choose another name")
+        if name in BEHAVIORS:
+            raise ConfigError(f"behavior {name!r} exists already; choose another name")
         BEHAVIORS[name] = Behavior(name, measure, source)
         return measure
+
     return register
 
+
 def measure_behaviors(
-    text:str, # a completion
-    names:Iterable[str]|None=None # of `BEHAVIORS`; all where none are given
-) -> dict[str, float|int|bool]: # name -> value
+    text: str,  # a completion
+    names: Iterable[str] | None = None,  # of `BEHAVIORS`; all where none are given
+) -> dict[str, float | int | bool]:  # name -> value
     "What the registered measures say of a completion; raises `ConfigError` for an unknown name."
     names = list(BEHAVIORS if names is None else names)
-    if unknown := [name for name in names if name not in BEHAVIORS]: raise ConfigError(f"{', '.join(unknown)}: no such behavior; there are {', '.join(BEHAVIORS)}")
+    if unknown := [name for name in names if name not in BEHAVIORS]:
+        raise ConfigError(f"{', '.join(unknown)}: no such behavior; there are {', '.join(BEHAVIORS)}")
     return {name: BEHAVIORS[name](text) for name in names}
 
 # %% ../nbs/03_behavior.ipynb #da94a22c
-for measure, source in ((mentions_python, "Shao et al., arXiv 2506.10947, and its official code: contain_python_wo_backticks"),
-                        (writes_code, "the rule in words above, for what Shao et al., arXiv 2506.10947, call code reasoning")):
+for measure, source in (
+    (mentions_python, "Shao et al., arXiv 2506.10947, and its official code: contain_python_wo_backticks"),
+    (writes_code, "the rule in words above, for what Shao et al., arXiv 2506.10947, call code reasoning"),
+):
     behavior(measure.__name__, source)(measure)
 
 # %% ../nbs/03_behavior.ipynb #a5868f0d
-_BACKTRACKS = re.compile(r"\b(?:wait(?:[,.!:…]| (?:no|that|let|i|maybe)\b)|hmm+\b|actually,|no, that|let me (?:re-?(?:think|consider|do|start|examine)|try (?:again|another|a different))|let's (?:try (?:again|another|a different)|start over|reconsider)|"
-                         r"that(?:'s| is) (?:wrong|not right|incorrect)|i made (?:a|an) (?:mistake|error)|on second thought|try a different approach)", re.I)
-_VERIFIES = re.compile(r"\b(?:let(?:'s| me| us) (?:verify|(?:double[- ]?)?check|confirm)|to (?:verify|check|confirm)\b|(?:we|i) (?:can |will |now |should )?(?:verify|double[- ]?check)|"
-                       r"(?:substitut|plugg)ing (?:\S+ ){0,6}back|checking (?:our|the|this|that)|verification\b|sanity check)", re.I)
+_BACKTRACKS = re.compile(
+    r"\b(?:wait(?:[,.!:…]| (?:no|that|let|i|maybe)\b)|hmm+\b|actually,|no, that|let me (?:re-?(?:think|consider|do|start|examine)|try (?:again|another|a different))|let's (?:try (?:again|another|a different)|start over|reconsider)|"
+    r"that(?:'s| is) (?:wrong|not right|incorrect)|i made (?:a|an) (?:mistake|error)|on second thought|try a different approach)",
+    re.I,
+)
+_VERIFIES = re.compile(
+    r"\b(?:let(?:'s| me| us) (?:verify|(?:double[- ]?)?check|confirm)|to (?:verify|check|confirm)\b|(?:we|i) (?:can |will |now |should )?(?:verify|double[- ]?check)|"
+    r"(?:substitut|plugg)ing (?:\S+ ){0,6}back|checking (?:our|the|this|that)|verification\b|sanity check)",
+    re.I,
+)
+
 
 @behavior("backtracking", "Gandhi et al., arXiv 2503.01307; phrases of our own")
-def backtracking(text:str) -> int: # phrases in which it takes something back
+def backtracking(text: str) -> int:  # phrases in which it takes something back
     "How often the completion turns back."
     return sum(1 for _ in _BACKTRACKS.finditer(text))
 
+
 @behavior("verification", "Gandhi et al., arXiv 2503.01307; phrases of our own")
-def verification(text:str) -> int: # phrases that announce a check
+def verification(text: str) -> int:  # phrases that announce a check
     "How often the completion sets out to check itself."
     return sum(1 for _ in _VERIFIES.finditer(text))
 
 # %% ../nbs/03_behavior.ipynb #42493e89
-_SCRIPTS = re.compile(r"(?P<latin>[A-Za-zÀ-ɏ]{3,})|(?P<east_asian>[\u3040-\u30ff\u3400-\u9fff]+)|(?P<hangul>[\uac00-\ud7af]+)|(?P<cyrillic>[\u0400-\u04ff]{2,})|(?P<arabic>[\u0600-\u06ff]{2,})|(?P<hebrew>[\u0590-\u05ff]{2,})|(?P<indic>[\u0900-\u0dff]{2,})|(?P<thai>[\u0e00-\u0e7f]{2,})")
+_SCRIPTS = re.compile(
+    r"(?P<latin>[A-Za-zÀ-ɏ]{3,})|(?P<east_asian>[\u3040-\u30ff\u3400-\u9fff]+)|(?P<hangul>[\uac00-\ud7af]+)|(?P<cyrillic>[\u0400-\u04ff]{2,})|(?P<arabic>[\u0600-\u06ff]{2,})|(?P<hebrew>[\u0590-\u05ff]{2,})|(?P<indic>[\u0900-\u0dff]{2,})|(?P<thai>[\u0e00-\u0e7f]{2,})"
+)
 _FORMULA = re.compile(r"\\\([^\n]{0,500}?\\\)|\$[^$\n]{0,500}\$|\\[A-Za-z]+\*?(?:\{[A-Za-z]{0,20}\*?\})?")
 
+
 @behavior("language_switch", "language mixing in DeepSeek-R1, arXiv 2501.12948; counted as changes of writing system")
-def language_switch(text:str) -> int: # changes from one writing system to another
+def language_switch(text: str) -> int:  # changes from one writing system to another
     "How often the prose changes its writing system."
     outside, position = [], 0
     for span in find_spans(text, CODE_KINDS | {"latex", "asymptote", "claimed_output", "plotting", "other_task_code"}):
-        outside.append(text[position:span.start])
+        outside.append(text[position : span.start])
         position = span.end
     scripts = [found.lastgroup for found in _SCRIPTS.finditer(_FORMULA.sub(" ", " ".join([*outside, text[position:]])))]
     return sum(a != b for a, b in zip(scripts, scripts[1:]))
 
 # %% ../nbs/03_behavior.ipynb #afb854c7
 @behavior("boxed_answer", "the format reward of Shao et al., arXiv 2506.10947")
-def boxed_answer(text:str) -> bool:
+def boxed_answer(text: str) -> bool:
     "Whether an answer stands in a closed, non-empty box."
     from spurious_rlvr.grading import extract_answer
+
     return bool((extract_answer(text, rules=("boxed",)).text or "").strip())
+
 
 _STATED = re.compile(r"\\boxed\s*\{|<answer>|\b(?:final )?answer(?: is\b|\s*:)", re.I)
 
-@behavior("answer_before_reasoning", "our definition: fewer than 20 words before the first answer and more than 20 after it; on justifying what was settled before, Turpin et al., arXiv 2305.04388")
-def answer_before_reasoning(text:str) -> bool:
+
+@behavior(
+    "answer_before_reasoning",
+    "our definition: fewer than 20 words before the first answer and more than 20 after it; on justifying what was settled before, Turpin et al., arXiv 2305.04388",
+)
+def answer_before_reasoning(text: str) -> bool:
     "Whether the answer comes first and the reasoning afterwards."
     stated = _STATED.search(text)
-    return bool(stated) and len(text[:stated.start()].split()) < 20 < len(text[stated.end():].split())
+    return bool(stated) and len(text[: stated.start()].split()) < 20 < len(text[stated.end() :].split())
+
 
 @behavior("length", "characters; on what pushes it, Liu et al. (Dr. GRPO), arXiv 2503.20783")
-def length(text:str) -> int:
+def length(text: str) -> int:
     "How many characters the completion has; tokens are counted where there is a tokenizer."
     return len(text)

@@ -14,165 +14,349 @@ from typing import Annotated, Any, Optional
 import typer
 
 # %% ../nbs/17_cli.ipynb #d9404477
-app = typer.Typer(name="spurious-rlvr", no_args_is_help=True, add_completion=True, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="A bench for spurious rewards in RLVR: real GRPO, every control, the clip's bias made exact. Begin with: spurious-rlvr demo, then spurious-rlvr lab. Each command shows examples: spurious-rlvr train --help")
+app = typer.Typer(
+    name="spurious-rlvr",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="A bench for spurious rewards in RLVR: real GRPO, every control, the clip's bias made exact. Begin with: spurious-rlvr demo, then spurious-rlvr lab. Each command shows examples: spurious-rlvr train --help",
+)
 
-def _version(wanted:bool):
+
+def _version(wanted: bool):
     if wanted:
         from spurious_rlvr import __version__
-        print(__version__); raise typer.Exit()
+
+        print(__version__)
+        raise typer.Exit()
+
 
 @app.callback()
-def _options(version:Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")]=False): pass
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+):
+    pass
 
 # %% ../nbs/17_cli.ipynb #0b4d666f
-def _interrupt(*_): raise KeyboardInterrupt
+def _interrupt(*_):
+    raise KeyboardInterrupt
 
-INTERRUPTED_TRAINING = "interrupted; what is finished is kept. With --resume the same command goes on from the newest checkpoint"
+
+INTERRUPTED_TRAINING = (
+    "interrupted; what is finished is kept. With --resume the same command goes on from the newest checkpoint"
+)
 INTERRUPTED = "interrupted; what is finished is kept, and the same command goes on with what is missing"
 
-def _said(function, arguments, options): # runs a command; its exit code and what to say, or None
+
+def _said(function, arguments, options):  # runs a command; its exit code and what to say, or None
     from spurious_rlvr.core import SpuriousRLVRError
-    try: return function(*arguments, **options)
-    except SpuriousRLVRError as error: code, words = 2, str(error)
-    except KeyboardInterrupt: code, words = 130, INTERRUPTED_TRAINING if function.__name__ == "train" else INTERRUPTED
+
+    try:
+        return function(*arguments, **options)
+    except SpuriousRLVRError as error:
+        code, words = 2, str(error)
+    except KeyboardInterrupt:
+        code, words = 130, INTERRUPTED_TRAINING if function.__name__ == "train" else INTERRUPTED
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC: raise
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
         code, words = 2, ": ".join(str(part) for part in (error.filename, error.strerror) if part)
     print(f"spurious-rlvr: {words}", file=sys.stderr)
     raise SystemExit(code)
 
 # %% ../nbs/17_cli.ipynb #a4d9830a
 def command(
-    *examples:str # as they are typed, without the program's name; a comment may follow after #
-):                # a decorator
+    *examples: str,  # as they are typed, without the program's name; a comment may follow after #
+):  # a decorator
     "Registers a function as a command that shows its examples and says its errors in one line."
+
     def register(function):
         shown = "\n".join(f"  spurious-rlvr {example}" for example in examples)
-        @app.command(short_help=function.__doc__.splitlines()[0], epilog=f"\b\n{'Examples' if len(examples) > 1 else 'Example'}:\n{shown}")
+
+        @app.command(
+            short_help=function.__doc__.splitlines()[0],
+            epilog=f"\b\n{'Examples' if len(examples) > 1 else 'Example'}:\n{shown}",
+        )
         @functools.wraps(function)
         def run(*arguments, **options):
-            if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, _interrupt)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, _interrupt)
             return _said(function, arguments, options)
+
         return function
+
     return register
 
 # %% ../nbs/17_cli.ipynb #da72b624
-def _shipped(folder): return Path(__file__ if "__file__" in globals() else importlib.util.find_spec("spurious_rlvr").origin).parent/folder
+def _shipped(folder):
+    return (
+        Path(__file__ if "__file__" in globals() else importlib.util.find_spec("spurious_rlvr").origin).parent / folder
+    )
 
-def _organism_names(incomplete:str): return [name for name in sorted(p.name for p in _shipped("weights").iterdir() if p.is_dir()) if name.startswith(incomplete)]
 
-def _benchmark_names(incomplete:str):
+def _organism_names(incomplete: str):
+    return [
+        name
+        for name in sorted(p.name for p in _shipped("weights").iterdir() if p.is_dir())
+        if name.startswith(incomplete)
+    ]
+
+
+def _benchmark_names(incomplete: str):
     from spurious_rlvr.tasks import BENCHMARKS
+
     return [name for name in BENCHMARKS if name.startswith(incomplete)]
 
-def _one_of(*names): return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
-def _reward_names(incomplete:str):
+def _one_of(*names):
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+def _reward_names(incomplete: str):
     from spurious_rlvr.rewards import _registered
+
     return [name for name in sorted(_registered) if name.startswith(incomplete)]
 
 # %% ../nbs/17_cli.ipynb #07a3a886
-@command("demo --quick             # under a minute, and no claims",
-         "demo --out my-demo       # a few minutes on two cores; open my-demo/report.html")
+@command(
+    "demo --quick             # under a minute, and no claims",
+    "demo --out my-demo       # a few minutes on two cores; open my-demo/report.html",
+)
 def demo(
-    out:Annotated[Optional[Path], typer.Option(help="Folder for runs, figures and report.html. The same folder goes on where it was interrupted. Default: spurious-rlvr-demo, or spurious-rlvr-demo-quick.")]=None,
-    quick:Annotated[bool, typer.Option("--quick", help="The bandit, and upper against lower clip with 3 seeds: under a minute, and no claims.")]=False,
-    jobs:Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")]=None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Folder for runs, figures and report.html. The same folder goes on where it was interrupted. Default: spurious-rlvr-demo, or spurious-rlvr-demo-quick."
+        ),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="The bandit, and upper against lower clip with 3 seeds: under a minute, and no claims."
+        ),
+    ] = False,
+    jobs: Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
 ):
     """What does a reward that tosses a coin do to a policy, with the clip on both sides, above only, below only, and not at all?
 
     Plays a two-action bandit thousands of times, then real GRPO on a tiny policy with 8 seeds an arm, tests three contrasts that were fixed beforehand, and writes a report."""
     from spurious_rlvr import studies
-    report = studies.demo(out or ("spurious-rlvr-demo-quick" if quick else "spurious-rlvr-demo"), quick=quick, jobs=jobs)
-    for title, words in json.loads((report.parent/"summary.json").read_text())["words"].items():
-        print(f"\n{dict(bandit='The bandit', gate='The organism', contrasts='Contrasts under the random reward')[title]}")
-        for sentence in [words] if isinstance(words, str) else words: print(f"  {sentence}")
+
+    report = studies.demo(
+        out or ("spurious-rlvr-demo-quick" if quick else "spurious-rlvr-demo"), quick=quick, jobs=jobs
+    )
+    for title, words in json.loads((report.parent / "summary.json").read_text())["words"].items():
+        print(
+            f"\n{dict(bandit='The bandit', gate='The organism', contrasts='Contrasts under the random reward')[title]}"
+        )
+        for sentence in [words] if isinstance(words, str) else words:
+            print(f"  {sentence}")
     print(f"\nThe report: {report}")
 
 # %% ../nbs/17_cli.ipynb #2193c8dd
 def _value(text):
-    if text in ("inf", "none", "None"): return float("inf") if text == "inf" else text if text == "none" else None
-    try: return json.loads(text)
-    except ValueError: return text
+    if text in ("inf", "none", "None"):
+        return float("inf") if text == "inf" else text if text == "none" else None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
-def read_settings(given:list[str], preset):
+
+def read_settings(given: list[str], preset):
     "A configuration from a preset's name, or from another configuration, and NAME=VALUE texts; raises `ConfigError` with the names there are."
     import dataclasses, difflib
     from spurious_rlvr.core import ConfigError
     from spurious_rlvr.train import PRESETS
-    if isinstance(preset, str) and preset not in PRESETS: raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+
+    if isinstance(preset, str) and preset not in PRESETS:
+        raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     begun = PRESETS[preset] if isinstance(preset, str) else preset
     names, changes = [f.name for f in dataclasses.fields(begun)], {}
     for text in given:
         name, equals, value = text.partition("=")
-        if not equals: raise ConfigError(f"--set {text}: write NAME=VALUE")
-        if name not in names: raise ConfigError(f"--set {text}: no setting {name!r}; did you mean {' or '.join(difflib.get_close_matches(name, names) or names[:3])}?")
+        if not equals:
+            raise ConfigError(f"--set {text}: write NAME=VALUE")
+        if name not in names:
+            raise ConfigError(
+                f"--set {text}: no setting {name!r}; did you mean {' or '.join(difflib.get_close_matches(name, names) or names[:3])}?"
+            )
         changes[name] = _value(value)
-    wrong = [f"{n} is {v!r} and must be {'text' if isinstance(d, str) else 'a number'}" for n, v in changes.items() if isinstance(d := getattr(begun, n), (int, float, str)) and isinstance(v, str) != isinstance(d, str)]
-    if wrong: raise ConfigError("--set: " + "; ".join(wrong))
+    wrong = [
+        f"{n} is {v!r} and must be {'text' if isinstance(d, str) else 'a number'}"
+        for n, v in changes.items()
+        if isinstance(d := getattr(begun, n), (int, float, str)) and isinstance(v, str) != isinstance(d, str)
+    ]
+    if wrong:
+        raise ConfigError("--set: " + "; ".join(wrong))
     return dataclasses.replace(begun, **changes)
 
 # %% ../nbs/17_cli.ipynb #c666eb9b
 def chosen_engine(
-    name:str, # transformers, vllm, or addresses of vLLM servers, separated by commas
-    policy,   # that samples
-    longest:int, # tokens of a prompt with its completion, at most
-    out,      # the run folder; weights for servers lie beside it
+    name: str,  # transformers, vllm, or addresses of vLLM servers, separated by commas
+    policy,  # that samples
+    longest: int,  # tokens of a prompt with its completion, at most
+    out,  # the run folder; weights for servers lie beside it
 ):
     "The engine that a command line names; None is the policy's own model."
-    if name == "transformers": return None
+    if name == "transformers":
+        return None
     from spurious_rlvr import rollout
     from spurious_rlvr.core import ConfigError
-    if name == "vllm": return rollout.VLLMEngine(policy, max_model_len=longest)
-    if not name.startswith("http"): raise ConfigError(f"--engine {name}: give transformers, vllm, or addresses of vLLM servers such as http://127.0.0.1:8000")
+
+    if name == "vllm":
+        return rollout.VLLMEngine(policy, max_model_len=longest)
+    if not name.startswith("http"):
+        raise ConfigError(
+            f"--engine {name}: give transformers, vllm, or addresses of vLLM servers such as http://127.0.0.1:8000"
+        )
     return rollout.VLLMServerEngine(name.split(","), policy, weights_folder=Path(f"{out}-weights"))
 
 # %% ../nbs/17_cli.ipynb #fbb06fd9
-@command("train qwen-like random:0.5 --out coin                       # an organism, seconds",
-         "train qwen-like random:0.5 --out coin-unclipped --set clip=none --set seed=1",
-         "train Qwen/Qwen2.5-Math-1.5B ground_truth --problems train.jsonl --held-out math-500 --out truth",
-         "train qwen-like random:0.5 --out coin --resume              # go on where it was interrupted")
+@command(
+    "train qwen-like random:0.5 --out coin                       # an organism, seconds",
+    "train qwen-like random:0.5 --out coin-unclipped --set clip=none --set seed=1",
+    "train Qwen/Qwen2.5-Math-1.5B ground_truth --problems train.jsonl --held-out math-500 --out truth",
+    "train qwen-like random:0.5 --out coin --resume              # go on where it was interrupted",
+)
 def train(
-    policy:Annotated[str, typer.Argument(autocompletion=_organism_names, help="An organism (qwen-like, llama-like, bad-code, leaked), a folder made by save_pretrained, or a model on the hub.")],
-    reward:Annotated[str, typer.Argument(autocompletion=_reward_names, help="A reward: ground_truth, random:0.5, 'boxed_format & ~mentions_python', python:module:function, …")],
-    out:Annotated[Path, typer.Option(help="The run folder to make.")],
-    problems:Annotated[Optional[str], typer.Option(help="Training problems: a .jsonl, .json or .parquet file, chains:NUMBER, or a set on the hub. Default for organisms: their own.")]=None,
-    held_out:Annotated[Optional[str], typer.Option(help="Problems to evaluate on: a benchmark's name (evaluated as in the paper), a file (greedily), or chains:NUMBER:SEED:FEWEST-MOST, arithmetic with so many operations.")]=None,
-    template:Annotated[Optional[str], typer.Option(help="Prompt template, for models that are not organisms.")]=None,
-    preset:Annotated[Optional[str], typer.Option(autocompletion=_one_of("paper", "official_code", "organism"), help="paper, official_code or organism. Default: organism for organisms, else paper.")]=None,
-    settings:Annotated[Optional[list[str]], typer.Option("--set", help="NAME=VALUE of a setting, such as clip=none or epsilon_high=0.28; may be given several times.")]=None,
-    engine:Annotated[str, typer.Option(help="Who samples: transformers; vllm, in this process; or the addresses of vLLM servers, separated by commas.")]="transformers",
-    question_field:Annotated[Optional[str], typer.Option(help="Column of the question in --problems, where its name is not a usual one.")]=None,
-    gold_field:Annotated[Optional[str], typer.Option(help="Column of the right answer in --problems.")]=None,
-    skip_faulty:Annotated[bool, typer.Option("--skip-faulty", help="Leave out rows of --problems that cannot be read, and say which.")]=False,
-    tracker:Annotated[Optional[list[str]], typer.Option(help="tensorboard, wandb or trackio: also log there; may be given several times.")]=None,
-    resume:Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted; settings that are not given again stay as they were.")]=False,
+    policy: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=_organism_names,
+            help="An organism (qwen-like, llama-like, bad-code, leaked), a folder made by save_pretrained, or a model on the hub.",
+        ),
+    ],
+    reward: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=_reward_names,
+            help="A reward: ground_truth, random:0.5, 'boxed_format & ~mentions_python', python:module:function, …",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The run folder to make.")],
+    problems: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Training problems: a .jsonl, .json or .parquet file, chains:NUMBER, or a set on the hub. Default for organisms: their own."
+        ),
+    ] = None,
+    held_out: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Problems to evaluate on: a benchmark's name (evaluated as in the paper), a file (greedily), or chains:NUMBER:SEED:FEWEST-MOST, arithmetic with so many operations."
+        ),
+    ] = None,
+    template: Annotated[Optional[str], typer.Option(help="Prompt template, for models that are not organisms.")] = None,
+    preset: Annotated[
+        Optional[str],
+        typer.Option(
+            autocompletion=_one_of("paper", "official_code", "organism"),
+            help="paper, official_code or organism. Default: organism for organisms, else paper.",
+        ),
+    ] = None,
+    settings: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set", help="NAME=VALUE of a setting, such as clip=none or epsilon_high=0.28; may be given several times."
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Who samples: transformers; vllm, in this process; or the addresses of vLLM servers, separated by commas."
+        ),
+    ] = "transformers",
+    question_field: Annotated[
+        Optional[str], typer.Option(help="Column of the question in --problems, where its name is not a usual one.")
+    ] = None,
+    gold_field: Annotated[Optional[str], typer.Option(help="Column of the right answer in --problems.")] = None,
+    skip_faulty: Annotated[
+        bool, typer.Option("--skip-faulty", help="Leave out rows of --problems that cannot be read, and say which.")
+    ] = False,
+    tracker: Annotated[
+        Optional[list[str]],
+        typer.Option(help="tensorboard, wandb or trackio: also log there; may be given several times."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that was interrupted; settings that are not given again stay as they were.",
+        ),
+    ] = False,
 ):
     "Trains a policy with GRPO and leaves a run folder."
-    sys.path.append("") # python:module:function finds the user's own module in the present folder; last, so that no file there stands in for a library
+    sys.path.append(
+        ""
+    )  # python:module:function finds the user's own module in the present folder; last, so that no file there stands in for a library
     from spurious_rlvr import organisms, tasks, train as training
     from spurious_rlvr.core import ConfigError
     from spurious_rlvr.policy import load_policy, refuse_place
     from spurious_rlvr.rewards import parse
     from spurious_rlvr.runs import read_run, refuse_existing
+
     tiny = policy in organisms.RECIPES
-    if reward in organisms.RECIPES: raise ConfigError(f"{reward} is a policy, which comes first, and then the reward: spurious-rlvr train {reward} {policy} --out {out}")
+    if reward in organisms.RECIPES:
+        raise ConfigError(
+            f"{reward} is a policy, which comes first, and then the reward: spurious-rlvr train {reward} {policy} --out {out}"
+        )
     parse(reward)
-    if not resume: refuse_existing(out)
-    if not tiny: refuse_place(policy)
+    if not resume:
+        refuse_existing(out)
+    if not tiny:
+        refuse_place(policy)
     if problems is None and not tiny:
         near = difflib.get_close_matches(policy, organisms.RECIPES)
-        raise ConfigError((f"{policy!r} is no organism; did you mean {near[0]}? For another model, give --problems" if near else f"--problems is missing: {policy!r} is no organism ({', '.join(organisms.RECIPES)})") + ": a file, chains:NUMBER or a set on the hub")
-    begun = training.recorded_config(read_run(out)) if resume and not preset and (out/"run.json").exists() else None # what is not said again stays as it was
+        raise ConfigError(
+            (
+                f"{policy!r} is no organism; did you mean {near[0]}? For another model, give --problems"
+                if near
+                else f"--problems is missing: {policy!r} is no organism ({', '.join(organisms.RECIPES)})"
+            )
+            + ": a file, chains:NUMBER or a set on the hub"
+        )
+    begun = (
+        training.recorded_config(read_run(out)) if resume and not preset and (out / "run.json").exists() else None
+    )  # what is not said again stays as it was
     config = training.check_config(read_settings(settings or [], begun or preset or ("organism" if tiny else "paper")))
-    questions = tasks.load_problems(problems, question_field=question_field, gold_field=gold_field, faulty="skip" if skip_faulty else "raise") if problems else organisms.training_problems()
-    benchmark = {Path(held_out).stem.replace(":", "-"): tasks.load_problems(held_out)} if held_out else {"benchmark": organisms.benchmark()} if tiny else {}
+    questions = (
+        tasks.load_problems(
+            problems, question_field=question_field, gold_field=gold_field, faulty="skip" if skip_faulty else "raise"
+        )
+        if problems
+        else organisms.training_problems()
+    )
+    benchmark = (
+        {Path(held_out).stem.replace(":", "-"): tasks.load_problems(held_out)}
+        if held_out
+        else {"benchmark": organisms.benchmark()}
+        if tiny
+        else {}
+    )
     known = tasks.benchmark_name(held_out) if held_out else None
     protocol = tasks.get_protocol("organism", known) if tiny else tasks.get_protocol("paper", known) if known else None
-    evaluation = {field: getattr(protocol, field) for field in ("samples", "temperature", "seed", "rules", "convention")} if protocol else {}
+    evaluation = (
+        {field: getattr(protocol, field) for field in ("samples", "temperature", "seed", "rules", "convention")}
+        if protocol
+        else {}
+    )
     loaded = organisms.load(policy) if tiny else load_policy(policy, template or "qwen_math")
-    run = training.train(loaded, questions, reward, config, out, engine=chosen_engine(engine, loaded, config.max_prompt_length + config.max_completion_length, out), held_out=benchmark, evaluation=evaluation, trackers=tracker or (), resume=resume)
+    run = training.train(
+        loaded,
+        questions,
+        reward,
+        config,
+        out,
+        engine=chosen_engine(engine, loaded, config.max_prompt_length + config.max_completion_length, out),
+        held_out=benchmark,
+        evaluation=evaluation,
+        trackers=tracker or (),
+        resume=resume,
+    )
     print(summary(run))
 
 # %% ../nbs/17_cli.ipynb #d96f0ff9
@@ -185,285 +369,607 @@ def _policy_of(policy, template, phase, out):
     from spurious_rlvr.policy import load_policy
     from spurious_rlvr.runs import read_run
     from spurious_rlvr.tasks import get_template
-    if (Path(policy)/"run.json").exists():
+
+    if (Path(policy) / "run.json").exists():
         run = read_run(policy)
         latest = run.latest_checkpoint
         wanted = phase if phase is not None else int(latest.name[6:]) if latest else None
         [(phase, loaded)] = checkpoint_policies(run, template=template, phases=None if wanted is None else [wanted])
         return loaded, phase, out or run.path
-    if out is None: raise ConfigError(f"--out is missing: {policy!r} is no run folder, so say where the evaluation shall stand")
-    if policy not in organisms.RECIPES: return load_policy(policy, template or "qwen_math"), phase or 0, out
+    if out is None:
+        raise ConfigError(f"--out is missing: {policy!r} is no run folder, so say where the evaluation shall stand")
+    if policy not in organisms.RECIPES:
+        return load_policy(policy, template or "qwen_math"), phase or 0, out
     loaded = organisms.load(policy)
     return dataclasses.replace(loaded, template=get_template(template)) if template else loaded, phase or 0, out
 
 # %% ../nbs/17_cli.ipynb #8f6b1cea
-@command("evaluate coin --benchmark chains:200:7:2-4                     # the newest checkpoint of a run, on newly drawn problems of 2 to 4 operations",
-         "evaluate Qwen/Qwen2.5-Math-7B --benchmark math-500 --out before   # the paper's protocol")
+@command(
+    "evaluate coin --benchmark chains:200:7:2-4                     # the newest checkpoint of a run, on newly drawn problems of 2 to 4 operations",
+    "evaluate Qwen/Qwen2.5-Math-7B --benchmark math-500 --out before   # the paper's protocol",
+)
 def evaluate(
-    policy:Annotated[str, typer.Argument(autocompletion=_organism_names, help="An organism, a folder made by save_pretrained, a model on the hub, or a run folder (its newest checkpoint, or --phase).")],
-    benchmark:Annotated[str, typer.Option(autocompletion=_benchmark_names, help="math-500, amc, amc23, aime-2024, aime-2025, minerva; a .jsonl, .json or .parquet file; or chains:NUMBER:SEED:FEWEST-MOST, arithmetic with so many operations (organisms are trained on 2-4).")],
-    protocol:Annotated[Optional[str], typer.Option(autocompletion=_one_of("paper", "greedy", "sampled", "organism"), help="paper (temperature 0 for MATH-500, else avg@8 at 0.6; 3072 tokens), greedy, sampled, or organism. Default: organism for organisms, else paper.")]=None,
-    out:Annotated[Optional[Path], typer.Option(help="A run folder, or a new folder for evaluations. The same command goes on where it was interrupted. Default, for a run folder: itself.")]=None,
-    like:Annotated[Optional[str], typer.Option(help="For a file: the benchmark whose protocol and answer convention it follows, such as math-500.")]=None,
-    name:Annotated[Optional[str], typer.Option(help="Name of the evaluation. Default: the benchmark's.")]=None,
-    template:Annotated[Optional[str], typer.Option(help="Prompt template. Default: the organism's or the run's own, else qwen_math.")]=None,
-    phase:Annotated[Optional[int], typer.Option(min=0, help="Which checkpoint of a run folder; for another policy, the phase that is recorded.")]=None,
-    limit:Annotated[Optional[int], typer.Option(min=1, help="At most this many problems, from the start.")]=None,
-    engine:Annotated[str, typer.Option(help="Who samples: transformers; vllm, in this process; or the addresses of vLLM servers, separated by commas.")]="transformers",
-    settings:Annotated[Optional[list[str]], typer.Option("--set", help="NAME=VALUE of the protocol, such as samples=16, temperature=1 or seed=3; may be given several times.")]=None,
+    policy: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=_organism_names,
+            help="An organism, a folder made by save_pretrained, a model on the hub, or a run folder (its newest checkpoint, or --phase).",
+        ),
+    ],
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            autocompletion=_benchmark_names,
+            help="math-500, amc, amc23, aime-2024, aime-2025, minerva; a .jsonl, .json or .parquet file; or chains:NUMBER:SEED:FEWEST-MOST, arithmetic with so many operations (organisms are trained on 2-4).",
+        ),
+    ],
+    protocol: Annotated[
+        Optional[str],
+        typer.Option(
+            autocompletion=_one_of("paper", "greedy", "sampled", "organism"),
+            help="paper (temperature 0 for MATH-500, else avg@8 at 0.6; 3072 tokens), greedy, sampled, or organism. Default: organism for organisms, else paper.",
+        ),
+    ] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="A run folder, or a new folder for evaluations. The same command goes on where it was interrupted. Default, for a run folder: itself."
+        ),
+    ] = None,
+    like: Annotated[
+        Optional[str],
+        typer.Option(
+            help="For a file: the benchmark whose protocol and answer convention it follows, such as math-500."
+        ),
+    ] = None,
+    name: Annotated[Optional[str], typer.Option(help="Name of the evaluation. Default: the benchmark's.")] = None,
+    template: Annotated[
+        Optional[str], typer.Option(help="Prompt template. Default: the organism's or the run's own, else qwen_math.")
+    ] = None,
+    phase: Annotated[
+        Optional[int],
+        typer.Option(min=0, help="Which checkpoint of a run folder; for another policy, the phase that is recorded."),
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="At most this many problems, from the start.")] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Who samples: transformers; vllm, in this process; or the addresses of vLLM servers, separated by commas."
+        ),
+    ] = "transformers",
+    settings: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set",
+            help="NAME=VALUE of the protocol, such as samples=16, temperature=1 or seed=3; may be given several times.",
+        ),
+    ] = None,
 ):
     "Evaluates a policy on a benchmark and prints avg@k and pass@k with intervals over problems."
     from spurious_rlvr import tasks
     from spurious_rlvr.core import ConfigError
     from spurious_rlvr.evaluate import CHECKPOINT, run_evaluation, scores, summarise
-    if wrong := [text for text in settings or [] if "=" not in text]: raise ConfigError(f"--set {wrong[0]}: write NAME=VALUE")
-    if like: tasks.get_benchmark(like)
+
+    if wrong := [text for text in settings or [] if "=" not in text]:
+        raise ConfigError(f"--set {wrong[0]}: write NAME=VALUE")
+    if like:
+        tasks.get_benchmark(like)
     known = tasks.benchmark_name(like or benchmark)
     changes = {n: _value(v) for n, _, v in (text.partition("=") for text in settings or [])}
     tasks.get_protocol(protocol or "paper", known, **changes)
     problems = tasks.load_problems(benchmark, limit=limit)
     loaded, reached, folder = _policy_of(policy, template, phase, out)
-    chosen = tasks.get_protocol(protocol or ("organism" if loaded.template.name == "chain" else "paper"), known, **changes)
+    chosen = tasks.get_protocol(
+        protocol or ("organism" if loaded.template.name == "chain" else "paper"), known, **changes
+    )
     sampler = chosen_engine(engine, loaded, 1024 + chosen.max_completion_length, folder)
-    if sampler is not None: sampler.load_weights(loaded)
-    table = run_evaluation(loaded, problems, folder, name=name or known or Path(benchmark).stem.replace(":", "-"), protocol=chosen, phase=reached, engine=sampler)
-    for estimate in scores(table).values(): print(f"{estimate.name:9} {estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]")
+    if sampler is not None:
+        sampler.load_weights(loaded)
+    table = run_evaluation(
+        loaded,
+        problems,
+        folder,
+        name=name or known or Path(benchmark).stem.replace(":", "-"),
+        protocol=chosen,
+        phase=reached,
+        engine=sampler,
+    )
+    for estimate in scores(table).values():
+        print(f"{estimate.name:9} {estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]")
     numbers = summarise(table)
-    print(f"{numbers['problems']} problems, {chosen}\nanswered {numbers['answered']:.3f}, truncated {numbers['truncated']:.3f}, undecided {numbers['undecided']:.3f}, code {numbers['code_share']:.3f}\nintervals are over problems: {CHECKPOINT}\n{folder}")
+    print(
+        f"{numbers['problems']} problems, {chosen}\nanswered {numbers['answered']:.3f}, truncated {numbers['truncated']:.3f}, undecided {numbers['undecided']:.3f}, code {numbers['code_share']:.3f}\nintervals are over problems: {CHECKPOINT}\n{folder}"
+    )
 
 # %% ../nbs/17_cli.ipynb #db1d91de
-def _pairs(texts, option): # NAME=VALUE texts as a dictionary
+def _pairs(texts, option):  # NAME=VALUE texts as a dictionary
     from spurious_rlvr.core import ConfigError
-    if wrong := [text for text in texts or [] if "=" not in text]: raise ConfigError(f"{option} {wrong[0]}: write NAME=VALUE")
+
+    if wrong := [text for text in texts or [] if "=" not in text]:
+        raise ConfigError(f"{option} {wrong[0]}: write NAME=VALUE")
     return {name: _value(value) for name, _, value in (text.partition("=") for text in texts or [])}
 
-@command("study                                  # which there are",
-         "study clip --dry-run                   # what it would train, and what that costs",
-         "study clip --seeds 4 --out clip        # then open clip/report.html")
+
+@command(
+    "study                                  # which there are",
+    "study clip --dry-run                   # what it would train, and what that costs",
+    "study clip --seeds 4 --out clip        # then open clip/report.html",
+)
 def study(
-    family:Annotated[Optional[str], typer.Argument(help="A family of the paper's experiments, such as figure-1, gamma, clip. Without one, all are listed.")]=None,
-    size:Annotated[str, typer.Option(autocompletion=_one_of("organism", "small", "paper"), help="organism (this machine, minutes), small (one GPU, 1.5B) or paper.")]="organism",
-    out:Annotated[Optional[Path], typer.Option(help="Folder for runs and report. The same folder goes on where it was. Default: spurious-rlvr-FAMILY-SIZE.")]=None,
-    only:Annotated[Optional[list[str]], typer.Option("--only", help="COLUMN=VALUE of the table, such as model=qwen-like, clip=both or seed=0; may be given several times.")]=None,
-    seeds:Annotated[Optional[int], typer.Option(min=1, help="Seeds of every arm.")]=None,
-    settings:Annotated[Optional[list[str]], typer.Option("--set", help="NAME=VALUE of a setting of all arms, such as phases=10; may be given several times.")]=None,
-    dry:Annotated[bool, typer.Option("--dry-run", help="Show the table and the cost, and stop.")]=False,
-    jobs:Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")]=None,
-    backend:Annotated[str, typer.Option(help="local, or ray: the cluster that RAY_ADDRESS names, else one on this machine.")]="local",
-    gpus:Annotated[float, typer.Option(min=0, help="GPUs that a run takes, on Ray.")]=0,
+    family: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="A family of the paper's experiments, such as figure-1, gamma, clip. Without one, all are listed."
+        ),
+    ] = None,
+    size: Annotated[
+        str,
+        typer.Option(
+            autocompletion=_one_of("organism", "small", "paper"),
+            help="organism (this machine, minutes), small (one GPU, 1.5B) or paper.",
+        ),
+    ] = "organism",
+    out: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Folder for runs and report. The same folder goes on where it was. Default: spurious-rlvr-FAMILY-SIZE."
+        ),
+    ] = None,
+    only: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--only",
+            help="COLUMN=VALUE of the table, such as model=qwen-like, clip=both or seed=0; may be given several times.",
+        ),
+    ] = None,
+    seeds: Annotated[Optional[int], typer.Option(min=1, help="Seeds of every arm.")] = None,
+    settings: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set", help="NAME=VALUE of a setting of all arms, such as phases=10; may be given several times."
+        ),
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Show the table and the cost, and stop.")] = False,
+    jobs: Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
+    backend: Annotated[
+        str, typer.Option(help="local, or ray: the cluster that RAY_ADDRESS names, else one on this machine.")
+    ] = "local",
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that a run takes, on Ray.")] = 0,
 ):
     "Runs a family of the paper's experiments and writes a report with the paper's numbers beside ours."
     sys.path.append("")
     from spurious_rlvr import studies
     from spurious_rlvr.core import ConfigError
+
     if family is None:
-        for name, (about, *_) in studies.FAMILIES.items(): print(f"{name:12} {about}")
+        for name, (about, *_) in studies.FAMILIES.items():
+            print(f"{name:12} {about}")
         return
     chosen = studies.paper_study(family, size)
     folder, wanted = out or Path(f"spurious-rlvr-{chosen.name}"), _pairs(only, "--only")
-    if seeds: chosen = studies.dataclasses.replace(chosen, seeds=tuple(range(seeds)))
-    if settings: chosen = studies.dataclasses.replace(chosen, changes={**chosen.changes, **_pairs(settings, "--set")})
-    if wanted: chosen = chosen.filter(**wanted)
-    if dry: print(chosen); print(studies.estimate_cost(studies.check_study(chosen), folder, jobs=jobs or 1)); return
+    if seeds:
+        chosen = studies.dataclasses.replace(chosen, seeds=tuple(range(seeds)))
+    if settings:
+        chosen = studies.dataclasses.replace(chosen, changes={**chosen.changes, **_pairs(settings, "--set")})
+    if wanted:
+        chosen = chosen.filter(**wanted)
+    if dry:
+        print(chosen)
+        print(studies.estimate_cost(studies.check_study(chosen), folder, jobs=jobs or 1))
+        return
     status = chosen.run(folder, jobs=jobs, backend=backend, gpus=gpus)
     print(f"The report: {studies.write_study_report(chosen, folder)}")
-    if (failed := (status["state"] != "finished").sum()): raise ConfigError(f"{failed} of {len(status)} runs are not finished; what is finished is kept, and the same command tries the rest again")
+    if failed := (status["state"] != "finished").sum():
+        raise ConfigError(
+            f"{failed} of {len(status)} runs are not finished; what is finished is kept, and the same command tries the rest again"
+        )
 
 # %% ../nbs/17_cli.ipynb #9ed0f175
-@command("audit --reward ground_truth --quick                # a rehearsal",
-         "audit --reward my_module:my_reward --out mine      # my_module.py lies in this folder",
-         "audit --from-evals before=b.parquet --from-evals user=u.parquet --from-evals random=r.parquet   # results that exist")
+@command(
+    "audit --reward ground_truth --quick                # a rehearsal",
+    "audit --reward my_module:my_reward --out mine      # my_module.py lies in this folder",
+    "audit --from-evals before=b.parquet --from-evals user=u.parquet --from-evals random=r.parquet   # results that exist",
+)
 def audit(
-    reward:Annotated[Optional[str], typer.Option(help="Your reward: my_module:my_reward, or any spec such as 'boxed_format & ~mentions_python'.")]=None,
-    model:Annotated[Optional[list[str]], typer.Option("--model", help="An organism, a folder or a model on the hub; several times for several families. One gets a second family added.")]=None,
-    data:Annotated[str, typer.Option(help="Training problems: a file, chains:NUMBER or a set on the hub. Default: the size's own.")]="",
-    held_out:Annotated[Optional[list[str]], typer.Option("--held-out", help="Benchmark: a name, a file or chains:NUMBER:SEED. Default: the size's own.")]=None,
-    fresh:Annotated[str, typer.Option(help="Problems of the benchmark's kind that no model can have seen, for the memorisation probes.")]="",
-    size:Annotated[str, typer.Option(autocompletion=_one_of("organism", "small", "paper"), help="organism (two cores, minutes), small (one GPU) or paper.")]="organism",
-    seeds:Annotated[Optional[int], typer.Option(min=2, help="Runs of every arm. Default: what the verdicts were calibrated at.")]=None,
-    margin:Annotated[float, typer.Option(help="A difference in accuracy that does not matter.")]=0.02,
-    settings:Annotated[Optional[list[str]], typer.Option("--set", help="NAME=VALUE of a setting of all arms; may be given several times.")]=None,
-    from_evals:Annotated[Optional[list[str]], typer.Option("--from-evals", help="ROLE=PATH or ROLE@MODEL=PATH of a result or checkpoint that exists, once for every run; roles: before, user, random, permuted, format, incorrect. Nothing is trained.")]=None,
-    out:Annotated[Path, typer.Option(help="Folder for runs and report. The same folder goes on where it was.")]=Path("spurious-rlvr-audit"),
-    quick:Annotated[bool, typer.Option("--quick", help="A rehearsal: tiny, under a minute, and no claims.")]=False,
-    dry:Annotated[bool, typer.Option("--dry-run", help="Show the table and the cost, and stop.")]=False,
-    jobs:Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")]=None,
-    backend:Annotated[str, typer.Option(help="local or ray.")]="local",
-    gpus:Annotated[float, typer.Option(min=0, help="GPUs that a run takes, on Ray.")]=0,
+    reward: Annotated[
+        Optional[str],
+        typer.Option(help="Your reward: my_module:my_reward, or any spec such as 'boxed_format & ~mentions_python'."),
+    ] = None,
+    model: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--model",
+            help="An organism, a folder or a model on the hub; several times for several families. One gets a second family added.",
+        ),
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="Training problems: a file, chains:NUMBER or a set on the hub. Default: the size's own.")
+    ] = "",
+    held_out: Annotated[
+        Optional[list[str]],
+        typer.Option("--held-out", help="Benchmark: a name, a file or chains:NUMBER:SEED. Default: the size's own."),
+    ] = None,
+    fresh: Annotated[
+        str,
+        typer.Option(help="Problems of the benchmark's kind that no model can have seen, for the memorisation probes."),
+    ] = "",
+    size: Annotated[
+        str,
+        typer.Option(
+            autocompletion=_one_of("organism", "small", "paper"),
+            help="organism (two cores, minutes), small (one GPU) or paper.",
+        ),
+    ] = "organism",
+    seeds: Annotated[
+        Optional[int], typer.Option(min=2, help="Runs of every arm. Default: what the verdicts were calibrated at.")
+    ] = None,
+    margin: Annotated[float, typer.Option(help="A difference in accuracy that does not matter.")] = 0.02,
+    settings: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", help="NAME=VALUE of a setting of all arms; may be given several times."),
+    ] = None,
+    from_evals: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--from-evals",
+            help="ROLE=PATH or ROLE@MODEL=PATH of a result or checkpoint that exists, once for every run; roles: before, user, random, permuted, format, incorrect. Nothing is trained.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for runs and report. The same folder goes on where it was.")] = Path(
+        "spurious-rlvr-audit"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="A rehearsal: tiny, under a minute, and no claims.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Show the table and the cost, and stop.")] = False,
+    jobs: Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
+    backend: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that a run takes, on Ray.")] = 0,
 ):
     """Is the gain of your reward real? Trains it beside rewards that know nothing, and writes a verdict with intervals.
 
     Arms: your reward and the same rewards permuted within groups, each with the clip on and off; a coin; format; incorrect labels. Judged seed by seed, on several models, each asked in its best way."""
-    sys.path.append("") # my_module:my_reward finds the user's own module in the present folder
+    sys.path.append("")  # my_module:my_reward finds the user's own module in the present folder
     from spurious_rlvr import audit as audits
     from spurious_rlvr.core import ConfigError
+
     found: audits.AuditResult | None
     chosen: dict[str, Any] = {"seeds": seeds} if seeds else {}
-    if from_evals: found = audits.audit_evaluations(from_evals, held_out=(held_out or [""])[0], margin=margin, out=out)
-    elif reward is None: raise ConfigError("give --reward, or --from-evals for results that exist already")
-    else: found = audits.audit(reward, tuple(model or ()), data=data, held_out=tuple(held_out or ()), fresh=fresh, size=size, margin=margin, changes=_pairs(settings, "--set"), quick=quick, out=out,
-                               jobs=jobs, backend=backend, gpus=gpus, dry=dry, **chosen)
-    if found is None: return
-    for title, words in found.words.items(): print(f"\n{title}", *(f"  {sentence}" for sentence in words), sep="\n")
+    if from_evals:
+        found = audits.audit_evaluations(from_evals, held_out=(held_out or [""])[0], margin=margin, out=out)
+    elif reward is None:
+        raise ConfigError("give --reward, or --from-evals for results that exist already")
+    else:
+        found = audits.audit(
+            reward,
+            tuple(model or ()),
+            data=data,
+            held_out=tuple(held_out or ()),
+            fresh=fresh,
+            size=size,
+            margin=margin,
+            changes=_pairs(settings, "--set"),
+            quick=quick,
+            out=out,
+            jobs=jobs,
+            backend=backend,
+            gpus=gpus,
+            dry=dry,
+            **chosen,
+        )
+    if found is None:
+        return
+    for title, words in found.words.items():
+        print(f"\n{title}", *(f"  {sentence}" for sentence in words), sep="\n")
     print(f"\nThe report: {found.report}")
+
 
 @command("scorecard --seeds 8 --out claims      # all claims, on organisms")
 def scorecard(
-    claim:Annotated[Optional[list[str]], typer.Argument(help="Claims to look at. Default: all.")]=None,
-    out:Annotated[Path, typer.Option(help="Folder for runs and report.")]=Path("spurious-rlvr-scorecard"),
-    seeds:Annotated[int, typer.Option(min=2, help="Runs of every arm.")]=8,
-    jobs:Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")]=None,
+    claim: Annotated[Optional[list[str]], typer.Argument(help="Claims to look at. Default: all.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for runs and report.")] = Path("spurious-rlvr-scorecard"),
+    seeds: Annotated[int, typer.Option(min=2, help="Runs of every arm.")] = 8,
+    jobs: Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
 ):
     "The field's disputed claims, each with an experiment on organisms and the command that asks large models."
     from spurious_rlvr.audit import scorecard as run
-    for name, finding in run(out, tuple(claim or ()), seeds=seeds, jobs=jobs).items(): print(f"\n{name}", *(f"  {sentence}" for sentence in finding.words), sep="\n")
-    print(f"\nThe report: {out/'report.html'}")
+
+    for name, finding in run(out, tuple(claim or ()), seeds=seeds, jobs=jobs).items():
+        print(f"\n{name}", *(f"  {sentence}" for sentence in finding.words), sep="\n")
+    print(f"\nThe report: {out / 'report.html'}")
 
 # %% ../nbs/17_cli.ipynb #6e9897c9
-def _point_at_folder(path:Path):
+def _point_at_folder(path: Path):
     from spurious_rlvr.core import RunError
-    if path.name in ("run.json", "metrics.jsonl") and (path.parent/"run.json").exists(): raise RunError(f"{path}: is a part of a run; give its folder, {path.parent}")
+
+    if path.name in ("run.json", "metrics.jsonl") and (path.parent / "run.json").exists():
+        raise RunError(f"{path}: is a part of a run; give its folder, {path.parent}")
 
 # %% ../nbs/17_cli.ipynb #eb77b7a1
-@command("plan --model Qwen/Qwen2.5-Math-7B --gpu h200",
-         "plan --model Qwen/Qwen2.5-Math-7B --gpu rtx4090 --gpus 8 --engine server")
+@command(
+    "plan --model Qwen/Qwen2.5-Math-7B --gpu h200",
+    "plan --model Qwen/Qwen2.5-Math-7B --gpu rtx4090 --gpus 8 --engine server",
+)
 def plan(
-    model:Annotated[str, typer.Option(help="A model of the paper, such as Qwen/Qwen2.5-Math-7B, a folder with a config.json, or a model on the hub. Only the configuration is read.")],
-    gpus:Annotated[int, typer.Option(min=1, help="GPUs that share the work, with FSDP.")]=1,
-    gpu:Annotated[str, typer.Option(help="Their kind: h100, h200, a100, l40s, rtx4090, …")]="h100",
-    memory:Annotated[Optional[float], typer.Option(help="Memory of one GPU in GiB, where it is not the usual.")]=None,
-    engine:Annotated[str, typer.Option(help="Who samples: vllm, on the same GPUs; server, on others; transformers.")]="vllm",
-    preset:Annotated[str, typer.Option(autocompletion=_one_of("paper", "official_code", "organism"), help="paper, official_code or organism.")]="paper",
-    settings:Annotated[Optional[list[str]], typer.Option("--set", help="NAME=VALUE of a setting, such as mixed_precision=bf16; may be given several times.")]=None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model of the paper, such as Qwen/Qwen2.5-Math-7B, a folder with a config.json, or a model on the hub. Only the configuration is read."
+        ),
+    ],
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that share the work, with FSDP.")] = 1,
+    gpu: Annotated[str, typer.Option(help="Their kind: h100, h200, a100, l40s, rtx4090, …")] = "h100",
+    memory: Annotated[
+        Optional[float], typer.Option(help="Memory of one GPU in GiB, where it is not the usual.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Who samples: vllm, on the same GPUs; server, on others; transformers.")
+    ] = "vllm",
+    preset: Annotated[
+        str,
+        typer.Option(
+            autocompletion=_one_of("paper", "official_code", "organism"), help="paper, official_code or organism."
+        ),
+    ] = "paper",
+    settings: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set", help="NAME=VALUE of a setting, such as mixed_precision=bf16; may be given several times."
+        ),
+    ] = None,
 ):
     "Says what a training needs in memory and time, from the model's configuration alone, and what to change where it does not fit."
     from spurious_rlvr import train as training
     from spurious_rlvr.plan import make_plan
-    print(make_plan(model, training.check_config(read_settings(settings or [], preset)), gpus=gpus, gpu=gpu, memory_gib=memory, engine=engine))
 
-@command("export coin coin-policy                       # then: vllm serve coin-policy, or load_policy",
-         "export coin coin-best --checkpoint best")
+    print(
+        make_plan(
+            model,
+            training.check_config(read_settings(settings or [], preset)),
+            gpus=gpus,
+            gpu=gpu,
+            memory_gib=memory,
+            engine=engine,
+        )
+    )
+
+
+@command(
+    "export coin coin-policy                       # then: vllm serve coin-policy, or load_policy",
+    "export coin coin-best --checkpoint best",
+)
 def export(
-    run:Annotated[Path, typer.Argument(help="A run folder.")],
-    out:Annotated[Path, typer.Argument(help="The folder to make: model and tokenizer as save_pretrained writes them.")],
-    checkpoint:Annotated[str, typer.Option(help="latest, best, or the number of a phase.")]="latest",
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[
+        Path, typer.Argument(help="The folder to make: model and tokenizer as save_pretrained writes them.")
+    ],
+    checkpoint: Annotated[str, typer.Option(help="latest, best, or the number of a phase.")] = "latest",
 ):
     "Copies the policy of a checkpoint into a folder that transformers and vLLM load."
     from spurious_rlvr.core import RunError
     from spurious_rlvr.runs import export_policy
-    if out.exists() and (out.is_file() or any(out.iterdir())): raise RunError(f"{out}: exists already; export makes a new folder: name another, or remove this one")
+
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise RunError(f"{out}: exists already; export makes a new folder: name another, or remove this one")
     _point_at_folder(run)
     print(export_policy(run, out, checkpoint=checkpoint))
 
 # %% ../nbs/17_cli.ipynb #f7fb8818
 def summary(
-    run # from `runs.read_run`
+    run,  # from `runs.read_run`
 ) -> str:
     "A run in a few lines. Where nothing was measured, such as the accuracy of code in a run without code, stands NaN."
-    lines, phases, evaluations = [repr(run), f"reward {run.settings.get('reward')}, {run.settings.get('model', {}).get('name')}"], run.of_kind("phase"), run.of_kind("evaluation")
-    if len(evaluations): lines.append(evaluations.reindex(columns=["phase", "name", "accuracy", "code_share", "accuracy_code", "accuracy_language", "answered"]).round(3).to_string(index=False))
+    lines, phases, evaluations = (
+        [repr(run), f"reward {run.settings.get('reward')}, {run.settings.get('model', {}).get('name')}"],
+        run.of_kind("phase"),
+        run.of_kind("evaluation"),
+    )
+    if len(evaluations):
+        lines.append(
+            evaluations.reindex(
+                columns=["phase", "name", "accuracy", "code_share", "accuracy_code", "accuracy_language", "answered"]
+            )
+            .round(3)
+            .to_string(index=False)
+        )
     if len(phases):
         shown = phases.iloc[sorted({0, len(phases) // 2, len(phases) - 1})]
-        lines.append(shown.reindex(columns=["phase", "reward", "accuracy", "code_share", "entropy", "clip_fraction_high", "clip_fraction_low", "log_ratio_spread"]).round(4).to_string(index=False))
+        lines.append(
+            shown.reindex(
+                columns=[
+                    "phase",
+                    "reward",
+                    "accuracy",
+                    "code_share",
+                    "entropy",
+                    "clip_fraction_high",
+                    "clip_fraction_low",
+                    "log_ratio_spread",
+                ]
+            )
+            .round(4)
+            .to_string(index=False)
+        )
     return "\n".join(lines)
 
+
 @command("show coin")
-def show(run:Annotated[Path, typer.Argument(help="A run folder, finished or not.")]):
+def show(run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")]):
     "Prints what a run folder holds, also while it is being written."
     from spurious_rlvr.runs import read_run
+
     _point_at_folder(run)
     print(summary(read_run(run)))
 
 # %% ../nbs/17_cli.ipynb #52c050aa
-@command("view coin                       # writes coin-rollouts.html",
-         "view completions.jsonl --open   # rollouts that another tool wrote",
-         "view coin --serve               # a large run, read as it is looked at")
+@command(
+    "view coin                       # writes coin-rollouts.html",
+    "view completions.jsonl --open   # rollouts that another tool wrote",
+    "view coin --serve               # a large run, read as it is looked at",
+)
 def view(
-    path:Annotated[Path, typer.Argument(help="A run folder, a parquet file of TRL's completions or their folder, or JSON Lines.")],
-    out:Annotated[Optional[Path], typer.Option(help="The page to write. Default: NAME-rollouts.html in this folder.")]=None,
-    limit:Annotated[int, typer.Option(min=1, help="Most rollouts in the page; it says which it holds.")]=400,
-    tokenizer:Annotated[Optional[Path], typer.Option(help="A folder with tokenizer.json, where the run does not hold one: for the heat map over tokens.")]=None,
-    open_page:Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]=False,
-    serve:Annotated[bool, typer.Option("--serve", help="Instead of a file: a page on this machine only, which reads all rollouts as they are looked at; until Ctrl-C.")]=False,
-    port:Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0: any that is free.")]=0,
+    path: Annotated[
+        Path, typer.Argument(help="A run folder, a parquet file of TRL's completions or their folder, or JSON Lines.")
+    ],
+    out: Annotated[
+        Optional[Path], typer.Option(help="The page to write. Default: NAME-rollouts.html in this folder.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rollouts in the page; it says which it holds.")] = 400,
+    tokenizer: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="A folder with tokenizer.json, where the run does not hold one: for the heat map over tokens."
+        ),
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Instead of a file: a page on this machine only, which reads all rollouts as they are looked at; until Ctrl-C.",
+        ),
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0: any that is free.")] = 0,
 ):
     "Steps through rollouts: writes one page that needs neither a kernel nor the network, and prints its path."
     _point_at_folder(path)
     from spurious_rlvr.widgets import RolloutStepper, serve as serve_page, write_page
+
     stepper = RolloutStepper(path, tokenizer=tokenizer)
     if serve:
         server: Any = serve_page(stepper, port)
         print(server.url, flush=True)
-        if open_page: typer.launch(server.url)
-        try: threading.Event().wait()
-        except KeyboardInterrupt: server.shutdown()
+        if open_page:
+            typer.launch(server.url)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            server.shutdown()
         return
     page = write_page(stepper, out or Path(f"{path.resolve().stem}-rollouts.html"), limit=limit)
     print(page)
-    if open_page: typer.launch(str(page.resolve()))
+    if open_page:
+        typer.launch(str(page.resolve()))
 
 # %% ../nbs/17_cli.ipynb #0ea68f91
-COPIED = ".spurious-rlvr-tutorials.json" # name -> digest of what was copied
+COPIED = ".spurious-rlvr-tutorials.json"  # name -> digest of what was copied
 
-def _digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()
+
+def _digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
 
 def copy_tutorials(
-    folder:Path,              # where they shall stand; made where it is missing
+    folder: Path,  # where they shall stand; made where it is missing
     *,
-    shipped:Path|None=None    # the tutorials; None: those of the package
-) -> dict[str, list[str]]:    # names of the files under "copied", "up to date" and "kept"
+    shipped: Path | None = None,  # the tutorials; None: those of the package
+) -> dict[str, list[str]]:  # names of the files under "copied", "up to date" and "kept"
     "Copies the tutorials and overwrites nothing that was edited. Raises `ConfigError` where the folder is a file."
     from spurious_rlvr.core import ConfigError
-    if folder.exists() and not folder.is_dir(): raise ConfigError(f"{folder}: is a file; name a folder for the tutorials")
+
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file; name a folder for the tutorials")
     folder.mkdir(parents=True, exist_ok=True)
-    shipped, note, done = shipped or _shipped("tutorials"), folder/COPIED, {"copied": [], "up to date": [], "kept": []}
-    try: noted = dict(json.loads(note.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError): noted = {}
+    shipped, note, done = (
+        shipped or _shipped("tutorials"),
+        folder / COPIED,
+        {"copied": [], "up to date": [], "kept": []},
+    )
+    try:
+        noted = dict(json.loads(note.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        noted = {}
     for source in sorted(p for p in shipped.iterdir() if p.is_file() and not p.name.startswith(".")):
-        target, wanted = folder/source.name, _digest(source)
+        target, wanted = folder / source.name, _digest(source)
         there = _digest(target) if target.exists() else None
-        if there in (None, noted.get(source.name)) and there != wanted: shutil.copyfile(source, target)
+        if there in (None, noted.get(source.name)) and there != wanted:
+            shutil.copyfile(source, target)
         done["up to date" if there == wanted else "copied" if _digest(target) == wanted else "kept"].append(source.name)
-        if _digest(target) == wanted: noted[source.name] = wanted
+        if _digest(target) == wanted:
+            noted[source.name] = wanted
     note.write_text(json.dumps(noted, indent=1), encoding="utf-8")
     return done
 
 # %% ../nbs/17_cli.ipynb #8a540a0e
 def jupyter_command(
-    folder:Path,                # that is shown
-    further:tuple[str, ...]=(), # options passed on to JupyterLab
+    folder: Path,  # that is shown
+    further: tuple[str, ...] = (),  # options passed on to JupyterLab
     *,
-    port:int=8888,              # another is taken where this one is in use
-    browser:bool=True           # opens one
-) -> list[str]:                 # what to run
+    port: int = 8888,  # another is taken where this one is in use
+    browser: bool = True,  # opens one
+) -> list[str]:  # what to run
     "The command line that opens JupyterLab. Raises `ConfigError` where it would listen to other machines, `NotAvailable` where there is no JupyterLab."
     from spurious_rlvr.core import ConfigError, NotAvailable
-    if open_to := [o for o in further if o.partition("=")[0].lstrip("-").lower() in ("ip", "serverapp.ip", "notebookapp.ip", "labapp.ip")]:
-        raise ConfigError(f"{open_to[0]}: this JupyterLab listens to this machine only. From elsewhere, use a tunnel: ssh -N -L {port}:127.0.0.1:{port} USER@THIS-MACHINE")
-    if importlib.util.find_spec("jupyterlab") is None: raise NotAvailable(f"JupyterLab is not installed in {sys.prefix}: pip install jupyterlab. Without it, --copy-only copies the tutorials for VS Code or another Jupyter")
-    as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [] # usual in containers; nobody else reaches it
-    return [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}", "--ip=127.0.0.1", f"--port={port}", *([] if browser else ["--no-browser"]), *as_root, *further]
+
+    if open_to := [
+        o
+        for o in further
+        if o.partition("=")[0].lstrip("-").lower() in ("ip", "serverapp.ip", "notebookapp.ip", "labapp.ip")
+    ]:
+        raise ConfigError(
+            f"{open_to[0]}: this JupyterLab listens to this machine only. From elsewhere, use a tunnel: ssh -N -L {port}:127.0.0.1:{port} USER@THIS-MACHINE"
+        )
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise NotAvailable(
+            f"JupyterLab is not installed in {sys.prefix}: pip install jupyterlab. Without it, --copy-only copies the tutorials for VS Code or another Jupyter"
+        )
+    as_root = (
+        ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    )  # usual in containers; nobody else reaches it
+    return [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={folder.resolve()}",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        *([] if browser else ["--no-browser"]),
+        *as_root,
+        *further,
+    ]
 
 # %% ../nbs/17_cli.ipynb #05c84283
-@command("lab                                  # copies the tutorials to spurious-rlvr-tutorials, opens JupyterLab there",
-         "lab mine --no-browser --port 9000    # on a server; then, at home: ssh -N -L 9000:127.0.0.1:9000 USER@SERVER",
-         "lab mine --copy-only                 # for VS Code, JupyterHub or a Jupyter that runs already",
-         "lab mine -- --ServerApp.base_url=/gpu/   # what follows -- goes to JupyterLab")
+@command(
+    "lab                                  # copies the tutorials to spurious-rlvr-tutorials, opens JupyterLab there",
+    "lab mine --no-browser --port 9000    # on a server; then, at home: ssh -N -L 9000:127.0.0.1:9000 USER@SERVER",
+    "lab mine --copy-only                 # for VS Code, JupyterHub or a Jupyter that runs already",
+    "lab mine -- --ServerApp.base_url=/gpu/   # what follows -- goes to JupyterLab",
+)
 def lab(
-    arguments:Annotated[Optional[list[str]], typer.Argument(metavar="FOLDER", help="A folder of yours. Default: spurious-rlvr-tutorials. Nothing that you edited there is overwritten. After --, options of JupyterLab.")]=None,
-    port:Annotated[int, typer.Option(min=1, max=65535, help="Where JupyterLab listens, on this machine only; another where it is taken.")]=8888,
-    no_browser:Annotated[bool, typer.Option("--no-browser", help="Open no browser; the address is printed. So it is over SSH.")]=False,
-    copy_only:Annotated[bool, typer.Option("--copy-only", help="Copy the tutorials and stop.")]=False,
+    arguments: Annotated[
+        Optional[list[str]],
+        typer.Argument(
+            metavar="FOLDER",
+            help="A folder of yours. Default: spurious-rlvr-tutorials. Nothing that you edited there is overwritten. After --, options of JupyterLab.",
+        ),
+    ] = None,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=1, max=65535, help="Where JupyterLab listens, on this machine only; another where it is taken."
+        ),
+    ] = 8888,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Open no browser; the address is printed. So it is over SSH.")
+    ] = False,
+    copy_only: Annotated[bool, typer.Option("--copy-only", help="Copy the tutorials and stop.")] = False,
 ):
     "Copies the tutorials to a folder of yours and opens JupyterLab there."
-    folder, *further = given if (given := arguments or []) and not given[0].startswith("-") else ["spurious-rlvr-tutorials", *given]
+    folder, *further = (
+        given if (given := arguments or []) and not given[0].startswith("-") else ["spurious-rlvr-tutorials", *given]
+    )
     browser = not no_browser and "SSH_CONNECTION" not in os.environ
     wanted = [] if copy_only else jupyter_command(Path(folder), tuple(further), port=port, browser=browser)
     done = copy_tutorials(Path(folder))
     print(f"{folder}: " + ", ".join(f"{len(names)} {how}" for how, names in done.items() if names))
-    if done["kept"]: print(f"Kept as you left them: {', '.join(done['kept'])}. To get one as it is shipped, rename yours and run this again")
-    if copy_only: return
-    if not browser: print(f"From another machine: ssh -N -L {port}:127.0.0.1:{port} USER@THIS-MACHINE, then open the address below there")
+    if done["kept"]:
+        print(
+            f"Kept as you left them: {', '.join(done['kept'])}. To get one as it is shipped, rename yours and run this again"
+        )
+    if copy_only:
+        return
+    if not browser:
+        print(
+            f"From another machine: ssh -N -L {port}:127.0.0.1:{port} USER@THIS-MACHINE, then open the address below there"
+        )
     sys.stdout.flush()
     os.execv(wanted[0], wanted)
 

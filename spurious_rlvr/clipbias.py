@@ -18,17 +18,30 @@ from .behavior import code_spans
 from .core import ConfigError, Faults, RunError, keyed_rng
 
 # %% ../nbs/13_clipbias.ipynb #c1ab8cb5
-_CHOICES = {"estimator": ("grpo", "ppo", "rloo", "rebel", "reinforce"), "reward": ("bernoulli", "gaussian"),
-            "scale_rewards": ("none", "group"), "optimizer": ("sgd", "momentum", "adam"), "step": ("update", "phase")}
-_CLIPPING = ("grpo", "ppo") # estimators with a ratio and a clip
-_CENTRED = ("grpo", "rloo") # advantages that are zero throughout a group whose rewards are all alike
+_CHOICES = {
+    "estimator": ("grpo", "ppo", "rloo", "rebel", "reinforce"),
+    "reward": ("bernoulli", "gaussian"),
+    "scale_rewards": ("none", "group"),
+    "optimizer": ("sgd", "momentum", "adam"),
+    "step": ("update", "phase"),
+}
+_CLIPPING = ("grpo", "ppo")  # estimators with a ratio and a clip
+_CENTRED = ("grpo", "rloo")  # advantages that are zero throughout a group whose rewards are all alike
 
-def _is_number(value): return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
-def _is_whole(value, least): return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _is_whole(value, least):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+
 
 def _check_probabilities(faults, name, given, least):
-    try: values = np.asarray(given, dtype=float)
-    except (TypeError, ValueError): values = np.empty(0)
+    try:
+        values = np.asarray(given, dtype=float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     fine = values.ndim == 1 and len(values) >= least and bool((values > 0).all()) and abs(values.sum() - 1) < 1e-6
     return faults.check(fine, f"{name} is {given!r} and must be {least} or more positive probabilities that sum to 1")
 
@@ -38,97 +51,130 @@ def _check_config(config, faults):
     if config.answers is not None:
         fits = isinstance(config.answers, (list, tuple)) and len(config.answers) == len(config.prior)
         if faults.check(fits, "answers needs one list of probabilities for each action of prior"):
-            for i, node in enumerate(config.answers): _check_probabilities(faults, f"answers[{i}]", node, 1)
+            for i, node in enumerate(config.answers):
+                _check_probabilities(faults, f"answers[{i}]", node, 1)
     for name in ("epsilon", "epsilon_high"):
         value = getattr(config, name)
         fine = (value is None and name == "epsilon_high") or (_is_number(value) and value >= 0)
         faults.check(fine, f"{name} is {value!r} and must not be negative; use math.inf for no clip on that side")
     for name in ("minibatches", "minibatch_size", "num_iterations"):
-        faults.check(_is_whole(getattr(config, name), 1), f"{name} is {getattr(config, name)!r} and must be a whole number from 1 up")
+        faults.check(
+            _is_whole(getattr(config, name), 1),
+            f"{name} is {getattr(config, name)!r} and must be a whole number from 1 up",
+        )
     for name, choices in _CHOICES.items():
-        faults.check(getattr(config, name) in choices, f"{name} is {getattr(config, name)!r}; choose from {', '.join(choices)}")
+        faults.check(
+            getattr(config, name) in choices, f"{name} is {getattr(config, name)!r}; choose from {', '.join(choices)}"
+        )
     least = 2 if config.estimator in ("grpo", "rloo", "rebel") else 1
-    if faults.check(_is_whole(config.num_generations, least), f"num_generations is {config.num_generations!r} and must be a whole "
-                    f"number from {least} up") and _is_whole(config.minibatch_size, 1):
-        faults.check(config.minibatch_size % config.num_generations == 0, f"minibatch_size {config.minibatch_size} is not a multiple "
-                     f"of num_generations {config.num_generations}; a group stays whole within its minibatch")
-    faults.check(_is_number(config.learning_rate) and 0 <= config.learning_rate < math.inf,
-                 f"learning_rate is {config.learning_rate!r} and must be a finite number from 0 up")
-    faults.check(_is_number(config.gamma) and 0 <= config.gamma <= 1, f"gamma is {config.gamma!r} and must lie in [0, 1]")
-    faults.check(config.baseline is None or (_is_number(config.baseline) and abs(config.baseline) < math.inf),
-                 f"baseline is {config.baseline!r} and must be a finite number, or None for the expected reward")
+    if faults.check(
+        _is_whole(config.num_generations, least),
+        f"num_generations is {config.num_generations!r} and must be a whole number from {least} up",
+    ) and _is_whole(config.minibatch_size, 1):
+        faults.check(
+            config.minibatch_size % config.num_generations == 0,
+            f"minibatch_size {config.minibatch_size} is not a multiple "
+            f"of num_generations {config.num_generations}; a group stays whole within its minibatch",
+        )
+    faults.check(
+        _is_number(config.learning_rate) and 0 <= config.learning_rate < math.inf,
+        f"learning_rate is {config.learning_rate!r} and must be a finite number from 0 up",
+    )
+    faults.check(
+        _is_number(config.gamma) and 0 <= config.gamma <= 1, f"gamma is {config.gamma!r} and must lie in [0, 1]"
+    )
+    faults.check(
+        config.baseline is None or (_is_number(config.baseline) and abs(config.baseline) < math.inf),
+        f"baseline is {config.baseline!r} and must be a finite number, or None for the expected reward",
+    )
     faults.check(_is_number(config.eta) and config.eta > 0, f"eta is {config.eta!r} and must be positive")
-    faults.check(config.scale_rewards == "none" or config.estimator == "grpo",
-                 f"scale_rewards 'group' belongs to estimator 'grpo', not to {config.estimator!r}")
+    faults.check(
+        config.scale_rewards == "none" or config.estimator == "grpo",
+        f"scale_rewards 'group' belongs to estimator 'grpo', not to {config.estimator!r}",
+    )
     faults.check(isinstance(config.seed, numbers.Integral), f"seed is {config.seed!r} and must be a whole number")
 
 # %% ../nbs/13_clipbias.ipynb #8f513b8d
 @dataclasses.dataclass(frozen=True)
 class BanditConfig:
     "One setting of the bandit, checked whole; `simulate_bandit`, `exact_phase`, `clip_bias` and `clip_map` all take these keywords."
-    prior: tuple                      # (actions,) probabilities at the start; they sum to 1
-    learning_rate: float              # multiplies the gradient of the minibatch's mean surrogate with respect to the logits
-    epsilon: float = 0.2              # lower clip at 1 - epsilon; math.inf removes it (from 1 on it cannot bind)
-    epsilon_high: float | None = None # upper clip at 1 + epsilon_high; None: the same as epsilon; math.inf removes it
-    minibatches: int = 8              # minibatches in a phase, each one update per pass
-    minibatch_size: int = 64          # samples in a minibatch
-    num_generations: int = 16         # samples in a group; a group stays whole within its minibatch
-    num_iterations: int = 1           # passes over a phase's minibatches, in the same order each time
-    gamma: float = 0.5                # probability that a reward is 1 (reward "bernoulli")
-    scale_rewards: str = "none"       # "none", or "group": divide by the group's standard deviation (ddof 1; 0 where it is 0)
-    optimizer: str = "sgd"            # "sgd", "momentum" (.9) or "adam" (.9, .999, 1e-8); its state persists across phases
-    estimator: str = "grpo"           # "grpo", "ppo", "rloo", "rebel" or "reinforce"
-    reward: str = "bernoulli"         # "bernoulli" (1 with probability gamma, else 0) or "gaussian" (mean 0, standard deviation 1)
-    baseline: float | None = None     # what "ppo" and "reinforce" subtract; None: the expected reward
-    whiten: bool = False              # centre and scale the advantages over the whole phase, after all else
-    eta: float = 1.0                  # "rebel": the scale of its regression target
-    step: str = "update"              # learning_rate is per "update", or for the whole "phase" and shared among its updates
-    answers: tuple | None = None      # for each action, the probabilities of the answer that follows it: a two-step tree
-    seed: int = 0                     # the key of every random stream
+
+    prior: tuple  # (actions,) probabilities at the start; they sum to 1
+    learning_rate: float  # multiplies the gradient of the minibatch's mean surrogate with respect to the logits
+    epsilon: float = 0.2  # lower clip at 1 - epsilon; math.inf removes it (from 1 on it cannot bind)
+    epsilon_high: float | None = None  # upper clip at 1 + epsilon_high; None: the same as epsilon; math.inf removes it
+    minibatches: int = 8  # minibatches in a phase, each one update per pass
+    minibatch_size: int = 64  # samples in a minibatch
+    num_generations: int = 16  # samples in a group; a group stays whole within its minibatch
+    num_iterations: int = 1  # passes over a phase's minibatches, in the same order each time
+    gamma: float = 0.5  # probability that a reward is 1 (reward "bernoulli")
+    scale_rewards: str = (
+        "none"  # "none", or "group": divide by the group's standard deviation (ddof 1; 0 where it is 0)
+    )
+    optimizer: str = "sgd"  # "sgd", "momentum" (.9) or "adam" (.9, .999, 1e-8); its state persists across phases
+    estimator: str = "grpo"  # "grpo", "ppo", "rloo", "rebel" or "reinforce"
+    reward: str = (
+        "bernoulli"  # "bernoulli" (1 with probability gamma, else 0) or "gaussian" (mean 0, standard deviation 1)
+    )
+    baseline: float | None = None  # what "ppo" and "reinforce" subtract; None: the expected reward
+    whiten: bool = False  # centre and scale the advantages over the whole phase, after all else
+    eta: float = 1.0  # "rebel": the scale of its regression target
+    step: str = "update"  # learning_rate is per "update", or for the whole "phase" and shared among its updates
+    answers: tuple | None = None  # for each action, the probabilities of the answer that follows it: a two-step tree
+    seed: int = 0  # the key of every random stream
 
     def __post_init__(self):
         faults = Faults("BanditConfig")
         _check_config(self, faults)
         faults.raise_any()
         object.__setattr__(self, "prior", tuple(map(float, self.prior)))
-        if self.answers is not None: object.__setattr__(self, "answers", tuple(tuple(map(float, node)) for node in self.answers))
+        if self.answers is not None:
+            object.__setattr__(self, "answers", tuple(tuple(map(float, node)) for node in self.answers))
 
     @property
-    def clip_range(self): # the interval of the ratio, (low, high)
+    def clip_range(self):  # the interval of the ratio, (low, high)
         return 1 - self.epsilon, 1 + (self.epsilon if self.epsilon_high is None else self.epsilon_high)
 
     @property
-    def step_size(self): # what one update multiplies its gradient by
+    def step_size(self):  # what one update multiplies its gradient by
         return self.learning_rate / (self.minibatches * self.num_iterations if self.step == "phase" else 1)
 
     @property
-    def expected_reward(self): return self.gamma if self.reward == "bernoulli" else 0.0
+    def expected_reward(self):
+        return self.gamma if self.reward == "bernoulli" else 0.0
 
 # %% ../nbs/13_clipbias.ipynb #7dcbe077
 class _Layout:
     "Which softmax each token belongs to, and which tokens make up each leaf."
+
     def __init__(self, config):
         softmaxes = [np.asarray(node, dtype=float) for node in (config.prior, *(config.answers or ()))]
         ends = np.cumsum([len(node) for node in softmaxes])
         self.softmaxes = [slice(end - len(node), end) for node, end in zip(softmaxes, ends)]
-        self.logits = np.log(np.concatenate([node / node.sum() for node in softmaxes]))      # (tokens,)
+        self.logits = np.log(np.concatenate([node / node.sum() for node in softmaxes]))  # (tokens,)
         self.steps = 1 if config.answers is None else 2
         first = len(config.prior)
-        leaves = [[action] for action in range(first)] if config.answers is None else [
-            [action, token] for action in range(first) for token in range(ends[action], ends[action + 1])]
-        self.paths = np.zeros((len(self.logits), len(leaves)))                               # (tokens, leaves)
-        for leaf, tokens in enumerate(leaves): self.paths[tokens, leaf] = 1
+        leaves = (
+            [[action] for action in range(first)]
+            if config.answers is None
+            else [[action, token] for action in range(first) for token in range(ends[action], ends[action + 1])]
+        )
+        self.paths = np.zeros((len(self.logits), len(leaves)))  # (tokens, leaves)
+        for leaf, tokens in enumerate(leaves):
+            self.paths[tokens, leaf] = 1
 
-    def to_tokens(self, values): # (leaves, ...) summed over the leaves that hold each token, (tokens, ...)
+    def to_tokens(self, values):  # (leaves, ...) summed over the leaves that hold each token, (tokens, ...)
         return values if self.steps == 1 else np.tensordot(self.paths, values, 1)
 
-    def to_leaves(self, values): # (tokens, ...) summed along each leaf's tokens, (leaves, ...)
+    def to_leaves(self, values):  # (tokens, ...) summed along each leaf's tokens, (leaves, ...)
         return values if self.steps == 1 else np.tensordot(self.paths.T, values, 1)
 
-    def per_softmax(self, reduce, values): # (tokens, ...): `reduce` over each softmax, spread back to its tokens
-        return np.concatenate([np.broadcast_to(reduce(values[part], axis=0), values[part].shape) for part in self.softmaxes])
+    def per_softmax(self, reduce, values):  # (tokens, ...): `reduce` over each softmax, spread back to its tokens
+        return np.concatenate(
+            [np.broadcast_to(reduce(values[part], axis=0), values[part].shape) for part in self.softmaxes]
+        )
 
-    def log_probabilities(self, logits): # (tokens, replicas), natural logarithms
+    def log_probabilities(self, logits):  # (tokens, replicas), natural logarithms
         shifted = logits - self.per_softmax(np.max, logits)
         return shifted - np.log(self.per_softmax(np.sum, np.exp(shifted)))
 
@@ -136,7 +182,8 @@ class _Layout:
 @dataclasses.dataclass
 class _Groups:
     "The samples of a phase, counted."
-    rewards: np.ndarray # (values, minibatches, groups, replicas) the reward values that occur in each group
+
+    rewards: np.ndarray  # (values, minibatches, groups, replicas) the reward values that occur in each group
     counts: np.ndarray  # (leaves, values, minibatches, groups, replicas) how many samples have that leaf and that value
 
 # %% ../nbs/13_clipbias.ipynb #1643cc06
@@ -153,12 +200,16 @@ def _draw_groups(config, rng, leaf_probabilities):
     uniform = np.empty((size, groups, replicas))
     for minibatch in range(config.minibatches):
         rng.random(out=uniform)
-        below = [np.zeros(uniform.shape, dtype=bool), *(uniform < threshold for threshold in thresholds), np.ones(uniform.shape, dtype=bool)]
+        below = [
+            np.zeros(uniform.shape, dtype=bool),
+            *(uniform < threshold for threshold in thresholds),
+            np.ones(uniform.shape, dtype=bool),
+        ]
         if config.reward == "gaussian":
             rewards[:, minibatch] = rng.standard_normal(uniform.shape)
             cumulative = np.array(below).view(np.uint8)
         else:
-            rewards[:, minibatch] = np.array([1., 0.])[:, None, None]
+            rewards[:, minibatch] = np.array([1.0, 0.0])[:, None, None]
             rewarded = np.searchsorted(rewarded_cdf, rng.random((groups, replicas)), side="right").astype(counter)
             total = [np.add.reduce(b.view(np.uint8), axis=0, dtype=counter) for b in below]
             with_reward = [np.add.reduce((b & (place < rewarded)).view(np.uint8), axis=0, dtype=counter) for b in below]
@@ -167,14 +218,14 @@ def _draw_groups(config, rng, leaf_probabilities):
     return _Groups(rewards, counts)
 
 # %% ../nbs/13_clipbias.ipynb #c859995b
-ARMS = { # the estimators that the literature compares, as keywords of `simulate_bandit`
+ARMS = {  # the estimators that the literature compares, as keywords of `simulate_bandit`
     "GRPO": dict(estimator="grpo", scale_rewards="group"),
     "Dr. GRPO": dict(estimator="grpo"),
     "PPO, constant baseline": dict(estimator="ppo"),
     "RLOO": dict(estimator="rloo"),
     "REBEL": dict(estimator="rebel"),
     "REINFORCE, centred": dict(estimator="reinforce"),
-    "REINFORCE": dict(estimator="reinforce", baseline=0.),
+    "REINFORCE": dict(estimator="reinforce", baseline=0.0),
 }
 
 # %% ../nbs/13_clipbias.ipynb #f31ca2ae
@@ -183,16 +234,18 @@ def _advantages(config, groups):
     multiplicity = groups.counts.sum(axis=0, dtype=float)
     if config.estimator in ("grpo", "rloo", "rebel"):
         advantages = rewards - (multiplicity * rewards).sum(axis=0) / size
-        if config.estimator == "rloo": advantages *= size / (size - 1)
-    else: advantages = rewards - (config.expected_reward if config.baseline is None else config.baseline)
+        if config.estimator == "rloo":
+            advantages *= size / (size - 1)
+    else:
+        advantages = rewards - (config.expected_reward if config.baseline is None else config.baseline)
     if config.scale_rewards == "group":
-        deviation = np.sqrt((multiplicity * advantages ** 2).sum(axis=0) / (size - 1))
+        deviation = np.sqrt((multiplicity * advantages**2).sum(axis=0) / (size - 1))
         advantages = np.divide(advantages, deviation, out=np.zeros_like(advantages), where=deviation > 0)
     if config.whiten:
         samples = config.minibatches * config.minibatch_size
         if config.estimator in ("ppo", "reinforce"):
             advantages = advantages - (multiplicity * advantages).sum(axis=(0, 1, 2)) / samples
-        deviation = np.sqrt((multiplicity * advantages ** 2).sum(axis=(0, 1, 2)) / samples)
+        deviation = np.sqrt((multiplicity * advantages**2).sum(axis=(0, 1, 2)) / samples)
         advantages = np.divide(advantages, deviation, out=np.zeros_like(advantages), where=deviation > 0)
     return advantages
 
@@ -200,46 +253,59 @@ def _advantages(config, groups):
 @dataclasses.dataclass
 class _Batch:
     "What the updates of a phase need to know of its samples, summed over each minibatch."
-    up: np.ndarray         # (tokens, minibatches, replicas) sum of the positive advantages
-    down: np.ndarray       # (tokens, minibatches, replicas) sum of the negative ones, as a positive number
-    count_up: np.ndarray   # (tokens, minibatches, replicas) uses with a positive advantage
-    count_down: np.ndarray # (tokens, minibatches, replicas) uses with a negative advantage
-    count: np.ndarray      # (tokens, minibatches, replicas) all uses
-    pairs: np.ndarray | None = None # (leaves, leaves, minibatches, replicas) within-group covariance of the leaves' counts, for REBEL
+
+    up: np.ndarray  # (tokens, minibatches, replicas) sum of the positive advantages
+    down: np.ndarray  # (tokens, minibatches, replicas) sum of the negative ones, as a positive number
+    count_up: np.ndarray  # (tokens, minibatches, replicas) uses with a positive advantage
+    count_down: np.ndarray  # (tokens, minibatches, replicas) uses with a negative advantage
+    count: np.ndarray  # (tokens, minibatches, replicas) all uses
+    pairs: np.ndarray | None = (
+        None  # (leaves, leaves, minibatches, replicas) within-group covariance of the leaves' counts, for REBEL
+    )
 
 # %% ../nbs/13_clipbias.ipynb #5c4c0413
 def _make_batch(config, layout, groups):
     advantages = _advantages(config, groups)
-    def summed(weight): # over the values and groups of each minibatch
+
+    def summed(weight):  # over the values and groups of each minibatch
         return layout.to_tokens(np.array([(leaf * weight).sum(axis=(0, 2)) for leaf in groups.counts]))
+
     count = layout.to_tokens(groups.counts.sum(axis=(1, 3), dtype=float))
     pairs = None
     if config.estimator == "rebel":
-        leaf = groups.counts.sum(axis=1, dtype=float)                        # (leaves, minibatches, groups, replicas)
+        leaf = groups.counts.sum(axis=1, dtype=float)  # (leaves, minibatches, groups, replicas)
         product = (leaf[:, None] * leaf[None]).sum(axis=3) / config.num_generations
         own = np.eye(len(leaf))[:, :, None, None] * leaf.sum(axis=2)[:, None]
         pairs = own - product
-    return _Batch(summed(np.maximum(advantages, 0)), summed(np.maximum(-advantages, 0)),
-                  summed(advantages > 0), summed(advantages < 0), count, pairs)
+    return _Batch(
+        summed(np.maximum(advantages, 0)),
+        summed(np.maximum(-advantages, 0)),
+        summed(advantages > 0),
+        summed(advantages < 0),
+        count,
+        pairs,
+    )
 
 # %% ../nbs/13_clipbias.ipynb #f99ebf09
 class _Tally:
     "Weighted sums over all the sample uses of a phase: how many each side removed, and the log-ratio with its square."
-    def __init__(self, weights): self.weights, self.high, self.low, self.uses, self.first, self.second = weights, 0., 0., 0., 0., 0.
+
+    def __init__(self, weights):
+        self.weights, self.high, self.low, self.uses, self.first, self.second = weights, 0.0, 0.0, 0.0, 0.0, 0.0
 
     def add(self, batch, minibatch, log_ratio, ratio, band):
         count = batch.count[:, minibatch]
         mean = lambda values: float(values.sum(axis=0) @ self.weights)
         self.uses += mean(count)
         self.first += mean(count * log_ratio)
-        self.second += mean(count * log_ratio ** 2)
+        self.second += mean(count * log_ratio**2)
         if band is not None:
             self.high += mean(batch.count_up[:, minibatch] * (ratio > band[1]))
             self.low += mean(batch.count_down[:, minibatch] * (ratio < band[0]))
 
-    def result(self): # the clip fractions (high, low), and the standard deviation of the log-ratio
+    def result(self):  # the clip fractions (high, low), and the standard deviation of the log-ratio
         mean = self.first / self.uses
-        return self.high / self.uses, self.low / self.uses, math.sqrt(max(self.second / self.uses - mean ** 2, 0.))
+        return self.high / self.uses, self.low / self.uses, math.sqrt(max(self.second / self.uses - mean**2, 0.0))
 
 # %% ../nbs/13_clipbias.ipynb #02879abc
 def _gradient(config, layout, batch, minibatch, new, old, tally):
@@ -261,18 +327,21 @@ def _gradient(config, layout, batch, minibatch, new, old, tally):
 # %% ../nbs/13_clipbias.ipynb #c9daf915
 class _Optimizer:
     "Turns gradients into changes of the logits; its state persists from phase to phase."
-    def __init__(self, config): self.config, self.first, self.second, self.updates = config, 0., 0., 0
 
-    def change(self, gradient): # (tokens, replicas)
+    def __init__(self, config):
+        self.config, self.first, self.second, self.updates = config, 0.0, 0.0, 0
+
+    def change(self, gradient):  # (tokens, replicas)
         kind, rate = self.config.optimizer, self.config.step_size
         self.updates += 1
-        if kind == "sgd": return rate * gradient
+        if kind == "sgd":
+            return rate * gradient
         if kind == "momentum":
             self.first = 0.9 * self.first + gradient
             return rate * self.first
         self.first = 0.9 * self.first + 0.1 * gradient
-        self.second = 0.999 * self.second + 0.001 * gradient ** 2
-        mean, square = self.first / (1 - 0.9 ** self.updates), self.second / (1 - 0.999 ** self.updates)
+        self.second = 0.999 * self.second + 0.001 * gradient**2
+        mean, square = self.first / (1 - 0.9**self.updates), self.second / (1 - 0.999**self.updates)
         return rate * mean / (np.sqrt(square) + 1e-8)
 
 # %% ../nbs/13_clipbias.ipynb #b4b6db6a
@@ -285,35 +354,48 @@ def _run_phase(config, layout, batch, logits, old, optimizer, tally):
     return logits
 
 # %% ../nbs/13_clipbias.ipynb #e77fb718
-_PHASE_COLUMNS = ("mean", "se", "median", "entropy", "fixated_high", "fixated_low", "clip_fraction_high", "clip_fraction_low",
-                  "log_ratio_spread", "log_odds_mean", "log_odds_se", "log_odds_median")
-_LEVELS = (.05, .25, .5, .75, .95)
+_PHASE_COLUMNS = (
+    "mean",
+    "se",
+    "median",
+    "entropy",
+    "fixated_high",
+    "fixated_low",
+    "clip_fraction_high",
+    "clip_fraction_low",
+    "log_ratio_spread",
+    "log_odds_mean",
+    "log_odds_se",
+    "log_odds_median",
+)
+_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 # %% ../nbs/13_clipbias.ipynb #c0d37f03
 @dataclasses.dataclass(repr=False)
 class BanditRun:
     "What `simulate_bandit` found. Arrays of length `phases` hold the state after each phase; action 0 is the one followed."
-    config: BanditConfig          # the setting
-    mean: np.ndarray              # (phases,) mean probability of action 0; its change is *not* a bias
-    se: np.ndarray                # (phases,) standard error of `mean`
-    median: np.ndarray            # (phases,) median probability of action 0
-    quantiles: np.ndarray         # (phases, 5) its quantiles .05, .25, .5, .75 and .95
-    entropy: np.ndarray           # (phases,) mean entropy of a sample, nats
-    fixated_high: np.ndarray      # (phases,) share of replicas with a probability above .9
-    fixated_low: np.ndarray       # (phases,) share of replicas with a probability below .1
-    clip_fraction_high: np.ndarray # (phases,) share of the phase's sample uses whose gradient the upper clip removed
-    clip_fraction_low: np.ndarray # (phases,) the same for the lower clip
-    log_ratio_spread: np.ndarray  # (phases,) standard deviation of log(new/old) over the phase's sample uses
-    log_odds_mean: np.ndarray     # (phases,) mean log-odds of action 0
-    log_odds_se: np.ndarray       # (phases,) its standard error
-    log_odds_median: np.ndarray   # (phases,) its median
-    log_odds_drift: float         # expected shift of the first phase: mean change in the log-odds of action 0
-    log_odds_drift_se: float      # its standard error
-    kept: tuple                   # the phases of which every replica is kept; 0 is the start
-    log_odds: np.ndarray          # (kept, replicas) log-odds of action 0
-    entropies: np.ndarray         # (kept, replicas) entropy, nats
 
-    def to_frame(self): # one row per phase
+    config: BanditConfig  # the setting
+    mean: np.ndarray  # (phases,) mean probability of action 0; its change is *not* a bias
+    se: np.ndarray  # (phases,) standard error of `mean`
+    median: np.ndarray  # (phases,) median probability of action 0
+    quantiles: np.ndarray  # (phases, 5) its quantiles .05, .25, .5, .75 and .95
+    entropy: np.ndarray  # (phases,) mean entropy of a sample, nats
+    fixated_high: np.ndarray  # (phases,) share of replicas with a probability above .9
+    fixated_low: np.ndarray  # (phases,) share of replicas with a probability below .1
+    clip_fraction_high: np.ndarray  # (phases,) share of the phase's sample uses whose gradient the upper clip removed
+    clip_fraction_low: np.ndarray  # (phases,) the same for the lower clip
+    log_ratio_spread: np.ndarray  # (phases,) standard deviation of log(new/old) over the phase's sample uses
+    log_odds_mean: np.ndarray  # (phases,) mean log-odds of action 0
+    log_odds_se: np.ndarray  # (phases,) its standard error
+    log_odds_median: np.ndarray  # (phases,) its median
+    log_odds_drift: float  # expected shift of the first phase: mean change in the log-odds of action 0
+    log_odds_drift_se: float  # its standard error
+    kept: tuple  # the phases of which every replica is kept; 0 is the start
+    log_odds: np.ndarray  # (kept, replicas) log-odds of action 0
+    entropies: np.ndarray  # (kept, replicas) entropy, nats
+
+    def to_frame(self):  # one row per phase
         "The arrays of length `phases` as a DataFrame, one row per phase."
         columns = {name: getattr(self, name) for name in _PHASE_COLUMNS}
         quantiles = {f"quantile_{100 * level:02.0f}": self.quantiles[:, i] for i, level in enumerate(_LEVELS)}
@@ -321,33 +403,39 @@ class BanditRun:
 
     def _lines(self):
         low, high = self.config.clip_range
-        return {"clip": f"[{low:g}, {high:g}]", "phases × replicas": f"{len(self.mean)} × {self.log_odds.shape[1]}",
-                "expected shift, first phase": f"{self.log_odds_drift:+.5f} ± {self.log_odds_drift_se:.5f} (standard error)",
-                "probability of action 0 at the end": f"mean {self.mean[-1]:.3f}, median {self.median[-1]:.3f}, "
-                                                     f"above .9 {self.fixated_high[-1]:.1%}, below .1 {self.fixated_low[-1]:.1%}",
-                "clip fraction, first phase": f"upper {self.clip_fraction_high[0]:.2%}, lower {self.clip_fraction_low[0]:.2%}",
-                "spread of the log-ratio, first phase": f"{self.log_ratio_spread[0]:.4f}"}
+        return {
+            "clip": f"[{low:g}, {high:g}]",
+            "phases × replicas": f"{len(self.mean)} × {self.log_odds.shape[1]}",
+            "expected shift, first phase": f"{self.log_odds_drift:+.5f} ± {self.log_odds_drift_se:.5f} (standard error)",
+            "probability of action 0 at the end": f"mean {self.mean[-1]:.3f}, median {self.median[-1]:.3f}, "
+            f"above .9 {self.fixated_high[-1]:.1%}, below .1 {self.fixated_low[-1]:.1%}",
+            "clip fraction, first phase": f"upper {self.clip_fraction_high[0]:.2%}, lower {self.clip_fraction_low[0]:.2%}",
+            "spread of the log-ratio, first phase": f"{self.log_ratio_spread[0]:.4f}",
+        }
 
-    def __repr__(self): return "BanditRun(" + "; ".join(f"{name}: {value}" for name, value in self._lines().items()) + ")"
+    def __repr__(self):
+        return "BanditRun(" + "; ".join(f"{name}: {value}" for name, value in self._lines().items()) + ")"
 
     def _repr_html_(self):
         rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in self._lines().items())
         return f"<table><caption>BanditRun</caption>{rows}</table>"
 
 # %% ../nbs/13_clipbias.ipynb #a8da9bb2
-def _log_odds(layout, logits): # of action 0, (replicas,)
+def _log_odds(layout, logits):  # of action 0, (replicas,)
     first = logits[layout.softmaxes[0]]
     rest = first[1:] - first[0]
     top = rest.max(axis=0)
     return -(top + np.log(np.exp(rest - top).sum(axis=0)))
 
-def _entropy(layout, logits): # of a whole sample, nats, (replicas,)
+
+def _entropy(layout, logits):  # of a whole sample, nats, (replicas,)
     leaves = layout.to_leaves(layout.log_probabilities(logits))
     return -(np.exp(leaves) * leaves).sum(axis=0)
 
 # %% ../nbs/13_clipbias.ipynb #cefb9bee
 class _Recorder:
     "Gathers what `BanditRun` reports, phase by phase."
+
     def __init__(self, config, phases, replicas, keep):
         self.config, self.rows, self.quantiles = config, [], []
         self.kept = tuple(range(phases + 1)) if keep == "all" else tuple(sorted({0, 1, phases}))
@@ -362,22 +450,44 @@ class _Recorder:
         probability, root = expit(log_odds), math.sqrt(len(log_odds))
         quantiles = np.quantile(probability, _LEVELS)
         high, low, spread = tally.result()
-        self.rows.append((probability.mean(), probability.std(ddof=1) / root, quantiles[2], entropies.mean(), (probability > .9).mean(),
-                          (probability < .1).mean(), high, low, spread, log_odds.mean(), log_odds.std(ddof=1) / root, np.median(log_odds)))
+        self.rows.append(
+            (
+                probability.mean(),
+                probability.std(ddof=1) / root,
+                quantiles[2],
+                entropies.mean(),
+                (probability > 0.9).mean(),
+                (probability < 0.1).mean(),
+                high,
+                low,
+                spread,
+                log_odds.mean(),
+                log_odds.std(ddof=1) / root,
+                np.median(log_odds),
+            )
+        )
         self.quantiles.append(quantiles)
         self.keep(phase, log_odds, entropies)
 
     def run(self):
         columns = dict(zip(_PHASE_COLUMNS, np.array(self.rows).T))
         change = self.log_odds[1] - self.log_odds[0]
-        return BanditRun(config=self.config, quantiles=np.array(self.quantiles), log_odds_drift=float(change.mean()),
-                         log_odds_drift_se=float(change.std(ddof=1) / math.sqrt(len(change))), kept=self.kept,
-                         log_odds=np.array(self.log_odds), entropies=np.array(self.entropies), **columns)
+        return BanditRun(
+            config=self.config,
+            quantiles=np.array(self.quantiles),
+            log_odds_drift=float(change.mean()),
+            log_odds_drift_se=float(change.std(ddof=1) / math.sqrt(len(change))),
+            kept=self.kept,
+            log_odds=np.array(self.log_odds),
+            entropies=np.array(self.entropies),
+            **columns,
+        )
 
 # %% ../nbs/13_clipbias.ipynb #dda69cae
-def _draw_phase(config, layout, phase, old): # the samples of a phase, from the log-probabilities at its start
+def _draw_phase(config, layout, phase, old):  # the samples of a phase, from the log-probabilities at its start
     rng = keyed_rng(config.seed, "bandit", "phase", phase)
     return _make_batch(config, layout, _draw_groups(config, rng, np.exp(layout.to_leaves(old))))
+
 
 def _simulate(config, phases, replicas, keep="ends", first_batch=None):
     layout, optimizer = _Layout(config), _Optimizer(config)
@@ -392,6 +502,7 @@ def _simulate(config, phases, replicas, keep="ends", first_batch=None):
         recorder.add(phase, _log_odds(layout, logits), _entropy(layout, logits), tally)
     return recorder.run()
 
+
 def _check_size(where, phases, replicas):
     faults = Faults(where)
     faults.check(_is_whole(phases, 1), f"phases is {phases!r} and must be a whole number from 1 up")
@@ -399,7 +510,7 @@ def _check_size(where, phases, replicas):
     return faults
 
 # %% ../nbs/13_clipbias.ipynb #3b94183b
-def _configure(settings, faults): # a `BanditConfig`, with its faults beside those found so far
+def _configure(settings, faults):  # a `BanditConfig`, with its faults beside those found so far
     defaults = {field.name: field.default for field in dataclasses.fields(BanditConfig)}
     unknown = sorted(set(settings) - set(defaults))
     faults.check(not unknown, f"unknown keyword {', '.join(unknown)}; there are {', '.join(defaults)}")
@@ -411,59 +522,96 @@ def _configure(settings, faults): # a `BanditConfig`, with its faults beside tho
 
 # %% ../nbs/13_clipbias.ipynb #39abff74
 def simulate_bandit(
-    prior, # (actions,) probabilities at the start, positive, summing to 1
+    prior,  # (actions,) probabilities at the start, positive, summing to 1
     *,
-    epsilon:float=0.2, # lower clip at 1 - epsilon; math.inf removes it
-    epsilon_high:float|None=None, # upper clip at 1 + epsilon_high; None: the same as epsilon; math.inf removes it
-    learning_rate:float, # multiplies the gradient of a minibatch's mean surrogate with respect to the logits
-    minibatches:int=8, # minibatches in a phase, each one update per pass
-    minibatch_size:int=64, # samples in a minibatch, a multiple of num_generations
-    num_generations:int=16, # samples in a group
-    num_iterations:int=1, # passes over the same samples
-    gamma:float=0.5, # probability that a reward is 1
-    phases:int, # how many phases to train
-    replicas:int, # independent policies trained side by side
-    scale_rewards:str="none", # "none", or "group": divide by the group's standard deviation
-    optimizer:str="sgd", # "sgd", "momentum" or "adam"
-    seed:int=0, # the same seed gives the same uniforms whatever the clip
-    keep:str="ends", # keep every replica of the phases 0, 1 and last ("ends") or of "all"
-    **further # further keywords of `BanditConfig`: estimator, reward, baseline, whiten, eta, step, answers
-) -> BanditRun: # shifts, probabilities, entropy and clip fractions with their standard errors
+    epsilon: float = 0.2,  # lower clip at 1 - epsilon; math.inf removes it
+    epsilon_high: float | None = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon; math.inf removes it
+    learning_rate: float,  # multiplies the gradient of a minibatch's mean surrogate with respect to the logits
+    minibatches: int = 8,  # minibatches in a phase, each one update per pass
+    minibatch_size: int = 64,  # samples in a minibatch, a multiple of num_generations
+    num_generations: int = 16,  # samples in a group
+    num_iterations: int = 1,  # passes over the same samples
+    gamma: float = 0.5,  # probability that a reward is 1
+    phases: int,  # how many phases to train
+    replicas: int,  # independent policies trained side by side
+    scale_rewards: str = "none",  # "none", or "group": divide by the group's standard deviation
+    optimizer: str = "sgd",  # "sgd", "momentum" or "adam"
+    seed: int = 0,  # the same seed gives the same uniforms whatever the clip
+    keep: str = "ends",  # keep every replica of the phases 0, 1 and last ("ends") or of "all"
+    **further,  # further keywords of `BanditConfig`: estimator, reward, baseline, whiten, eta, step, answers
+) -> BanditRun:  # shifts, probabilities, entropy and clip fractions with their standard errors
     "A tabular softmax policy under a random reward, in many replicas. Raises `ConfigError`, with all faults in one message."
     faults = _check_size("simulate_bandit", phases, replicas)
     faults.check(keep in ("ends", "all"), f"keep is {keep!r}; choose from ends, all")
-    settings = dict(prior=prior, epsilon=epsilon, epsilon_high=epsilon_high, learning_rate=learning_rate, minibatches=minibatches,
-                    minibatch_size=minibatch_size, num_generations=num_generations, num_iterations=num_iterations, gamma=gamma,
-                    scale_rewards=scale_rewards, optimizer=optimizer, seed=seed)
+    settings = dict(
+        prior=prior,
+        epsilon=epsilon,
+        epsilon_high=epsilon_high,
+        learning_rate=learning_rate,
+        minibatches=minibatches,
+        minibatch_size=minibatch_size,
+        num_generations=num_generations,
+        num_iterations=num_iterations,
+        gamma=gamma,
+        scale_rewards=scale_rewards,
+        optimizer=optimizer,
+        seed=seed,
+    )
     config = _configure(settings | further, faults)
     return _simulate(config, phases, replicas, keep)
 
 # %% ../nbs/13_clipbias.ipynb #b52dc21f
-_SIDES = {"both": (True, True), "high": (False, True), "low": (True, False), "none": (False, False)} # keeps the (lower, upper) clip
+_SIDES = {
+    "both": (True, True),
+    "high": (False, True),
+    "low": (True, False),
+    "none": (False, False),
+}  # keeps the (lower, upper) clip
+
 
 def _one_side(config, side):
     (low, high), (keeps_low, keeps_high) = config.clip_range, _SIDES[side]
-    return dataclasses.replace(config, epsilon=1 - low if keeps_low else math.inf, epsilon_high=high - 1 if keeps_high else math.inf)
+    return dataclasses.replace(
+        config, epsilon=1 - low if keeps_low else math.inf, epsilon_high=high - 1 if keeps_high else math.inf
+    )
 
-def _bias_row(run, unclipped): # the paired comparison of two runs, at their last phase
-    pairs = {"clip_bias": run.log_odds[-1] - unclipped.log_odds[-1], "expected_shift": run.log_odds[-1] - run.log_odds[0],
-             "unclipped_shift": unclipped.log_odds[-1] - unclipped.log_odds[0], "entropy_bias": run.entropies[-1] - unclipped.entropies[-1]}
+
+def _bias_row(run, unclipped):  # the paired comparison of two runs, at their last phase
+    pairs = {
+        "clip_bias": run.log_odds[-1] - unclipped.log_odds[-1],
+        "expected_shift": run.log_odds[-1] - run.log_odds[0],
+        "unclipped_shift": unclipped.log_odds[-1] - unclipped.log_odds[0],
+        "entropy_bias": run.entropies[-1] - unclipped.entropies[-1],
+    }
     row = {}
     for name, values in pairs.items():
         row |= {name: float(values.mean()), f"{name}_se": float(values.std(ddof=1) / math.sqrt(len(values)))}
-    return row | {name: float(getattr(run, name).mean()) for name in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread")}
+    return row | {
+        name: float(getattr(run, name).mean())
+        for name in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread")
+    }
 
-def _comparer(phases, replicas): # remembers the last draws and the last unclipped run, for callers that vary the clip alone
+
+def _comparer(
+    phases, replicas
+):  # remembers the last draws and the last unclipped run, for callers that vary the clip alone
     @functools.lru_cache(maxsize=1)
     def draw(config):
         layout = _Layout(config)
         return _draw_phase(config, layout, 1, layout.log_probabilities(np.tile(layout.logits[:, None], replicas)))
+
     @functools.lru_cache(maxsize=1)
-    def unclipped(config): return _simulate(config, phases, replicas, first_batch=draw(config))
+    def unclipped(config):
+        return _simulate(config, phases, replicas, first_batch=draw(config))
+
     def compare(config, side):
         without = _one_side(config, "none")
-        return _bias_row(_simulate(_one_side(config, side), phases, replicas, first_batch=draw(without)), unclipped(without))
+        return _bias_row(
+            _simulate(_one_side(config, side), phases, replicas, first_batch=draw(without)), unclipped(without)
+        )
+
     return compare
+
 
 def _check_sides(faults, sides):
     sides = (sides,) if isinstance(sides, str) else tuple(sides)
@@ -472,13 +620,15 @@ def _check_sides(faults, sides):
 
 # %% ../nbs/13_clipbias.ipynb #ebfa78e2
 def clip_bias(
-    prior, # (actions,) probabilities at the start
+    prior,  # (actions,) probabilities at the start
     *,
-    sides=("both", "high", "low"), # which parts of the clip to keep, each against no clip at all
-    phases:int=1, # measure the bias after this many phases
-    replicas:int=4000, # pairs
-    **settings # further keywords of `BanditConfig`; epsilon and epsilon_high say what the clip is
-) -> pd.DataFrame: # one row per side: clip_bias, expected_shift, unclipped_shift and entropy_bias, each with its standard error
+    sides=("both", "high", "low"),  # which parts of the clip to keep, each against no clip at all
+    phases: int = 1,  # measure the bias after this many phases
+    replicas: int = 4000,  # pairs
+    **settings,  # further keywords of `BanditConfig`; epsilon and epsilon_high say what the clip is
+) -> (
+    pd.DataFrame
+):  # one row per side: clip_bias, expected_shift, unclipped_shift and entropy_bias, each with its standard error
     "Mean log-odds of action 0 with the clip minus without, on the same random streams. Raises `ConfigError`."
     faults = _check_size("clip_bias", phases, replicas)
     sides, config = _check_sides(faults, sides), _configure(dict(prior=prior, **settings), faults)
@@ -486,143 +636,196 @@ def clip_bias(
     return pd.DataFrame.from_dict({side: compare(config, side) for side in sides}, orient="index").rename_axis("side")
 
 # %% ../nbs/13_clipbias.ipynb #d214b014
-def _compositions(total, parts): # all ways to share `total` samples among `parts` leaves
+def _compositions(total, parts):  # all ways to share `total` samples among `parts` leaves
     for bars in itertools.combinations(range(total + parts - 1), parts - 1):
         edges = (-1, *bars, total + parts - 1)
         yield tuple(b - a - 1 for a, b in zip(edges, edges[1:]))
+
 
 def _log_multinomial(counts, log_probabilities):
     counts = np.asarray(counts)
     return gammaln(counts.sum() + 1) - gammaln(counts + 1).sum() + (counts * log_probabilities).sum()
 
-def _group_outcomes(config, leaf_logs): # every outcome of a group: counts (leaves, 2 values, outcomes) and probabilities (outcomes,)
+
+def _group_outcomes(
+    config, leaf_logs
+):  # every outcome of a group: counts (leaves, 2 values, outcomes) and probabilities (outcomes,)
     size, leaves, gamma = config.num_generations, len(leaf_logs), config.gamma
     rewarded = np.arange(size + 1)
-    chance = np.array([math.comb(size, s) for s in rewarded]) * gamma ** rewarded * (1 - gamma) ** (size - rewarded)
+    chance = np.array([math.comb(size, s) for s in rewarded]) * gamma**rewarded * (1 - gamma) ** (size - rewarded)
     counts, probabilities = [], []
-    if config.estimator in _CENTRED: # a group without a spread has no advantage: only its mean counts matter
+    if config.estimator in _CENTRED:  # a group without a spread has no advantage: only its mean counts matter
         counts.append(np.stack([np.zeros(leaves), size * np.exp(leaf_logs)], axis=1))
         probabilities.append(chance[0] + chance[-1])
         rewarded = rewarded[1:-1]
     for s in rewarded:
         for up, down in itertools.product(_compositions(s, leaves), _compositions(size - s, leaves)):
             counts.append(np.stack([up, down], axis=1))
-            probabilities.append(chance[s] * math.exp(_log_multinomial(up, leaf_logs) + _log_multinomial(down, leaf_logs)))
+            probabilities.append(
+                chance[s] * math.exp(_log_multinomial(up, leaf_logs) + _log_multinomial(down, leaf_logs))
+            )
     return np.stack(counts, axis=-1).astype(float), np.array(probabilities)
 
 # %% ../nbs/13_clipbias.ipynb #353c4c73
-def _minibatch_outcomes(config, leaf_logs): # counts (leaves, 2, groups, outcomes) and probabilities (outcomes,)
+def _minibatch_outcomes(config, leaf_logs):  # counts (leaves, 2, groups, outcomes) and probabilities (outcomes,)
     counts, probabilities = _group_outcomes(config, leaf_logs)
     groups = config.minibatch_size // config.num_generations
-    chosen = np.array(list(itertools.combinations_with_replacement(range(len(probabilities)), groups))) # (outcomes, groups)
-    orders = [math.factorial(groups) / math.prod(map(math.factorial, np.unique(row, return_counts=True)[1].tolist())) for row in chosen]
+    chosen = np.array(
+        list(itertools.combinations_with_replacement(range(len(probabilities)), groups))
+    )  # (outcomes, groups)
+    orders = [
+        math.factorial(groups) / math.prod(map(math.factorial, np.unique(row, return_counts=True)[1].tolist()))
+        for row in chosen
+    ]
     return counts[:, :, chosen.T], np.array(orders) * probabilities[chosen].prod(axis=1)
 
 # %% ../nbs/13_clipbias.ipynb #1357bf39
 @dataclasses.dataclass
 class ExactPhase:
     "Exact expectations over one phase, by enumeration."
-    log_odds_drift: float     # expected shift of the log-odds of action 0
-    log_odds_sd: float        # standard deviation of that change: the wander of one phase
-    mean: float               # expected probability of action 0 after the phase
-    entropy: float            # expected entropy after the phase, nats
-    entropy_change: float     # expected change of entropy
-    clip_fraction_high: float # share of sample uses whose gradient the upper clip removed
+
+    log_odds_drift: float  # expected shift of the log-odds of action 0
+    log_odds_sd: float  # standard deviation of that change: the wander of one phase
+    mean: float  # expected probability of action 0 after the phase
+    entropy: float  # expected entropy after the phase, nats
+    entropy_change: float  # expected change of entropy
+    clip_fraction_high: float  # share of sample uses whose gradient the upper clip removed
     clip_fraction_low: float  # the same for the lower clip
-    log_ratio_spread: float   # standard deviation of log(new/old) over the sample uses
-    probabilities: np.ndarray # (tokens,) expected probability of every action, then of every answer in a tree
-    logit_shift: np.ndarray   # (tokens,) expected change of every logit
-    rows: int                 # how many outcomes were enumerated
+    log_ratio_spread: float  # standard deviation of log(new/old) over the sample uses
+    probabilities: np.ndarray  # (tokens,) expected probability of every action, then of every answer in a tree
+    logit_shift: np.ndarray  # (tokens,) expected change of every logit
+    rows: int  # how many outcomes were enumerated
 
 # %% ../nbs/13_clipbias.ipynb #c34dc4fe
 _ROW_LIMIT, _ROW_BLOCK = 2_000_000, 50_000
 
+
 def _check_enumerable(config, layout, faults):
-    leaves, size, groups = layout.paths.shape[1], config.num_generations, config.minibatch_size // config.num_generations
+    leaves, size, groups = (
+        layout.paths.shape[1],
+        config.num_generations,
+        config.minibatch_size // config.num_generations,
+    )
     faults.check(config.reward == "bernoulli", "a Gaussian reward has no finite list of outcomes; simulate it instead")
     ways = lambda samples: math.comb(samples + leaves - 1, leaves - 1)
     centred = config.estimator in _CENTRED
     outcomes = centred + sum(ways(s) * ways(size - s) for s in range(centred, size + 1 - centred))
     rows = math.comb(outcomes + groups - 1, groups) ** config.minibatches
-    faults.check(rows <= _ROW_LIMIT, f"enumeration would take {rows:.3g} rows and at most {_ROW_LIMIT:,} are allowed; "
-                 "lower minibatches, num_generations, minibatch_size or the number of actions, or simulate it instead")
+    faults.check(
+        rows <= _ROW_LIMIT,
+        f"enumeration would take {rows:.3g} rows and at most {_ROW_LIMIT:,} are allowed; "
+        "lower minibatches, num_generations, minibatch_size or the number of actions, or simulate it instead",
+    )
     faults.raise_any()
 
-def _enumerate_groups(config, leaf_logs): # yields (probabilities of the rows, their groups), block by block
+
+def _enumerate_groups(config, leaf_logs):  # yields (probabilities of the rows, their groups), block by block
     counts, probabilities = _minibatch_outcomes(config, leaf_logs)
     for start in range(0, len(probabilities) ** config.minibatches, _ROW_BLOCK):
         rows = np.arange(start, min(start + _ROW_BLOCK, len(probabilities) ** config.minibatches))
-        outcome = np.stack(np.unravel_index(rows, (len(probabilities),) * config.minibatches)) # (minibatches, rows)
-        block = counts[:, :, :, outcome].swapaxes(2, 3)                                        # (leaves, 2, minibatches, groups, rows)
-        rewards = np.broadcast_to(np.array([1., 0.])[:, None, None, None], block.shape[1:])
+        outcome = np.stack(np.unravel_index(rows, (len(probabilities),) * config.minibatches))  # (minibatches, rows)
+        block = counts[:, :, :, outcome].swapaxes(2, 3)  # (leaves, 2, minibatches, groups, rows)
+        rewards = np.broadcast_to(np.array([1.0, 0.0])[:, None, None, None], block.shape[1:])
         yield probabilities[outcome].prod(axis=0), _Groups(rewards, block)
 
 # %% ../nbs/13_clipbias.ipynb #cf269358
 def exact_phase(
-    prior, # (actions,) probabilities of the old policy, from which the phase's samples come
+    prior,  # (actions,) probabilities of the old policy, from which the phase's samples come
     *,
-    start=None, # (actions,) probabilities when the first minibatch is used, to ask about a later update; None: the old policy
-    **settings # further keywords of `BanditConfig`; small ones, see above
-) -> ExactPhase: # expectations without noise
+    start=None,  # (actions,) probabilities when the first minibatch is used, to ask about a later update; None: the old policy
+    **settings,  # further keywords of `BanditConfig`; small ones, see above
+) -> ExactPhase:  # expectations without noise
     "Exact expectations over one phase. Raises `ConfigError`, also where the enumeration would be too long."
     faults = Faults("exact_phase")
     config = _configure(dict(prior=prior, **settings), faults)
     layout = _Layout(config)
     if start is not None and _check_probabilities(faults, "start", start, 2):
-        faults.check(layout.steps == 1 and len(start) == len(config.prior), "start needs one probability for each action of prior, and no answers")
+        faults.check(
+            layout.steps == 1 and len(start) == len(config.prior),
+            "start needs one probability for each action of prior, and no answers",
+        )
     _check_enumerable(config, layout, faults)
     old = layout.log_probabilities(layout.logits[:, None])
     logits = old if start is None else np.log(np.asarray(start, dtype=float))[:, None]
     return _exact(config, layout, old, logits)
 
+
 def _exact(config, layout, old, logits):
-    sums, tally, rows = 0., _Tally(None), 0
+    sums, tally, rows = 0.0, _Tally(None), 0
     for weights, groups in _enumerate_groups(config, layout.to_leaves(old)[:, 0]):
         tally.weights, rows = weights, rows + len(weights)
-        end = _run_phase(config, layout, _make_batch(config, layout, groups), np.tile(logits, len(weights)), old, _Optimizer(config), tally)
+        end = _run_phase(
+            config,
+            layout,
+            _make_batch(config, layout, groups),
+            np.tile(logits, len(weights)),
+            old,
+            _Optimizer(config),
+            tally,
+        )
         change = _log_odds(layout, end) - _log_odds(layout, logits)
         probabilities = np.exp(layout.log_probabilities(end))
-        sums = sums + np.stack([change, change ** 2, _entropy(layout, end), *probabilities, *(end - logits)]) @ weights
+        sums = sums + np.stack([change, change**2, _entropy(layout, end), *probabilities, *(end - logits)]) @ weights
     shift, square, entropy = sums[:3].tolist()
     probabilities, logit_shift = np.split(sums[3:], 2)
-    return ExactPhase(shift, math.sqrt(max(square - shift ** 2, 0.)), float(probabilities[0]), entropy,
-                      entropy - float(_entropy(layout, logits)[0]), *tally.result(), probabilities, logit_shift, rows)
+    return ExactPhase(
+        shift,
+        math.sqrt(max(square - shift**2, 0.0)),
+        float(probabilities[0]),
+        entropy,
+        entropy - float(_entropy(layout, logits)[0]),
+        *tally.result(),
+        probabilities,
+        logit_shift,
+        rows,
+    )
 
 # %% ../nbs/13_clipbias.ipynb #5810b6f8
 def advantage_moments(
-    num_generations:int, # samples in a group, G
-    gamma:float=0.5, # probability that a reward is 1
-    scale_rewards:str="none" # "none", or "group": divided by the group's standard deviation (ddof 1)
-) -> tuple[float, float]: # (mean of the positive part, mean square) of a sample's advantage
+    num_generations: int,  # samples in a group, G
+    gamma: float = 0.5,  # probability that a reward is 1
+    scale_rewards: str = "none",  # "none", or "group": divided by the group's standard deviation (ddof 1)
+) -> tuple[float, float]:  # (mean of the positive part, mean square) of a sample's advantage
     "How large group-centred advantages of 0/1 rewards are. Raises `ConfigError`."
-    BanditConfig((.5, .5), 0., num_generations=num_generations, minibatch_size=num_generations, gamma=gamma, scale_rewards=scale_rewards)
+    BanditConfig(
+        (0.5, 0.5),
+        0.0,
+        num_generations=num_generations,
+        minibatch_size=num_generations,
+        gamma=gamma,
+        scale_rewards=scale_rewards,
+    )
     size, rewarded = num_generations, np.arange(1, num_generations)
-    chance = np.array([math.comb(size, s) for s in rewarded]) * gamma ** rewarded * (1 - gamma) ** (size - rewarded)
+    chance = np.array([math.comb(size, s) for s in rewarded]) * gamma**rewarded * (1 - gamma) ** (size - rewarded)
     share = rewarded / size
-    variance = share * (1 - share) * size / (size - 1) if scale_rewards == "group" else 1.
+    variance = share * (1 - share) * size / (size - 1) if scale_rewards == "group" else 1.0
     return float(chance @ (share * (1 - share) / np.sqrt(variance))), float(chance @ (share * (1 - share) / variance))
 
 # %% ../nbs/13_clipbias.ipynb #a17ef08e
 def clip_pull(
-    old, # (actions,) probabilities under the old policy, from which the samples came
-    new, # (actions,) probabilities when the update is made
+    old,  # (actions,) probabilities under the old policy, from which the samples came
+    new,  # (actions,) probabilities when the update is made
     *,
-    epsilon:float=0.2, # lower clip at 1 - epsilon; math.inf removes it
-    epsilon_high:float|None=None, # upper clip at 1 + epsilon_high; None: the same as epsilon
-    mu:float=1., # mean positive part of an advantage, see `advantage_moments`
-) -> tuple[np.ndarray, np.ndarray]: # (high, low): what each side adds to the expected gradient on the logits, each (actions,)
+    epsilon: float = 0.2,  # lower clip at 1 - epsilon; math.inf removes it
+    epsilon_high: float | None = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon
+    mu: float = 1.0,  # mean positive part of an advantage, see `advantage_moments`
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (high, low): what each side adds to the expected gradient on the logits, each (actions,)
     "The paper's bias term (arXiv 2506.10947, appendix B), side by side; their sum is the bias of one update."
     faults = Faults("clip_pull")
     faults.check(np.shape(new) == np.shape(old), f"new is {new!r} and needs one probability for each action of old")
-    low, high = _configure(dict(prior=old, learning_rate=0., epsilon=epsilon, epsilon_high=epsilon_high), faults).clip_range
+    low, high = _configure(
+        dict(prior=old, learning_rate=0.0, epsilon=epsilon, epsilon_high=epsilon_high), faults
+    ).clip_range
     old, new = np.asarray(old, dtype=float), np.asarray(new, dtype=float)
     above, below = new / old > high, new / old < low
     return -mu * new * (above - new[above].sum()), mu * new * (below - new[below].sum())
 
 # %% ../nbs/13_clipbias.ipynb #9882879d
 def unreachable_from(
-    epsilon_high:float=0.2 # upper clip at 1 + epsilon_high
-) -> float: # the probability from which on the upper clip cannot bind
+    epsilon_high: float = 0.2,  # upper clip at 1 + epsilon_high
+) -> float:  # the probability from which on the upper clip cannot bind
     "Where the upper bound leaves the unit interval: 1 / (1 + epsilon_high) (arXiv 2506.10947, appendix B.1.3)."
     if not (_is_number(epsilon_high) and epsilon_high >= 0):
         raise ConfigError(f"unreachable_from: epsilon_high is {epsilon_high!r} and must not be negative")
@@ -630,87 +833,108 @@ def unreachable_from(
 
 # %% ../nbs/13_clipbias.ipynb #f76fc42a
 def reachable_band(
-    old, # probabilities under the old policy, any shape
+    old,  # probabilities under the old policy, any shape
     *,
-    epsilon:float=0.2, # lower clip at 1 - epsilon
-    epsilon_high:float|None=None # upper clip at 1 + epsilon_high; None: the same as epsilon
-) -> tuple[np.ndarray, np.ndarray]: # lowest and highest probability inside the clip, cut off at 0 and 1, each of the shape of `old`
+    epsilon: float = 0.2,  # lower clip at 1 - epsilon
+    epsilon_high: float | None = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # lowest and highest probability inside the clip, cut off at 0 and 1, each of the shape of `old`
     "The interval of new probabilities whose gradient neither side removes."
-    low, high = _configure(dict(prior=(.5, .5), learning_rate=0., epsilon=epsilon, epsilon_high=epsilon_high), Faults("reachable_band")).clip_range
+    low, high = _configure(
+        dict(prior=(0.5, 0.5), learning_rate=0.0, epsilon=epsilon, epsilon_high=epsilon_high), Faults("reachable_band")
+    ).clip_range
     old = np.asarray(old, dtype=float)
     with np.errstate(invalid="ignore"):
-        return np.where(old > 0, np.maximum(old * low, 0), 0.), np.where(old > 0, np.minimum(old * high, 1), 0.)
+        return np.where(old > 0, np.maximum(old * low, 0), 0.0), np.where(old > 0, np.minimum(old * high, 1), 0.0)
 
 # %% ../nbs/13_clipbias.ipynb #b5278bc6
 def entropy_gradient(
-    probabilities # (actions,)
-) -> np.ndarray: # (actions,) derivative of the entropy, in nats, with respect to each logit
+    probabilities,  # (actions,)
+) -> np.ndarray:  # (actions,) derivative of the entropy, in nats, with respect to each logit
     "How the entropy of a softmax answers to its logits: -p (log p + H)."
     probabilities = np.asarray(probabilities, dtype=float)
-    terms = xlogy(probabilities, probabilities) # 0 where the probability is 0
+    terms = xlogy(probabilities, probabilities)  # 0 where the probability is 0
     return probabilities * terms.sum() - terms
 
 # %% ../nbs/13_clipbias.ipynb #c710c284
 def entropy_pull(
-    old, # (actions,) probabilities under the old policy
-    new, # (actions,) probabilities when the update is made
+    old,  # (actions,) probabilities under the old policy
+    new,  # (actions,) probabilities when the update is made
     *,
-    learning_rate:float, # of plain SGD
-    **clip # epsilon, epsilon_high and mu, as `clip_pull` takes them
-) -> tuple[float, float]: # (high, low): change of entropy that each side adds to one expected update, nats
+    learning_rate: float,  # of plain SGD
+    **clip,  # epsilon, epsilon_high and mu, as `clip_pull` takes them
+) -> tuple[float, float]:  # (high, low): change of entropy that each side adds to one expected update, nats
     "What each side of the clip does to the entropy at one update, to first order in the learning rate (after arXiv 2509.26114)."
     return tuple(float(learning_rate * entropy_gradient(new) @ pull) for pull in clip_pull(old, new, **clip))
 
 # %% ../nbs/13_clipbias.ipynb #0d120738
 def log_odds_variance(
-    p, # probability of action 0 of two, any shape
+    p,  # probability of action 0 of two, any shape
     *,
-    learning_rate:float, # of plain SGD
-    minibatch_size:int, # samples in the update
-    mean_square:float # E[A²], see `advantage_moments`
-) -> np.ndarray: # variance of the change in log-odds, of the shape of `p`
+    learning_rate: float,  # of plain SGD
+    minibatch_size: int,  # samples in the update
+    mean_square: float,  # E[A²], see `advantage_moments`
+) -> np.ndarray:  # variance of the change in log-odds, of the shape of `p`
     "Variance of one unclipped update from the old policy, two actions: 4 learning_rate² p (1 - p) E[A²] / minibatch_size. Exact."
     p = np.asarray(p, dtype=float)
-    return 4 * learning_rate ** 2 * p * (1 - p) * mean_square / minibatch_size
+    return 4 * learning_rate**2 * p * (1 - p) * mean_square / minibatch_size
 
 # %% ../nbs/13_clipbias.ipynb #ffeafefe
 def wander_step(
-    p, # probability of action 0 of two, any shape
-    variance # variance of the change in log-odds
-) -> np.ndarray: # expected change of the probability, to second order
+    p,  # probability of action 0 of two, any shape
+    variance,  # variance of the change in log-odds
+) -> np.ndarray:  # expected change of the probability, to second order
     "The Itô term p (1 - p) (1 - 2p) variance / 2: how the mean probability moves while the mean log-odds stands still."
     p = np.asarray(p, dtype=float)
     return p * (1 - p) * (1 - 2 * p) * np.asarray(variance) / 2
 
 # %% ../nbs/13_clipbias.ipynb #6b6b460e
-def _exact_comparer(): # as `_comparer`, by enumeration: the standard errors are zero
+def _exact_comparer():  # as `_comparer`, by enumeration: the standard errors are zero
     def exact(config):
         layout = _Layout(config)
         _check_enumerable(config, layout, Faults("clip_map"))
         old = layout.log_probabilities(layout.logits[:, None])
         return _exact(config, layout, old, old)
+
     unclipped = functools.lru_cache(maxsize=1)(exact)
+
     def compare(config, side):
         found, without = exact(_one_side(config, side)), unclipped(_one_side(config, "none"))
-        values = {"clip_bias": found.log_odds_drift - without.log_odds_drift, "expected_shift": found.log_odds_drift,
-                  "unclipped_shift": without.log_odds_drift, "entropy_bias": found.entropy - without.entropy}
-        row = {key: value for name, mean in values.items() for key, value in ((name, mean), (f"{name}_se", 0.))}
-        return row | {name: getattr(found, name) for name in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread")}
+        values = {
+            "clip_bias": found.log_odds_drift - without.log_odds_drift,
+            "expected_shift": found.log_odds_drift,
+            "unclipped_shift": without.log_odds_drift,
+            "entropy_bias": found.entropy - without.entropy,
+        }
+        row = {key: value for name, mean in values.items() for key, value in ((name, mean), (f"{name}_se", 0.0))}
+        return row | {
+            name: getattr(found, name) for name in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread")
+        }
+
     return compare
 
-def _grid(over, settings, rollouts, faults): # [(point, config)], all checked before anything runs; the clip varies fastest
+
+def _grid(
+    over, settings, rollouts, faults
+):  # [(point, config)], all checked before anything runs; the clip varies fastest
     names, grid = sorted(over, key=lambda name: name in ("epsilon", "epsilon_high")), []
-    for name in names: faults.check(np.iterable(over[name]), f"{name} is {over[name]!r} and must be a list of the values to map")
+    for name in names:
+        faults.check(np.iterable(over[name]), f"{name} is {over[name]!r} and must be a list of the values to map")
     faults.raise_any()
     for values in itertools.product(*(over[name] for name in names)):
         point = dict(zip(names, values))
         setting = settings | point
-        if _is_number(setting.get("prior")): setting["prior"] = (setting["prior"], 1 - setting["prior"])
+        if _is_number(setting.get("prior")):
+            setting["prior"] = (setting["prior"], 1 - setting["prior"])
         if rollouts is not None:
             minibatches = setting.get("minibatches", BanditConfig.minibatches)
-            faults.check(_is_whole(minibatches, 1) and _is_whole(rollouts, 1) and rollouts % minibatches == 0,
-                         f"rollouts {rollouts!r} is not a multiple of minibatches {minibatches!r}")
-            if faults.found: continue
+            faults.check(
+                _is_whole(minibatches, 1) and _is_whole(rollouts, 1) and rollouts % minibatches == 0,
+                f"rollouts {rollouts!r} is not a multiple of minibatches {minibatches!r}",
+            )
+            if faults.found:
+                continue
             setting["minibatch_size"] = rollouts // minibatches
         grid.append((point, _configure(setting, faults)))
     faults.raise_any()
@@ -718,15 +942,15 @@ def _grid(over, settings, rollouts, faults): # [(point, config)], all checked be
 
 # %% ../nbs/13_clipbias.ipynb #0faecf51
 def clip_map(
-    over:dict, # name -> values; any settings of `BanditConfig`, prior also as the probability of the first of two actions
+    over: dict,  # name -> values; any settings of `BanditConfig`, prior also as the probability of the first of two actions
     *,
-    sides="both", # "both", "high", "low", or several of them
-    phases:int=1, # measure after this many phases
-    replicas:int=4000, # pairs at each grid point
-    exact:bool=False, # enumerate one phase instead of simulating; for small settings
-    rollouts:int|None=None, # samples in a phase, held fixed while minibatches varies; minibatch_size follows
-    **settings # the settings that stay fixed
-) -> pd.DataFrame: # one row per grid point and side: the varied settings, side, and the columns of `clip_bias`
+    sides="both",  # "both", "high", "low", or several of them
+    phases: int = 1,  # measure after this many phases
+    replicas: int = 4000,  # pairs at each grid point
+    exact: bool = False,  # enumerate one phase instead of simulating; for small settings
+    rollouts: int | None = None,  # samples in a phase, held fixed while minibatches varies; minibatch_size follows
+    **settings,  # the settings that stay fixed
+) -> pd.DataFrame:  # one row per grid point and side: the varied settings, side, and the columns of `clip_bias`
     "The clip's bias over a grid of settings. Raises `ConfigError` before anything runs."
     faults = _check_size("clip_map", phases, replicas)
     faults.check(not (exact and phases != 1), "exact goes with one phase")
@@ -736,22 +960,24 @@ def clip_map(
 
 # %% ../nbs/13_clipbias.ipynb #41bd5412
 def sign_changes(
-    frame:pd.DataFrame, # what `clip_map` returned
-    along:str, # the column along which to look, such as "prior"
-    value:str="clip_bias", # the column whose sign is watched
-    by=(), # columns that tell separate lines apart, such as ("epsilon", "side")
-    beyond:float=0. # leave out points within this many standard errors of zero, by the column "{value}_se"
-) -> pd.DataFrame: # one row per sign change: the columns of `by`, and `along` where the value is zero
+    frame: pd.DataFrame,  # what `clip_map` returned
+    along: str,  # the column along which to look, such as "prior"
+    value: str = "clip_bias",  # the column whose sign is watched
+    by=(),  # columns that tell separate lines apart, such as ("epsilon", "side")
+    beyond: float = 0.0,  # leave out points within this many standard errors of zero, by the column "{value}_se"
+) -> pd.DataFrame:  # one row per sign change: the columns of `by`, and `along` where the value is zero
     "Where a value of a map crosses zero, interpolated between neighbours. Raises `ConfigError` for a missing column."
     by = [by] if isinstance(by, str) else list(by)
     faults = Faults("sign_changes")
     needed = (along, value, *by, *([f"{value}_se"] if beyond else []))
-    for name in needed: faults.check(name in frame, f"there is no column {name!r}; there are {', '.join(map(str, frame))}")
+    for name in needed:
+        faults.check(name in frame, f"there is no column {name!r}; there are {', '.join(map(str, frame))}")
     faults.raise_any()
     found = []
-    for key, line in (frame.groupby(by) if by else [((), frame)]):
+    for key, line in frame.groupby(by) if by else [((), frame)]:
         line = line.sort_values(along)
-        if beyond: line = line[line[value].abs() > beyond * line[f"{value}_se"]]
+        if beyond:
+            line = line[line[value].abs() > beyond * line[f"{value}_se"]]
         at, height = line[along].to_numpy(float), line[value].to_numpy(float)
         for i in np.flatnonzero(height[:-1] * height[1:] < 0):
             where = at[i] - height[i] * (at[i + 1] - at[i]) / (height[i + 1] - height[i])
@@ -761,13 +987,13 @@ def sign_changes(
 
 # %% ../nbs/13_clipbias.ipynb #acfe5e74
 def seeds_needed(
-    effect:float, # the difference of means to be seen
-    sd:float, # standard deviation of the paired differences, or of one arm if unpaired
+    effect: float,  # the difference of means to be seen
+    sd: float,  # standard deviation of the paired differences, or of one arm if unpaired
     *,
-    power:float=0.8, # probability of seeing it
-    level:float=0.05, # two-sided, for one contrast; divide by their number for several (Bonferroni)
-    paired:bool=True # both arms on the same streams, or arms with streams of their own
-) -> float: # seeds in each arm, at least 2; math.inf for an effect of zero
+    power: float = 0.8,  # probability of seeing it
+    level: float = 0.05,  # two-sided, for one contrast; divide by their number for several (Bonferroni)
+    paired: bool = True,  # both arms on the same streams, or arms with streams of their own
+) -> float:  # seeds in each arm, at least 2; math.inf for an effect of zero
     "How many seeds a t test needs to see an effect. Raises `ConfigError`."
     faults = Faults("seeds_needed")
     faults.check(_is_number(effect) and abs(effect) < math.inf, f"effect is {effect!r} and must be a finite number")
@@ -775,14 +1001,19 @@ def seeds_needed(
     for name, value in (("power", power), ("level", level)):
         faults.check(_is_number(value) and 0 < value < 1, f"{name} is {value!r} and must lie between 0 and 1")
     faults.raise_any()
-    if effect == 0: return math.inf
+    if effect == 0:
+        return math.inf
+
     def reached(seeds):
         freedom, size = (seeds - 1, seeds) if paired else (2 * seeds - 2, seeds / 2)
         return 1 - nctdtr(freedom, abs(effect) / sd * math.sqrt(size), stdtrit(freedom, 1 - level / 2)) >= power
+
     normal = (ndtri(1 - level / 2) + ndtri(power)) * sd / abs(effect)
-    if normal > 1000: return math.ceil(normal ** 2 * (1 if paired else 2)) # t and normal are alike here
+    if normal > 1000:
+        return math.ceil(normal**2 * (1 if paired else 2))  # t and normal are alike here
     most = 2
-    while not reached(most): most *= 2
+    while not reached(most):
+        most *= 2
     least = most // 2
     while most - least > 1:
         middle = (least + most) // 2
@@ -790,312 +1021,590 @@ def seeds_needed(
     return most
 
 # %% ../nbs/13_clipbias.ipynb #3b6162c3
-PROBABILITY_BINS = (0.0, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0) # edges of π_old, as `objective` has them
+PROBABILITY_BINS = (0.0, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0)  # edges of π_old, as `objective` has them
 _PER_TOKEN = ("logprob_old", "logprob_new", "clip_side", "out_of_band", "entropy")
 _BEHAVIORS = ("writes_code", "mentions_python", "correct")
 
-def _like(sides, value): # the same nested lists, with a value for every token
+
+def _like(sides, value):  # the same nested lists, with a value for every token
     return [_like(each, value) for each in sides] if len(sides) and np.ndim(sides[0]) else [value] * len(sides)
 
-def _recorded(run, phase, further=()): # one row per rollout and use; raises `RunError` where the run has not recorded it
+
+def _recorded(
+    run, phase, further=()
+):  # one row per rollout and use; raises `RunError` where the run has not recorded it
     frame = run.rollouts(phase)
     needed = ("phase", "update", "group", "sample", "advantage", *_PER_TOKEN, *further)
-    idle = frame.get("advantage", pd.Series(1., frame.index)).eq(0) # a dead group may have been left out of the update, which is the same gradient
-    missing = [name for name in needed if name not in frame or (name in _PER_TOKEN and frame.loc[~idle, name].isna().any())]
-    if missing: raise RunError(f"{run.path}: phase {phase} has no {', '.join(missing)}; the clip's work can be measured only on runs that recorded it, as train.train does")
+    idle = frame.get("advantage", pd.Series(1.0, frame.index)).eq(
+        0
+    )  # a dead group may have been left out of the update, which is the same gradient
+    missing = [
+        name for name in needed if name not in frame or (name in _PER_TOKEN and frame.loc[~idle, name].isna().any())
+    ]
+    if missing:
+        raise RunError(
+            f"{run.path}: phase {phase} has no {', '.join(missing)}; the clip's work can be measured only on runs that recorded it, as train.train does"
+        )
     frame["use"] = 0
-    unknown = {name: [_like(sides, 0 if name == "out_of_band" else math.nan) for sides in frame["clip_side"]] for name in _PER_TOKEN if frame[name].isna().any()}
-    for name, values in unknown.items(): frame[name] = frame[name].where(frame[name].notna(), pd.Series(values if name != "logprob_old" else [v[0] if np.ndim(v) > 1 else v for v in values], index=frame.index))
+    unknown = {
+        name: [_like(sides, 0 if name == "out_of_band" else math.nan) for sides in frame["clip_side"]]
+        for name in _PER_TOKEN
+        if frame[name].isna().any()
+    }
+    for name, values in unknown.items():
+        frame[name] = frame[name].where(
+            frame[name].notna(),
+            pd.Series(
+                values if name != "logprob_old" else [v[0] if np.ndim(v) > 1 else v for v in values], index=frame.index
+            ),
+        )
     frame = frame[frame["logprob_old"].map(len) > 0]
-    if frame.empty or np.ndim(frame["logprob_new"].iloc[0][0]) == 0: return frame
+    if frame.empty or np.ndim(frame["logprob_new"].iloc[0][0]) == 0:
+        return frame
     batches, uses = frame["update"].nunique(), []
-    for use in range(len(frame["logprob_new"].iloc[0])): # used more than once: `update` names the last use
+    for use in range(len(frame["logprob_new"].iloc[0])):  # used more than once: `update` names the last use
         later = len(frame["logprob_new"].iloc[0]) - 1 - use
-        uses.append(frame.assign(use=use, update=frame["update"] - later * batches, **{name: [row[use] for row in frame[name]] for name in _PER_TOKEN[1:]}))
+        uses.append(
+            frame.assign(
+                use=use,
+                update=frame["update"] - later * batches,
+                **{name: [row[use] for row in frame[name]] for name in _PER_TOKEN[1:]},
+            )
+        )
     return pd.concat(uses, ignore_index=True)
 
-def _weights(config, frame, lengths): # (rows,) what the aggregation multiplies each token's surrogate by
-    kind, counted = config.get("loss_type", "grpo"), frame["advantage"].notna() & frame.get("reward", frame["advantage"]).notna()
-    rollouts = frame.groupby("update")["advantage"].transform("size").to_numpy()
-    if kind == "grpo": weights = 1 / (rollouts * lengths)
-    elif kind == "dr_grpo": weights = 1 / (rollouts * config["max_completion_length"])
-    else: weights = 1 / pd.Series(lengths * counted, index=frame.index).groupby(frame["update"]).transform("sum").clip(lower=1).to_numpy()
-    return np.where(counted, weights, 0.)
 
-def _surrogate_factor(config, ratio, new): # what stands beside the advantage in the derivative with respect to a log-probability
+def _weights(config, frame, lengths):  # (rows,) what the aggregation multiplies each token's surrogate by
+    kind, counted = (
+        config.get("loss_type", "grpo"),
+        frame["advantage"].notna() & frame.get("reward", frame["advantage"]).notna(),
+    )
+    rollouts = frame.groupby("update")["advantage"].transform("size").to_numpy()
+    if kind == "grpo":
+        weights = 1 / (rollouts * lengths)
+    elif kind == "dr_grpo":
+        weights = 1 / (rollouts * config["max_completion_length"])
+    else:
+        weights = (
+            1
+            / pd.Series(lengths * counted, index=frame.index)
+            .groupby(frame["update"])
+            .transform("sum")
+            .clip(lower=1)
+            .to_numpy()
+        )
+    return np.where(counted, weights, 0.0)
+
+
+def _surrogate_factor(
+    config, ratio, new
+):  # what stands beside the advantage in the derivative with respect to a log-probability
     clip = config.get("clip", "both")
-    if clip == "reinforce": return np.ones_like(ratio)
-    if clip == "pi_weighted": return new
-    if clip == "cispo": return np.clip(ratio, *_bounds(config))
+    if clip == "reinforce":
+        return np.ones_like(ratio)
+    if clip == "pi_weighted":
+        return new
+    if clip == "cispo":
+        return np.clip(ratio, *_bounds(config))
     return ratio
 
-def _bounds(config): # the interval of the ratio outside of which a side clips
-    epsilon, clip = config.get("epsilon", .2), config.get("clip", "both")
+
+def _bounds(config):  # the interval of the ratio outside of which a side clips
+    epsilon, clip = config.get("epsilon", 0.2), config.get("clip", "both")
     high = config.get("epsilon_high")
-    return (-math.inf if clip == "high" else 1 - epsilon), (math.inf if clip == "low" else 1 + (epsilon if high is None else high))
+    return (-math.inf if clip == "high" else 1 - epsilon), (
+        math.inf if clip == "low" else 1 + (epsilon if high is None else high)
+    )
 
 # %% ../nbs/13_clipbias.ipynb #35e3ef0f
 def measured_tokens(
-    run, # from `runs.read_run`
-    phase:int, # one phase
+    run,  # from `runs.read_run`
+    phase: int,  # one phase
     *,
-    decode=None # token ids -> text, such as `run_decoder(run)`, to say which tokens are code; None: do not say
-) -> pd.DataFrame: # one row per token and use: old_probability, ratio, pull, clip_side, ...
+    decode=None,  # token ids -> text, such as `run_decoder(run)`, to say which tokens are code; None: do not say
+) -> pd.DataFrame:  # one row per token and use: old_probability, ratio, pull, clip_side, ...
     "Every token of a phase as its update saw it; tokens of dead groups that were left out are counted in the weights alone. Raises `RunError` where the run has not recorded it."
     frame = _recorded(run, phase, ("completion", "token_ids") if decode else ())
     config = _config_at(run, phase)
     lengths = frame["logprob_old"].map(len).to_numpy()
     flat = lambda name: np.concatenate([np.asarray(v) for v in frame[name]]) if len(frame) else np.empty(0)
     spread = lambda values: np.repeat(np.asarray(values), lengths)
-    old, new, row = flat("logprob_old").astype(float), flat("logprob_new").astype(float), np.repeat(np.arange(len(frame)), lengths)
+    old, new, row = (
+        flat("logprob_old").astype(float),
+        flat("logprob_new").astype(float),
+        np.repeat(np.arange(len(frame)), lengths),
+    )
     log_ratio = new - old
-    if config.get("importance_sampling_level") == "sequence": log_ratio = spread(np.bincount(row, log_ratio, minlength=len(frame)) / lengths)
-    ratio, advantage = np.exp(log_ratio), spread(frame["advantage"].fillna(0.))
-    columns = {name: spread(frame[name]) for name in ("phase", "update", "use", "group", "sample")} | dict(position=np.concatenate([np.arange(n) for n in lengths]) if len(frame) else [])
-    columns |= dict(rollout=row, old_probability=np.exp(old), ratio=ratio, advantage=advantage, pull=spread(_weights(config, frame, lengths)) * advantage * _surrogate_factor(config, ratio, np.exp(new)),
-                    clip_side=flat("clip_side"), out_of_band=flat("out_of_band"), entropy=flat("entropy"))
+    if config.get("importance_sampling_level") == "sequence":
+        log_ratio = spread(np.bincount(row, log_ratio, minlength=len(frame)) / lengths)
+    ratio, advantage = np.exp(log_ratio), spread(frame["advantage"].fillna(0.0))
+    columns = {name: spread(frame[name]) for name in ("phase", "update", "use", "group", "sample")} | dict(
+        position=np.concatenate([np.arange(n) for n in lengths]) if len(frame) else []
+    )
+    columns |= dict(
+        rollout=row,
+        old_probability=np.exp(old),
+        ratio=ratio,
+        advantage=advantage,
+        pull=spread(_weights(config, frame, lengths)) * advantage * _surrogate_factor(config, ratio, np.exp(new)),
+        clip_side=flat("clip_side"),
+        out_of_band=flat("out_of_band"),
+        entropy=flat("entropy"),
+    )
     columns |= {name: spread(frame[name].eq(True)) for name in _BEHAVIORS if name in frame}
-    if decode: columns["code"] = np.concatenate([code_tokens(text, ids, decode) for text, ids in zip(frame["completion"], frame["token_ids"])])
+    if decode:
+        columns["code"] = np.concatenate(
+            [code_tokens(text, ids, decode) for text, ids in zip(frame["completion"], frame["token_ids"])]
+        )
     return pd.DataFrame(columns)[~np.isnan(new)].reset_index(drop=True)
 
-def _config_at(run, phase): # the settings that held in a phase, changes applied
+
+def _config_at(run, phase):  # the settings that held in a phase, changes applied
     changes = {int(start): values for start, values in (run.config.get("changes") or {}).items()}
-    return {**run.config, **{name: value for start in sorted(changes) if start <= phase for name, value in changes[start].items()}}
+    return {
+        **run.config,
+        **{name: value for start in sorted(changes) if start <= phase for name, value in changes[start].items()},
+    }
 
 # %% ../nbs/13_clipbias.ipynb #bca75ff7
-def _pieces(token_ids, decode): # the text that each token adds
+def _pieces(token_ids, decode):  # the text that each token adds
     pieces, waiting = [], []
     for token in token_ids:
         waiting.append(int(token))
         text = decode(waiting)
         whole = not text.endswith("\ufffd")
         pieces.append(text if whole else "")
-        if whole: waiting = []
+        if whole:
+            waiting = []
     return pieces
 
+
 def code_tokens(
-    completion:str, # the text
-    token_ids, # (tokens,) its ids, the end token included where it was written
-    decode # token ids -> text, special tokens left out
-) -> np.ndarray: # (tokens,) whether any character of the token is code
+    completion: str,  # the text
+    token_ids,  # (tokens,) its ids, the end token included where it was written
+    decode,  # token ids -> text, special tokens left out
+) -> np.ndarray:  # (tokens,) whether any character of the token is code
     "Which tokens of a completion are code, by `behavior.code_spans`."
     ids, spans = [int(i) for i in token_ids], code_spans(completion)
     inside = np.zeros(len(completion) + 1, dtype=bool)
-    for span in spans: inside[span.start:span.end] = True
-    if not spans: return np.zeros(len(ids), dtype=bool)
+    for span in spans:
+        inside[span.start : span.end] = True
+    if not spans:
+        return np.zeros(len(ids), dtype=bool)
     pieces = _pieces(ids, decode)
-    if "".join(pieces) == completion: ends = np.cumsum([len(piece) for piece in pieces])
-    else: ends = np.maximum.accumulate([len(decode(ids[:n])) for n in range(1, len(ids) + 1)]) # the tokenizer joins tokens in its own way
+    if "".join(pieces) == completion:
+        ends = np.cumsum([len(piece) for piece in pieces])
+    else:
+        ends = np.maximum.accumulate(
+            [len(decode(ids[:n])) for n in range(1, len(ids) + 1)]
+        )  # the tokenizer joins tokens in its own way
     starts = np.concatenate([[0], ends[:-1]])
     before = np.concatenate([[0], np.cumsum(inside)])
     return before[np.minimum(ends, len(completion))] > before[np.minimum(starts, len(completion))]
 
+
 def run_decoder(
-    run # from `runs.read_run`
-): # token ids -> text
+    run,  # from `runs.read_run`
+):  # token ids -> text
     "Decodes with the tokenizer of the run's newest checkpoint; raises `RunError` where there is none."
-    place = run.latest_checkpoint and run.latest_checkpoint/"policy"/"tokenizer.json"
-    if not place or not place.exists(): raise RunError(f"{run.path}: has no checkpoint with a tokenizer.json; give decode=, a function from token ids to text such as policy.decode")
+    place = run.latest_checkpoint and run.latest_checkpoint / "policy" / "tokenizer.json"
+    if not place or not place.exists():
+        raise RunError(
+            f"{run.path}: has no checkpoint with a tokenizer.json; give decode=, a function from token ids to text such as policy.decode"
+        )
     from tokenizers import Tokenizer
+
     tokenizer = Tokenizer.from_file(str(place))
     return lambda ids: tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
 
 # %% ../nbs/13_clipbias.ipynb #93619206
 def by_probability(
-    run, # from `runs.read_run`
-    phases=None, # which; None: all
+    run,  # from `runs.read_run`
+    phases=None,  # which; None: all
     *,
-    edges=PROBABILITY_BINS # ascending edges of π_old; the last bin is closed
-) -> pd.DataFrame: # one row per bin: tokens, clip fractions, shares out of the interval, quantiles of the ratio
+    edges=PROBABILITY_BINS,  # ascending edges of π_old; the last bin is closed
+) -> pd.DataFrame:  # one row per bin: tokens, clip fractions, shares out of the interval, quantiles of the ratio
     "Clip fractions by side, and the ratio, against π_old."
-    parts = [measured_tokens(run, phase)[["old_probability", "ratio", "clip_side", "out_of_band"]].astype(np.float32) for phase in _phases(run, phases)]
+    parts = [
+        measured_tokens(run, phase)[["old_probability", "ratio", "clip_side", "out_of_band"]].astype(np.float32)
+        for phase in _phases(run, phases)
+    ]
     tokens = pd.concat(parts, ignore_index=True)
     rows, which = [], _bin(tokens["old_probability"], edges)
     for number, (low, high) in enumerate(zip(edges, edges[1:])):
         part = tokens[which == number]
-        quantiles = np.quantile(part["ratio"], (.01, .5, .99)) if len(part) else (math.nan,) * 3
-        rows.append(dict(low=low, high=high, tokens=len(part)) | {f"{name}_{side}": (part[column] == sign).mean() for column, name in (("clip_side", "clip_fraction"), ("out_of_band", "out_of_band"))
-                                                                for sign, side in ((1, "high"), (-1, "low"))}
-                    | dict(zip(("ratio_q01", "ratio_median", "ratio_q99"), map(float, quantiles))) | dict(largest_ratio=1 / low if low else math.inf))
+        quantiles = np.quantile(part["ratio"], (0.01, 0.5, 0.99)) if len(part) else (math.nan,) * 3
+        rows.append(
+            dict(low=low, high=high, tokens=len(part))
+            | {
+                f"{name}_{side}": (part[column] == sign).mean()
+                for column, name in (("clip_side", "clip_fraction"), ("out_of_band", "out_of_band"))
+                for sign, side in ((1, "high"), (-1, "low"))
+            }
+            | dict(zip(("ratio_q01", "ratio_median", "ratio_q99"), map(float, quantiles)))
+            | dict(largest_ratio=1 / low if low else math.inf)
+        )
     return pd.DataFrame(rows)
 
-def _bin(probabilities, edges): return np.searchsorted(np.asarray(edges[1:-1]), np.minimum(np.asarray(probabilities), 1.), side="right")
+
+def _bin(probabilities, edges):
+    return np.searchsorted(np.asarray(edges[1:-1]), np.minimum(np.asarray(probabilities), 1.0), side="right")
+
 
 def _phases(run, phases):
     chosen = run.phases if phases is None else [phases] if isinstance(phases, numbers.Integral) else list(phases)
-    if not chosen: raise RunError(f"{run.path}: holds no rollouts yet")
+    if not chosen:
+        raise RunError(f"{run.path}: holds no rollouts yet")
     return chosen
 
 # %% ../nbs/13_clipbias.ipynb #9e2020ad
 def gradient_mass(
-    run, # from `runs.read_run`
-    phases=None, # which; None: all
+    run,  # from `runs.read_run`
+    phases=None,  # which; None: all
     *,
-    by:str="code", # "code" (tokens of code against the rest), or a column of rollouts such as "writes_code", "correct"
-    decode=None # token ids -> text, for "code"; None: the tokenizer of the run's newest checkpoint
-) -> pd.DataFrame: # one row per value: tokens, mass, kept, removed_high, removed_low (shares of mass), push_high, push_low, push
+    by: str = "code",  # "code" (tokens of code against the rest), or a column of rollouts such as "writes_code", "correct"
+    decode=None,  # token ids -> text, for "code"; None: the tokenizer of the run's newest checkpoint
+) -> (
+    pd.DataFrame
+):  # one row per value: tokens, mass, kept, removed_high, removed_low (shares of mass), push_high, push_low, push
     "The objective's pull on log-probabilities, kept and removed, by behaviour; summed over updates."
     decode = (decode or run_decoder(run)) if by == "code" else None
     total = None
     for phase in _phases(run, phases):
         tokens = measured_tokens(run, phase, decode=decode)
-        if by not in tokens: raise RunError(f"{run.path}: phase {phase} has no column {by}; there are {', '.join(n for n in _BEHAVIORS if n in tokens)}")
+        if by not in tokens:
+            raise RunError(
+                f"{run.path}: phase {phase} has no column {by}; there are {', '.join(n for n in _BEHAVIORS if n in tokens)}"
+            )
         size, side = tokens["pull"].abs(), tokens["clip_side"]
-        sums = pd.DataFrame(dict(tokens=1, mass=size, removed_high=size * (side == 1), removed_low=size * (side == -1),
-                                 push_high=-tokens["pull"] * (side == 1), push_low=-tokens["pull"] * (side == -1))).groupby(tokens[by]).sum()
+        sums = (
+            pd.DataFrame(
+                dict(
+                    tokens=1,
+                    mass=size,
+                    removed_high=size * (side == 1),
+                    removed_low=size * (side == -1),
+                    push_high=-tokens["pull"] * (side == 1),
+                    push_low=-tokens["pull"] * (side == -1),
+                )
+            )
+            .groupby(tokens[by])
+            .sum()
+        )
         total = sums if total is None else total.add(sums, fill_value=0)
-    total = total.assign(**{name: total[name] / total["mass"] for name in ("removed_high", "removed_low")}, push=total["push_high"] + total["push_low"])
-    return total.assign(kept=1 - total["removed_high"] - total["removed_low"])[["tokens", "mass", "kept", "removed_high", "removed_low", "push_high", "push_low", "push"]]
+    total = total.assign(
+        **{name: total[name] / total["mass"] for name in ("removed_high", "removed_low")},
+        push=total["push_high"] + total["push_low"],
+    )
+    return total.assign(kept=1 - total["removed_high"] - total["removed_low"])[
+        ["tokens", "mass", "kept", "removed_high", "removed_low", "push_high", "push_low", "push"]
+    ]
 
 # %% ../nbs/13_clipbias.ipynb #e06358a7
-_OVER_PHASES = ("entropy", "token_probability", "clip_fraction_high", "clip_fraction_low", "out_of_band_high", "out_of_band_low",
-                "log_ratio_spread", "gradient_cosine", "gradient_norm_ratio", "code_share", "accuracy")
+_OVER_PHASES = (
+    "entropy",
+    "token_probability",
+    "clip_fraction_high",
+    "clip_fraction_low",
+    "out_of_band_high",
+    "out_of_band_low",
+    "log_ratio_spread",
+    "gradient_cosine",
+    "gradient_norm_ratio",
+    "code_share",
+    "accuracy",
+)
+
 
 def over_phases(
-    run # from `runs.read_run`
-) -> pd.DataFrame: # one row per phase; a column that the run has not recorded is left out
+    run,  # from `runs.read_run`
+) -> pd.DataFrame:  # one row per phase; a column that the run has not recorded is left out
     "What the clip's work is read beside, phase by phase."
     lines = run.of_kind("phase")
-    if lines.empty: raise RunError(f"{run.path}: has no finished phase yet")
+    if lines.empty:
+        raise RunError(f"{run.path}: has no finished phase yet")
     return lines.set_index(lines["phase"].astype(int))[[name for name in _OVER_PHASES if name in lines]].astype(float)
 
 # %% ../nbs/13_clipbias.ipynb #f36ef8c9
 @dataclasses.dataclass(frozen=True)
 class ClipReport:
     "Whether a run's clip could have mattered, and the numbers behind it."
-    run: str             # its name
-    could_matter: bool   # False only where no token's gradient was removed
-    headline: str        # the answer, with its reason
-    facts: dict          # phases, updates, tokens; shares of tokens and of pull that each side removed
-    by_side: pd.DataFrame = dataclasses.field(repr=False) # one row per side: tokens, share of tokens, share of pull, push
+
+    run: str  # its name
+    could_matter: bool  # False only where no token's gradient was removed
+    headline: str  # the answer, with its reason
+    facts: dict  # phases, updates, tokens; shares of tokens and of pull that each side removed
+    by_side: pd.DataFrame = dataclasses.field(
+        repr=False
+    )  # one row per side: tokens, share of tokens, share of pull, push
 
     def __str__(self):
         counts = f"{self.facts['phases']} phases, {self.facts['updates']} updates, {self.facts['tokens']:,} token uses"
         return f"{self.run}: {self.headline}\n{counts}; spread of the log-ratio {self.facts['log_ratio_spread']:.3g}; phases in which a gradient was removed: {self.facts['phases_clipped']}"
 
-def _why_not(configs, sums): # the first rule that explains why no gradient was removed; a rule about settings must hold in every phase
+
+def _why_not(
+    configs, sums
+):  # the first rule that explains why no gradient was removed; a rule about settings must hold in every phase
     every, interval = (lambda holds: all(map(holds, configs))), {_bounds(config) for config in configs}
-    if every(lambda c: c.get("clip", "both") in ("none", "pi_weighted", "reinforce")): return f"there was no clip (clip={configs[-1]['clip']!r})"
-    if every(lambda c: c.get("clip") == "cispo"): return "this clip bounds weights and removes no gradient (clip='cispo')"
-    if all(low <= 0 and high == math.inf for low, high in interval): return "the interval of the ratio has no end that could be reached"
-    if sums["updates"] == sums["phases"] and sums["spread"] < 1e-3: return "each phase made one update, so that the ratio was 1"
-    if every(lambda c: c.get("learning_rate") == 0): return "the learning rate was 0"
-    if sums["advantages"] == 0: return "every advantage was 0"
-    if sums["outside"] == 0: return "every ratio stayed inside " + " and ".join(f"[{max(low, 0):.4g}, {high:.4g}]" for low, high in sorted(interval))
+    if every(lambda c: c.get("clip", "both") in ("none", "pi_weighted", "reinforce")):
+        return f"there was no clip (clip={configs[-1]['clip']!r})"
+    if every(lambda c: c.get("clip") == "cispo"):
+        return "this clip bounds weights and removes no gradient (clip='cispo')"
+    if all(low <= 0 and high == math.inf for low, high in interval):
+        return "the interval of the ratio has no end that could be reached"
+    if sums["updates"] == sums["phases"] and sums["spread"] < 1e-3:
+        return "each phase made one update, so that the ratio was 1"
+    if every(lambda c: c.get("learning_rate") == 0):
+        return "the learning rate was 0"
+    if sums["advantages"] == 0:
+        return "every advantage was 0"
+    if sums["outside"] == 0:
+        return "every ratio stayed inside " + " and ".join(
+            f"[{max(low, 0):.4g}, {high:.4g}]" for low, high in sorted(interval)
+        )
     return f"{sums['outside']:,} token uses left the interval, all where the clip removes nothing"
 
 # %% ../nbs/13_clipbias.ipynb #2bc0db3b
 def clip_report(
-    run, # from `runs.read_run`
-    phases=None # which; None: all
+    run,  # from `runs.read_run`
+    phases=None,  # which; None: all
 ) -> ClipReport:
     "Could the clip have mattered in this run? Its top line says so, by the rules above."
-    chosen, sums = _phases(run, phases), dict(tokens=0, updates=0, outside=0, advantages=0, mass=0., square=0., mean=0., phases=0, clipped=0)
-    sides = {name: dict(tokens=0, mass=0., push=0.) for name in ("high", "low")}
+    chosen, sums = (
+        _phases(run, phases),
+        dict(tokens=0, updates=0, outside=0, advantages=0, mass=0.0, square=0.0, mean=0.0, phases=0, clipped=0),
+    )
+    sides = {name: dict(tokens=0, mass=0.0, push=0.0) for name in ("high", "low")}
     for phase in chosen:
         tokens = measured_tokens(run, phase)
         log_ratio = np.log(tokens["ratio"])
         removed = tokens["clip_side"] != 0
-        for name, value in dict(tokens=len(tokens), updates=tokens["update"].nunique(), outside=int((tokens["out_of_band"] != 0).sum()), advantages=int((tokens["advantage"] != 0).sum()),
-                                mass=tokens["pull"].abs().sum(), square=(log_ratio**2).sum(), mean=log_ratio.sum(), phases=1, clipped=int(removed.any())).items(): sums[name] += value
+        for name, value in dict(
+            tokens=len(tokens),
+            updates=tokens["update"].nunique(),
+            outside=int((tokens["out_of_band"] != 0).sum()),
+            advantages=int((tokens["advantage"] != 0).sum()),
+            mass=tokens["pull"].abs().sum(),
+            square=(log_ratio**2).sum(),
+            mean=log_ratio.sum(),
+            phases=1,
+            clipped=int(removed.any()),
+        ).items():
+            sums[name] += value
         for name, sign in (("high", 1), ("low", -1)):
             part = tokens.loc[tokens["clip_side"] == sign, "pull"]
-            for key, value in dict(tokens=len(part), mass=part.abs().sum(), push=-part.sum()).items(): sides[name][key] += value
+            for key, value in dict(tokens=len(part), mass=part.abs().sum(), push=-part.sum()).items():
+                sides[name][key] += value
     count = max(sums["tokens"], 1)
-    sums["spread"] = math.sqrt(max(sums["square"] / count - (sums["mean"] / count)**2, 0))
+    sums["spread"] = math.sqrt(max(sums["square"] / count - (sums["mean"] / count) ** 2, 0))
     by_side = pd.DataFrame.from_dict(sides, orient="index").rename_axis("side")
-    by_side = by_side.assign(token_share=by_side["tokens"] / count, pull_share=by_side["mass"] / sums["mass"] if sums["mass"] else 0.)[["tokens", "token_share", "pull_share", "push"]]
+    by_side = by_side.assign(
+        token_share=by_side["tokens"] / count, pull_share=by_side["mass"] / sums["mass"] if sums["mass"] else 0.0
+    )[["tokens", "token_share", "pull_share", "push"]]
     could = bool(by_side["tokens"].sum())
-    removed = " and ".join(f"the {word} clip {by_side.pull_share[side]:.2%} of the pull ({by_side.token_share[side]:.2%} of tokens)" for side, word in (("high", "upper"), ("low", "lower")))
-    headline = f"the clip could have mattered: it removed gradients, {removed}" if could else f"the clip cannot have mattered: {_why_not([_config_at(run, phase) for phase in chosen], sums)}"
-    facts = dict(phases=sums["phases"], updates=sums["updates"], tokens=sums["tokens"], log_ratio_spread=sums["spread"], phases_clipped=sums["clipped"])
+    removed = " and ".join(
+        f"the {word} clip {by_side.pull_share[side]:.2%} of the pull ({by_side.token_share[side]:.2%} of tokens)"
+        for side, word in (("high", "upper"), ("low", "lower"))
+    )
+    headline = (
+        f"the clip could have mattered: it removed gradients, {removed}"
+        if could
+        else f"the clip cannot have mattered: {_why_not([_config_at(run, phase) for phase in chosen], sums)}"
+    )
+    facts = dict(
+        phases=sums["phases"],
+        updates=sums["updates"],
+        tokens=sums["tokens"],
+        log_ratio_spread=sums["spread"],
+        phases_clipped=sums["clipped"],
+    )
     return ClipReport(run.name, could, headline, facts, by_side)
 
 # %% ../nbs/13_clipbias.ipynb #c0147d35
 def replay_effects(
-    table:pd.DataFrame, # from `replay.replay`, or `Run.replay`
+    table: pd.DataFrame,  # from `replay.replay`, or `Run.replay`
     *,
-    against:str="none", # the side that the others are compared with
-    level:float=.95 # of each interval by itself
-) -> pd.DataFrame: # one row per side and measure: effect, low, high, p_value, draws; with_clip and without, the two means
+    against: str = "none",  # the side that the others are compared with
+    level: float = 0.95,  # of each interval by itself
+) -> (
+    pd.DataFrame
+):  # one row per side and measure: effect, low, high, p_value, draws; with_clip and without, the two means
     "The clip's effect in a replayed phase, with intervals over antithetic pairs."
-    from spurious_rlvr.compare import paired_effect # it imports scipy.stats, which the rest of this module does without
+    from spurious_rlvr.compare import (
+        paired_effect,
+    )  # it imports scipy.stats, which the rest of this module does without
+
     sides = list(dict.fromkeys(table["side"]))
-    if against not in sides or len(sides) < 2: raise ConfigError(f"replay_effects: the table has the sides {', '.join(sides)}; it needs {against!r} and one more")
-    pairs = table.drop(columns=[n for n in ("phase", "sign", "skipped") if n in table]).groupby(["side", "draw"]).mean()  # over the two signs
+    if against not in sides or len(sides) < 2:
+        raise ConfigError(
+            f"replay_effects: the table has the sides {', '.join(sides)}; it needs {against!r} and one more"
+        )
+    pairs = (
+        table.drop(columns=[n for n in ("phase", "sign", "skipped") if n in table]).groupby(["side", "draw"]).mean()
+    )  # over the two signs
     rows = []
     for side in (s for s in sides if s != against):
         for measure in pairs.columns:
             treated, control = pairs.loc[side, measure], pairs.loc[against, measure]
-            if (treated.isna() | control.isna()).any(): continue
+            if (treated.isna() | control.isna()).any():
+                continue
             effect = paired_effect(measure, treated.to_numpy(), control.to_numpy(), level=level)
-            rows.append(dict(side=side, measure=measure, effect=effect.mean, low=effect.low, high=effect.high, p_value=effect.p_value, draws=effect.n,
-                             with_clip=float(treated.mean()), without=float(control.mean())))
+            rows.append(
+                dict(
+                    side=side,
+                    measure=measure,
+                    effect=effect.mean,
+                    low=effect.low,
+                    high=effect.high,
+                    p_value=effect.p_value,
+                    draws=effect.n,
+                    with_clip=float(treated.mean()),
+                    without=float(control.mean()),
+                )
+            )
     return pd.DataFrame(rows)
 
 # %% ../nbs/13_clipbias.ipynb #5c3f737d
-def _log_odds_of_share(run, behavior, phases): # (phases,) from counts, half a completion added on either side so that 0 and 1 stay finite
+def _log_odds_of_share(
+    run, behavior, phases
+):  # (phases,) from counts, half a completion added on either side so that 0 and 1 stay finite
     found = []
     for phase in phases:
         shows = run.rollouts(phase, [behavior])[behavior].eq(True)
-        found.append(math.log((shows.sum() + .5) / ((~shows).sum() + .5)))
+        found.append(math.log((shows.sum() + 0.5) / ((~shows).sum() + 0.5)))
     return np.array(found)
 
+
 def replay_against_runs(
-    replays, # one table of `replay.replay`, or several, of different phases
-    treated, # runs with the clip, one per seed
-    control, # runs without, the same seeds in the same order
+    replays,  # one table of `replay.replay`, or several, of different phases
+    treated,  # runs with the clip, one per seed
+    control,  # runs without, the same seeds in the same order
     *,
-    side:str="both", # the clip of the treated runs
-    against:str="none", # the clip of the control runs
-    behavior:str="writes_code", # a boolean column of rollouts
-    level:float=.95 # of each interval by itself
-) -> pd.DataFrame: # one row per phase: predicted, observed and unexplained with their intervals, in log-odds
+    side: str = "both",  # the clip of the treated runs
+    against: str = "none",  # the clip of the control runs
+    behavior: str = "writes_code",  # a boolean column of rollouts
+    level: float = 0.95,  # of each interval by itself
+) -> pd.DataFrame:  # one row per phase: predicted, observed and unexplained with their intervals, in log-odds
     "What replays of single phases predict for a difference between arms, beside what long runs show."
     from spurious_rlvr.compare import paired_effect
+
     tables = [replays] if isinstance(replays, pd.DataFrame) else list(replays)
-    faults, phases = Faults("replay_against_runs"), sorted(set.intersection(*(set(run.phases) for run in (*treated, *control)))) if treated and control else []
-    faults.check(len(treated) == len(control) >= 2, f"{len(treated)} treated and {len(control)} control runs; give the same seeds in both arms, two or more")
+    faults, phases = (
+        Faults("replay_against_runs"),
+        sorted(set.intersection(*(set(run.phases) for run in (*treated, *control)))) if treated and control else [],
+    )
+    faults.check(
+        len(treated) == len(control) >= 2,
+        f"{len(treated)} treated and {len(control)} control runs; give the same seeds in both arms, two or more",
+    )
     faults.check(len(phases) > 1, "the runs share fewer than two phases")
     faults.raise_any()
-    lines = [(int(t["phase"].iloc[0]), replay_effects(t[t["side"].isin([side, against])], against=against, level=level).set_index("measure").loc[f"log_odds_{behavior}"]) for t in tables]
+    lines = [
+        (
+            int(t["phase"].iloc[0]),
+            replay_effects(t[t["side"].isin([side, against])], against=against, level=level)
+            .set_index("measure")
+            .loc[f"log_odds_{behavior}"],
+        )
+        for t in tables
+    ]
     at, lines = zip(*sorted(lines, key=lambda line: line[0]))
     effect, half = np.array([line.effect for line in lines]), np.array([(line.high - line.low) / 2 for line in lines])
-    hold = np.array([np.interp(np.arange(1, max(phases)), at, unit) for unit in np.eye(len(at))]).T # (phases trained, replays): each phase's effect as a mixture of the replays'
-    summed = np.concatenate([np.zeros((1, len(at))), hold.cumsum(axis=0)])[np.array(phases) - 1]    # the rollouts of phase 1 come before any update
-    differences = np.array([_log_odds_of_share(t, behavior, phases) for t in treated]), np.array([_log_odds_of_share(c, behavior, phases) for c in control])
+    hold = np.array(
+        [np.interp(np.arange(1, max(phases)), at, unit) for unit in np.eye(len(at))]
+    ).T  # (phases trained, replays): each phase's effect as a mixture of the replays'
+    summed = np.concatenate([np.zeros((1, len(at))), hold.cumsum(axis=0)])[
+        np.array(phases) - 1
+    ]  # the rollouts of phase 1 come before any update
+    differences = (
+        np.array([_log_odds_of_share(t, behavior, phases) for t in treated]),
+        np.array([_log_odds_of_share(c, behavior, phases) for c in control]),
+    )
     rows = []
     for i, phase in enumerate(phases):
-        observed, predicted = paired_effect("", differences[0][:, i], differences[1][:, i], level=level), float(summed[i] @ effect)
-        error = math.sqrt(((summed[i] * half)**2).sum())
+        observed, predicted = (
+            paired_effect("", differences[0][:, i], differences[1][:, i], level=level),
+            float(summed[i] @ effect),
+        )
+        error = math.sqrt(((summed[i] * half) ** 2).sum())
         rest, both = observed.mean - predicted, math.hypot(error, (observed.high - observed.low) / 2)
-        rows.append(dict(phase=phase, predicted=predicted, predicted_low=predicted - error, predicted_high=predicted + error, observed=observed.mean, observed_low=observed.low,
-                         observed_high=observed.high, unexplained=rest, unexplained_low=rest - both, unexplained_high=rest + both, seeds=observed.n))
+        rows.append(
+            dict(
+                phase=phase,
+                predicted=predicted,
+                predicted_low=predicted - error,
+                predicted_high=predicted + error,
+                observed=observed.mean,
+                observed_low=observed.low,
+                observed_high=observed.high,
+                unexplained=rest,
+                unexplained_low=rest - both,
+                unexplained_high=rest + both,
+                seeds=observed.n,
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/13_clipbias.ipynb #7582e5b6
-def _behavior_cell(tokens, name): # per update of a phase: movement, kept and removed pull on the log-odds of a behaviour
+def _behavior_cell(
+    tokens, name
+):  # per update of a phase: movement, kept and removed pull on the log-odds of a behaviour
     share = tokens.groupby("rollout")[name].first().mean()
     lever = np.where(tokens[name], 1 - share, -share)
-    rollouts = tokens.assign(log_ratio=np.log(tokens["ratio"]), kept=tokens["pull"] * lever * (tokens["clip_side"] == 0), removed=tokens["pull"] * lever * (tokens["clip_side"] != 0))
-    rollouts = rollouts.groupby(["update", "rollout"]).agg(shows=(name, "first"), use=("use", "first"), weight=("log_ratio", "sum"), kept=("kept", "sum"), removed=("removed", "sum")).reset_index()
+    rollouts = tokens.assign(
+        log_ratio=np.log(tokens["ratio"]),
+        kept=tokens["pull"] * lever * (tokens["clip_side"] == 0),
+        removed=tokens["pull"] * lever * (tokens["clip_side"] != 0),
+    )
+    rollouts = (
+        rollouts.groupby(["update", "rollout"])
+        .agg(
+            shows=(name, "first"),
+            use=("use", "first"),
+            weight=("log_ratio", "sum"),
+            kept=("kept", "sum"),
+            removed=("removed", "sum"),
+        )
+        .reset_index()
+    )
     rows = []
     for update, part in rollouts.groupby("update"):
         weights, shows = np.exp(part["weight"]), part["shows"].astype(bool)
         new, old = weights[shows].sum() / weights.sum(), shows.mean()
-        moved = math.log(new / (1 - new)) - math.log(old / (1 - old)) if 0 < old < 1 and part["use"].iloc[0] == 0 else math.nan
+        moved = (
+            math.log(new / (1 - new)) - math.log(old / (1 - old))
+            if 0 < old < 1 and part["use"].iloc[0] == 0
+            else math.nan
+        )
         rows.append((moved, math.nan, part["kept"].sum(), part["removed"].sum()))
     return np.array(rows)
 
-def _bin_cell(tokens, inside): # the same for a bin, with the error of the movement
+
+def _bin_cell(tokens, inside):  # the same for a bin, with the error of the movement
     kept = tokens["clip_side"] == 0
-    part = tokens.assign(kept=tokens["pull"] * (inside & kept), removed=tokens["pull"] * (inside & ~kept), moved=(tokens["ratio"] - 1) * inside, inside=inside.astype(float))
-    per_rollout = part.groupby(["update", "rollout"]).agg(moved=("moved", "sum"), inside=("inside", "sum"), kept=("kept", "sum"), removed=("removed", "sum"), use=("use", "first")).reset_index()
+    part = tokens.assign(
+        kept=tokens["pull"] * (inside & kept),
+        removed=tokens["pull"] * (inside & ~kept),
+        moved=(tokens["ratio"] - 1) * inside,
+        inside=inside.astype(float),
+    )
+    per_rollout = (
+        part.groupby(["update", "rollout"])
+        .agg(
+            moved=("moved", "sum"),
+            inside=("inside", "sum"),
+            kept=("kept", "sum"),
+            removed=("removed", "sum"),
+            use=("use", "first"),
+        )
+        .reset_index()
+    )
     rows = []
     for update, p in per_rollout.groupby("update"):
         count, fresh = p["inside"].sum(), p["use"].iloc[0] == 0
         moved = p["moved"].sum() / count if count and fresh else math.nan
-        error = math.sqrt(((p["moved"] - moved * p["inside"])**2).sum()) / count if count and fresh else math.nan
+        error = math.sqrt(((p["moved"] - moved * p["inside"]) ** 2).sum()) / count if count and fresh else math.nan
         rows.append((moved, error, p["kept"].sum(), p["removed"].sum()))
     return np.array(rows)
 
@@ -1103,63 +1612,100 @@ def _bin_cell(tokens, inside): # the same for a bin, with the error of the movem
 @dataclasses.dataclass(frozen=True)
 class _Response:
     "How far a cell moves for one unit of kept pull: a line through the origin, its error clustered by phase."
+
     slope: float
     error: float
-    fit: float    # share of the squared movement that the line accounts for
+    fit: float  # share of the squared movement that the line accounts for
 
-def _response(phases): # phases: list of (updates, 4) arrays of movement, error, kept and removed pull
+
+def _response(phases):  # phases: list of (updates, 4) arrays of movement, error, kept and removed pull
     sums = []
     for rows in phases:
-        before, moved = np.concatenate([[0.], rows[:-1, 2].cumsum()]), rows[:, 0]
+        before, moved = np.concatenate([[0.0], rows[:-1, 2].cumsum()]), rows[:, 0]
         known = np.isfinite(moved) & (before != 0)
         sums.append((before[known], moved[known]))
-    xx, xy, yy = (sum(float((a * b).sum()) for a, b in pairs) for pairs in ([(x, x) for x, _ in sums], sums, [(y, y) for _, y in sums]))
-    if not xx or len(sums) < 2: return _Response(xy / xx if xx else math.nan, math.nan, math.nan)
+    xx, xy, yy = (
+        sum(float((a * b).sum()) for a, b in pairs)
+        for pairs in ([(x, x) for x, _ in sums], sums, [(y, y) for _, y in sums])
+    )
+    if not xx or len(sums) < 2:
+        return _Response(xy / xx if xx else math.nan, math.nan, math.nan)
     slope, clusters = xy / xx, len(sums)
     scores = [float((x * (y - slope * x)).sum()) for x, y in sums]
-    return _Response(slope, math.sqrt(clusters / (clusters - 1) * sum(s**2 for s in scores)) / xx, slope * xy / yy if yy else math.nan)
+    return _Response(
+        slope,
+        math.sqrt(clusters / (clusters - 1) * sum(s**2 for s in scores)) / xx,
+        slope * xy / yy if yy else math.nan,
+    )
 
-def _share_shift(run, name, first, last): # change of a share's log-odds between two phases, and its error with groups as clusters
+
+def _share_shift(
+    run, name, first, last
+):  # change of a share's log-odds between two phases, and its error with groups as clusters
     errors = []
     for phase in (first, last):
         frame = run.rollouts(phase, ["group", name])
         by_group = frame[name].eq(True).groupby(frame["group"]).mean()
-        share = (by_group.mean() * len(frame) + .5) / (len(frame) + 1) # half a completion on either side, as above
-        errors.append(by_group.std(ddof=1) / math.sqrt(len(by_group)) / (share * (1 - share)) if len(by_group) > 1 else math.nan)
+        share = (by_group.mean() * len(frame) + 0.5) / (len(frame) + 1)  # half a completion on either side, as above
+        errors.append(
+            by_group.std(ddof=1) / math.sqrt(len(by_group)) / (share * (1 - share)) if len(by_group) > 1 else math.nan
+        )
     before, after = _log_odds_of_share(run, name, (first, last))
     return after - before, math.hypot(*errors)
 
 # %% ../nbs/13_clipbias.ipynb #a4c3eb7b
 def predicted_against_observed(
-    run, # from `runs.read_run`
-    phases=None, # which, two or more; None: all
+    run,  # from `runs.read_run`
+    phases=None,  # which, two or more; None: all
     *,
-    behaviors=("writes_code", "correct"), # boolean columns of rollouts
-    edges=PROBABILITY_BINS, # ascending edges of π_old
-    level:float=.95 # of each interval of `unexplained` by itself
-) -> pd.DataFrame: # one row per behaviour and bin: response, fit, observed, predicted, unexplained with errors, drawn
+    behaviors=("writes_code", "correct"),  # boolean columns of rollouts
+    edges=PROBABILITY_BINS,  # ascending edges of π_old
+    level: float = 0.95,  # of each interval of `unexplained` by itself
+) -> pd.DataFrame:  # one row per behaviour and bin: response, fit, observed, predicted, unexplained with errors, drawn
     "The shift that the recorded clips predict, against the shift observed. Raises `RunError` where less than two phases are there."
     chosen, cells = _phases(run, phases), {}
-    if len(chosen) < 2: raise RunError(f"{run.path}: has {len(chosen)} phase; a response is measured over two or more")
+    if len(chosen) < 2:
+        raise RunError(f"{run.path}: has {len(chosen)} phase; a response is measured over two or more")
     for phase in chosen:
         tokens = measured_tokens(run, phase)
         which = _bin(tokens["old_probability"], edges)
-        for name in (b for b in behaviors if b in tokens): cells.setdefault(("behaviour", name), []).append(_behavior_cell(tokens, name))
-        for number, (low, high) in enumerate(zip(edges, edges[1:])): cells.setdefault(("π_old", f"{low:g} to {high:g}"), []).append(_bin_cell(tokens, which == number))
-    quantile = float(stdtrit(len(chosen) - 1, .5 + level / 2))
+        for name in (b for b in behaviors if b in tokens):
+            cells.setdefault(("behaviour", name), []).append(_behavior_cell(tokens, name))
+        for number, (low, high) in enumerate(zip(edges, edges[1:])):
+            cells.setdefault(("π_old", f"{low:g} to {high:g}"), []).append(_bin_cell(tokens, which == number))
+    quantile = float(stdtrit(len(chosen) - 1, 0.5 + level / 2))
     rows = []
     for (kind, cell), found in cells.items():
         response = _response(found)
         if kind == "behaviour":
             observed, error = _share_shift(run, cell, chosen[0], chosen[-1])
-            spent = found[:-1]                                          # the last phase's updates come after its rollouts
+            spent = found[:-1]  # the last phase's updates come after its rollouts
         else:
-            ends = [np.flatnonzero(np.isfinite(rows_[:, 0]))[-1] if np.isfinite(rows_[:, 0]).any() else 0 for rows_ in found]
-            observed, error = np.nansum([rows_[end, 0] for rows_, end in zip(found, ends)]), math.sqrt(np.nansum([rows_[end, 1]**2 for rows_, end in zip(found, ends)]))
-            spent = [rows_[:end] for rows_, end in zip(found, ends)]    # what came before that movement was read
+            ends = [
+                np.flatnonzero(np.isfinite(rows_[:, 0]))[-1] if np.isfinite(rows_[:, 0]).any() else 0 for rows_ in found
+            ]
+            observed, error = (
+                np.nansum([rows_[end, 0] for rows_, end in zip(found, ends)]),
+                math.sqrt(np.nansum([rows_[end, 1] ** 2 for rows_, end in zip(found, ends)])),
+            )
+            spent = [rows_[:end] for rows_, end in zip(found, ends)]  # what came before that movement was read
         kept, removed = (float(sum(rows_[:, column].sum() for rows_ in spent)) for column in (2, 3))
         predicted, predicted_error = -response.slope * removed, abs(removed) * response.error
         half = quantile * math.hypot(error, predicted_error)
-        rows.append(dict(kind=kind, cell=cell, response=response.slope, fit=response.fit, observed=observed, observed_se=error, predicted=predicted, predicted_se=predicted_error,
-                         unexplained=observed - predicted, unexplained_low=observed - predicted - half, unexplained_high=observed - predicted + half, drawn=response.slope * (kept + removed)))
+        rows.append(
+            dict(
+                kind=kind,
+                cell=cell,
+                response=response.slope,
+                fit=response.fit,
+                observed=observed,
+                observed_se=error,
+                predicted=predicted,
+                predicted_se=predicted_error,
+                unexplained=observed - predicted,
+                unexplained_low=observed - predicted - half,
+                unexplained_high=observed - predicted + half,
+                drawn=response.slope * (kept + removed),
+            )
+        )
     return pd.DataFrame(rows)

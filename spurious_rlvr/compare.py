@@ -20,21 +20,25 @@ from .core import ConfigError, Rollout
 
 # %% ../nbs/12_compare.ipynb #a7749b8f
 FIXED, POPULATION, CHECKPOINT = "fixed benchmark", "population of problems", "this checkpoint, not this method"
-DEFAULT_SEEDS = 8 # runs an arm in the audit; what that can and cannot show is under "How many seeds"
+DEFAULT_SEEDS = 8  # runs an arm in the audit; what that can and cannot show is under "How many seeds"
+
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
     "A mean or a mean difference with its interval, and what the interval is about."
-    name: str          # what is compared
-    mean: float        # mean of the differences
-    low: float         # lower end of the interval; NaN where there is none
-    high: float        # upper end
-    p_value: float     # two-sided, against a difference of 0; adjusted where several were compared; NaN where nothing is tested
-    n: int             # training runs, or pairs of runs
-    level: float       # confidence level, such as 0.95; after `holm`, of all findings together
-    differences: tuple[float, ...] = dataclasses.field(default=(), repr=False) # run by run
-    estimand: str = FIXED # FIXED, POPULATION or CHECKPOINT
-    note: str = ""     # words where there is no interval, or where it leaves something out
+
+    name: str  # what is compared
+    mean: float  # mean of the differences
+    low: float  # lower end of the interval; NaN where there is none
+    high: float  # upper end
+    p_value: (
+        float  # two-sided, against a difference of 0; adjusted where several were compared; NaN where nothing is tested
+    )
+    n: int  # training runs, or pairs of runs
+    level: float  # confidence level, such as 0.95; after `holm`, of all findings together
+    differences: tuple[float, ...] = dataclasses.field(default=(), repr=False)  # run by run
+    estimand: str = FIXED  # FIXED, POPULATION or CHECKPOINT
+    note: str = ""  # words where there is no interval, or where it leaves something out
 
     @property
     def shown(self) -> int:
@@ -43,27 +47,63 @@ class Effect:
 
     def __str__(self):
         interval = "no interval" if math.isnan(self.low) else f"[{self.low:+.3f}, {self.high:+.3f}]"
-        return f"{self.name}: {self.mean:+.3f} {interval}, n = {self.n}; {self.estimand}" + (f" ({self.note})" if self.note else "")
+        return f"{self.name}: {self.mean:+.3f} {interval}, n = {self.n}; {self.estimand}" + (
+            f" ({self.note})" if self.note else ""
+        )
 
 # %% ../nbs/12_compare.ipynb #76d7ab76
-def _effect(name, mean, error, df, n, *, level, differences=(), estimand=FIXED, note=""): # Student's limits; none where the error is unknown or zero
-    if n < 2 or not error > 1e-12 * max(1., abs(mean)):
-        why = ("one training run: no interval over runs" if n < 2 else "" if note and math.isnan(error) else "a run has no number: run it again, or leave its pair out" if math.isnan(mean)
-               else "every run gave the same difference: no spread to judge by")
-        return Effect(name, mean, math.nan, math.nan, math.nan, n, level, tuple(differences), estimand, "; ".join(filter(None, (why, note))))
-    half = float(special.stdtrit(df, .5 + level / 2)) * error # Student's quantile, and below his distribution function; the functions of `stats.t` are far slower
-    return Effect(name, mean, mean - half, mean + half, float(2 * special.stdtr(df, -abs(mean) / error)), n, level, tuple(differences), estimand, note)
+def _effect(
+    name, mean, error, df, n, *, level, differences=(), estimand=FIXED, note=""
+):  # Student's limits; none where the error is unknown or zero
+    if n < 2 or not error > 1e-12 * max(1.0, abs(mean)):
+        why = (
+            "one training run: no interval over runs"
+            if n < 2
+            else ""
+            if note and math.isnan(error)
+            else "a run has no number: run it again, or leave its pair out"
+            if math.isnan(mean)
+            else "every run gave the same difference: no spread to judge by"
+        )
+        return Effect(
+            name,
+            mean,
+            math.nan,
+            math.nan,
+            math.nan,
+            n,
+            level,
+            tuple(differences),
+            estimand,
+            "; ".join(filter(None, (why, note))),
+        )
+    half = (
+        float(special.stdtrit(df, 0.5 + level / 2)) * error
+    )  # Student's quantile, and below his distribution function; the functions of `stats.t` are far slower
+    return Effect(
+        name,
+        mean,
+        mean - half,
+        mean + half,
+        float(2 * special.stdtr(df, -abs(mean) / error)),
+        n,
+        level,
+        tuple(differences),
+        estimand,
+        note,
+    )
 
 # %% ../nbs/12_compare.ipynb #2187c303
 def paired_effect(
-    name:str,                    # what is compared
-    treated:Sequence[float],     # (seeds,) one number for each run
-    control:Sequence[float],     # (seeds,) of the other arm, same seeds in the same order
+    name: str,  # what is compared
+    treated: Sequence[float],  # (seeds,) one number for each run
+    control: Sequence[float],  # (seeds,) of the other arm, same seeds in the same order
     *,
-    level:float=0.95,            # confidence level of the interval
+    level: float = 0.95,  # confidence level of the interval
 ) -> Effect:
     "Mean paired difference with Student's t interval; NaN limits, and a note, for fewer than two pairs or none of any spread."
-    if len(treated) != len(control) or not len(treated): raise ConfigError(f"{name}: {len(treated)} against {len(control)} runs; give the same seeds in both arms")
+    if len(treated) != len(control) or not len(treated):
+        raise ConfigError(f"{name}: {len(treated)} against {len(control)} runs; give the same seeds in both arms")
     differences = np.subtract(treated, control, dtype=float)
     n = len(differences)
     error = float(np.std(differences, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
@@ -71,296 +111,474 @@ def paired_effect(
 
 # %% ../nbs/12_compare.ipynb #737d0213
 def holm(
-    effects:Sequence[Effect], # from `paired_effect`, contrasts that were fixed beforehand
+    effects: Sequence[Effect],  # from `paired_effect`, contrasts that were fixed beforehand
     *,
-    level:float=0.95,         # 1 - level is the chance of any false finding
-) -> list[Effect]:            # in the same order, with adjusted p-values and wider intervals
+    level: float = 0.95,  # 1 - level is the chance of any false finding
+) -> list[Effect]:  # in the same order, with adjusted p-values and wider intervals
     "Holm-adjusted effects: with probability at least `level`, none of the intervals excludes 0 where the true difference is 0."
-    order, adjusted, running, stopped = sorted(range(len(effects)), key=lambda i: (math.isnan(effects[i].p_value), effects[i].p_value)), {}, 0.0, None
+    order, adjusted, running, stopped = (
+        sorted(range(len(effects)), key=lambda i: (math.isnan(effects[i].p_value), effects[i].p_value)),
+        {},
+        0.0,
+        None,
+    )
     for rank, i in enumerate(order):
         effect, remaining = effects[i], len(effects) - rank
-        if math.isnan(effect.p_value): adjusted[i] = effect; continue
+        if math.isnan(effect.p_value):
+            adjusted[i] = effect
+            continue
         running = max(running, min(1.0, remaining * effect.p_value))
-        if stopped is None and running > 1 - level: stopped = remaining
+        if stopped is None and running > 1 - level:
+            stopped = remaining
         single = 1 - (1 - level) / (stopped or remaining)
         widened = paired_effect(effect.name, effect.differences, [0.0] * effect.n, level=single)
         adjusted[i] = dataclasses.replace(widened, p_value=running, level=level)
     return [adjusted[i] for i in range(len(effects))]
 
 # %% ../nbs/12_compare.ipynb #04a35abd
-def _frame(rollouts): # rollouts, or a table with their columns, as a table
-    if isinstance(rollouts, pd.DataFrame): return rollouts
+def _frame(rollouts):  # rollouts, or a table with their columns, as a table
+    if isinstance(rollouts, pd.DataFrame):
+        return rollouts
     names = ("problem_id", "sample", "completion", "correct", "writes_code", "mentions_python")
     return pd.DataFrame([{name: getattr(r, name) for name in names} for r in rollouts], columns=list(names))
 
+
 def _needs(frame, where, *names):
-    if missing := [name for name in names if name not in frame]: raise ConfigError(f"{where}: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}")
-    if frame.empty: raise ConfigError(f"{where}: the table is empty; give at least one rollout")
+    if missing := [name for name in names if name not in frame]:
+        raise ConfigError(f"{where}: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}")
+    if frame.empty:
+        raise ConfigError(f"{where}: the table is empty; give at least one rollout")
     return frame
 
 # %% ../nbs/12_compare.ipynb #b715d17f
 @dataclasses.dataclass(frozen=True)
 class Scores:
     "Accuracy of several runs on the same problems."
-    problems: tuple[str, ...] # problem ids
-    mean: np.ndarray          # (runs, problems) share of right answers
-    samples: np.ndarray       # (runs, problems) how many answers that is a share of
+
+    problems: tuple[str, ...]  # problem ids
+    mean: np.ndarray  # (runs, problems) share of right answers
+    samples: np.ndarray  # (runs, problems) how many answers that is a share of
+
 
 def score_problems(
-    evaluations:Sequence[Sequence[Rollout]|pd.DataFrame], # one for each run: rollouts, or tables with problem_id and correct
+    evaluations: Sequence[
+        Sequence[Rollout] | pd.DataFrame
+    ],  # one for each run: rollouts, or tables with problem_id and correct
 ) -> Scores:
     "Accuracy by run and problem. Raises `ConfigError` where runs met different problems."
-    if not len(evaluations): raise ConfigError("score_problems: no evaluation; give one for each run")
+    if not len(evaluations):
+        raise ConfigError("score_problems: no evaluation; give one for each run")
     tables = [_needs(_frame(e), "score_problems", "problem_id", "correct") for e in evaluations]
     tables = [t["correct"].eq(True).groupby(t["problem_id"]).agg(["mean", "size"]).sort_index() for t in tables]
     for place, table in enumerate(tables[1:], 1):
         if lacking := sorted(set(map(str, tables[0].index)) ^ set(map(str, table.index))):
-            raise ConfigError(f"score_problems: evaluation {place} met other problems than evaluation 0: {len(lacking)} are in one only, such as {lacking[0]}; compare runs on the same benchmark")
-    return Scores(tuple(map(str, tables[0].index)), np.array([t["mean"].to_numpy(dtype=float) for t in tables]), np.array([t["size"].to_numpy() for t in tables]))
+            raise ConfigError(
+                f"score_problems: evaluation {place} met other problems than evaluation 0: {len(lacking)} are in one only, such as {lacking[0]}; compare runs on the same benchmark"
+            )
+    return Scores(
+        tuple(map(str, tables[0].index)),
+        np.array([t["mean"].to_numpy(dtype=float) for t in tables]),
+        np.array([t["size"].to_numpy() for t in tables]),
+    )
 
 # %% ../nbs/12_compare.ipynb #42a42acc
 def crossed_effect(
-    name:str,               # what is compared
-    differences:np.ndarray, # (runs, problems) of paired runs
+    name: str,  # what is compared
+    differences: np.ndarray,  # (runs, problems) of paired runs
     *,
-    level:float=0.95,       # confidence level of the interval
-) -> Effect:                # estimand: population of problems
+    level: float = 0.95,  # confidence level of the interval
+) -> Effect:  # estimand: population of problems
     "Mean with an interval over runs and problems: two-way random effects, by moments, with Satterthwaite's degrees of freedom."
     table = np.asarray(differences, dtype=float)
     runs, problems = table.shape
     mean, by_run, by_problem = table.mean(), table.mean(axis=1), table.mean(axis=0)
     if min(runs, problems) < 2:
-        return _effect(name, float(mean), math.nan, 1, runs, level=level, differences=by_run, estimand=POPULATION, note="one problem: no interval over problems" if problems < 2 else "")
+        return _effect(
+            name,
+            float(mean),
+            math.nan,
+            1,
+            runs,
+            level=level,
+            differences=by_run,
+            estimand=POPULATION,
+            note="one problem: no interval over problems" if problems < 2 else "",
+        )
     of_runs = problems * by_run.var(ddof=1)
     of_problems = runs * by_problem.var(ddof=1)
     rest = table - by_run[:, None] - by_problem + mean
-    of_both = (rest ** 2).sum() / ((runs - 1) * (problems - 1))
+    of_both = (rest**2).sum() / ((runs - 1) * (problems - 1))
     variance = of_runs + of_problems - of_both
-    if variance <= 0: variance = max(of_runs, of_problems) # a sum of positive parts whose estimate came out negative
-    noise = of_runs ** 2 / (runs - 1) + of_problems ** 2 / (problems - 1) + of_both ** 2 / ((runs - 1) * (problems - 1))
-    df = max(variance ** 2 / noise if noise else 1, min(runs, problems) - 1)
-    return _effect(name, float(mean), math.sqrt(variance / (runs * problems)), df, runs, level=level, differences=by_run, estimand=POPULATION)
+    if variance <= 0:
+        variance = max(of_runs, of_problems)  # a sum of positive parts whose estimate came out negative
+    noise = of_runs**2 / (runs - 1) + of_problems**2 / (problems - 1) + of_both**2 / ((runs - 1) * (problems - 1))
+    df = max(variance**2 / noise if noise else 1, min(runs, problems) - 1)
+    return _effect(
+        name,
+        float(mean),
+        math.sqrt(variance / (runs * problems)),
+        df,
+        runs,
+        level=level,
+        differences=by_run,
+        estimand=POPULATION,
+    )
 
 # %% ../nbs/12_compare.ipynb #00d146d5
 def accuracy_effect(
-    name:str,        # what is compared
-    treated:Scores,  # one row for each run
-    control:Scores,  # the same seeds in the same order; or one row, the base model's
+    name: str,  # what is compared
+    treated: Scores,  # one row for each run
+    control: Scores,  # the same seeds in the same order; or one row, the base model's
     *,
-    estimand:str=FIXED, # or POPULATION
-    level:float=0.95, # confidence level of the interval
+    estimand: str = FIXED,  # or POPULATION
+    level: float = 0.95,  # confidence level of the interval
 ) -> Effect:
     "Difference in accuracy with an interval for the estimand. Raises `ConfigError` where problems or runs do not match."
-    if estimand not in (FIXED, POPULATION): raise ConfigError(f"{name}: estimand {estimand!r}; it is {FIXED!r} or {POPULATION!r}, and `checkpoint_effect` is for one checkpoint")
-    if treated.problems != control.problems: raise ConfigError(f"{name}: the arms met different problems, {len(treated.problems)} and {len(control.problems)}; compare runs on the same benchmark")
+    if estimand not in (FIXED, POPULATION):
+        raise ConfigError(
+            f"{name}: estimand {estimand!r}; it is {FIXED!r} or {POPULATION!r}, and `checkpoint_effect` is for one checkpoint"
+        )
+    if treated.problems != control.problems:
+        raise ConfigError(
+            f"{name}: the arms met different problems, {len(treated.problems)} and {len(control.problems)}; compare runs on the same benchmark"
+        )
     runs, base = len(treated.mean), len(control.mean) == 1
-    if not base and len(control.mean) != runs: raise ConfigError(f"{name}: {runs} against {len(control.mean)} runs; give the same seeds in both arms, or the base model's one evaluation")
+    if not base and len(control.mean) != runs:
+        raise ConfigError(
+            f"{name}: {runs} against {len(control.mean)} runs; give the same seeds in both arms, or the base model's one evaluation"
+        )
     table = treated.mean - control.mean
-    if estimand == POPULATION: return crossed_effect(name, table, level=level)
-    if not base or runs < 2: return paired_effect(name, treated.mean.mean(axis=1), np.broadcast_to(control.mean.mean(axis=1), runs), level=level)
+    if estimand == POPULATION:
+        return crossed_effect(name, table, level=level)
+    if not base or runs < 2:
+        return paired_effect(
+            name, treated.mean.mean(axis=1), np.broadcast_to(control.mean.mean(axis=1), runs), level=level
+        )
     rates, samples = control.mean[0], control.samples[0]
     seen = samples > 1
     of_base = float((rates * (1 - rates) / np.maximum(samples - 1, 1))[seen].sum()) / len(rates) ** 2
     of_runs, gains = float(table.mean(axis=1).var(ddof=1)) / runs, table.mean(axis=1)
-    noise = of_runs ** 2 / (runs - 1) + of_base ** 2 / max((samples - 1).sum(), 1)
-    note = "" if seen.all() else "the base model has one sample a problem: exact if it was greedy, otherwise its sampling error is not counted"
+    noise = of_runs**2 / (runs - 1) + of_base**2 / max((samples - 1).sum(), 1)
+    note = (
+        ""
+        if seen.all()
+        else "the base model has one sample a problem: exact if it was greedy, otherwise its sampling error is not counted"
+    )
     df = (of_runs + of_base) ** 2 / noise if noise else runs - 1
-    return _effect(name, float(gains.mean()), math.sqrt(of_runs + of_base), df, runs, level=level, differences=gains, note=note)
+    return _effect(
+        name, float(gains.mean()), math.sqrt(of_runs + of_base), df, runs, level=level, differences=gains, note=note
+    )
 
 # %% ../nbs/12_compare.ipynb #05e0f73f
-def _wilson_limits(rate, answers, z): # answers: how many independent ones the rate is worth
+def _wilson_limits(rate, answers, z):  # answers: how many independent ones the rate is worth
     centre = (rate + z * z / (2 * answers)) / (1 + z * z / answers)
     half = z / (1 + z * z / answers) * math.sqrt(rate * (1 - rate) / answers + (z / (2 * answers)) ** 2)
-    return max(0., centre - half), min(1., centre + half)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
-def _wilson(mean, samples, level): # of one run: its accuracy and the limits over problems
+
+def _wilson(mean, samples, level):  # of one run: its accuracy and the limits over problems
     problems, rate = len(mean), float(mean.mean())
     spread = rate * (1 - rate) / problems if samples.max() == 1 else float(mean.var(ddof=1)) / problems
-    return rate, *_wilson_limits(rate, rate * (1 - rate) / spread if spread > 0 else problems, float(stats.t.ppf(.5 + level / 2, problems - 1)))
+    return rate, *_wilson_limits(
+        rate, rate * (1 - rate) / spread if spread > 0 else problems, float(stats.t.ppf(0.5 + level / 2, problems - 1))
+    )
 
 # %% ../nbs/12_compare.ipynb #e9c5eed4
 def checkpoint_effect(
-    name:str,               # what is measured
-    scores:Scores,          # of one run
-    before:Scores|None=None, # of another, on the same problems: then the difference
+    name: str,  # what is measured
+    scores: Scores,  # of one run
+    before: Scores | None = None,  # of another, on the same problems: then the difference
     *,
-    level:float=0.95,       # confidence level of the interval
-) -> Effect:                # estimand: this checkpoint, not this method; no p-value
+    level: float = 0.95,  # confidence level of the interval
+) -> Effect:  # estimand: this checkpoint, not this method; no p-value
     "Accuracy of one checkpoint, or its difference to another, with an interval over problems only. Raises `ConfigError` for several runs or other problems."
-    if len(scores.mean) != 1 or before is not None and len(before.mean) != 1: raise ConfigError(f"{name}: several runs; `accuracy_effect` compares methods")
-    if before is not None and before.problems != scores.problems: raise ConfigError(f"{name}: the checkpoints met different problems")
+    if len(scores.mean) != 1 or before is not None and len(before.mean) != 1:
+        raise ConfigError(f"{name}: several runs; `accuracy_effect` compares methods")
+    if before is not None and before.problems != scores.problems:
+        raise ConfigError(f"{name}: the checkpoints met different problems")
     label = dict(p_value=math.nan, n=1, level=level, estimand=CHECKPOINT)
-    if len(scores.problems) < 2: return Effect(name, float(scores.mean.mean() - (before.mean.mean() if before else 0)), math.nan, math.nan, note="one problem: no interval over problems", **label)
+    if len(scores.problems) < 2:
+        return Effect(
+            name,
+            float(scores.mean.mean() - (before.mean.mean() if before else 0)),
+            math.nan,
+            math.nan,
+            note="one problem: no interval over problems",
+            **label,
+        )
     rate, low, high = _wilson(scores.mean[0], scores.samples[0], level)
-    if before is None: return Effect(name, rate, low, high, differences=(rate,), **label)
+    if before is None:
+        return Effect(name, rate, low, high, differences=(rate,), **label)
     rate_before, low_before, high_before = _wilson(before.mean[0], before.samples[0], level)
     constant = min(scores.mean[0].std(), before.mean[0].std()) == 0
-    correlation = 0. if constant else float(np.corrcoef(scores.mean[0], before.mean[0])[0, 1])
-    reach = lambda a, b: math.sqrt(max(a * a - 2 * correlation * a * b + b * b, 0.))
+    correlation = 0.0 if constant else float(np.corrcoef(scores.mean[0], before.mean[0])[0, 1])
+    reach = lambda a, b: math.sqrt(max(a * a - 2 * correlation * a * b + b * b, 0.0))
     gain = rate - rate_before
-    return Effect(name, gain, gain - reach(rate - low, high_before - rate_before), gain + reach(high - rate, rate_before - low_before), differences=(gain,), **label)
+    return Effect(
+        name,
+        gain,
+        gain - reach(rate - low, high_before - rate_before),
+        gain + reach(high - rate, rate_before - low_before),
+        differences=(gain,),
+        **label,
+    )
 
 # %% ../nbs/12_compare.ipynb #90018b8c
 @functools.lru_cache(maxsize=1000)
-def _shown_spreads(seeds): # standard deviations that a sample may show, as multiples of the true one, equally likely
-    return np.sqrt(2 * special.gammaincinv((seeds - 1) / 2, (np.arange(400) + .5) / 400) / (seeds - 1)) # quantiles of chi-squared
+def _shown_spreads(seeds):  # standard deviations that a sample may show, as multiples of the true one, equally likely
+    return np.sqrt(
+        2 * special.gammaincinv((seeds - 1) / 2, (np.arange(400) + 0.5) / 400) / (seeds - 1)
+    )  # quantiles of chi-squared
 
-def _survival_power(seeds, sd, difference, level): # the lower end of the interval above 0
-    return float(special.ndtr(difference * math.sqrt(seeds) / sd - special.stdtrit(seeds - 1, .5 + level / 2) * _shown_spreads(seeds)).mean())
 
-def _equivalence_power(seeds, sd, margin, alpha): # two one-sided tests at alpha, the true difference being 0
+def _survival_power(seeds, sd, difference, level):  # the lower end of the interval above 0
+    return float(
+        special.ndtr(
+            difference * math.sqrt(seeds) / sd - special.stdtrit(seeds - 1, 0.5 + level / 2) * _shown_spreads(seeds)
+        ).mean()
+    )
+
+
+def _equivalence_power(seeds, sd, margin, alpha):  # two one-sided tests at alpha, the true difference being 0
     half = margin * math.sqrt(seeds) / sd - special.stdtrit(seeds - 1, 1 - alpha) * _shown_spreads(seeds)
     return float(np.maximum(2 * special.ndtr(half) - 1, 0).mean())
 
 # %% ../nbs/12_compare.ipynb #3a8634ec
 def power(
-    seeds:int,        # pairs of runs, 2 or more
-    sd:float,         # standard deviation of the paired difference between seeds
-    difference:float, # the true difference, in the unit of `sd`
+    seeds: int,  # pairs of runs, 2 or more
+    sd: float,  # standard deviation of the paired difference between seeds
+    difference: float,  # the true difference, in the unit of `sd`
     *,
-    level:float=0.95, # of the two-sided interval whose lower end is to be above 0
+    level: float = 0.95,  # of the two-sided interval whose lower end is to be above 0
 ) -> float:
     "Chance that a true difference survives one comparison."
-    if seeds < 2 or not sd > 0: raise ConfigError(f"power: {seeds} seeds and a standard deviation of {sd}; needs two seeds or more, and a spread above 0")
+    if seeds < 2 or not sd > 0:
+        raise ConfigError(
+            f"power: {seeds} seeds and a standard deviation of {sd}; needs two seeds or more, and a spread above 0"
+        )
     return _survival_power(seeds, sd, difference, level)
 
+
 def seeds_needed(
-    sd:float,         # standard deviation of the paired difference between seeds
-    difference:float, # the true difference that is to survive, in the unit of `sd`
+    sd: float,  # standard deviation of the paired difference between seeds
+    difference: float,  # the true difference that is to survive, in the unit of `sd`
     *,
-    margin:float|None=None, # also to show, where the true difference is 0, that it is within this margin
-    power:float=0.8,  # wanted for each
-    level:float=0.95, # of the intervals; 1 - level for the two one-sided tests
-) -> int:             # pairs of runs
+    margin: float | None = None,  # also to show, where the true difference is 0, that it is within this margin
+    power: float = 0.8,  # wanted for each
+    level: float = 0.95,  # of the intervals; 1 - level for the two one-sided tests
+) -> int:  # pairs of runs
     "The fewest seeds an arm at which one comparison has the stated power."
-    if not sd > 0 or not difference > 0 or not 0 < power < 1 or margin is not None and not margin > 0: raise ConfigError(f"seeds_needed: sd {sd}, difference {difference}, margin {margin}, power {power}; the first three must be above 0, the power between 0 and 1")
-    enough = lambda n: _survival_power(n, sd, difference, level) >= power and (margin is None or _equivalence_power(n, sd, margin, 1 - level) >= power)
+    if not sd > 0 or not difference > 0 or not 0 < power < 1 or margin is not None and not margin > 0:
+        raise ConfigError(
+            f"seeds_needed: sd {sd}, difference {difference}, margin {margin}, power {power}; the first three must be above 0, the power between 0 and 1"
+        )
+    enough = lambda n: (
+        _survival_power(n, sd, difference, level) >= power
+        and (margin is None or _equivalence_power(n, sd, margin, 1 - level) >= power)
+    )
     high = 2
-    while not enough(high): high *= 2
+    while not enough(high):
+        high *= 2
     low = high // 2
-    while high - low > 1: low, high = (low, middle) if enough(middle := (low + high) // 2) else (middle, high)
+    while high - low > 1:
+        low, high = (low, middle) if enough(middle := (low + high) // 2) else (middle, high)
     return max(high, 2)
 
 # %% ../nbs/12_compare.ipynb #316d5491
 SURVIVES, MATCHED, CANNOT_TELL = "survives", "matched by a null", "cannot tell"
 
-def _one_sided(effect, margin): # p-values: above 0, within the margin, below 0; and the limits of the two one-sided tests
-    if math.isnan(effect.low): return (math.nan,) * 3, (math.nan, math.nan)
+
+def _one_sided(
+    effect, margin
+):  # p-values: above 0, within the margin, below 0; and the limits of the two one-sided tests
+    if math.isnan(effect.low):
+        return (math.nan,) * 3, (math.nan, math.nan)
     df, error = effect.n - 1, float(np.std(effect.differences, ddof=1)) / math.sqrt(effect.n)
     above, below = (float(special.stdtr(df, -sign * effect.mean / error)) for sign in (1, -1))
     within = max(float(special.stdtr(df, (sign * effect.mean - margin) / error)) for sign in (1, -1))
     half = float(special.stdtrit(df, effect.level)) * error
     return (above, within, below), (effect.mean - half, effect.mean + half)
 
-def _outcome(above, within, below, level): # by the rules; a p-value that is missing shows nothing
-    if above <= (1 - level) / 2: return SURVIVES
+
+def _outcome(above, within, below, level):  # by the rules; a p-value that is missing shows nothing
+    if above <= (1 - level) / 2:
+        return SURVIVES
     return MATCHED if within <= 1 - level or below <= (1 - level) / 2 else CANNOT_TELL
 
-def _points(value): return f"{100 * value:+.1f}"
+
+def _points(value):
+    return f"{100 * value:+.1f}"
 
 # %% ../nbs/12_compare.ipynb #5b796946
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     "What the paired difference between two gains shows, by rules fixed beforehand."
-    outcome: str        # "survives", "matched by a null" or "cannot tell"
-    effect: Effect      # the difference, with its interval
-    equivalence: tuple[float, float] # the interval of the two one-sided tests (90 % for level .95)
-    p_survives: float   # one-sided, against a difference of 0 or less
-    p_matched: float    # of the two one-sided tests: against a difference as large as the margin
-    margin: float       # fixed beforehand, in the unit of the gains
-    seeds_needed: int|None # where it cannot tell: for the stated power, at the spread seen here; None where it can, or where there is no spread to judge by
-    seeds_range: tuple[int, int]|None # the same at the ends of an 80 % interval of that spread
-    words: str          # one sentence
 
-def _seeds_for(outcome, effect, margin, power, level): # what it would take, and how well that is known
-    if outcome != CANNOT_TELL or math.isnan(effect.low): return None, None
+    outcome: str  # "survives", "matched by a null" or "cannot tell"
+    effect: Effect  # the difference, with its interval
+    equivalence: tuple[float, float]  # the interval of the two one-sided tests (90 % for level .95)
+    p_survives: float  # one-sided, against a difference of 0 or less
+    p_matched: float  # of the two one-sided tests: against a difference as large as the margin
+    margin: float  # fixed beforehand, in the unit of the gains
+    seeds_needed: (
+        int | None
+    )  # where it cannot tell: for the stated power, at the spread seen here; None where it can, or where there is no spread to judge by
+    seeds_range: tuple[int, int] | None  # the same at the ends of an 80 % interval of that spread
+    words: str  # one sentence
+
+
+def _seeds_for(outcome, effect, margin, power, level):  # what it would take, and how well that is known
+    if outcome != CANNOT_TELL or math.isnan(effect.low):
+        return None, None
     spread = float(np.std(effect.differences, ddof=1))
-    at = lambda quantile: spread if quantile is None else spread * math.sqrt((effect.n - 1) / stats.chi2.ppf(quantile, effect.n - 1))
-    needed, least, most = (seeds_needed(at(q), margin, margin=margin, power=power, level=level) for q in (None, .9, .1))
+    at = lambda quantile: (
+        spread if quantile is None else spread * math.sqrt((effect.n - 1) / stats.chi2.ppf(quantile, effect.n - 1))
+    )
+    needed, least, most = (
+        seeds_needed(at(q), margin, margin=margin, power=power, level=level) for q in (None, 0.9, 0.1)
+    )
     return needed, (least, most)
+
 
 def _verdict_words(outcome, effect, limits, margin, needed, range_, power, level):
     shown = f"difference {_points(effect.mean)} points, {level:.0%} interval {_points(effect.low)} to {_points(effect.high)}, {effect.n} seeds"
-    if math.isnan(effect.low): return f"Cannot tell: {'' if math.isnan(effect.mean) else f'difference {_points(effect.mean)} points; '}{effect.note}."
-    if outcome == SURVIVES: return f"Survives: the gain is above the null's ({shown})" + (f"; by less than the margin of {100 * margin:g} points, all the same." if limits[1] < margin else ".")
-    if outcome == MATCHED and not -margin < limits[0] < limits[1] < margin: return f"Matched by a null: the null did better ({shown})."
-    if outcome == MATCHED: return f"Matched by a null: the difference is within ± {100 * margin:g} points ({shown}; interval of the two one-sided tests {_points(limits[0])} to {_points(limits[1])})."
+    if math.isnan(effect.low):
+        return f"Cannot tell: {'' if math.isnan(effect.mean) else f'difference {_points(effect.mean)} points; '}{effect.note}."
+    if outcome == SURVIVES:
+        return f"Survives: the gain is above the null's ({shown})" + (
+            f"; by less than the margin of {100 * margin:g} points, all the same." if limits[1] < margin else "."
+        )
+    if outcome == MATCHED and not -margin < limits[0] < limits[1] < margin:
+        return f"Matched by a null: the null did better ({shown})."
+    if outcome == MATCHED:
+        return f"Matched by a null: the difference is within ± {100 * margin:g} points ({shown}; interval of the two one-sided tests {_points(limits[0])} to {_points(limits[1])})."
     return f"Cannot tell ({shown}). About {needed} seeds an arm would settle ± {100 * margin:g} points with a power of {power:.0%}; the spread is so uncertain that it may be {range_[0]} to {range_[1]}."
 
 # %% ../nbs/12_compare.ipynb #93c5a469
 def verdict(
-    user_gains:Sequence[float], # (seeds,) of the method under audit
-    null_gains:Sequence[float], # (seeds,) of a null control, same seeds in the same order
+    user_gains: Sequence[float],  # (seeds,) of the method under audit
+    null_gains: Sequence[float],  # (seeds,) of a null control, same seeds in the same order
     *,
-    margin:float=0.02,  # differences this small do not matter; to be fixed before looking
-    level:float=0.95,   # of the interval; 1 - level for the two one-sided tests
-    power:float=0.8,    # for the number of seeds that would settle it
-    name:str="user - null", # what is compared
+    margin: float = 0.02,  # differences this small do not matter; to be fixed before looking
+    level: float = 0.95,  # of the interval; 1 - level for the two one-sided tests
+    power: float = 0.8,  # for the number of seeds that would settle it
+    name: str = "user - null",  # what is compared
 ) -> Verdict:
     "Survives, matched by a null, or cannot tell: from the paired difference of gains, never from two separate tests."
-    if not margin > 0: raise ConfigError(f"verdict: the margin is {margin}; it must be above 0, such as 0.02 for 2 points")
+    if not margin > 0:
+        raise ConfigError(f"verdict: the margin is {margin}; it must be above 0, such as 0.02 for 2 points")
     effect = paired_effect(name, user_gains, null_gains, level=level)
     (above, within, below), limits = _one_sided(effect, margin)
     outcome = _outcome(above, within, below, level)
     needed, range_ = _seeds_for(outcome, effect, margin, power, level)
-    return Verdict(outcome, effect, limits, above, within, margin, needed, range_, _verdict_words(outcome, effect, limits, margin, needed, range_, power, level))
+    return Verdict(
+        outcome,
+        effect,
+        limits,
+        above,
+        within,
+        margin,
+        needed,
+        range_,
+        _verdict_words(outcome, effect, limits, margin, needed, range_, power, level),
+    )
 
 # %% ../nbs/12_compare.ipynb #4e1e782e
-def _adjusted(p_values, step_up): # Hochberg (step_up) or Holm; a missing p-value counts as 1
-    p = np.nan_to_num(np.asarray(p_values, dtype=float), nan=1.)
+def _adjusted(p_values, step_up):  # Hochberg (step_up) or Holm; a missing p-value counts as 1
+    p = np.nan_to_num(np.asarray(p_values, dtype=float), nan=1.0)
     order = np.argsort(p)
     scaled = p[order] * np.arange(len(p), 0, -1)
     scaled = np.minimum.accumulate(scaled[::-1])[::-1] if step_up else np.maximum.accumulate(scaled)
-    result = np.empty(len(p)); result[order] = np.minimum(scaled, 1)
+    result = np.empty(len(p))
+    result[order] = np.minimum(scaled, 1)
     return result
 
 # %% ../nbs/12_compare.ipynb #36de9881
 @dataclasses.dataclass(frozen=True)
 class AuditVerdict:
     "The verdict of a whole audit, with every comparison it rests on."
-    outcome: str              # "survives", "matched by a null" or "cannot tell"
-    words: list[str]          # the headline and what it rests on
-    families: dict[str, str]  # {family: outcome}
-    table: pd.DataFrame       # one row for each family and null; p-values adjusted over the table
-    margin: float             # fixed beforehand, in the unit of the gains
-    level: float              # of each interval by itself
 
-def _whole(outcomes): # the outcome of several comparisons
+    outcome: str  # "survives", "matched by a null" or "cannot tell"
+    words: list[str]  # the headline and what it rests on
+    families: dict[str, str]  # {family: outcome}
+    table: pd.DataFrame  # one row for each family and null; p-values adjusted over the table
+    margin: float  # fixed beforehand, in the unit of the gains
+    level: float  # of each interval by itself
+
+
+def _whole(outcomes):  # the outcome of several comparisons
     return SURVIVES if all(o == SURVIVES for o in outcomes) else MATCHED if MATCHED in list(outcomes) else CANNOT_TELL
+
 
 def _audit_words(outcome, table, power):
     worst = table.loc[table["low"].fillna(-math.inf).idxmin()]
     where = lambda rows: ", ".join(f"{null} in {family}" for family, null in zip(rows["family"], rows["null"]))
     nulls, families = table["null"].nunique(), table["family"].nunique()
-    against = f"every null ({', '.join(table['null'].unique())}) in every family ({', '.join(table['family'].unique())})"
-    if outcome == SURVIVES: words = [f"The gain survives against {against}. The least of it: at least {_points(worst['low'])} points over {worst['null']} in {worst['family']}."]
-    elif outcome == MATCHED: words = [f"The gain is matched by a null: {where(table[table['outcome'] == MATCHED])}."]
+    against = (
+        f"every null ({', '.join(table['null'].unique())}) in every family ({', '.join(table['family'].unique())})"
+    )
+    if outcome == SURVIVES:
+        words = [
+            f"The gain survives against {against}. The least of it: at least {_points(worst['low'])} points over {worst['null']} in {worst['family']}."
+        ]
+    elif outcome == MATCHED:
+        words = [f"The gain is matched by a null: {where(table[table['outcome'] == MATCHED])}."]
     else:
         needed = table.loc[table["outcome"] == CANNOT_TELL, "seeds_needed"]
-        words = [f"Cannot tell: undecided against {where(table[table['outcome'] == CANNOT_TELL])}."
-                 + (f" About {int(needed.max())} seeds an arm would settle it with a power of {power:.0%}, each comparison by itself." if needed.notna().any() else " There is no spread between runs to judge by.")]
-    if families == 1: words.append("One model family only: published gains of one family have failed to show in others.")
-    if nulls == 1: words.append("One null control only.")
+        words = [
+            f"Cannot tell: undecided against {where(table[table['outcome'] == CANNOT_TELL])}."
+            + (
+                f" About {int(needed.max())} seeds an arm would settle it with a power of {power:.0%}, each comparison by itself."
+                if needed.notna().any()
+                else " There is no spread between runs to judge by."
+            )
+        ]
+    if families == 1:
+        words.append("One model family only: published gains of one family have failed to show in others.")
+    if nulls == 1:
+        words.append("One null control only.")
     return words
 
 # %% ../nbs/12_compare.ipynb #c494d6f1
 def combine_verdicts(
-    comparisons:Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], # {family: {null: (user gains, null gains)}}, paired by seed
+    comparisons: Mapping[
+        str, Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    ],  # {family: {null: (user gains, null gains)}}, paired by seed
     *,
-    margin:float=0.02, # differences this small do not matter; to be fixed before looking
-    level:float=0.95,  # of each interval by itself
-    power:float=0.8,   # for the number of seeds that would settle it
+    margin: float = 0.02,  # differences this small do not matter; to be fixed before looking
+    level: float = 0.95,  # of each interval by itself
+    power: float = 0.8,  # for the number of seeds that would settle it
 ) -> AuditVerdict:
     "Verdicts of all comparisons, of each family and of the whole, with their multiplicity taken care of. Raises `ConfigError` where there is nothing to compare."
     pairs = [(family, null, gains) for family, nulls in comparisons.items() for null, gains in nulls.items()]
-    if not pairs or not all(comparisons.values()): raise ConfigError("combine_verdicts: every family needs at least one null control with its gains")
-    if not margin > 0: raise ConfigError(f"combine_verdicts: the margin is {margin}; it must be above 0, such as 0.02 for 2 points")
+    if not pairs or not all(comparisons.values()):
+        raise ConfigError("combine_verdicts: every family needs at least one null control with its gains")
+    if not margin > 0:
+        raise ConfigError(f"combine_verdicts: the margin is {margin}; it must be above 0, such as 0.02 for 2 points")
     effects = [paired_effect(f"{family}: user - {null}", *gains, level=level) for family, null, gains in pairs]
     tests, limits = zip(*(_one_sided(effect, margin) for effect in effects))
     above, within, below = (_adjusted(p, step_up=up) for p, up in zip(zip(*tests), (True, False, False)))
     outcomes = [_outcome(*p, level) for p in zip(above, within, below)]
-    table = pd.DataFrame([dict(family=family, null=null, difference=e.mean, low=e.low, high=e.high, low_90=limit[0], high_90=limit[1], p_survives=a, p_matched=w, outcome=o, seeds=e.n,
-                               seeds_needed=_seeds_for(o, e, margin, power, level)[0], note=e.note) for (family, null, _), e, limit, a, w, o in zip(pairs, effects, limits, above, within, outcomes)]).astype({"seeds_needed": "Int64"})
+    table = pd.DataFrame(
+        [
+            dict(
+                family=family,
+                null=null,
+                difference=e.mean,
+                low=e.low,
+                high=e.high,
+                low_90=limit[0],
+                high_90=limit[1],
+                p_survives=a,
+                p_matched=w,
+                outcome=o,
+                seeds=e.n,
+                seeds_needed=_seeds_for(o, e, margin, power, level)[0],
+                note=e.note,
+            )
+            for (family, null, _), e, limit, a, w, o in zip(pairs, effects, limits, above, within, outcomes)
+        ]
+    ).astype({"seeds_needed": "Int64"})
     families = {family: _whole(rows["outcome"]) for family, rows in table.groupby("family", sort=False)}
     outcome = _whole(table["outcome"])
     return AuditVerdict(outcome, _audit_words(outcome, table, power), families, table, margin, level)
@@ -369,71 +587,97 @@ def combine_verdicts(
 @dataclasses.dataclass(frozen=True)
 class Ratio:
     "A null's gain as a share of the method's, with the set of ratios that the data do not contradict."
-    value: float # ratio of the mean gains
-    low: float   # of the set; for "outside", the set is everything up to low and from high on
+
+    value: float  # ratio of the mean gains
+    low: float  # of the set; for "outside", the set is everything up to low and from high on
     high: float
-    kind: str    # "bounded", "outside" or "everything"
-    level: float # confidence level
-    n: int       # pairs of runs
-    words: str   # one sentence
+    kind: str  # "bounded", "outside" or "everything"
+    level: float  # confidence level
+    n: int  # pairs of runs
+    words: str  # one sentence
+
 
 def gain_ratio(
-    null_gains:Sequence[float], # (seeds,) numerator
-    user_gains:Sequence[float], # (seeds,) denominator, same seeds in the same order
+    null_gains: Sequence[float],  # (seeds,) numerator
+    user_gains: Sequence[float],  # (seeds,) denominator, same seeds in the same order
     *,
-    level:float=0.95, # confidence level
+    level: float = 0.95,  # confidence level
 ) -> Ratio:
     "The ratio of mean gains with Fieller's set; paired, so that what both arms share is taken into account."
     null, user = np.asarray(null_gains, dtype=float), np.asarray(user_gains, dtype=float)
-    if len(null) != len(user) or len(null) < 2: raise ConfigError(f"gain_ratio: {len(null)} and {len(user)} gains; needs the same seeds in both arms, two or more")
-    n, critical = len(null), float(stats.t.ppf(.5 + level / 2, len(null) - 1)) ** 2
+    if len(null) != len(user) or len(null) < 2:
+        raise ConfigError(
+            f"gain_ratio: {len(null)} and {len(user)} gains; needs the same seeds in both arms, two or more"
+        )
+    n, critical = len(null), float(stats.t.ppf(0.5 + level / 2, len(null) - 1)) ** 2
     (nn, nu), (_, uu) = np.cov(null, user) / n
-    a, b, c = user.mean() ** 2 - critical * uu, -2 * (null.mean() * user.mean() - critical * nu), null.mean() ** 2 - critical * nn
+    a, b, c = (
+        user.mean() ** 2 - critical * uu,
+        -2 * (null.mean() * user.mean() - critical * nu),
+        null.mean() ** 2 - critical * nn,
+    )
     value, inside = float(null.mean() / user.mean()) if user.mean() else math.nan, b * b - 4 * a * c
-    least, most = sorted((-b + sign * math.sqrt(max(inside, 0.))) / (2 * a) for sign in (-1, 1)) if a else (math.nan, math.nan)
+    least, most = (
+        sorted((-b + sign * math.sqrt(max(inside, 0.0))) / (2 * a) for sign in (-1, 1)) if a else (math.nan, math.nan)
+    )
     kind = "bounded" if a > 0 else "outside" if a < 0 < inside else "everything"
-    if kind == "everything": least = most = math.nan
+    if kind == "everything":
+        least = most = math.nan
     unbounded = "The set has no bounds, since the method's own gain may be zero"
-    words = dict(bounded=f"The null's gain is between {least:.0%} and {most:.0%} of the method's", everything=f"The null's gain may be any share of the method's. {unbounded}",
-                 outside=f"The null's gain is either at most {least:.0%} or at least {most:.0%} of the method's. {unbounded}")[kind]
+    words = dict(
+        bounded=f"The null's gain is between {least:.0%} and {most:.0%} of the method's",
+        everything=f"The null's gain may be any share of the method's. {unbounded}",
+        outside=f"The null's gain is either at most {least:.0%} or at least {most:.0%} of the method's. {unbounded}",
+    )[kind]
     return Ratio(value, float(least), float(most), kind, level, n, f"{words} ({level:.0%}, {n} seeds).")
 
 # %% ../nbs/12_compare.ipynb #d1ab9a6a
-def _measured(frame, name): # a registered behaviour of every completion: the table's own column where it has one
-    if name in frame and frame[name].notna().all(): return pd.to_numeric(frame[name].astype(float))
+def _measured(frame, name):  # a registered behaviour of every completion: the table's own column where it has one
+    if name in frame and frame[name].notna().all():
+        return pd.to_numeric(frame[name].astype(float))
     _needs(frame, f"strategy {name!r}", "completion")
     return frame["completion"].map(BEHAVIORS[name]).astype(float)
 
-def _cut(frame, name): # where a behaviour becomes a yes or no: above 0, or above the median where it is always there
+
+def _cut(frame, name):  # where a behaviour becomes a yes or no: above 0, or above the median where it is always there
     values = _measured(frame, name)
-    if values.empty or values.min() <= 0 or values.nunique() == 1: return 0.
+    if values.empty or values.min() <= 0 or values.nunique() == 1:
+        return 0.0
     return float(values[values < values.max()].max() if values.median() == values.max() else values.median())
 
 # %% ../nbs/12_compare.ipynb #42bddb6a
 def label_strategy(
-    rollouts:Sequence[Rollout]|pd.DataFrame, # with completion, or with the behaviour as a column
-    strategy:str|Callable[[str], str],       # a name in `behavior.BEHAVIORS`, or text -> label
+    rollouts: Sequence[Rollout] | pd.DataFrame,  # with completion, or with the behaviour as a column
+    strategy: str | Callable[[str], str],  # a name in `behavior.BEHAVIORS`, or text -> label
     *,
-    reference:Sequence[Rollout]|pd.DataFrame|None=None, # whose median cuts a behaviour that is always there; None: the rollouts themselves
-) -> pd.Series: # one label a rollout; its categories in the order for tables
+    reference: Sequence[Rollout]
+    | pd.DataFrame
+    | None = None,  # whose median cuts a behaviour that is always there; None: the rollouts themselves
+) -> pd.Series:  # one label a rollout; its categories in the order for tables
     "The strategy of every rollout. Raises `ConfigError` for an unknown behaviour, or a label that is no text."
     frame = _needs(_frame(rollouts), "label_strategy")
     if callable(strategy):
         labels = _needs(frame, "label_strategy", "completion")["completion"].map(strategy)
-        if odd := [label for label in labels if not isinstance(label, str)]: raise ConfigError(f"label_strategy: the strategy gave {odd[0]!r}, which is no text; return a label such as 'code'")
+        if odd := [label for label in labels if not isinstance(label, str)]:
+            raise ConfigError(
+                f"label_strategy: the strategy gave {odd[0]!r}, which is no text; return a label such as 'code'"
+            )
         return labels.astype(pd.CategoricalDtype(list(labels.value_counts().index)))
-    if strategy not in BEHAVIORS: raise ConfigError(f"{strategy}: no such behavior; there are {', '.join(BEHAVIORS)}, or give a function from text to a label")
+    if strategy not in BEHAVIORS:
+        raise ConfigError(
+            f"{strategy}: no such behavior; there are {', '.join(BEHAVIORS)}, or give a function from text to a label"
+        )
     cut = _cut(frame if reference is None else _frame(reference), strategy)
     names = [f"{strategy} > {cut:g}", f"{strategy} ≤ {cut:g}"] if cut else [strategy, f"not {strategy}"]
     return (_measured(frame, strategy) > cut).map({True: names[0], False: names[1]}).astype(pd.CategoricalDtype(names))
 
 # %% ../nbs/12_compare.ipynb #fd331e8f
 def strategy_table(
-    rollouts:Sequence[Rollout]|pd.DataFrame, # graded, with problem_id
-    strategy:str|Callable[[str], str],       # a registered behaviour, or text -> label
+    rollouts: Sequence[Rollout] | pd.DataFrame,  # graded, with problem_id
+    strategy: str | Callable[[str], str],  # a registered behaviour, or text -> label
     *,
-    level:float=0.95, # of the intervals of the accuracies
-) -> pd.DataFrame:    # one row a label, and "all": n, share, accuracy with interval, contribution = share × accuracy
+    level: float = 0.95,  # of the intervals of the accuracies
+) -> pd.DataFrame:  # one row a label, and "all": n, share, accuracy with interval, contribution = share × accuracy
     "Share and accuracy of every strategy; intervals over problems, for this checkpoint and not its method (Wilson, clustered by problem)."
     frame = _needs(_frame(rollouts), "strategy_table", "problem_id", "correct")
     labels, correct = label_strategy(frame, strategy), frame["correct"].eq(True).astype(float)
@@ -445,37 +689,62 @@ def strategy_table(
         low = high = math.nan
         if problems > 1:
             by_problem = (correct - rate)[shows].groupby(frame["problem_id"]).sum()
-            spread = problems / (problems - 1) * float((by_problem ** 2).sum()) / n ** 2
+            spread = problems / (problems - 1) * float((by_problem**2).sum()) / n**2
             answers = rate * (1 - rate) / spread if spread > 0 else problems
-            low, high = _wilson_limits(rate, answers, float(stats.t.ppf(.5 + level / 2, problems - 1)))
-        rows[label] = dict(n=n, share=n / len(frame), accuracy=rate, low=low, high=high, contribution=n / len(frame) * rate if n else 0.)
+            low, high = _wilson_limits(rate, answers, float(stats.t.ppf(0.5 + level / 2, problems - 1)))
+        rows[label] = dict(
+            n=n,
+            share=n / len(frame),
+            accuracy=rate,
+            low=low,
+            high=high,
+            contribution=n / len(frame) * rate if n else 0.0,
+        )
     return pd.DataFrame(rows).T.astype({"n": int})
 
 # %% ../nbs/12_compare.ipynb #6de4e465
-TABLE_1 = pd.DataFrame({"Qwen2.5-Math-7B": (65.0, 60.9, 35.0, 49.4), "Qwen2.5-Math-1.5B": (53.6, 52.6, 17.2, 36.2), "Qwen2.5-7B": (92.2, 39.9, 61.5, 41.6), "OLMo-2-1124-7B-SFT": (98.0, 21.0, 40.0, 21.4)},
-                       index=["code share", "accuracy with code", "accuracy in language", "accuracy"]).T # per cent, as printed in arXiv 2506.10947 v1, Tables 1 and 3
+TABLE_1 = pd.DataFrame(
+    {
+        "Qwen2.5-Math-7B": (65.0, 60.9, 35.0, 49.4),
+        "Qwen2.5-Math-1.5B": (53.6, 52.6, 17.2, 36.2),
+        "Qwen2.5-7B": (92.2, 39.9, 61.5, 41.6),
+        "OLMo-2-1124-7B-SFT": (98.0, 21.0, 40.0, 21.4),
+    },
+    index=["code share", "accuracy with code", "accuracy in language", "accuracy"],
+).T  # per cent, as printed in arXiv 2506.10947 v1, Tables 1 and 3
+
 
 def identity_check(
-    shares:Sequence[float],     # of the strategies, in per cent
-    accuracies:Sequence[float], # of each, in per cent
-    total:float,                # the accuracy printed for all, in per cent
+    shares: Sequence[float],  # of the strategies, in per cent
+    accuracies: Sequence[float],  # of each, in per cent
+    total: float,  # the accuracy printed for all, in per cent
     *,
-    digits:int=1,               # after the point, in print
-) -> dict: # the total that the parts give, its distance to the printed one, what rounding allows, and whether it holds
+    digits: int = 1,  # after the point, in print
+) -> dict:  # the total that the parts give, its distance to the printed one, what rounding allows, and whether it holds
     "Whether share-weighted accuracies give the total, as they must. Raises `ConfigError` where shares do not add up to 100."
-    rounding = .5 * 10. ** -digits
-    if len(shares) != len(accuracies) or abs(sum(shares) - 100) > rounding * len(shares) + 1e-9: raise ConfigError(f"identity_check: the shares {list(shares)} of {len(accuracies)} accuracies add up to {sum(shares):g}; they must be per cent of one whole")
+    rounding = 0.5 * 10.0**-digits
+    if len(shares) != len(accuracies) or abs(sum(shares) - 100) > rounding * len(shares) + 1e-9:
+        raise ConfigError(
+            f"identity_check: the shares {list(shares)} of {len(accuracies)} accuracies add up to {sum(shares):g}; they must be per cent of one whole"
+        )
     given = float(np.dot(shares, accuracies)) / 100
     allowed = rounding * (sum(shares) + sum(accuracies)) / 100 + rounding
-    return {"from the parts": given, "printed": float(total), "gap": given - total, "allowed by rounding": allowed, "holds": abs(given - total) <= allowed}
+    return {
+        "from the parts": given,
+        "printed": float(total),
+        "gap": given - total,
+        "allowed by rounding": allowed,
+        "holds": abs(given - total) <= allowed,
+    }
 
 # %% ../nbs/12_compare.ipynb #4204eaa1
 def switch_contributions(
-    subsets:Mapping[str, tuple[int, int, int]] # {"code->code": (problems, correct before, correct after), ...}
-) -> dict[str, float]:                         # percent of the total gain
+    subsets: Mapping[str, tuple[int, int, int]],  # {"code->code": (problems, correct before, correct after), ...}
+) -> dict[str, float]:  # percent of the total gain
     "Each subset's share of the total gain (arXiv 2506.10947, Tables 2 and 3). NaN and a warning where the total gain is not positive."
     for name, (problems, before, after) in subsets.items():
-        if not (0 <= before <= problems and 0 <= after <= problems): raise ConfigError(f"switch_contributions: {name} has {before} and {after} correct of {problems} problems")
+        if not (0 <= before <= problems and 0 <= after <= problems):
+            raise ConfigError(f"switch_contributions: {name} has {before} and {after} correct of {problems} problems")
     total = sum(after - before for _, before, after in subsets.values())
     if total <= 0:
         warnings.warn(f"the total gain is {total}: shares of it mean nothing", stacklevel=2)
@@ -484,243 +753,400 @@ def switch_contributions(
 
 # %% ../nbs/12_compare.ipynb #c038f731
 _SWITCHES = ("code->code", "code->language", "language->code", "language->language")
-FIGURE_7 = {reward: dict(zip(_SWITCHES, counts)) for reward, counts in { # arXiv 2506.10947 v1: (problems, correct at step 0, correct at step 150)
-    "ground truth": [(165, 105, 119), (160, 93, 125), (72, 20, 56), (103, 29, 91)],
-    "majority vote": [(243, 148, 172), (82, 50, 64), (119, 28, 96), (56, 21, 50)],
-    "format": [(314, 191, 212), (11, 7, 5), (152, 36, 119), (23, 13, 21)],
-    "incorrect": [(301, 182, 210), (24, 16, 20), (129, 29, 100), (46, 20, 38)],
-    "random": [(268, 164, 155), (57, 34, 41), (142, 34, 98), (33, 15, 31)]}.items()}
+FIGURE_7 = {
+    reward: dict(zip(_SWITCHES, counts))
+    for reward, counts in {  # arXiv 2506.10947 v1: (problems, correct at step 0, correct at step 150)
+        "ground truth": [(165, 105, 119), (160, 93, 125), (72, 20, 56), (103, 29, 91)],
+        "majority vote": [(243, 148, 172), (82, 50, 64), (119, 28, 96), (56, 21, 50)],
+        "format": [(314, 191, 212), (11, 7, 5), (152, 36, 119), (23, 13, 21)],
+        "incorrect": [(301, 182, 210), (24, 16, 20), (129, 29, 100), (46, 20, 38)],
+        "random": [(268, 164, 155), (57, 34, 41), (142, 34, 98), (33, 15, 31)],
+    }.items()
+}
 
 # %% ../nbs/12_compare.ipynb #d657e332
-def _by_problem(frame, labels, kinds): # (problems, labels): share of samples with the label, and share right with the label; and samples a problem
+def _by_problem(
+    frame, labels, kinds
+):  # (problems, labels): share of samples with the label, and share right with the label; and samples a problem
     shows = np.array([labels == kind for kind in kinds]).T.astype(float)
     right = shows * frame["correct"].eq(True).to_numpy(dtype=float)[:, None]
     grouped = lambda values: pd.DataFrame(values).groupby(frame["problem_id"].to_numpy()).mean().to_numpy()
     return grouped(shows), grouped(right), frame.groupby("problem_id").size().to_numpy()
 
-def _pairs(first, second, same=False): # expected problems, right before and right after for every pair of labels; same: pairs of different samples of one evaluation
+
+def _pairs(
+    first, second, same=False
+):  # expected problems, right before and right after for every pair of labels; same: pairs of different samples of one evaluation
     (shares, right, samples), (shares_2, right_2, _) = first, second
     pair = lambda a, b: np.einsum("pi,pj->pij", a, b)
     tables = [pair(shares, shares_2), pair(right, shares_2), pair(shares, right_2)]
-    if same: # take the pairs of a sample with itself out again
+    if same:  # take the pairs of a sample with itself out again
         k = samples[:, None, None]
-        tables = [(k * t - np.einsum("pi,ij->pij", own, np.eye(shares.shape[1]))) / (k - 1) for t, own in zip(tables, (shares, right, right))]
+        tables = [
+            (k * t - np.einsum("pi,ij->pij", own, np.eye(shares.shape[1]))) / (k - 1)
+            for t, own in zip(tables, (shares, right, right))
+        ]
     return [t.sum(axis=0) for t in tables]
 
 # %% ../nbs/12_compare.ipynb #c62b7a83
 def switch_table(
-    before:Sequence[Rollout]|pd.DataFrame, # graded, with problem_id
-    after:Sequence[Rollout]|pd.DataFrame,  # on the same problems
-    strategy:str|Callable[[str], str],     # a registered behaviour, or text -> label
+    before: Sequence[Rollout] | pd.DataFrame,  # graded, with problem_id
+    after: Sequence[Rollout] | pd.DataFrame,  # on the same problems
+    strategy: str | Callable[[str], str],  # a registered behaviour, or text -> label
     *,
-    again:Sequence[Rollout]|pd.DataFrame|None=None, # a second, independent evaluation of the checkpoint before; None: its own samples, where a problem has two or more
-) -> pd.DataFrame: # one row for each "a->b": n, share, accuracy_before, accuracy_after, gain (of the total accuracy), contribution (% of the total gain), null_share, null_gain
+    again: Sequence[Rollout]
+    | pd.DataFrame
+    | None = None,  # a second, independent evaluation of the checkpoint before; None: its own samples, where a problem has two or more
+) -> pd.DataFrame:  # one row for each "a->b": n, share, accuracy_before, accuracy_after, gain (of the total accuracy), contribution (% of the total gain), null_share, null_gain
     "Switches of strategy between two evaluations, and beside them those between two samples of the same checkpoint (NaN where there is none). Raises `ConfigError` where the problems differ."
-    frames = [_needs(_frame(f), "switch_table", "problem_id", "correct") for f in ((before, after) if again is None else (before, after, again))]
-    score_problems(frames) # the same problems
+    frames = [
+        _needs(_frame(f), "switch_table", "problem_id", "correct")
+        for f in ((before, after) if again is None else (before, after, again))
+    ]
+    score_problems(frames)  # the same problems
     labels = [label_strategy(f, strategy, reference=frames[0]) for f in frames]
     kinds = list(dict.fromkeys(kind for l in labels for kind in l.cat.categories))
     sides = [_by_problem(f, l, kinds) for f, l in zip(frames, labels)]
     n, right, right_after = (t.ravel() for t in _pairs(*sides[:2]))
     problems = len(sides[0][2])
     with np.errstate(invalid="ignore", divide="ignore"):
-        table = pd.DataFrame(dict(n=n, share=n / problems, accuracy_before=right / n, accuracy_after=right_after / n, gain=(right_after - right) / problems), index=[f"{a}->{b}" for a in kinds for b in kinds])
+        table = pd.DataFrame(
+            dict(
+                n=n,
+                share=n / problems,
+                accuracy_before=right / n,
+                accuracy_after=right_after / n,
+                gain=(right_after - right) / problems,
+            ),
+            index=[f"{a}->{b}" for a in kinds for b in kinds],
+        )
     total = table["gain"].sum()
     table["contribution"] = 100 * table["gain"] / total if total > 1e-12 else math.nan
-    if total <= 1e-12: warnings.warn(f"the total gain is {total:.4g}: shares of it mean nothing", stacklevel=2)
-    if again is None and sides[0][2].min() < 2: return table.assign(null_share=math.nan, null_gain=math.nan)
-    null, null_right, null_after = (t.ravel() / problems for t in (_pairs(sides[0], sides[0], same=True) if again is None else _pairs(sides[0], sides[2])))
+    if total <= 1e-12:
+        warnings.warn(f"the total gain is {total:.4g}: shares of it mean nothing", stacklevel=2)
+    if again is None and sides[0][2].min() < 2:
+        return table.assign(null_share=math.nan, null_gain=math.nan)
+    null, null_right, null_after = (
+        t.ravel() / problems
+        for t in (_pairs(sides[0], sides[0], same=True) if again is None else _pairs(sides[0], sides[2]))
+    )
     return table.assign(null_share=null, null_gain=null_after - null_right)
 
 # %% ../nbs/12_compare.ipynb #4681d9aa
 def split_gain(
-    before:Mapping[str, tuple[float, float]], # {style: (share, accuracy)}; shares add up to 1
-    after:Mapping[str, tuple[float, float]],  # the same styles
-) -> dict[str, float]:                        # total, share, skill; total = share + skill
+    before: Mapping[str, tuple[float, float]],  # {style: (share, accuracy)}; shares add up to 1
+    after: Mapping[str, tuple[float, float]],  # the same styles
+) -> dict[str, float]:  # total, share, skill; total = share + skill
     "The gain in accuracy as change of style share and change of accuracy within styles (Kitagawa 1955); descriptive. A style never seen in one of the two takes its accuracy from the other."
-    if set(before) != set(after): raise ConfigError(f"split_gain: styles differ, {sorted(before)} and {sorted(after)}")
+    if set(before) != set(after):
+        raise ConfigError(f"split_gain: styles differ, {sorted(before)} and {sorted(after)}")
     share = skill = 0.0
     for style in before:
         (s0, a0), (s1, a1) = before[style], after[style]
         a0, a1 = (a1 if math.isnan(a0) else a0), (a0 if math.isnan(a1) else a1)
-        if math.isnan(a0): continue
+        if math.isnan(a0):
+            continue
         share += (s1 - s0) * (a0 + a1) / 2
         skill += (s0 + s1) / 2 * (a1 - a0)
     return dict(total=share + skill, share=share, skill=skill)
 
+
 def split_strategies(
-    before:Sequence[Rollout]|pd.DataFrame, # graded, with problem_id
-    after:Sequence[Rollout]|pd.DataFrame,  # on the same problems
-    strategy:str|Callable[[str], str],     # a registered behaviour, or text -> label
-) -> dict[str, float]: # total, share, skill
+    before: Sequence[Rollout] | pd.DataFrame,  # graded, with problem_id
+    after: Sequence[Rollout] | pd.DataFrame,  # on the same problems
+    strategy: str | Callable[[str], str],  # a registered behaviour, or text -> label
+) -> dict[str, float]:  # total, share, skill
     "The same split from rollouts, for any number of strategies; descriptive."
     frames = [_needs(_frame(f), "split_strategies", "problem_id", "correct") for f in (before, after)]
-    score_problems(frames) # the same problems
+    score_problems(frames)  # the same problems
     labels = [label_strategy(f, strategy, reference=frames[0]) for f in frames]
     kinds = dict.fromkeys(kind for l in labels for kind in l.cat.categories)
-    return split_gain(*({kind: (float((l == kind).mean()), float(f["correct"].eq(True)[l == kind].mean())) for kind in kinds} for f, l in zip(frames, labels)))
+    return split_gain(
+        *(
+            {kind: (float((l == kind).mean()), float(f["correct"].eq(True)[l == kind].mean())) for kind in kinds}
+            for f, l in zip(frames, labels)
+        )
+    )
 
 # %% ../nbs/12_compare.ipynb #33345dd0
-def _correlation(x, y): # NaN where one of them does not vary, or with fewer than three pairs
+def _correlation(x, y):  # NaN where one of them does not vary, or with fewer than three pairs
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     return float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and min(x.std(), y.std()) > 1e-12 else math.nan
 
-def _within_runs(table, first, second, lag): # correlation of changes in each run: of the first with those of the second `lag` steps later
+
+def _within_runs(
+    table, first, second, lag
+):  # correlation of changes in each run: of the first with those of the second `lag` steps later
     found = []
     for _, run in table.groupby(["arm", "seed"], sort=False):
         a, b = (run.sort_values("phase")[name].diff().to_numpy()[1:] for name in (first, second))
-        found.append(_correlation(a[:len(a) - lag], b[lag:]))
+        found.append(_correlation(a[: len(a) - lag], b[lag:]))
     return np.array([r for r in found if not math.isnan(r)])
 
-def _fisher(name, unit, correlations, level): # mean over runs, on Fisher's scale
-    if not len(correlations): return dict(level=name, correlation=math.nan, low=math.nan, high=math.nan, n=0, unit=unit)
-    effect = paired_effect(name, np.arctanh(np.clip(correlations, -.999999, .999999)), np.zeros(len(correlations)), level=level)
-    return dict(level=name, correlation=math.tanh(effect.mean), low=math.tanh(effect.low), high=math.tanh(effect.high), n=effect.n, unit=unit)
+
+def _fisher(name, unit, correlations, level):  # mean over runs, on Fisher's scale
+    if not len(correlations):
+        return dict(level=name, correlation=math.nan, low=math.nan, high=math.nan, n=0, unit=unit)
+    effect = paired_effect(
+        name, np.arctanh(np.clip(correlations, -0.999999, 0.999999)), np.zeros(len(correlations)), level=level
+    )
+    return dict(
+        level=name,
+        correlation=math.tanh(effect.mean),
+        low=math.tanh(effect.low),
+        high=math.tanh(effect.high),
+        n=effect.n,
+        unit=unit,
+    )
 
 # %% ../nbs/12_compare.ipynb #befdc796
 def association(
-    frame:pd.DataFrame,     # one row per run and phase: arm, seed, phase and the two quantities, such as `plots.phase_frame` gives
+    frame: pd.DataFrame,  # one row per run and phase: arm, seed, phase and the two quantities, such as `plots.phase_frame` gives
     *,
-    share:str="code_share", # column of the strategy's share
-    outcome:str="accuracy", # column of what it goes with
-    level:float=0.95,       # of each interval
-) -> pd.DataFrame:          # level, correlation, low, high, n, unit
+    share: str = "code_share",  # column of the strategy's share
+    outcome: str = "accuracy",  # column of what it goes with
+    level: float = 0.95,  # of each interval
+) -> pd.DataFrame:  # level, correlation, low, high, n, unit
     "How a strategy's share and accuracy go together between arms, between seeds within arms, and within runs, in the same step and lagged. Associations, not causes."
-    table = _needs(frame, "association", "arm", "seed", "phase", share, outcome).dropna(subset=[share, outcome]).sort_values("phase")
+    table = (
+        _needs(frame, "association", "arm", "seed", "phase", share, outcome)
+        .dropna(subset=[share, outcome])
+        .sort_values("phase")
+    )
     last = table.groupby(["arm", "seed"], sort=False)[[share, outcome]].last()
     arms = last.groupby("arm", sort=False).mean()
     inside = last - last.groupby("arm").transform("mean")
-    free = len(last) - len(arms) # runs less the means that were taken out
+    free = len(last) - len(arms)  # runs less the means that were taken out
     r = _correlation(inside[share], inside[outcome]) if free > 1 else math.nan
-    half = stats.norm.ppf(.5 + level / 2) / math.sqrt(free - 2) if free > 2 else math.nan
-    z = math.atanh(max(min(r, .999999), -.999999)) if not math.isnan(r) else math.nan
-    rows = [dict(level="between arms, at the end", correlation=_correlation(arms[share], arms[outcome]), low=math.nan, high=math.nan, n=len(arms), unit="arms"),
-            dict(level="between seeds within arms, at the end", correlation=r, low=math.tanh(z - half), high=math.tanh(z + half), n=len(last), unit="runs")]
-    for name, first, second, lag in (("within runs, same step", share, outcome, 0), (f"within runs, {share} a step ahead", share, outcome, 1), (f"within runs, {outcome} a step ahead", outcome, share, 1)):
+    half = stats.norm.ppf(0.5 + level / 2) / math.sqrt(free - 2) if free > 2 else math.nan
+    z = math.atanh(max(min(r, 0.999999), -0.999999)) if not math.isnan(r) else math.nan
+    rows = [
+        dict(
+            level="between arms, at the end",
+            correlation=_correlation(arms[share], arms[outcome]),
+            low=math.nan,
+            high=math.nan,
+            n=len(arms),
+            unit="arms",
+        ),
+        dict(
+            level="between seeds within arms, at the end",
+            correlation=r,
+            low=math.tanh(z - half),
+            high=math.tanh(z + half),
+            n=len(last),
+            unit="runs",
+        ),
+    ]
+    for name, first, second, lag in (
+        ("within runs, same step", share, outcome, 0),
+        (f"within runs, {share} a step ahead", share, outcome, 1),
+        (f"within runs, {outcome} a step ahead", outcome, share, 1),
+    ):
         rows.append(_fisher(name, "runs", _within_runs(table, first, second, lag), level))
     return pd.DataFrame(rows)
 
 # %% ../nbs/12_compare.ipynb #2ddf62ff
-def _presence(before, after, names): # (behaviours, rows) 0 or 1 for the base and for every run; those without a cut above 0: present or absent
+def _presence(
+    before, after, names
+):  # (behaviours, rows) 0 or 1 for the base and for every run; those without a cut above 0: present or absent
     cuts = {name: _cut(before, name) for name in names}
-    return [np.array([(_measured(f, name) > cuts[name]).to_numpy() for name in names], dtype=float) for f in (before, *after)]
+    return [
+        np.array([(_measured(f, name) > cuts[name]).to_numpy() for name in names], dtype=float)
+        for f in (before, *after)
+    ]
 
-def _counted(frame, presence, groups, half): # (behaviours, groups, 2 halves) presences, and (groups, 2) completions
+
+def _counted(frame, presence, groups, half):  # (behaviours, groups, 2 halves) presences, and (groups, 2) completions
     place = groups.loc[frame["problem_id"].to_numpy()].to_numpy() * 2 + half
     size = 2 * (groups.max() + 1)
     counts = np.array([np.bincount(place, weights=row, minlength=size) for row in presence])
     return counts.reshape(len(presence), -1, 2), np.bincount(place, minlength=size).reshape(-1, 2)
 
-def _log_odds(counts, n): # half a completion on either side keeps 0 and 1 finite
-    return np.log((counts + .5) / (n - counts + .5))
 
-def _slope_and_changes(base, runs, usable): # base: counts and sizes by half; runs: counts and sizes. Slope (runs,), changes (runs, behaviours), prior (behaviours,)
+def _log_odds(counts, n):  # half a completion on either side keeps 0 and 1 finite
+    return np.log((counts + 0.5) / (n - counts + 0.5))
+
+
+def _slope_and_changes(
+    base, runs, usable
+):  # base: counts and sizes by half; runs: counts and sizes. Slope (runs,), changes (runs, behaviours), prior (behaviours,)
     (counts, n), halves = base, _log_odds(base[0], base[1])
     after = np.array([_log_odds(c, m) for c, m in runs])
     changes = after - _log_odds(counts.sum(axis=1), n.sum())
-    top, bottom = np.zeros(len(runs)), 0.
+    top, bottom = np.zeros(len(runs)), 0.0
     for prior, other in ((0, 1), (1, 0)):
         centred = halves[usable, prior] - halves[usable, prior].mean()
         top += (after[:, usable] - halves[usable, other]) @ centred
         bottom += halves[usable, other] @ centred
-    spread = halves[usable].var(axis=0).prod() ** .5 * 2 * usable.sum() # what `bottom` would be, were the halves without error
-    return (top / bottom if usable.sum() > 2 and bottom > .5 * spread else np.full(len(runs), math.nan)), changes, halves.mean(axis=1)
+    spread = (
+        halves[usable].var(axis=0).prod() ** 0.5 * 2 * usable.sum()
+    )  # what `bottom` would be, were the halves without error
+    return (
+        (top / bottom if usable.sum() > 2 and bottom > 0.5 * spread else np.full(len(runs), math.nan)),
+        changes,
+        halves.mean(axis=1),
+    )
 
 # %% ../nbs/12_compare.ipynb #a545592a
 @dataclasses.dataclass(frozen=True)
 class Screen:
     "What null rewards did to every behaviour."
-    changes: pd.DataFrame    # arm, behavior, prior and change in log-odds with interval, p_value, q_value (over the behaviours of an arm), in_slope
-    slopes: dict[str, Effect] # {arm: change in log-odds for each unit of prior log-odds}
-    difference: Effect|None  # slope of the first arm minus that of the second, paired by run
+
+    changes: pd.DataFrame  # arm, behavior, prior and change in log-odds with interval, p_value, q_value (over the behaviours of an arm), in_slope
+    slopes: dict[str, Effect]  # {arm: change in log-odds for each unit of prior log-odds}
+    difference: Effect | None  # slope of the first arm minus that of the second, paired by run
 
     def words(self) -> list[str]:
-        "What the slopes say of \"amplifies behaviours of high prior\", by rule."
+        'What the slopes say of "amplifies behaviours of high prior", by rule.'
+
         def one(effect):
-            if math.isnan(effect.low): return f"{effect.name}: no interval ({'too few behaviours, or priors that are mostly noise' if math.isnan(effect.mean) else effect.note}), so nothing is claimed."
-            return (f"{effect.name}: {'the higher the prior the larger the rise' if effect.shown > 0 else 'the higher the prior the larger the fall' if effect.shown < 0 else 'no slope is shown'} "
-                    f"({effect.mean:+.2f}, {effect.level:.0%} interval {effect.low:+.2f} to {effect.high:+.2f}, {effect.n} runs).")
-        difference = [] if self.difference is None else [f"{self.difference.name}: {self.difference.mean:+.2f}" + ("; no interval." if math.isnan(self.difference.low) else
-                      f", {self.difference.level:.0%} interval {self.difference.low:+.2f} to {self.difference.high:+.2f}; a difference is {'shown' if self.difference.shown else 'not shown'}.")]
+            if math.isnan(effect.low):
+                return f"{effect.name}: no interval ({'too few behaviours, or priors that are mostly noise' if math.isnan(effect.mean) else effect.note}), so nothing is claimed."
+            return (
+                f"{effect.name}: {'the higher the prior the larger the rise' if effect.shown > 0 else 'the higher the prior the larger the fall' if effect.shown < 0 else 'no slope is shown'} "
+                f"({effect.mean:+.2f}, {effect.level:.0%} interval {effect.low:+.2f} to {effect.high:+.2f}, {effect.n} runs)."
+            )
+
+        difference = (
+            []
+            if self.difference is None
+            else [
+                f"{self.difference.name}: {self.difference.mean:+.2f}"
+                + (
+                    "; no interval."
+                    if math.isnan(self.difference.low)
+                    else f", {self.difference.level:.0%} interval {self.difference.low:+.2f} to {self.difference.high:+.2f}; a difference is {'shown' if self.difference.shown else 'not shown'}."
+                )
+            ]
+        )
         return [one(e) for e in self.slopes.values()] + difference
 
 # %% ../nbs/12_compare.ipynb #0a423853
-def _pseudo_values(whole, without): # jackknife: (runs, ...) and (groups, runs, ...) to (groups, runs, ...), with the mean of the whole: a ratio is not to be corrected for bias this way
+def _pseudo_values(
+    whole, without
+):  # jackknife: (runs, ...) and (groups, runs, ...) to (groups, runs, ...), with the mean of the whole: a ratio is not to be corrected for bias this way
     return whole + (len(without) - 1) * (without.mean(axis=0) - without)
 
-def _screen_arm(base, runs, usable): # of one arm: pseudo-values of the slope (runs, groups) and of the changes (behaviours, runs, groups), and the prior
+
+def _screen_arm(
+    base, runs, usable
+):  # of one arm: pseudo-values of the slope (runs, groups) and of the changes (behaviours, runs, groups), and the prior
     groups = base[1].shape[0]
+
     def estimate(left_out):
         kept = np.arange(groups) != left_out
         counts, n = base[0][:, kept].sum(axis=1), base[1][kept].sum(axis=0)
         return _slope_and_changes((counts, n), [(c[:, kept].sum(axis=(1, 2)), m[kept].sum()) for c, m in runs], usable)
+
     slope, changes, prior = estimate(None)
     without = [estimate(g) for g in range(groups)]
     slopes = _pseudo_values(slope, np.array([w[0] for w in without])).T
     return slopes, _pseudo_values(changes, np.array([w[1] for w in without])).transpose(2, 1, 0), prior
 
-def _halves(frame): # 0 or 1: the samples of a problem dealt out in turn, and problems with an odd number in turn too
+
+def _halves(frame):  # 0 or 1: the samples of a problem dealt out in turn, and problems with an odd number in turn too
     place = frame.groupby("problem_id").cumcount().to_numpy()
     problem = pd.factorize(frame["problem_id"])[0]
     return (place + problem) % 2
 
 # %% ../nbs/12_compare.ipynb #48c88fdc
 def behavior_screen(
-    before:Sequence[Rollout]|pd.DataFrame, # of the base model, on the benchmark; two samples a problem or more
-    after:Mapping[str, Sequence[Sequence[Rollout]|pd.DataFrame]], # {arm: one evaluation for each run}, under null rewards; same seeds in the same order
+    before: Sequence[Rollout] | pd.DataFrame,  # of the base model, on the benchmark; two samples a problem or more
+    after: Mapping[
+        str, Sequence[Sequence[Rollout] | pd.DataFrame]
+    ],  # {arm: one evaluation for each run}, under null rewards; same seeds in the same order
     *,
-    behaviors:Sequence[str]|None=None, # names in `behavior.BEHAVIORS`; None: all
-    level:float=0.95, # of each interval
+    behaviors: Sequence[str] | None = None,  # names in `behavior.BEHAVIORS`; None: all
+    level: float = 0.95,  # of each interval
 ) -> Screen:
     "Changes of all behaviours under null rewards against their prior: false discoveries controlled, and the slope, errors in the prior taken care of. Raises `ConfigError` where problems differ or the base has one sample a problem."
     names = list(BEHAVIORS if behaviors is None else behaviors)
-    if unknown := [n for n in names if n not in BEHAVIORS]: raise ConfigError(f"behavior_screen: {', '.join(unknown)}: no such behavior; there are {', '.join(BEHAVIORS)}")
-    base, arms = _needs(_frame(before), "behavior_screen", "problem_id").reset_index(drop=True), {arm: [_frame(f) for f in runs] for arm, runs in after.items()}
-    score_problems([f.assign(correct=True) for f in (base, *(f for runs in arms.values() for f in runs))]) # the same problems
-    if base.groupby("problem_id").size().min() < 2: raise ConfigError("behavior_screen: the base model has one sample of a problem; sample two or more, so that prior and change do not share their errors")
+    if unknown := [n for n in names if n not in BEHAVIORS]:
+        raise ConfigError(f"behavior_screen: {', '.join(unknown)}: no such behavior; there are {', '.join(BEHAVIORS)}")
+    base, arms = (
+        _needs(_frame(before), "behavior_screen", "problem_id").reset_index(drop=True),
+        {arm: [_frame(f) for f in runs] for arm, runs in after.items()},
+    )
+    score_problems(
+        [f.assign(correct=True) for f in (base, *(f for runs in arms.values() for f in runs))]
+    )  # the same problems
+    if base.groupby("problem_id").size().min() < 2:
+        raise ConfigError(
+            "behavior_screen: the base model has one sample of a problem; sample two or more, so that prior and change do not share their errors"
+        )
     problems = pd.unique(base["problem_id"])
     groups = pd.Series(np.arange(len(problems)) % min(20, len(problems)), index=problems)
     of_base, *of_runs = _presence(base, [f for runs in arms.values() for f in runs], names)
     counted = _counted(base, of_base, groups, _halves(base))
     totals = counted[0].sum(axis=1)
-    usable = (np.minimum(totals, counted[1].sum(axis=0) - totals).min(axis=1) >= 5)
+    usable = np.minimum(totals, counted[1].sum(axis=0) - totals).min(axis=1) >= 5
     of_runs, slopes, rows, raw = iter(of_runs), {}, [], {}
     for arm, runs in arms.items():
         raw[arm], changes, prior = _screen_arm(counted, [_counted(f, next(of_runs), groups, 0) for f in runs], usable)
         slopes[arm] = crossed_effect(f"slope, {arm}", raw[arm], level=level)
         effects = [crossed_effect(name, table, level=level) for name, table in zip(names, changes)]
         p = np.array([e.p_value if ok else math.nan for e, ok in zip(effects, usable)])
-        q = np.full(len(p), math.nan); tested = ~np.isnan(p)
-        if tested.any(): q[tested] = stats.false_discovery_control(p[tested])
-        rows += [dict(arm=arm, behavior=name, prior=x, change=e.mean, low=e.low, high=e.high, p_value=pi, q_value=qi, in_slope=bool(ok)) for name, x, e, pi, qi, ok in zip(names, prior, effects, p, q, usable)]
+        q = np.full(len(p), math.nan)
+        tested = ~np.isnan(p)
+        if tested.any():
+            q[tested] = stats.false_discovery_control(p[tested])
+        rows += [
+            dict(
+                arm=arm,
+                behavior=name,
+                prior=x,
+                change=e.mean,
+                low=e.low,
+                high=e.high,
+                p_value=pi,
+                q_value=qi,
+                in_slope=bool(ok),
+            )
+            for name, x, e, pi, qi, ok in zip(names, prior, effects, p, q, usable)
+        ]
     pair = list(raw)[:2]
     paired = len(pair) == 2 and raw[pair[0]].shape == raw[pair[1]].shape
-    return Screen(pd.DataFrame(rows), slopes, crossed_effect(f"slope, {pair[0]} - {pair[1]}", raw[pair[0]] - raw[pair[1]], level=level) if paired else None)
+    return Screen(
+        pd.DataFrame(rows),
+        slopes,
+        crossed_effect(f"slope, {pair[0]} - {pair[1]}", raw[pair[0]] - raw[pair[1]], level=level) if paired else None,
+    )
 
 # %% ../nbs/12_compare.ipynb #0602099f
 def gain_path(
-    frame:pd.DataFrame,      # one row per run and evaluation: arm, seed, accuracy, and the quantity
+    frame: pd.DataFrame,  # one row per run and evaluation: arm, seed, accuracy, and the quantity
     *,
-    against:str="updates",   # or "kl", or any column
-    outcome:str="accuracy",  # what is gained
-) -> pd.DataFrame: # the table with a column gain, sorted along each run
+    against: str = "updates",  # or "kl", or any column
+    outcome: str = "accuracy",  # what is gained
+) -> pd.DataFrame:  # the table with a column gain, sorted along each run
     "Each run's gain over its own first evaluation."
     order = "phase" if "phase" in _needs(frame, "gain_path", "arm", "seed", against, outcome) else against
     table = frame.sort_values(["arm", "seed", order], kind="stable").reset_index(drop=True)
     return table.assign(gain=table[outcome] - table.groupby(["arm", "seed"])[outcome].transform("first"))
 
+
 def gain_at(
-    frame:pd.DataFrame,      # from `gain_path`
-    value:float,             # of the quantity, such as a KL of 0.1 nats
+    frame: pd.DataFrame,  # from `gain_path`
+    value: float,  # of the quantity, such as a KL of 0.1 nats
     *,
-    against:str="kl",        # or "updates", or any column
-) -> pd.DataFrame:           # arm, seed, gain; NaN where a run never got there
+    against: str = "kl",  # or "updates", or any column
+) -> pd.DataFrame:  # arm, seed, gain; NaN where a run never got there
     "Each run's gain where it first reached a value, interpolated between evaluations."
+
     def one(run):
         x, y = run[against].to_numpy(dtype=float), run["gain"].to_numpy(dtype=float)
         reached = np.flatnonzero(x >= value)
-        if not len(reached) or x[0] > value: return math.nan
+        if not len(reached) or x[0] > value:
+            return math.nan
         place = reached[0]
-        return y[place] if place == 0 or x[place] == x[place - 1] else float(np.interp(value, x[place - 1:place + 1], y[place - 1:place + 1]))
+        return (
+            y[place]
+            if place == 0 or x[place] == x[place - 1]
+            else float(np.interp(value, x[place - 1 : place + 1], y[place - 1 : place + 1]))
+        )
+
     _needs(frame, "gain_at", "arm", "seed", "gain", against)
-    return pd.DataFrame([dict(arm=arm, seed=seed, gain=one(run)) for (arm, seed), run in frame.groupby(["arm", "seed"], sort=False)])
+    return pd.DataFrame(
+        [dict(arm=arm, seed=seed, gain=one(run)) for (arm, seed), run in frame.groupby(["arm", "seed"], sort=False)]
+    )

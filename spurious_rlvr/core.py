@@ -16,14 +16,18 @@ import numpy as np
 class SpuriousRLVRError(Exception):
     "Base of every error that this package raises on purpose; its text says what, where and how to mend it."
 
+
 class ConfigError(SpuriousRLVRError, ValueError):
     "A setting that cannot be; where several are wrong, the message names them all."
+
 
 class DataError(SpuriousRLVRError, ValueError):
     "A file or a record that cannot be read as what it should be; names the file, the row and the field."
 
+
 class RunError(SpuriousRLVRError, RuntimeError):
     "A run folder that cannot be made, opened or resumed."
+
 
 class NotAvailable(SpuriousRLVRError, ImportError):
     "Something that needs another package, a GPU or a server that is not here; says how to get it."
@@ -31,26 +35,39 @@ class NotAvailable(SpuriousRLVRError, ImportError):
 # %% ../nbs/00_core.ipynb #3c0327bb
 class Faults:
     "Collects what is wrong and raises one `ConfigError` that names it all."
-    def __init__(self, where:str # what is being checked, named in the message
-                ): self.where, self.found = where, []
 
-    def check(self,
-              holds:bool, # what must be true
-              message:str # what is wrong if it is not, and how to mend it
-             ) -> bool:   # whether it held
-        if not holds: self.found.append(message)
+    def __init__(
+        self,
+        where: str,  # what is being checked, named in the message
+    ):
+        self.where, self.found = where, []
+
+    def check(
+        self,
+        holds: bool,  # what must be true
+        message: str,  # what is wrong if it is not, and how to mend it
+    ) -> bool:  # whether it held
+        if not holds:
+            self.found.append(message)
         return bool(holds)
 
     def raise_any(self):
         "Raises `ConfigError` if anything was found."
-        if self.found: raise ConfigError(f"{self.where}: " + "; ".join(self.found))
+        if self.found:
+            raise ConfigError(f"{self.where}: " + "; ".join(self.found))
 
 # %% ../nbs/00_core.ipynb #798f8004
 def _canonical(part):
-    if isinstance(part, (np.integer, np.bool_)): part = part.item()
-    if part is None or isinstance(part, (bool, int, str)): return part
-    if isinstance(part, (tuple, list)): return [_canonical(p) for p in part]
-    raise ConfigError(f"a key is made of whole numbers, texts, None and lists of these, not of {type(part).__name__}: {part!r}")
+    if isinstance(part, (np.integer, np.bool_)):
+        part = part.item()
+    if part is None or isinstance(part, (bool, int, str)):
+        return part
+    if isinstance(part, (tuple, list)):
+        return [_canonical(p) for p in part]
+    raise ConfigError(
+        f"a key is made of whole numbers, texts, None and lists of these, not of {type(part).__name__}: {part!r}"
+    )
+
 
 def _digest(size, parts):
     text = json.dumps(_canonical(list(parts)), ensure_ascii=True, separators=(",", ":"))
@@ -58,24 +75,24 @@ def _digest(size, parts):
 
 # %% ../nbs/00_core.ipynb #b7bb0a90
 def stable_id(
-    *parts # texts, whole numbers, None, or lists of these
+    *parts,  # texts, whole numbers, None, or lists of these
 ) -> str:  # 16 hexadecimal characters
     "The same short id for the same content, in any process on any machine. Raises `ConfigError` on other types."
     return _digest(8, parts).hexdigest()
 
 # %% ../nbs/00_core.ipynb #10b332cf
 def keyed_seed(
-    seed:int, # the run's seed
-    *key      # the path to the draw, such as phase, group, sample, purpose
-) -> int:     # a whole number in [0, 2**63)
+    seed: int,  # the run's seed
+    *key,  # the path to the draw, such as phase, group, sample, purpose
+) -> int:  # a whole number in [0, 2**63)
     "The seed that stands at the end of a key."
     return int.from_bytes(_digest(8, (seed, *key)).digest(), "big") >> 1
 
 # %% ../nbs/00_core.ipynb #eb8d5f66
 def keyed_rng(
-    seed:int, # the run's seed
-    *key      # the path to the draw, such as phase, group, sample, purpose
-) -> np.random.Generator: # a fresh generator, on Philox, whose streams differ in their key
+    seed: int,  # the run's seed
+    *key,  # the path to the draw, such as phase, group, sample, purpose
+) -> np.random.Generator:  # a fresh generator, on Philox, whose streams differ in their key
     "A NumPy generator for one purpose. The same key gives the same draws in any process and after any resume."
     return np.random.Generator(np.random.Philox(key=keyed_seed(seed, *key)))
 
@@ -83,50 +100,53 @@ def keyed_rng(
 @dataclasses.dataclass(frozen=True)
 class Problem:
     "A question with its gold answer. Its `id` is made from both unless one is given."
-    question: str              # the bare problem text, without a prompt template
-    gold: str                  # the gold answer, as text
-    id: str = ""               # stable id; made from question and gold where empty
-    source: str = ""           # where the problem comes from: a benchmark, a file, a generator
-    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict) # further columns; reward functions see them
+
+    question: str  # the bare problem text, without a prompt template
+    gold: str  # the gold answer, as text
+    id: str = ""  # stable id; made from question and gold where empty
+    source: str = ""  # where the problem comes from: a benchmark, a file, a generator
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # further columns; reward functions see them
 
     def __post_init__(self):
         for name in ("question", "gold", "id", "source"):
             if not isinstance(getattr(self, name), str):
                 raise DataError(f"Problem.{name} is {getattr(self, name)!r} and must be text")
-        if not self.id: object.__setattr__(self, "id", stable_id(self.question, self.gold))
+        if not self.id:
+            object.__setattr__(self, "id", stable_id(self.question, self.gold))
 
 # %% ../nbs/00_core.ipynb #681a212e
 @dataclasses.dataclass
 class Rollout:
     "One prompt with one completion and all that was measured on it."
-    phase: int                     # the phase that sampled it, from 1
-    group: int                     # the prompt's place in the phase's plan, from 0
-    sample: int                    # the completion's place in its group, from 0
-    problem_id: str                # `Problem.id`
-    prompt: str                    # what the model read, template included
-    completion: str                # what the model wrote
-    gold: str                      # the gold answer
-    token_ids: list[int]           # (tokens,) ids of the completion, the end token included where it was written
-    logprob_sampler: list[float]   # (tokens,) natural logarithms, from the engine that sampled
-    finish_reason: str             # "stop": wrote an end token; "length": ran into the limit
-    answer: str | None = None      # what grading extracted
-    correct: bool | None = None    # agrees with gold; None: undecided
-    reward: float | None = None    # the reward that was trained on; None: left out of its group
-    rewards: dict[str, float | None] = dataclasses.field(default_factory=dict) # reward components by name
-    advantage: float | None = None # after `objective.group_advantages`
-    update: int | None = None      # the update of the phase in which it was used, from 0
-    logprob_old: list[float] | None = None # (tokens,) under the policy at the phase's start
-    logprob_new: list | None = None        # (tokens,) when its update was made; a list of such where used more than once
-    clip_side: list | None = None          # (tokens,) +1 or -1 where the upper or lower clip removed the gradient, else 0
-    out_of_band: list | None = None        # (tokens,) +1 or -1 where the ratio left the interval, whatever the advantage
-    entropy: list | None = None            # (tokens,) nats, of the distribution that the token was drawn from
-    mentions_python: bool | None = None    # the paper's string test
-    writes_code: bool | None = None        # our detector
+
+    phase: int  # the phase that sampled it, from 1
+    group: int  # the prompt's place in the phase's plan, from 0
+    sample: int  # the completion's place in its group, from 0
+    problem_id: str  # `Problem.id`
+    prompt: str  # what the model read, template included
+    completion: str  # what the model wrote
+    gold: str  # the gold answer
+    token_ids: list[int]  # (tokens,) ids of the completion, the end token included where it was written
+    logprob_sampler: list[float]  # (tokens,) natural logarithms, from the engine that sampled
+    finish_reason: str  # "stop": wrote an end token; "length": ran into the limit
+    answer: str | None = None  # what grading extracted
+    correct: bool | None = None  # agrees with gold; None: undecided
+    reward: float | None = None  # the reward that was trained on; None: left out of its group
+    rewards: dict[str, float | None] = dataclasses.field(default_factory=dict)  # reward components by name
+    advantage: float | None = None  # after `objective.group_advantages`
+    update: int | None = None  # the update of the phase in which it was used, from 0
+    logprob_old: list[float] | None = None  # (tokens,) under the policy at the phase's start
+    logprob_new: list | None = None  # (tokens,) when its update was made; a list of such where used more than once
+    clip_side: list | None = None  # (tokens,) +1 or -1 where the upper or lower clip removed the gradient, else 0
+    out_of_band: list | None = None  # (tokens,) +1 or -1 where the ratio left the interval, whatever the advantage
+    entropy: list | None = None  # (tokens,) nats, of the distribution that the token was drawn from
+    mentions_python: bool | None = None  # the paper's string test
+    writes_code: bool | None = None  # our detector
 
 # %% ../nbs/00_core.ipynb #ca6fbb64
 def to_row(
-    rollout:Rollout # any rollout
-) -> dict:          # one flat row; components as reward_NAME
+    rollout: Rollout,  # any rollout
+) -> dict:  # one flat row; components as reward_NAME
     "A rollout as one row of the run folder's table."
     row = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout) if f.name != "rewards"}
     return row | {f"reward_{name}": value for name, value in rollout.rewards.items()}

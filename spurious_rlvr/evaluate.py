@@ -19,204 +19,324 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 from .behavior import mentions_python, writes_code
-from .core import ConfigError, DataError, NotAvailable, Problem, Rollout, RunError, keyed_rng, keyed_seed, to_row
+from spurious_rlvr.core import (
+    ConfigError,
+    DataError,
+    NotAvailable,
+    Problem,
+    Rollout,
+    RunError,
+    keyed_rng,
+    keyed_seed,
+    to_row,
+)
 from .grading import grade_many
-from .runs import Run, atomic_path, create_run, dump_json, fingerprint_problems, load_settings, read_run, resume_run, rollout_table
+from spurious_rlvr.runs import (
+    Run,
+    atomic_path,
+    create_run,
+    dump_json,
+    fingerprint_problems,
+    load_settings,
+    read_run,
+    resume_run,
+    rollout_table,
+)
 from .tasks import TEMPLATES, Protocol, Template, get_protocol, get_template, grid_templates
 
 # %% ../nbs/09_evaluate.ipynb #5fea9683
 from typing import TYPE_CHECKING, Any
 
 # %% ../nbs/09_evaluate.ipynb #8a275f22
-if TYPE_CHECKING: # sampling brings torch with it, reading results does not
+if TYPE_CHECKING:  # sampling brings torch with it, reading results does not
     from spurious_rlvr.policy import Policy
     from spurious_rlvr.rollout import Engine
-else: Policy = Engine = Any
+else:
+    Policy = Engine = Any
 
 # %% ../nbs/09_evaluate.ipynb #8aaa384a
 def measure(
-    rollouts:Sequence[Rollout], # completed in place: answer, correct, mentions_python, writes_code
-    **grading                   # for `grading.grade_many`: rules, convention
+    rollouts: Sequence[Rollout],  # completed in place: answer, correct, mentions_python, writes_code
+    **grading,  # for `grading.grade_many`: rules, convention
 ) -> Sequence[Rollout]:
     "Grades completions and detects behaviours."
     verdicts = grade_many([(r.completion, r.gold) for r in rollouts], **grading)
     for rollout, verdict in zip(rollouts, verdicts):
         rollout.answer, rollout.correct = verdict.answer, verdict.correct
-        rollout.mentions_python, rollout.writes_code = mentions_python(rollout.completion), writes_code(rollout.completion)
+        rollout.mentions_python, rollout.writes_code = (
+            mentions_python(rollout.completion),
+            writes_code(rollout.completion),
+        )
     return rollouts
 
 # %% ../nbs/09_evaluate.ipynb #05ddf3b4
 def pass_at_k(
-    n:int, # samples of a problem
-    c:int, # how many of them are right
-    k:int, # samples that one is allowed, at most n
+    n: int,  # samples of a problem
+    c: int,  # how many of them are right
+    k: int,  # samples that one is allowed, at most n
 ) -> float:
     "Unbiased estimate of the chance that one of k samples is right (Chen et al. 2021, equation 1)."
-    if not 0 <= c <= n or not 1 <= k <= n: raise ConfigError(f"pass_at_k: n={n}, c={c}, k={k}; needs 0 <= c <= n and 1 <= k <= n")
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ConfigError(f"pass_at_k: n={n}, c={c}, k={k}; needs 0 <= c <= n and 1 <= k <= n")
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 # %% ../nbs/09_evaluate.ipynb #661dd8b8
 def summarise(
-    rollouts:Sequence[Rollout]|pd.DataFrame, # measured rollouts
+    rollouts: Sequence[Rollout] | pd.DataFrame,  # measured rollouts
 ) -> dict:  # accuracy, share and accuracy of code, entropy and length, and the samples each problem had
     "The numbers of one evaluation, or of one phase."
-    frame = rollouts if isinstance(rollouts, pd.DataFrame) else pd.DataFrame(dict(group=r.group, correct=r.correct, writes_code=r.writes_code, mentions_python=r.mentions_python,
-                                                                                   finish=r.finish_reason, length=len(r.token_ids), answer=r.answer) for r in rollouts)
-    if "finish" not in frame: frame = frame.assign(finish=frame["finish_reason"], length=frame["token_ids"].map(len)) # a table from a run folder
+    frame = (
+        rollouts
+        if isinstance(rollouts, pd.DataFrame)
+        else pd.DataFrame(
+            dict(
+                group=r.group,
+                correct=r.correct,
+                writes_code=r.writes_code,
+                mentions_python=r.mentions_python,
+                finish=r.finish_reason,
+                length=len(r.token_ids),
+                answer=r.answer,
+            )
+            for r in rollouts
+        )
+    )
+    if "finish" not in frame:
+        frame = frame.assign(
+            finish=frame["finish_reason"], length=frame["token_ids"].map(len)
+        )  # a table from a run folder
     correct, code = frame["correct"].eq(True), frame["writes_code"].eq(True)
     mean = lambda values: float(values.mean()) if len(values) else math.nan
     per_problem = correct.groupby(frame["group"]).agg(["sum", "size"])
     k = int(per_problem["size"].min())
-    return dict(accuracy=mean(correct), code_share=mean(code), python_share=mean(frame["mentions_python"].eq(True)),
-                accuracy_code=mean(correct[code]), accuracy_language=mean(correct[~code]), answered=mean(frame["answer"].notna()), undecided=mean(frame["correct"].isna()),
-                completion_length=mean(frame["length"]), truncated=mean(frame["finish"].eq("length")), problems=len(per_problem), samples=k,
-                pass_at_samples=float(np.mean([pass_at_k(int(n), int(c), k) for c, n in per_problem.to_numpy()])))
+    return dict(
+        accuracy=mean(correct),
+        code_share=mean(code),
+        python_share=mean(frame["mentions_python"].eq(True)),
+        accuracy_code=mean(correct[code]),
+        accuracy_language=mean(correct[~code]),
+        answered=mean(frame["answer"].notna()),
+        undecided=mean(frame["correct"].isna()),
+        completion_length=mean(frame["length"]),
+        truncated=mean(frame["finish"].eq("length")),
+        problems=len(per_problem),
+        samples=k,
+        pass_at_samples=float(np.mean([pass_at_k(int(n), int(c), k) for c, n in per_problem.to_numpy()])),
+    )
 
 # %% ../nbs/09_evaluate.ipynb #fa513195
 CHECKPOINT = "this checkpoint, not this method"
 
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     "A mean over problems with its interval."
-    name: str          # what was measured
+
+    name: str  # what was measured
     mean: float
-    low: float         # lower end of the interval; NaN where there is none
-    high: float        # upper end
-    n: int             # problems
-    level: float = 0.95 # confidence level
-    estimand: str = CHECKPOINT # what the interval is about
+    low: float  # lower end of the interval; NaN where there is none
+    high: float  # upper end
+    n: int  # problems
+    level: float = 0.95  # confidence level
+    estimand: str = CHECKPOINT  # what the interval is about
 
-    def __str__(self): return f"{self.name}: {self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], {self.n} problems ({self.estimand})"
+    def __str__(self):
+        return f"{self.name}: {self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], {self.n} problems ({self.estimand})"
 
-def _never_seen(n, level): return 1 - ((1 - level) / 2) ** (1 / n) # what may still be there after n outcomes without it
+
+def _never_seen(n, level):
+    return 1 - ((1 - level) / 2) ** (1 / n)  # what may still be there after n outcomes without it
+
 
 def _pooled(
-    name, groups, level, bounds # groups: arrays of values, one a problem; the estimate is the mean of the groups' means
+    name,
+    groups,
+    level,
+    bounds,  # groups: arrays of values, one a problem; the estimate is the mean of the groups' means
 ) -> Estimate:
     "The mean of means of independent groups, with Welch's interval, kept within bounds."
     n, mean = sum(map(len, groups)), float(np.mean([np.mean(g) for g in groups]))
-    if min(map(len, groups)) < 2: return Estimate(name, mean, math.nan, math.nan, n, level)
+    if min(map(len, groups)) < 2:
+        return Estimate(name, mean, math.nan, math.nan, n, level)
     parts = [np.var(g, ddof=1) / len(g) / len(groups) ** 2 for g in groups]
     if sum(parts) < 1e-30:
         slack = _never_seen(n, level)
         return Estimate(name, mean, mean - slack * (mean - bounds[0]), mean + slack * (bounds[1] - mean), n, level)
-    freedom = sum(parts) ** 2 / sum(v ** 2 / (len(g) - 1) for v, g in zip(parts, groups))
+    freedom = sum(parts) ** 2 / sum(v**2 / (len(g) - 1) for v, g in zip(parts, groups))
     half = float(stats.t.ppf(0.5 + level / 2, freedom)) * math.sqrt(sum(parts))
     return Estimate(name, mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]), n, level)
 
+
 def _wilson(share, n, level):
     z = float(stats.norm.ppf(0.5 + level / 2))
-    middle, half = (share + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    middle, half = (
+        (share + z * z / (2 * n)) / (1 + z * z / n),
+        z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)),
+    )
     return max(0.0, middle - half), min(1.0, middle + half)
 
-def _binary(values): return len(values) > 0 and bool(np.isin(values, (0.0, 1.0)).all())
+
+def _binary(values):
+    return len(values) > 0 and bool(np.isin(values, (0.0, 1.0)).all())
 
 # %% ../nbs/09_evaluate.ipynb #cbc14bfc
 def mean_estimate(
-    name:str,                # what was measured
-    values:Sequence[float],  # (problems,) one number for each problem, between 0 and 1
+    name: str,  # what was measured
+    values: Sequence[float],  # (problems,) one number for each problem, between 0 and 1
     *,
-    level:float=0.95,        # confidence level
+    level: float = 0.95,  # confidence level
 ) -> Estimate:
     "A share or a mean over problems with its interval."
     values = np.asarray(values, float)
-    if not len(values): raise ConfigError(f"{name}: there are no problems to average")
-    if _binary(values): return Estimate(name, float(values.mean()), *_wilson(values.mean(), len(values), level), len(values), level)
+    if not len(values):
+        raise ConfigError(f"{name}: there are no problems to average")
+    if _binary(values):
+        return Estimate(name, float(values.mean()), *_wilson(values.mean(), len(values), level), len(values), level)
     return _pooled(name, [values], level, (0.0, 1.0))
 
+
 def paired_difference(
-    name:str,                 # what is compared
-    treated:"pd.Series|Sequence[float]", # (problems,) one number for each problem
-    control:"pd.Series|Sequence[float]", # (problems,) the same problems; two Series are put in the same order by their index
+    name: str,  # what is compared
+    treated: "pd.Series|Sequence[float]",  # (problems,) one number for each problem
+    control: "pd.Series|Sequence[float]",  # (problems,) the same problems; two Series are put in the same order by their index
     *,
-    level:float=0.95,         # confidence level
+    level: float = 0.95,  # confidence level
 ) -> Estimate:
     "The mean difference on the same problems, with its interval over problems. Raises `ConfigError` where the problems differ."
     if isinstance(treated, pd.Series) and isinstance(control, pd.Series):
-        if set(treated.index) != set(control.index): raise ConfigError(f"{name}: {len(set(treated.index) ^ set(control.index))} problems stand in only one of the two; compare on the same problems")
+        if set(treated.index) != set(control.index):
+            raise ConfigError(
+                f"{name}: {len(set(treated.index) ^ set(control.index))} problems stand in only one of the two; compare on the same problems"
+            )
         control = control.reindex(treated.index)
-    if len(treated) != len(control) or not len(treated): raise ConfigError(f"{name}: {len(treated)} problems against {len(control)}; give the same problems in the same order")
+    if len(treated) != len(control) or not len(treated):
+        raise ConfigError(
+            f"{name}: {len(treated)} problems against {len(control)}; give the same problems in the same order"
+        )
     return _pooled(name, [np.subtract(treated, control, dtype=float)], level, (-1.0, 1.0))
 
+
 def unpaired_difference(
-    name:str,                  # what is compared
-    one:Sequence[float],       # (problems,) of one set of problems
-    other:Sequence[float],     # (problems,) of another set
+    name: str,  # what is compared
+    one: Sequence[float],  # (problems,) of one set of problems
+    other: Sequence[float],  # (problems,) of another set
     *,
-    level:float=0.95,          # confidence level
+    level: float = 0.95,  # confidence level
 ) -> Estimate:
     "Mean of one set of problems minus mean of another: Newcombe's interval for shares, Welch's otherwise."
     one, other = (np.asarray(v, float)[~np.isnan(np.asarray(v, float))] for v in (one, other))
-    if not len(one) or not len(other): raise ConfigError(f"{name}: {len(one)} problems against {len(other)}; both sets must hold some")
+    if not len(one) or not len(other):
+        raise ConfigError(f"{name}: {len(one)} problems against {len(other)}; both sets must hold some")
     mean, n = float(one.mean() - other.mean()), len(one) + len(other)
     if _binary(one) and _binary(other):
         (low1, high1), (low2, high2) = _wilson(one.mean(), len(one), level), _wilson(other.mean(), len(other), level)
-        return Estimate(name, mean, mean - math.hypot(one.mean() - low1, high2 - other.mean()), mean + math.hypot(high1 - one.mean(), other.mean() - low2), n, level)
-    pooled = _pooled(name, [one, -other], level, (-math.inf, math.inf)) # the mean of the two is half the difference
+        return Estimate(
+            name,
+            mean,
+            mean - math.hypot(one.mean() - low1, high2 - other.mean()),
+            mean + math.hypot(high1 - one.mean(), other.mean() - low2),
+            n,
+            level,
+        )
+    pooled = _pooled(name, [one, -other], level, (-math.inf, math.inf))  # the mean of the two is half the difference
     return Estimate(name, mean, 2 * pooled.low, 2 * pooled.high, n, level)
 
 # %% ../nbs/09_evaluate.ipynb #8865dc71
 def per_problem(
-    table:"pd.DataFrame|Sequence[Rollout]", # problem_id and correct, one row a sample
-) -> pd.DataFrame: # index problem_id; n samples, c right, undecided, accuracy
+    table: "pd.DataFrame|Sequence[Rollout]",  # problem_id and correct, one row a sample
+) -> pd.DataFrame:  # index problem_id; n samples, c right, undecided, accuracy
     "How each problem fared; what is undecided counts as wrong."
-    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(dict(problem_id=r.problem_id, correct=r.correct) for r in table)
-    if missing := {"problem_id", "correct"} - set(frame.columns): raise DataError(f"scores: the table has no column {' or '.join(sorted(missing))}; it needs problem_id and correct")
-    if frame.empty: raise DataError("scores: the table has no rows")
-    grouped = frame.assign(right=frame["correct"].eq(True), undecided=frame["correct"].isna()).groupby("problem_id", sort=True)
+    frame = (
+        table
+        if isinstance(table, pd.DataFrame)
+        else pd.DataFrame(dict(problem_id=r.problem_id, correct=r.correct) for r in table)
+    )
+    if missing := {"problem_id", "correct"} - set(frame.columns):
+        raise DataError(
+            f"scores: the table has no column {' or '.join(sorted(missing))}; it needs problem_id and correct"
+        )
+    if frame.empty:
+        raise DataError("scores: the table has no rows")
+    grouped = frame.assign(right=frame["correct"].eq(True), undecided=frame["correct"].isna()).groupby(
+        "problem_id", sort=True
+    )
     counts = grouped.agg(n=("right", "size"), c=("right", "sum"), undecided=("undecided", "sum"))
     return counts.assign(accuracy=counts["c"] / counts["n"])
 
+
 def scores(
-    table:"pd.DataFrame|Sequence[Rollout]", # problem_id and correct, one row a sample
+    table: "pd.DataFrame|Sequence[Rollout]",  # problem_id and correct, one row a sample
     *,
-    ks:Sequence[int]|None=None,  # of pass@k; None: 1, 2, 4, ... up to the samples that every problem has
-    level:float=0.95,            # confidence level
-) -> dict[str, Estimate]:        # "avg@n", and "pass@k" where problems have several samples
+    ks: Sequence[int] | None = None,  # of pass@k; None: 1, 2, 4, ... up to the samples that every problem has
+    level: float = 0.95,  # confidence level
+) -> dict[str, Estimate]:  # "avg@n", and "pass@k" where problems have several samples
     "avg@n and pass@k with intervals over problems. Raises `ConfigError` for a k larger than the samples."
     counts = per_problem(table)
     n = int(counts["n"].min())
-    ks = [2 ** i for i in range(n.bit_length())] + [n] * (n & (n - 1) > 0) if ks is None else list(ks)
+    ks = [2**i for i in range(n.bit_length())] + [n] * (n & (n - 1) > 0) if ks is None else list(ks)
     found = {f"avg@{n}": mean_estimate(f"avg@{n}", counts["accuracy"], level=level)}
-    if n > 1 or ks != [1]: found |= {f"pass@{k}": mean_estimate(f"pass@{k}", [pass_at_k(int(a), int(b), k) for a, b in zip(counts["n"], counts["c"])], level=level) for k in ks}
+    if n > 1 or ks != [1]:
+        found |= {
+            f"pass@{k}": mean_estimate(
+                f"pass@{k}", [pass_at_k(int(a), int(b), k) for a, b in zip(counts["n"], counts["c"])], level=level
+            )
+            for k in ks
+        }
     return found
 
 # %% ../nbs/09_evaluate.ipynb #5e33d6f9
 class _Forbidding:
     "An engine that never writes some tokens."
+
     def __init__(self, engine, forbidden_ids):
         parameters = inspect.signature(engine.generate).parameters
         if "forbidden_ids" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            raise NotAvailable(f"{type(engine).__name__} cannot forbid tokens (its generate takes no forbidden_ids); use TransformersEngine")
+            raise NotAvailable(
+                f"{type(engine).__name__} cannot forbid tokens (its generate takes no forbidden_ids); use TransformersEngine"
+            )
         self.engine, self.forbidden_ids = engine, tuple(int(i) for i in forbidden_ids)
 
-    def generate(self, requests, **settings): return self.engine.generate(requests, forbidden_ids=self.forbidden_ids, **settings)
+    def generate(self, requests, **settings):
+        return self.engine.generate(requests, forbidden_ids=self.forbidden_ids, **settings)
+
 
 def _engine(engine, policy, forbidden_ids=()):
     from spurious_rlvr.rollout import TransformersEngine
+
     engine = engine or TransformersEngine(policy)
     return _Forbidding(engine, forbidden_ids) if len(forbidden_ids) else engine
 
 # %% ../nbs/09_evaluate.ipynb #465f22b8
 def evaluate(
-    policy:Policy,             # to be evaluated
-    problems:Sequence[Problem],  # the benchmark
+    policy: Policy,  # to be evaluated
+    problems: Sequence[Problem],  # the benchmark
     *,
-    engine:Engine|None=None,   # that samples; None: the policy's own model
-    samples:int=1,               # completions for each problem
-    temperature:float=0.0,       # 0: greedy
-    max_completion_length:int=3072, # most tokens in a completion
-    seed:int=0,                  # of the draws
-    phase:int=0,                 # after how many phases of training; only recorded
-    groups:Sequence[int]|None=None, # places of the problems in the benchmark, part of the key; None: 0, 1, 2, ...
-    forbidden_ids:Sequence[int]=(), # token ids that are never written
-    **grading                    # for `grading.grade_many`: rules, convention
-) -> list[Rollout]:              # measured rollouts, group after group
+    engine: Engine | None = None,  # that samples; None: the policy's own model
+    samples: int = 1,  # completions for each problem
+    temperature: float = 0.0,  # 0: greedy
+    max_completion_length: int = 3072,  # most tokens in a completion
+    seed: int = 0,  # of the draws
+    phase: int = 0,  # after how many phases of training; only recorded
+    groups: Sequence[int] | None = None,  # places of the problems in the benchmark, part of the key; None: 0, 1, 2, ...
+    forbidden_ids: Sequence[int] = (),  # token ids that are never written
+    **grading,  # for `grading.grade_many`: rules, convention
+) -> list[Rollout]:  # measured rollouts, group after group
     "Samples and measures completions for a benchmark. The draws depend on the seed and not on the phase, so that checkpoints meet the same luck."
     from spurious_rlvr.rollout import sample_rollouts
-    rollouts = sample_rollouts(policy, _engine(engine, policy, forbidden_ids), problems, num_generations=samples, max_completion_length=max_completion_length,
-                               temperature=temperature, seed=seed, purpose="evaluate", groups=groups)
-    for rollout in rollouts: rollout.phase = phase
+
+    rollouts = sample_rollouts(
+        policy,
+        _engine(engine, policy, forbidden_ids),
+        problems,
+        num_generations=samples,
+        max_completion_length=max_completion_length,
+        temperature=temperature,
+        seed=seed,
+        purpose="evaluate",
+        groups=groups,
+    )
+    for rollout in rollouts:
+        rollout.phase = phase
     return list(measure(rollouts, **grading))
 
 # %% ../nbs/09_evaluate.ipynb #52568842
@@ -225,117 +345,197 @@ def _differences(begun, now, inside=""):
     found = []
     for name in sorted(begun.keys() | now.keys()):
         was, is_now = begun.get(name), now.get(name)
-        if isinstance(was, Mapping) and isinstance(is_now, Mapping): found += _differences(was, is_now, f"{inside}{name}.")
-        elif was != is_now: found.append(f"{inside}{name} is {is_now!r} and was {was!r}")
+        if isinstance(was, Mapping) and isinstance(is_now, Mapping):
+            found += _differences(was, is_now, f"{inside}{name}.")
+        elif was != is_now:
+            found.append(f"{inside}{name} is {is_now!r} and was {was!r}")
     return found
 
+
 def _describe_evaluation(policy, problems, name, phase, protocol, engine):
-    described = dict(name=name, phase=phase, protocol=dataclasses.asdict(protocol), template=dataclasses.asdict(policy.template), problems=fingerprint_problems(problems),
-                     model={k: v for k, v in policy.describe().items() if k != "template"}, engine=type(engine).__name__)
-    return load_settings(dump_json(described, settings=True)) # as it will be read back
+    described = dict(
+        name=name,
+        phase=phase,
+        protocol=dataclasses.asdict(protocol),
+        template=dataclasses.asdict(policy.template),
+        problems=fingerprint_problems(problems),
+        model={k: v for k, v in policy.describe().items() if k != "template"},
+        engine=type(engine).__name__,
+    )
+    return load_settings(dump_json(described, settings=True))  # as it will be read back
+
 
 def _same_evaluation(path, plan, state):
     "Raises `RunError` where the evaluation that stands there is another one."
-    try: begun = load_settings(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError): raise RunError(f"{path}: the description of this evaluation is missing or damaged; give the new evaluation another name") from None
+    try:
+        begun = load_settings(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise RunError(
+            f"{path}: the description of this evaluation is missing or damaged; give the new evaluation another name"
+        ) from None
     begun.pop("part_size", None)
-    if found := _differences(begun, plan): raise RunError(f"{path}: an evaluation of this name is {state} with other settings ({'; '.join(found[:4])}); give the new one another name, or remove the old one")
+    if found := _differences(begun, plan):
+        raise RunError(
+            f"{path}: an evaluation of this name is {state} with other settings ({'; '.join(found[:4])}); give the new one another name, or remove the old one"
+        )
 
 # %% ../nbs/09_evaluate.ipynb #bc27c1c4
 def _sample_parts(policy, problems, protocol, engine, phase, folder, size, progress):
     "Samples the parts that are not there yet; gives the paths of all."
     from tqdm.auto import tqdm
+
     starts = range(0, len(problems), size)
-    paths = [folder/f"part-{number:05d}.parquet" for number in range(len(starts))]
-    with tqdm(total=len(problems) * protocol.samples, desc=f"evaluating {policy.name}", unit=" completions", disable=not progress) as bar:
+    paths = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
+    with tqdm(
+        total=len(problems) * protocol.samples,
+        desc=f"evaluating {policy.name}",
+        unit=" completions",
+        disable=not progress,
+    ) as bar:
         for start, path in zip(starts, paths):
-            part = problems[start:start + size]
+            part = problems[start : start + size]
             if not path.exists():
-                rollouts = evaluate(policy, part, engine=engine, samples=protocol.samples, temperature=protocol.temperature, max_completion_length=protocol.max_completion_length, seed=protocol.seed,
-                                    phase=phase, groups=range(start, start + len(part)), rules=protocol.rules, convention=protocol.convention)
-                with atomic_path(path) as partial: pq.write_table(rollout_table([to_row(r) for r in rollouts]), partial, compression="zstd")
+                rollouts = evaluate(
+                    policy,
+                    part,
+                    engine=engine,
+                    samples=protocol.samples,
+                    temperature=protocol.temperature,
+                    max_completion_length=protocol.max_completion_length,
+                    seed=protocol.seed,
+                    phase=phase,
+                    groups=range(start, start + len(part)),
+                    rules=protocol.rules,
+                    convention=protocol.convention,
+                )
+                with atomic_path(path) as partial:
+                    pq.write_table(rollout_table([to_row(r) for r in rollouts]), partial, compression="zstd")
             bar.update(len(part) * protocol.samples)
     return paths
 
+
 def _open_folder(out, policy):
-    return resume_run(out) if (Path(out)/"run.json").exists() else create_run(out, evaluations_only=True, model=policy.describe())
+    return (
+        resume_run(out)
+        if (Path(out) / "run.json").exists()
+        else create_run(out, evaluations_only=True, model=policy.describe())
+    )
 
 # %% ../nbs/09_evaluate.ipynb #cf93fcef
 def run_evaluation(
-    policy:Policy,             # to be evaluated
-    problems:Sequence[Problem],  # the benchmark
-    out:str|os.PathLike,         # a run folder, or a new folder that will hold evaluations only
+    policy: Policy,  # to be evaluated
+    problems: Sequence[Problem],  # the benchmark
+    out: str | os.PathLike,  # a run folder, or a new folder that will hold evaluations only
     *,
-    name:str,                    # of the benchmark, in the file's name: letters, digits and hyphens
-    protocol:str|Protocol="greedy", # see `tasks.get_protocol`
-    benchmark:str|None=None,     # whose protocol and answers it is; None: `name` where that is a benchmark
-    phase:int=0,                 # after how many phases of training
-    engine:Engine|None=None,   # that samples, and holds the policy's weights; None: the policy's own model
-    part_size:int=64,            # problems that are kept together; an interruption costs at most as many
-    progress:bool=True,          # show a progress bar
-) -> pd.DataFrame:               # as `Run.evaluation` gives it
+    name: str,  # of the benchmark, in the file's name: letters, digits and hyphens
+    protocol: str | Protocol = "greedy",  # see `tasks.get_protocol`
+    benchmark: str | None = None,  # whose protocol and answers it is; None: `name` where that is a benchmark
+    phase: int = 0,  # after how many phases of training
+    engine: Engine | None = None,  # that samples, and holds the policy's weights; None: the policy's own model
+    part_size: int = 64,  # problems that are kept together; an interruption costs at most as many
+    progress: bool = True,  # show a progress bar
+) -> pd.DataFrame:  # as `Run.evaluation` gives it
     "Evaluates part by part into a run folder, resumes what was interrupted, and reads what is finished. Raises `RunError` where something else stands there."
     from spurious_rlvr.tasks import BENCHMARKS
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name): raise RunError(f"evaluation name {name!r}: use letters, digits, hyphens, dots and underscores")
-    if part_size < 1: raise ConfigError(f"part_size is {part_size} and must be at least 1")
-    if not problems: raise ConfigError("run_evaluation: there are no problems")
+
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise RunError(f"evaluation name {name!r}: use letters, digits, hyphens, dots and underscores")
+    if part_size < 1:
+        raise ConfigError(f"part_size is {part_size} and must be at least 1")
+    if not problems:
+        raise ConfigError("run_evaluation: there are no problems")
     protocol = get_protocol(protocol, benchmark or (name if name in BENCHMARKS else None))
     engine = _engine(engine, policy)
     plan = _describe_evaluation(policy, problems, name, phase, protocol, engine)
     writer = _open_folder(out, policy)
-    evals = writer.path/"evals"
-    table, described, parts = evals/f"phase-{phase:06d}-{name}.parquet", evals/f"phase-{phase:06d}-{name}.json", evals/f"parts-{phase:06d}-{name}"
-    if table.exists(): _same_evaluation(described, plan, "finished")
+    evals = writer.path / "evals"
+    table, described, parts = (
+        evals / f"phase-{phase:06d}-{name}.parquet",
+        evals / f"phase-{phase:06d}-{name}.json",
+        evals / f"parts-{phase:06d}-{name}",
+    )
+    if table.exists():
+        _same_evaluation(described, plan, "finished")
     else:
-        if (parts/"plan.json").exists(): _same_evaluation(parts/"plan.json", plan, "begun")
+        if (parts / "plan.json").exists():
+            _same_evaluation(parts / "plan.json", plan, "begun")
         else:
             parts.mkdir(parents=True, exist_ok=True)
-            with atomic_path(parts/"plan.json") as partial: partial.write_text(dump_json(plan | dict(part_size=part_size), settings=True), encoding="ascii")
-        size = load_settings((parts/"plan.json").read_text(encoding="ascii"))["part_size"]
+            with atomic_path(parts / "plan.json") as partial:
+                partial.write_text(dump_json(plan | dict(part_size=part_size), settings=True), encoding="ascii")
+        size = load_settings((parts / "plan.json").read_text(encoding="ascii"))["part_size"]
         paths = _sample_parts(policy, problems, protocol, engine, phase, parts, size, progress)
-        with atomic_path(described) as partial: partial.write_text(dump_json(plan, settings=True), encoding="ascii")
-        with atomic_path(table) as partial: pq.write_table(pa.concat_tables([pq.read_table(p) for p in paths], promote_options="permissive"), partial, compression="zstd")
+        with atomic_path(described) as partial:
+            partial.write_text(dump_json(plan, settings=True), encoding="ascii")
+        with atomic_path(table) as partial:
+            pq.write_table(
+                pa.concat_tables([pq.read_table(p) for p in paths], promote_options="permissive"),
+                partial,
+                compression="zstd",
+            )
     finished = read_run(writer.path).evaluation(phase, name)
     evaluations = read_run(writer.path).of_kind("evaluation")
-    if evaluations.empty or not ((evaluations["phase"] == phase) & (evaluations["name"] == name)).any(): writer.log("evaluation", phase=phase, name=name, protocol=protocol.name, **summarise(finished))
+    if evaluations.empty or not ((evaluations["phase"] == phase) & (evaluations["name"] == name)).any():
+        writer.log("evaluation", phase=phase, name=name, protocol=protocol.name, **summarise(finished))
     shutil.rmtree(parts, ignore_errors=True)
     return finished
 
 # %% ../nbs/09_evaluate.ipynb #88247152
 def checkpoint_policies(
-    run:"Run|str|os.PathLike",       # a training run
+    run: "Run|str|os.PathLike",  # a training run
     *,
-    template:str|Template|None=None, # None: the one it was trained with
-    base:"Policy|None"=None,         # the policy before training, which stands at phase 0
-    phases:Sequence[int]|None=None,  # only these; None: all that are kept
+    template: str | Template | None = None,  # None: the one it was trained with
+    base: "Policy|None" = None,  # the policy before training, which stands at phase 0
+    phases: Sequence[int] | None = None,  # only these; None: all that are kept
 ) -> Iterator[tuple[int, Policy]]:
     "(phase, policy) of every checkpoint, in order. Raises `RunError` where there is none, or not the one that was asked for."
     from spurious_rlvr.policy import load_policy
+
     run = run if isinstance(run, Run) else read_run(run)
-    kept = {int(p.name[6:]): p for p in sorted((run.path/"checkpoints").glob("phase-*")) if p.is_dir()}
+    kept = {int(p.name[6:]): p for p in sorted((run.path / "checkpoints").glob("phase-*")) if p.is_dir()}
     there = sorted(kept.keys() | ({0} if base is not None else set()))
-    if missing := sorted(set(there if phases is None else phases) - set(there)): raise RunError(f"{run.path}: no checkpoint of phase {missing[0]}; there are {there or 'none'}; train with a larger keep_checkpoints")
-    if not kept and base is None: raise RunError(f"{run.path}: has no checkpoint; train with checkpoint_every, or give the policy itself")
+    if missing := sorted(set(there if phases is None else phases) - set(there)):
+        raise RunError(
+            f"{run.path}: no checkpoint of phase {missing[0]}; there are {there or 'none'}; train with a larger keep_checkpoints"
+        )
+    if not kept and base is None:
+        raise RunError(f"{run.path}: has no checkpoint; train with checkpoint_every, or give the policy itself")
     if template is None:
         template = run.settings.get("model", {}).get("template")
-        if template not in TEMPLATES: raise RunError(f"{run.path}: was trained with the template {template!r}, which is not known here; give it with template=")
+        if template not in TEMPLATES:
+            raise RunError(
+                f"{run.path}: was trained with the template {template!r}, which is not known here; give it with template="
+            )
     for phase in there if phases is None else sorted(phases):
-        if phase == 0 and base is not None: yield 0, base
-        else: yield phase, dataclasses.replace(load_policy(kept[phase]/"policy", template), name=f"{run.name} phase {phase}")
+        if phase == 0 and base is not None:
+            yield 0, base
+        else:
+            yield (
+                phase,
+                dataclasses.replace(load_policy(kept[phase] / "policy", template), name=f"{run.name} phase {phase}"),
+            )
 
 # %% ../nbs/09_evaluate.ipynb #a6e9d2f8
-EXTRACTION = {"default": ("boxed", "answer_tag", "stated"), "boxed": ("boxed",), "last_number": ("boxed", "answer_tag", "stated", "last_math", "last_number")}
+EXTRACTION = {
+    "default": ("boxed", "answer_tag", "stated"),
+    "boxed": ("boxed",),
+    "last_number": ("boxed", "answer_tag", "stated", "last_math", "last_number"),
+}
 CELL = ["prompt", "rules", "temperature", "budget"]
 
+
 def cut_completions(
-    policy:Policy,    # that wrote them; gives tokenizer and template
-    table:pd.DataFrame, # completion, token_ids, finish_reason
-    budget:int,         # most tokens in a completion
-) -> pd.DataFrame:      # the same rows as a smaller token budget would have given them
+    policy: Policy,  # that wrote them; gives tokenizer and template
+    table: pd.DataFrame,  # completion, token_ids, finish_reason
+    budget: int,  # most tokens in a completion
+) -> pd.DataFrame:  # the same rows as a smaller token budget would have given them
     "Completions cut to a smaller token budget."
     longer = table["token_ids"].map(len) > budget
     ids = [list(i)[:budget] for i in table["token_ids"]]
-    texts = [policy.template.prefix + policy.decode(i) if over else text for i, over, text in zip(ids, longer, table["completion"])]
+    texts = [
+        policy.template.prefix + policy.decode(i) if over else text
+        for i, over, text in zip(ids, longer, table["completion"])
+    ]
     return table.assign(token_ids=ids, completion=texts, finish_reason=table["finish_reason"].where(~longer, "length"))
 
 # %% ../nbs/09_evaluate.ipynb #1180b77e
@@ -346,35 +546,63 @@ def _grid_rows(policy, table, template, temperature, rules, budgets, convention)
         code = cut["completion"].map(writes_code)
         for name, chosen in rules.items():
             verdicts = grade_many(list(zip(cut["completion"], cut["gold"])), rules=chosen, convention=convention)
-            yield pd.DataFrame(dict(prompt=template.name, rules=name, temperature=float(temperature), budget=int(budget), problem_id=cut["problem_id"], sample=cut["sample"].astype("int64"),
-                                    correct=pd.array([v.correct for v in verdicts], "boolean"), answer=pd.array([v.answer for v in verdicts], "string"), finish_reason=cut["finish_reason"], writes_code=code))
+            yield pd.DataFrame(
+                dict(
+                    prompt=template.name,
+                    rules=name,
+                    temperature=float(temperature),
+                    budget=int(budget),
+                    problem_id=cut["problem_id"],
+                    sample=cut["sample"].astype("int64"),
+                    correct=pd.array([v.correct for v in verdicts], "boolean"),
+                    answer=pd.array([v.answer for v in verdicts], "string"),
+                    finish_reason=cut["finish_reason"],
+                    writes_code=code,
+                )
+            )
+
 
 def _check_grid(templates, rules, temperatures, budgets, default):
-    if not (templates and rules and temperatures and budgets): raise ConfigError("prompt_grid: give at least one template, rule, temperature and budget")
+    if not (templates and rules and temperatures and budgets):
+        raise ConfigError("prompt_grid: give at least one template, rule, temperature and budget")
     names = [t.name for t in templates]
-    if len(set(names)) < len(names): raise ConfigError(f"prompt_grid: two templates have the same name among {', '.join(names)}; results are kept by name")
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"prompt_grid: two templates have the same name among {', '.join(names)}; results are kept by name"
+        )
     first = (names[0], next(iter(rules)), float(temperatures[0]), int(max(budgets)))
     chosen = first if default is None else (default[0], default[1], float(default[2]), int(default[3]))
-    if chosen[0] not in names or chosen[1] not in rules or chosen[2] not in map(float, temperatures) or chosen[3] not in map(int, budgets): raise ConfigError(f"prompt_grid: the default cell {chosen} is not in the grid")
+    if (
+        chosen[0] not in names
+        or chosen[1] not in rules
+        or chosen[2] not in map(float, temperatures)
+        or chosen[3] not in map(int, budgets)
+    ):
+        raise ConfigError(f"prompt_grid: the default cell {chosen} is not in the grid")
     return chosen
 
 # %% ../nbs/09_evaluate.ipynb #4c88be5a
 def prompt_grid(
-    policy:Policy,             # to be evaluated; its own template is not used unless it is among `templates`
-    problems:Sequence[Problem],  # the benchmark
+    policy: Policy,  # to be evaluated; its own template is not used unless it is among `templates`
+    problems: Sequence[Problem],  # the benchmark
     *,
-    templates:Sequence[str|Template]|None=None, # None: `tasks.grid_templates`
-    rules:Mapping[str, tuple[str, ...]]=EXTRACTION, # {name: extraction rules}
-    temperatures:Sequence[float]=(0.0, 0.3, 0.6, 1.0),
-    budgets:Sequence[int]=(3072,), # token budgets; the largest is sampled, the others are cut from it
-    samples:int=8,               # completions for each problem above temperature 0, where there is one
-    seed:int=0,                  # of the draws; the same for base and trained model
-    convention:str="math",       # answer convention, see `grading`
-    default:tuple[str, str, float, int]|None=None, # the cell a paper would have reported; None: the first template, rule and temperature, the largest budget
-    engine:Engine|None=None,   # that samples; None: the policy's own model
-    out:str|os.PathLike|None=None, # folder in which completions and grid.parquet are kept, and which resumes; None: nothing is kept
-    progress:bool=True,          # show progress bars
-) -> pd.DataFrame:               # one row a sample and cell: CELL, default, problem_id, sample, correct, answer, finish_reason, writes_code
+    templates: Sequence[str | Template] | None = None,  # None: `tasks.grid_templates`
+    rules: Mapping[str, tuple[str, ...]] = EXTRACTION,  # {name: extraction rules}
+    temperatures: Sequence[float] = (0.0, 0.3, 0.6, 1.0),
+    budgets: Sequence[int] = (3072,),  # token budgets; the largest is sampled, the others are cut from it
+    samples: int = 8,  # completions for each problem above temperature 0, where there is one
+    seed: int = 0,  # of the draws; the same for base and trained model
+    convention: str = "math",  # answer convention, see `grading`
+    default: tuple[str, str, float, int]
+    | None = None,  # the cell a paper would have reported; None: the first template, rule and temperature, the largest budget
+    engine: Engine | None = None,  # that samples; None: the policy's own model
+    out: str
+    | os.PathLike
+    | None = None,  # folder in which completions and grid.parquet are kept, and which resumes; None: nothing is kept
+    progress: bool = True,  # show progress bars
+) -> (
+    pd.DataFrame
+):  # one row a sample and cell: CELL, default, problem_id, sample, correct, answer, finish_reason, writes_code
     "Evaluates a policy over the grid; every cell is kept problem by problem."
     templates = grid_templates(policy.tokenizer) if templates is None else [get_template(t) for t in templates]
     chosen = _check_grid(templates, rules, temperatures, budgets, default)
@@ -382,131 +610,233 @@ def prompt_grid(
     for template in templates:
         asked = dataclasses.replace(policy, template=template)
         for temperature in temperatures:
-            protocol = Protocol("grid", samples=samples if temperature else 1, temperature=float(temperature), max_completion_length=max(budgets), seed=seed, convention=convention)
+            protocol = Protocol(
+                "grid",
+                samples=samples if temperature else 1,
+                temperature=float(temperature),
+                max_completion_length=max(budgets),
+                seed=seed,
+                convention=convention,
+            )
             if out is None:
-                rollouts = evaluate(asked, problems, engine=engine, samples=protocol.samples, temperature=protocol.temperature, max_completion_length=protocol.max_completion_length, seed=seed, convention=convention)
+                rollouts = evaluate(
+                    asked,
+                    problems,
+                    engine=engine,
+                    samples=protocol.samples,
+                    temperature=protocol.temperature,
+                    max_completion_length=protocol.max_completion_length,
+                    seed=seed,
+                    convention=convention,
+                )
                 table = pd.DataFrame([to_row(r) for r in rollouts])
-            else: table = run_evaluation(asked, problems, out, name=f"grid-{re.sub(r'[^A-Za-z0-9_.-]', '_', template.name)}-t{temperature:g}", protocol=protocol, engine=engine, progress=progress)
+            else:
+                table = run_evaluation(
+                    asked,
+                    problems,
+                    out,
+                    name=f"grid-{re.sub(r'[^A-Za-z0-9_.-]', '_', template.name)}-t{temperature:g}",
+                    protocol=protocol,
+                    engine=engine,
+                    progress=progress,
+                )
             frames += _grid_rows(asked, table, template, temperature, rules, budgets, convention)
     grid = pd.concat(frames, ignore_index=True)
     grid.insert(len(CELL), "default", (grid[CELL].apply(tuple, axis=1) == chosen))
     if out is not None:
-        with atomic_path(Path(out)/"grid.parquet") as partial: grid.to_parquet(partial, index=False, compression="zstd")
+        with atomic_path(Path(out) / "grid.parquet") as partial:
+            grid.to_parquet(partial, index=False, compression="zstd")
     return grid
 
 # %% ../nbs/09_evaluate.ipynb #15d7eaee
 def grid_accuracy(
-    grid:pd.DataFrame,   # from `prompt_grid`
+    grid: pd.DataFrame,  # from `prompt_grid`
     *,
-    level:float=0.95,    # confidence level of each cell
-) -> pd.DataFrame:       # one row a cell, best first: accuracy with its interval, answered, truncated, code_share
+    level: float = 0.95,  # confidence level of each cell
+) -> pd.DataFrame:  # one row a cell, best first: accuracy with its interval, answered, truncated, code_share
     "The cells of a grid. The best of many cells is best partly by luck: see `cross_fitted`."
     rows = []
     for cell, rows_of in grid.groupby(CELL, sort=False):
         estimate = mean_estimate("accuracy", per_problem(rows_of)["accuracy"], level=level)
-        rows.append(dict(zip(CELL, cell)) | dict(default=bool(rows_of["default"].iloc[0]), accuracy=estimate.mean, low=estimate.low, high=estimate.high, answered=rows_of["answer"].notna().mean(),
-                                                 truncated=rows_of["finish_reason"].eq("length").mean(), code_share=rows_of["writes_code"].mean()))
+        rows.append(
+            dict(zip(CELL, cell))
+            | dict(
+                default=bool(rows_of["default"].iloc[0]),
+                accuracy=estimate.mean,
+                low=estimate.low,
+                high=estimate.high,
+                answered=rows_of["answer"].notna().mean(),
+                truncated=rows_of["finish_reason"].eq("length").mean(),
+                code_share=rows_of["writes_code"].mean(),
+            )
+        )
     return pd.DataFrame(rows).sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
 
 # %% ../nbs/09_evaluate.ipynb #c338b28e
 @dataclasses.dataclass(frozen=True)
 class CrossFit:
     "Gains of one checkpoint over another on a grid of prompts."
-    default: Estimate                # both in the default cell
-    same_cell: Estimate              # both in the same cell, mean over cells
-    at_base_best: Estimate           # both in the base model's best cell
-    best_against_best: Estimate      # each in its own best cell
-    against_sharpened_base: Estimate # trained in the default cell, base at its best temperature
-    cells: pd.DataFrame              # one row a cell: base, trained, gain, low, high
-    chosen: pd.DataFrame             # how often each cell was best on a half: model, cell, share
-    naive_best: float                # best against best, chosen and scored on the same problems: luck included, not to be reported as a gain
+
+    default: Estimate  # both in the default cell
+    same_cell: Estimate  # both in the same cell, mean over cells
+    at_base_best: Estimate  # both in the base model's best cell
+    best_against_best: Estimate  # each in its own best cell
+    against_sharpened_base: Estimate  # trained in the default cell, base at its best temperature
+    cells: pd.DataFrame  # one row a cell: base, trained, gain, low, high
+    chosen: pd.DataFrame  # how often each cell was best on a half: model, cell, share
+    naive_best: (
+        float  # best against best, chosen and scored on the same problems: luck included, not to be reported as a gain
+    )
 
     @property
-    def gains(self) -> list[Estimate]: "The five gains."; return [getattr(self, f.name) for f in dataclasses.fields(self)[:5]]
+    def gains(self) -> list[Estimate]:
+        "The five gains."
+        return [getattr(self, f.name) for f in dataclasses.fields(self)[:5]]
 
-    def __str__(self): return "\n".join(f"{g.name}: {g.mean:+.3f} [{g.low:+.3f}, {g.high:+.3f}]" for g in self.gains) + f"\n{self.default.n} problems; {CHECKPOINT}"
+    def __str__(self):
+        return (
+            "\n".join(f"{g.name}: {g.mean:+.3f} [{g.low:+.3f}, {g.high:+.3f}]" for g in self.gains)
+            + f"\n{self.default.n} problems; {CHECKPOINT}"
+        )
+
 
 def _by_cell(grid, where):
-    if missing := {*CELL, "default", "problem_id", "correct"} - set(grid.columns): raise DataError(f"{where} has no column {', '.join(sorted(missing))}; make it with prompt_grid")
+    if missing := {*CELL, "default", "problem_id", "correct"} - set(grid.columns):
+        raise DataError(f"{where} has no column {', '.join(sorted(missing))}; make it with prompt_grid")
     right = grid.assign(right=grid["correct"].eq(True).astype(float))
     table = right.pivot_table(index="problem_id", columns=CELL, values="right", aggfunc="mean", sort=False)
-    if table.isna().any(axis=None): raise DataError(f"{where}: {int(table.isna().any(axis=1).sum())} problems are missing from some cells; evaluate all cells on the same problems")
+    if table.isna().any(axis=None):
+        raise DataError(
+            f"{where}: {int(table.isna().any(axis=1).sum())} problems are missing from some cells; evaluate all cells on the same problems"
+        )
     return table
+
 
 def _cell_gains(base, trained, default, level):
     rows = []
     for cell in base.columns:
         gain = paired_difference("gain", trained[cell], base[cell], level=level)
-        rows.append(dict(zip(CELL, cell)) | dict(default=cell == default, base=base[cell].mean(), trained=trained[cell].mean(), gain=gain.mean, low=gain.low, high=gain.high))
+        rows.append(
+            dict(zip(CELL, cell))
+            | dict(
+                default=cell == default,
+                base=base[cell].mean(),
+                trained=trained[cell].mean(),
+                gain=gain.mean,
+                low=gain.low,
+                high=gain.high,
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/09_evaluate.ipynb #1f8614ea
 def _choose_and_score(
-    base, trained, # (problems, cells) accuracies
-    weights,       # (problems,) how often each problem was drawn
-    halves,        # (cuts, problems) true where a problem is in the half on which cells are chosen
-    default, sharpened # index of the default cell, and (cells,) true for those that differ from it in temperature only
+    base,
+    trained,  # (problems, cells) accuracies
+    weights,  # (problems,) how often each problem was drawn
+    halves,  # (cuts, problems) true where a problem is in the half on which cells are chosen
+    default,
+    sharpened,  # index of the default cell, and (cells,) true for those that differ from it in temperature only
 ):
     "(3,) gains at the base's best, best against best, and against the sharpened base; and the cells chosen by each model on each cut."
     choose, score = halves * weights, ~halves * weights
     choose, score = (w / np.maximum(w.sum(1, keepdims=True), 1) for w in (choose, score))
-    favour = 1e-9 * (np.arange(base.shape[1]) == default) # the default cell wins ties
+    favour = 1e-9 * (np.arange(base.shape[1]) == default)  # the default cell wins ties
     for_base, for_trained = choose @ base + favour, choose @ trained + favour
     picks = [for_base.argmax(1), for_trained.argmax(1), np.where(sharpened, for_base, -1).argmax(1)]
     scored_base, scored_trained, cut = score @ base, score @ trained, np.arange(len(halves))
-    gains = [scored_trained[cut, picks[0]] - scored_base[cut, picks[0]], scored_trained[cut, picks[1]] - scored_base[cut, picks[0]], scored_trained[:, default] - scored_base[cut, picks[2]]]
+    gains = [
+        scored_trained[cut, picks[0]] - scored_base[cut, picks[0]],
+        scored_trained[cut, picks[1]] - scored_base[cut, picks[0]],
+        scored_trained[:, default] - scored_base[cut, picks[2]],
+    ]
     return np.array([g.mean() for g in gains]), picks
+
 
 def _cuts(n, count, rng):
     "(2 count, n) halves, each with its counterpart."
     masks = np.zeros((count, n), bool)
-    for mask in masks: mask[rng.permutation(n)[:n // 2]] = True
+    for mask in masks:
+        mask[rng.permutation(n)[: n // 2]] = True
     return np.concatenate([masks, ~masks])
 
 # %% ../nbs/09_evaluate.ipynb #a2de5a70
 def cross_fitted(
-    base_grid:pd.DataFrame,    # from `prompt_grid`, of the base model
-    trained_grid:pd.DataFrame, # of the trained model, same cells and problems
+    base_grid: pd.DataFrame,  # from `prompt_grid`, of the base model
+    trained_grid: pd.DataFrame,  # of the trained model, same cells and problems
     *,
-    seed:int=0,                # of the cuts into halves and of the redrawn problems
-    cuts:int=20,               # ways of halving the problems
-    draws:int=400,             # redrawn sets of problems, for the intervals
-    level:float=0.95,          # confidence level of each interval
+    seed: int = 0,  # of the cuts into halves and of the redrawn problems
+    cuts: int = 20,  # ways of halving the problems
+    draws: int = 400,  # redrawn sets of problems, for the intervals
+    level: float = 0.95,  # confidence level of each interval
 ) -> CrossFit:
     "The gain at the default, in the same cell, and best against best, with cells chosen on the other half of the problems. Raises `ConfigError` where the grids differ."
     base, trained = _by_cell(base_grid, "the base grid"), _by_cell(trained_grid, "the trained grid")
-    if set(base.columns) != set(trained.columns): raise ConfigError(f"cross_fitted: {len(set(base.columns) ^ set(trained.columns))} cells stand in only one of the grids; evaluate both models on the same grid")
-    if set(base.index) != set(trained.index): raise ConfigError("cross_fitted: the grids hold different problems; evaluate both models on the same problems")
-    if len(base) < 4: raise ConfigError(f"cross_fitted: {len(base)} problems cannot be halved; give at least 4")
-    base = base.sort_index(key=lambda i: i.astype(str)); trained = trained.reindex(base.index)[base.columns]
+    if set(base.columns) != set(trained.columns):
+        raise ConfigError(
+            f"cross_fitted: {len(set(base.columns) ^ set(trained.columns))} cells stand in only one of the grids; evaluate both models on the same grid"
+        )
+    if set(base.index) != set(trained.index):
+        raise ConfigError("cross_fitted: the grids hold different problems; evaluate both models on the same problems")
+    if len(base) < 4:
+        raise ConfigError(f"cross_fitted: {len(base)} problems cannot be halved; give at least 4")
+    base = base.sort_index(key=lambda i: i.astype(str))
+    trained = trained.reindex(base.index)[base.columns]
     defaults = set(map(tuple, base_grid.loc[base_grid["default"], CELL].drop_duplicates().to_numpy()))
-    if len(defaults) != 1: raise ConfigError(f"cross_fitted: the base grid has {len(defaults)} default cells; it needs one")
+    if len(defaults) != 1:
+        raise ConfigError(f"cross_fitted: the base grid has {len(defaults)} default cells; it needs one")
     default, cells, n = next(iter(defaults)), list(base.columns), len(base)
     b, t = base.to_numpy(), trained.to_numpy()
     sharpened = np.array([(c[0], c[1], c[3]) == (default[0], default[1], default[3]) for c in cells])
-    fit = lambda weights, rng, count: _choose_and_score(b, t, weights, _cuts(n, count, rng), cells.index(default), sharpened)
+    fit = lambda weights, rng, count: _choose_and_score(
+        b, t, weights, _cuts(n, count, rng), cells.index(default), sharpened
+    )
     gains, picks = fit(np.ones(n), keyed_rng(seed, "cross-fit"), cuts)
-    redrawn = [fit((rng := keyed_rng(seed, "redraw", draw)).multinomial(n, np.full(n, 1 / n)), rng, cuts)[0] for draw in range(draws)]
+    redrawn = [
+        fit((rng := keyed_rng(seed, "redraw", draw)).multinomial(n, np.full(n, 1 / n)), rng, cuts)[0]
+        for draw in range(draws)
+    ]
     half = stats.t.ppf(0.5 + level / 2, n - 1) * np.std(redrawn, axis=0, ddof=1)
-    estimates = [paired_difference("default", trained[default], base[default], level=level), paired_difference("same cell", trained.mean(axis=1), base.mean(axis=1), level=level)]
-    estimates += [_around(name, *values, n, level) for name, *values in zip(("at the base's best", "best against best", "against the sharpened base"), gains, half)]
-    chosen = [dict(model=model, share=float(np.mean(picked == i))) | dict(zip(CELL, cells[i])) for model, picked in zip(("base", "trained", "sharpened base"), picks) for i in np.unique(picked)]
-    return CrossFit(*estimates, cells=_cell_gains(base, trained, default, level), chosen=pd.DataFrame(chosen), naive_best=float(t.mean(0).max() - b.mean(0).max()))
+    estimates = [
+        paired_difference("default", trained[default], base[default], level=level),
+        paired_difference("same cell", trained.mean(axis=1), base.mean(axis=1), level=level),
+    ]
+    estimates += [
+        _around(name, *values, n, level)
+        for name, *values in zip(("at the base's best", "best against best", "against the sharpened base"), gains, half)
+    ]
+    chosen = [
+        dict(model=model, share=float(np.mean(picked == i))) | dict(zip(CELL, cells[i]))
+        for model, picked in zip(("base", "trained", "sharpened base"), picks)
+        for i in np.unique(picked)
+    ]
+    return CrossFit(
+        *estimates,
+        cells=_cell_gains(base, trained, default, level),
+        chosen=pd.DataFrame(chosen),
+        naive_best=float(t.mean(0).max() - b.mean(0).max()),
+    )
 
-def _around(name, mean, half, n, level): # as in _pooled, outcomes without spread, here of less than one problem, do not make a gain certain
-    if half < 1 / n: half = _never_seen(n, level)
+
+def _around(
+    name, mean, half, n, level
+):  # as in _pooled, outcomes without spread, here of less than one problem, do not make a gain certain
+    if half < 1 / n:
+        half = _never_seen(n, level)
     return Estimate(name, float(mean), max(-1.0, float(mean - half)), min(1.0, float(mean + half)), n, level)
 
 # %% ../nbs/09_evaluate.ipynb #b7110a69
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
+
 def rouge_l(
-    candidate:str, # what was written
-    reference:str, # what should have been
-) -> float:        # between 0 and 1
+    candidate: str,  # what was written
+    reference: str,  # what should have been
+) -> float:  # between 0 and 1
     "ROUGE-L: the F1 score of the longest common subsequence of words and signs (Lin 2004), case left out. Signs count, since in mathematics they carry the meaning."
     one, other = _WORDS.findall(candidate.lower()), _WORDS.findall(reference.lower())
-    if not one or not other: return 0.0
+    if not one or not other:
+        return 0.0
     row = [0] * (len(other) + 1)
     for word in one:
         diagonal = 0
@@ -515,35 +845,57 @@ def rouge_l(
     return 2 * row[-1] / (len(one) + len(other))
 
 # %% ../nbs/09_evaluate.ipynb #fdcfb0e5
-def _spaced(text): return " ".join(text.split())
+def _spaced(text):
+    return " ".join(text.split())
+
 
 def partial_prompts(
-    policy:Policy,             # its template is not used
-    problems:Sequence[Problem],  # suspected, or fresh for comparison
+    policy: Policy,  # its template is not used
+    problems: Sequence[Problem],  # suspected, or fresh for comparison
     *,
-    fractions:Sequence[float]=(0.8, 0.6, 0.4), # of the problem's tokens that are given
-    max_completion_length:int=1024, # most tokens that it may write: the rest of the problem and a solution
-    engine:Engine|None=None,   # that samples; None: the policy's own model
-    **grading                    # for `grading.grade_many`: rules, convention
-) -> pd.DataFrame:               # one row a problem and fraction: given, rest, completion, exact_match, rouge_l, correct
+    fractions: Sequence[float] = (0.8, 0.6, 0.4),  # of the problem's tokens that are given
+    max_completion_length: int = 1024,  # most tokens that it may write: the rest of the problem and a solution
+    engine: Engine | None = None,  # that samples; None: the policy's own model
+    **grading,  # for `grading.grade_many`: rules, convention
+) -> pd.DataFrame:  # one row a problem and fraction: given, rest, completion, exact_match, rouge_l, correct
     "Partial-prompt completion, greedy and without a template (Wu et al., arXiv 2507.10532). Problems of one token have nothing to complete and are left out."
     from spurious_rlvr.rollout import Request
-    if bad := [f for f in fractions if not 0 < f < 1]: raise ConfigError(f"partial_prompts: fraction {bad[0]} must lie between 0 and 1")
+
+    if bad := [f for f in fractions if not 0 < f < 1]:
+        raise ConfigError(f"partial_prompts: fraction {bad[0]} must lie between 0 and 1")
     rows, requests = [], []
     for fraction in fractions:
         for problem in problems:
             ids = policy.encode(problem.question)
-            if len(ids) < 2: continue
+            if len(ids) < 2:
+                continue
             kept = min(len(ids) - 1, max(1, round(fraction * len(ids))))
-            rows.append(dict(problem_id=problem.id, fraction=fraction, given=policy.decode(ids[:kept]), rest=policy.decode(ids[kept:]), rest_tokens=len(ids) - kept, gold=problem.gold))
+            rows.append(
+                dict(
+                    problem_id=problem.id,
+                    fraction=fraction,
+                    given=policy.decode(ids[:kept]),
+                    rest=policy.decode(ids[kept:]),
+                    rest_tokens=len(ids) - kept,
+                    gold=problem.gold,
+                )
+            )
             requests.append(Request(tuple(ids[:kept]), 0))
-    if not rows: raise DataError("partial_prompts: no problem has more than one token")
+    if not rows:
+        raise DataError("partial_prompts: no problem has more than one token")
     written = _engine(engine, policy).generate(requests, max_completion_length=max_completion_length, temperature=0.0)
     frame = pd.DataFrame(rows)
     frame["completion"] = [policy.decode(c.token_ids) for c in written]
-    frame["exact_match"] = [_spaced(text).startswith(_spaced(rest)) for text, rest in zip(frame["completion"], frame["rest"])]
-    frame["rouge_l"] = [rouge_l(policy.decode(c.token_ids[:n]), rest) for c, n, rest in zip(written, frame["rest_tokens"], frame["rest"])]
-    frame["correct"] = pd.array([v.correct for v in grade_many(list(zip(frame["completion"], frame["gold"])), **grading)], "boolean")
+    frame["exact_match"] = [
+        _spaced(text).startswith(_spaced(rest)) for text, rest in zip(frame["completion"], frame["rest"])
+    ]
+    frame["rouge_l"] = [
+        rouge_l(policy.decode(c.token_ids[:n]), rest)
+        for c, n, rest in zip(written, frame["rest_tokens"], frame["rest"])
+    ]
+    frame["correct"] = pd.array(
+        [v.correct for v in grade_many(list(zip(frame["completion"], frame["gold"])), **grading)], "boolean"
+    )
     return frame
 
 # %% ../nbs/09_evaluate.ipynb #0e257cb1
@@ -551,160 +903,300 @@ def _surprise(policy, prompts, completions, token_budget):
     "(rows,) mean negative log-probability of each completion in nats a token; NaN for an empty one."
     import torch
     from spurious_rlvr.policy import completion_logprobs, microbatches
+
     found, there = np.full(len(prompts), np.nan), [i for i, c in enumerate(completions) if len(c)]
     training = policy.model.training
     policy.model.eval()
     with torch.inference_mode():
-        for batch in microbatches([prompts[i] for i in there], [completions[i] for i in there], token_budget=token_budget, pad_id=policy.pad_id) if there else []:
+        for batch in (
+            microbatches(
+                [prompts[i] for i in there],
+                [completions[i] for i in there],
+                token_budget=token_budget,
+                pad_id=policy.pad_id,
+            )
+            if there
+            else []
+        ):
             logprobs, _ = completion_logprobs(policy.model, batch.to(policy.device))
             sums = torch.zeros(len(batch.rows)).index_add_(0, batch.row_index, logprobs.float().cpu())
-            for row, total in zip(batch.rows.tolist(), sums.tolist()): found[there[row]] = -total / len(completions[there[row]])
+            for row, total in zip(batch.rows.tolist(), sums.tolist()):
+                found[there[row]] = -total / len(completions[there[row]])
     policy.model.train(training)
     return found
 
-def boxed(problem:Problem) -> str: "The gold answer in a box, as an answer's text."; return rf"\boxed{{{problem.gold}}}"
+
+def boxed(problem: Problem) -> str:
+    "The gold answer in a box, as an answer's text."
+    return rf"\boxed{{{problem.gold}}}"
+
 
 def perplexity(
-    policy:Policy,             # to be probed
-    problems:Sequence[Problem],
+    policy: Policy,  # to be probed
+    problems: Sequence[Problem],
     *,
-    answer_text:Callable[[Problem], str]=boxed, # how the answer would be written at once after the prompt
-    token_budget:int=16384,      # most places in a microbatch
-) -> pd.DataFrame: # one row a problem: prompt_surprise and answer_surprise in nats a token, prompt_perplexity, answer_perplexity, and tokens
+    answer_text: Callable[[Problem], str] = boxed,  # how the answer would be written at once after the prompt
+    token_budget: int = 16384,  # most places in a microbatch
+) -> pd.DataFrame:  # one row a problem: prompt_surprise and answer_surprise in nats a token, prompt_perplexity, answer_perplexity, and tokens
     "How surprising problem and answer are. The problem is read without a template, after the tokenizer's first token where it has one, else its own first token is given."
     start = policy.tokenizer.bos_token_id
     texts = [policy.encode(p.question) for p in problems]
-    heads, tails = [[start] if start is not None else t[:1] for t in texts], [t if start is not None else t[1:] for t in texts]
+    heads, tails = (
+        [[start] if start is not None else t[:1] for t in texts],
+        [t if start is not None else t[1:] for t in texts],
+    )
     answers = [policy.encode(answer_text(p)) for p in problems]
-    frame = pd.DataFrame(dict(problem_id=[p.id for p in problems], prompt_surprise=_surprise(policy, heads, tails, token_budget), prompt_tokens=list(map(len, tails)),
-                              answer_surprise=_surprise(policy, [policy.encode(policy.prompt(p.question)) for p in problems], answers, token_budget), answer_tokens=list(map(len, answers))))
-    return frame.assign(prompt_perplexity=np.exp(frame["prompt_surprise"]), answer_perplexity=np.exp(frame["answer_surprise"]))
+    frame = pd.DataFrame(
+        dict(
+            problem_id=[p.id for p in problems],
+            prompt_surprise=_surprise(policy, heads, tails, token_budget),
+            prompt_tokens=list(map(len, tails)),
+            answer_surprise=_surprise(
+                policy, [policy.encode(policy.prompt(p.question)) for p in problems], answers, token_budget
+            ),
+            answer_tokens=list(map(len, answers)),
+        )
+    )
+    return frame.assign(
+        prompt_perplexity=np.exp(frame["prompt_surprise"]), answer_perplexity=np.exp(frame["answer_surprise"])
+    )
+
 
 def perplexity_along(
-    run:"Run|str|os.PathLike",   # a training run that kept its checkpoints
-    problems:Sequence[Problem],
+    run: "Run|str|os.PathLike",  # a training run that kept its checkpoints
+    problems: Sequence[Problem],
     *,
-    base:"Policy|None"=None,     # the policy before training, at phase 0
-    **options                    # for `perplexity`
-) -> pd.DataFrame:               # as `perplexity`, with a column phase
+    base: "Policy|None" = None,  # the policy before training, at phase 0
+    **options,  # for `perplexity`
+) -> pd.DataFrame:  # as `perplexity`, with a column phase
     "Perplexity of problem and answer along the checkpoints of a run."
-    return pd.concat([perplexity(policy, problems, **options).assign(phase=phase) for phase, policy in checkpoint_policies(run, base=base)], ignore_index=True)
+    return pd.concat(
+        [
+            perplexity(policy, problems, **options).assign(phase=phase)
+            for phase, policy in checkpoint_policies(run, base=base)
+        ],
+        ignore_index=True,
+    )
 
 # %% ../nbs/09_evaluate.ipynb #d07953b7
 def accuracy_by(
-    table:"pd.DataFrame|Sequence[Rollout]", # results: problem_id, correct
-    problems:Sequence[Problem],  # the problems they are results on
-    column:str="steps",          # of `Problem.columns`: the difficulty
+    table: "pd.DataFrame|Sequence[Rollout]",  # results: problem_id, correct
+    problems: Sequence[Problem],  # the problems they are results on
+    column: str = "steps",  # of `Problem.columns`: the difficulty
     *,
-    level:float=0.95,            # confidence level of each interval
-) -> pd.DataFrame: # one row a difficulty: problems, accuracy, low, high
+    level: float = 0.95,  # confidence level of each interval
+) -> pd.DataFrame:  # one row a difficulty: problems, accuracy, low, high
     "Accuracy at each difficulty, with intervals over problems."
     difficulty = {p.id: p.columns.get(column) for p in problems}
-    if missing := [p for p in difficulty if difficulty[p] is None]: raise DataError(f"accuracy_by: {len(missing)} problems have no column {column!r}; name the column that holds their difficulty")
+    if missing := [p for p in difficulty if difficulty[p] is None]:
+        raise DataError(
+            f"accuracy_by: {len(missing)} problems have no column {column!r}; name the column that holds their difficulty"
+        )
     counts = per_problem(table)
-    if strange := [p for p in counts.index if p not in difficulty]: raise DataError(f"accuracy_by: problem {strange[0]!r} has results and is not among the problems; give the problems that were evaluated")
-    estimates = {d: mean_estimate(str(d), rows["accuracy"], level=level) for d, rows in counts.groupby(counts.index.map(difficulty))}
-    return pd.DataFrame([{column: d, "problems": e.n, "accuracy": e.mean, "low": e.low, "high": e.high} for d, e in sorted(estimates.items())])
+    if strange := [p for p in counts.index if p not in difficulty]:
+        raise DataError(
+            f"accuracy_by: problem {strange[0]!r} has results and is not among the problems; give the problems that were evaluated"
+        )
+    estimates = {
+        d: mean_estimate(str(d), rows["accuracy"], level=level)
+        for d, rows in counts.groupby(counts.index.map(difficulty))
+    }
+    return pd.DataFrame(
+        [
+            {column: d, "problems": e.n, "accuracy": e.mean, "low": e.low, "high": e.high}
+            for d, e in sorted(estimates.items())
+        ]
+    )
 
 # %% ../nbs/09_evaluate.ipynb #d76d71d7
 def _probe_values(policy, problems, fractions, answer_text, max_completion_length, engine, grading):
     "{probe: one number a problem, higher where it is more like a text learnt by heart}"
-    partial, found = partial_prompts(policy, problems, fractions=fractions, max_completion_length=max_completion_length, engine=engine, **grading), {}
+    partial, found = (
+        partial_prompts(
+            policy, problems, fractions=fractions, max_completion_length=max_completion_length, engine=engine, **grading
+        ),
+        {},
+    )
     for fraction in fractions:
         rows = partial[partial["fraction"] == fraction]
         for measured in ("exact_match", "rouge_l", "correct"):
-            found[f"{'answer' if measured == 'correct' else measured} at {fraction:.0%}"] = (rows["correct"].eq(True) if measured == "correct" else rows[measured]).astype(float).to_numpy()
+            found[f"{'answer' if measured == 'correct' else measured} at {fraction:.0%}"] = (
+                (rows["correct"].eq(True) if measured == "correct" else rows[measured]).astype(float).to_numpy()
+            )
     whole = evaluate(policy, problems, engine=engine, max_completion_length=max_completion_length, **grading)
     surprise = perplexity(policy, problems, answer_text=answer_text)
-    return found | {"accuracy": per_problem(whole)["accuracy"].to_numpy(), "problem log-probability": -surprise["prompt_surprise"].to_numpy(), "answer log-probability": -surprise["answer_surprise"].to_numpy()}
+    return found | {
+        "accuracy": per_problem(whole)["accuracy"].to_numpy(),
+        "problem log-probability": -surprise["prompt_surprise"].to_numpy(),
+        "answer log-probability": -surprise["answer_surprise"].to_numpy(),
+    }
+
 
 def memorisation_probes(
-    policy:Policy,              # to be probed
-    suspected:Sequence[Problem],  # that it may have learnt by heart
-    fresh:Sequence[Problem],      # of the same kind, that it cannot have seen
+    policy: Policy,  # to be probed
+    suspected: Sequence[Problem],  # that it may have learnt by heart
+    fresh: Sequence[Problem],  # of the same kind, that it cannot have seen
     *,
-    fractions:Sequence[float]=(0.8, 0.6, 0.4), # of the problem that is given
-    answer_text:Callable[[Problem], str]=boxed, # see `perplexity`
-    max_completion_length:int=1024, # most tokens in a completion
-    engine:Engine|None=None,    # that samples; None: the policy's own model
-    level:float=0.95,             # of all intervals together
-    **grading                     # for `grading.grade_many`: rules, convention
-) -> pd.DataFrame: # one row a probe: suspected, fresh, difference, low, high, flagged
+    fractions: Sequence[float] = (0.8, 0.6, 0.4),  # of the problem that is given
+    answer_text: Callable[[Problem], str] = boxed,  # see `perplexity`
+    max_completion_length: int = 1024,  # most tokens in a completion
+    engine: Engine | None = None,  # that samples; None: the policy's own model
+    level: float = 0.95,  # of all intervals together
+    **grading,  # for `grading.grade_many`: rules, convention
+) -> pd.DataFrame:  # one row a probe: suspected, fresh, difference, low, high, flagged
     "Every probe on both sets, with the difference and its interval (Bonferroni). `flagged`: the whole interval points at memorisation."
-    if both := {p.question for p in suspected} & {p.question for p in fresh}: raise ConfigError(f"memorisation_probes: {len(both)} problems stand in both sets; fresh ones must be others")
-    values = [_probe_values(policy, some, fractions, answer_text, max_completion_length, engine, grading) for some in (suspected, fresh)]
+    if both := {p.question for p in suspected} & {p.question for p in fresh}:
+        raise ConfigError(f"memorisation_probes: {len(both)} problems stand in both sets; fresh ones must be others")
+    values = [
+        _probe_values(policy, some, fractions, answer_text, max_completion_length, engine, grading)
+        for some in (suspected, fresh)
+    ]
     single, rows = 1 - (1 - level) / len(values[0]), []
     for probe in values[0]:
         difference = unpaired_difference(probe, values[0][probe], values[1][probe], level=single)
-        rows.append(dict(probe=probe, suspected=float(np.nanmean(values[0][probe])), fresh=float(np.nanmean(values[1][probe])), difference=difference.mean, low=difference.low, high=difference.high,
-                         flagged=bool(difference.low > 0)))
+        rows.append(
+            dict(
+                probe=probe,
+                suspected=float(np.nanmean(values[0][probe])),
+                fresh=float(np.nanmean(values[1][probe])),
+                difference=difference.mean,
+                low=difference.low,
+                high=difference.high,
+                flagged=bool(difference.low > 0),
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/09_evaluate.ipynb #b4bd6a2d
 _MAY_MAKE_CODE = re.compile(r"[`~<\[]|python|import|\bdef\b|print\(|lambda", re.I)
 
+
 def _makes_code(text):
     "Whether a token's text says Python or makes code of a neutral line beside it, by the rules of `behavior`."
-    if not _MAY_MAKE_CODE.search(text): return False
+    if not _MAY_MAKE_CODE.search(text):
+        return False
     bare = text.strip()
-    beside = [text + line for line in ("", "\nx = 2\n", "python\nx = 2\n")] + [ticks + text + "python\nx = 2\n" for ticks in ("`", "``") if "`" in text]
-    if bare in keyword.kwlist: beside += [f"\n{bare} math\n", f"\n{bare} f(x):\n    return x\n"]
+    beside = [text + line for line in ("", "\nx = 2\n", "python\nx = 2\n")] + [
+        ticks + text + "python\nx = 2\n" for ticks in ("`", "``") if "`" in text
+    ]
+    if bare in keyword.kwlist:
+        beside += [f"\n{bare} math\n", f"\n{bare} f(x):\n    return x\n"]
     return mentions_python(text) or any(writes_code(t) for t in (*beside, f"\n{bare}x)\n"))
 
+
 def code_token_ids(
-    policy:Policy, # whose tokenizer is read
-) -> tuple[int, ...]: # in order; tokens that end a completion are never among them
+    policy: Policy,  # whose tokenizer is read
+) -> tuple[int, ...]:  # in order; tokens that end a completion are never among them
     "Tokens that begin or make code. See above for what they cannot catch."
     vocabulary = sorted(set(policy.tokenizer.get_vocab().values()) - set(policy.end_ids) - {policy.pad_id})
-    texts = [policy.tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False) for i in vocabulary]
+    texts = [
+        policy.tokenizer.decode([i], skip_special_tokens=False, clean_up_tokenization_spaces=False) for i in vocabulary
+    ]
     return tuple(i for i, text in zip(vocabulary, texts) if _makes_code(text))
 
 # %% ../nbs/09_evaluate.ipynb #1e5bb0e1
 ARMS = ("free", "forced", "forbidden")
 
+
 @dataclasses.dataclass(frozen=True)
 class CausalPair:
     "What forcing and forbidding code did."
-    samples: pd.DataFrame            # all completions, with a column arm
-    accuracy: dict[str, Estimate]    # by arm
-    code_share: dict[str, float]     # by arm: completions in which `behavior.writes_code` finds code
-    effects: dict[str, Estimate]     # "forced - free", "forbidden - free", "forced - forbidden": the same problems and seeds
-    observed: dict[str, float]       # in the free arm: accuracy with code, without code, and their difference, which is an association
+
+    samples: pd.DataFrame  # all completions, with a column arm
+    accuracy: dict[str, Estimate]  # by arm
+    code_share: dict[str, float]  # by arm: completions in which `behavior.writes_code` finds code
+    effects: dict[
+        str, Estimate
+    ]  # "forced - free", "forbidden - free", "forced - forbidden": the same problems and seeds
+    observed: dict[
+        str, float
+    ]  # in the free arm: accuracy with code, without code, and their difference, which is an association
 
     def __str__(self):
-        lines = [f"{arm:9} accuracy {e.mean:.3f} [{e.low:.3f}, {e.high:.3f}], code in {self.code_share[arm]:.0%}" for arm, e in self.accuracy.items()]
+        lines = [
+            f"{arm:9} accuracy {e.mean:.3f} [{e.low:.3f}, {e.high:.3f}], code in {self.code_share[arm]:.0%}"
+            for arm, e in self.accuracy.items()
+        ]
         lines += [f"{name}: {e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]" for name, e in self.effects.items()]
-        return "\n".join([*lines, f"observed, with code minus without: {self.observed['difference']:+.3f}", f"{self.accuracy['free'].n} problems; {CHECKPOINT}"])
+        return "\n".join(
+            [
+                *lines,
+                f"observed, with code minus without: {self.observed['difference']:+.3f}",
+                f"{self.accuracy['free'].n} problems; {CHECKPOINT}",
+            ]
+        )
 
 # %% ../nbs/09_evaluate.ipynb #65872fbe
 def causal_pair(
-    policy:Policy,             # its template is used in all arms; the prefix is added to it
-    problems:Sequence[Problem],
+    policy: Policy,  # its template is used in all arms; the prefix is added to it
+    problems: Sequence[Problem],
     *,
-    prefix:str="Let's solve this using Python.", # with which code is forced (Shao et al., Table 3)
-    forbidden_ids:Sequence[int]|None=None, # None: `code_token_ids`
-    samples:int=8,               # completions for each problem and arm
-    temperature:float=0.6,
-    max_completion_length:int=3072, # most tokens in a completion, the prefix not counted
-    seed:int=0,                  # of the draws; the same in every arm
-    engine:Engine|None=None,   # that samples; None: the policy's own model
-    level:float=0.95,            # confidence level of each interval
-    **grading                    # for `grading.grade_many`: rules, convention
+    prefix: str = "Let's solve this using Python.",  # with which code is forced (Shao et al., Table 3)
+    forbidden_ids: Sequence[int] | None = None,  # None: `code_token_ids`
+    samples: int = 8,  # completions for each problem and arm
+    temperature: float = 0.6,
+    max_completion_length: int = 3072,  # most tokens in a completion, the prefix not counted
+    seed: int = 0,  # of the draws; the same in every arm
+    engine: Engine | None = None,  # that samples; None: the policy's own model
+    level: float = 0.95,  # confidence level of each interval
+    **grading,  # for `grading.grade_many`: rules, convention
 ) -> CausalPair:
     "The same problems with code left free, forced by a prefix and forbidden by a mask, with paired intervals over problems."
-    if policy.template.prefix: raise ConfigError(f"causal_pair: the template {policy.template.name!r} begins completions with {policy.template.prefix!r} already; give a policy whose template has no prefix")
-    if (spelt := policy.decode(policy.encode(prefix))).strip() != prefix.strip(): raise ConfigError(f"causal_pair: this tokenizer cannot write the prefix {prefix!r}, of which it keeps {spelt!r}; give one made of its own pieces")
+    if policy.template.prefix:
+        raise ConfigError(
+            f"causal_pair: the template {policy.template.name!r} begins completions with {policy.template.prefix!r} already; give a policy whose template has no prefix"
+        )
+    if (spelt := policy.decode(policy.encode(prefix))).strip() != prefix.strip():
+        raise ConfigError(
+            f"causal_pair: this tokenizer cannot write the prefix {prefix!r}, of which it keeps {spelt!r}; give one made of its own pieces"
+        )
     forbidden_ids = code_token_ids(policy) if forbidden_ids is None else tuple(forbidden_ids)
-    if not forbidden_ids: raise ConfigError("causal_pair: no token of this vocabulary makes code, so there is nothing to forbid; give forbidden_ids")
-    protocol = Protocol("causal pair", samples=samples, temperature=temperature, max_completion_length=max_completion_length, seed=seed)
-    forced = dataclasses.replace(policy, template=dataclasses.replace(policy.template, name=f"{policy.template.name}+prefix", prefix=prefix))
+    if not forbidden_ids:
+        raise ConfigError(
+            "causal_pair: no token of this vocabulary makes code, so there is nothing to forbid; give forbidden_ids"
+        )
+    protocol = Protocol(
+        "causal pair", samples=samples, temperature=temperature, max_completion_length=max_completion_length, seed=seed
+    )
+    forced = dataclasses.replace(
+        policy, template=dataclasses.replace(policy.template, name=f"{policy.template.name}+prefix", prefix=prefix)
+    )
     arms = dict(free=(policy, ()), forced=(forced, ()), forbidden=(policy, forbidden_ids))
-    _engine(engine, policy, forbidden_ids) # an engine that cannot forbid says so before anything is sampled
-    tables = {arm: pd.DataFrame([to_row(r) for r in evaluate(who, problems, engine=engine, samples=protocol.samples, temperature=protocol.temperature, max_completion_length=protocol.max_completion_length,
-                                                             seed=protocol.seed, forbidden_ids=forbidden, **grading)]) for arm, (who, forbidden) in arms.items()}
+    _engine(engine, policy, forbidden_ids)  # an engine that cannot forbid says so before anything is sampled
+    tables = {
+        arm: pd.DataFrame(
+            [
+                to_row(r)
+                for r in evaluate(
+                    who,
+                    problems,
+                    engine=engine,
+                    samples=protocol.samples,
+                    temperature=protocol.temperature,
+                    max_completion_length=protocol.max_completion_length,
+                    seed=protocol.seed,
+                    forbidden_ids=forbidden,
+                    **grading,
+                )
+            ]
+        )
+        for arm, (who, forbidden) in arms.items()
+    }
     accuracy = {arm: per_problem(table)["accuracy"] for arm, table in tables.items()}
-    effects = {f"{a} - {b}": paired_difference(f"{a} - {b}", accuracy[a], accuracy[b], level=level) for a, b in (("forced", "free"), ("forbidden", "free"), ("forced", "forbidden"))}
+    effects = {
+        f"{a} - {b}": paired_difference(f"{a} - {b}", accuracy[a], accuracy[b], level=level)
+        for a, b in (("forced", "free"), ("forbidden", "free"), ("forced", "forbidden"))
+    }
     free = summarise(tables["free"])
-    observed = dict(with_code=free["accuracy_code"], without_code=free["accuracy_language"], difference=free["accuracy_code"] - free["accuracy_language"])
-    return CausalPair(pd.concat([t.assign(arm=arm) for arm, t in tables.items()], ignore_index=True), {arm: mean_estimate(arm, a, level=level) for arm, a in accuracy.items()},
-                      {arm: float(t["writes_code"].mean()) for arm, t in tables.items()}, effects, observed)
+    observed = dict(
+        with_code=free["accuracy_code"],
+        without_code=free["accuracy_language"],
+        difference=free["accuracy_code"] - free["accuracy_language"],
+    )
+    return CausalPair(
+        pd.concat([t.assign(arm=arm) for arm, t in tables.items()], ignore_index=True),
+        {arm: mean_estimate(arm, a, level=level) for arm, a in accuracy.items()},
+        {arm: float(t["writes_code"].mean()) for arm, t in tables.items()},
+        effects,
+        observed,
+    )

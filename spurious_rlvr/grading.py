@@ -16,95 +16,133 @@ from .core import ConfigError, DataError, NotAvailable
 # %% ../nbs/02_grading.ipynb #2b5c02ef
 class Extraction(NamedTuple):
     "An answer as it stands in a completion, and the rule that found it; both are `None` where no rule did."
-    text: str | None # the answer as written, without its box, tag or phrase
-    rule: str | None # the name of the rule
+
+    text: str | None  # the answer as written, without its box, tag or phrase
+    rule: str | None  # the name of the rule
 
 # %% ../nbs/02_grading.ipynb #6d71412e
-_BOX_TOKENS = re.compile(r"\\+(?:boxed|fbox|framebox)(?:\s*(?P<open>\{)|[ \t]*(?P<bare>[-+]?\d[\d.,/]*|[A-Za-z]\b))|\\.|[{}]", re.S)
+_BOX_TOKENS = re.compile(
+    r"\\+(?:boxed|fbox|framebox)(?:\s*(?P<open>\{)|[ \t]*(?P<bare>[-+]?\d[\d.,/]*|[A-Za-z]\b))|\\.|[{}]", re.S
+)
+
 
 def _boxes(text):
     "The complete boxes of a text as (start, end, content), in the order in which they close."
     found, stack = [], []
     for token in _BOX_TOKENS.finditer(text):
-        if token["open"]: stack.append(token)
-        elif token["bare"]: found.append((token.start(), token.end(), token["bare"].rstrip(".,")))
-        elif token[0] == "{": stack.append(None)
+        if token["open"]:
+            stack.append(token)
+        elif token["bare"]:
+            found.append((token.start(), token.end(), token["bare"].rstrip(".,")))
+        elif token[0] == "{":
+            stack.append(None)
         elif token[0] == "}" and stack and (opening := stack.pop()):
-            found.append((opening.start(), token.end(), text[opening.end():token.start()]))
+            found.append((opening.start(), token.end(), text[opening.end() : token.start()]))
     return found
 
 # %% ../nbs/02_grading.ipynb #d712e5a7
-_BETWEEN = re.compile(r"(?:[\s$,;&.]|\\[\],;:!()\[ \\]|\\q?quad|\\(?:text|mathrm|mbox)\s*\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b)*")
+_BETWEEN = re.compile(
+    r"(?:[\s$,;&.]|\\[\],;:!()\[ \\]|\\q?quad|\\(?:text|mathrm|mbox)\s*\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b)*"
+)
 _SEPARATOR = re.compile(r"[,;&]|\b(?:and|or)\b")
 _MINUS = re.compile(r"(?:^|[=$(\[{&])\s*-\s*$")
 
+
 def _boxed(text):
     "What the last box holds, joined with the boxes right before it."
-    if "box" not in text: return None
+    if "box" not in text:
+        return None
     run, start = [], None
     for begin, end, content in reversed(_boxes(text)):
-        if not content.strip() or (start is not None and begin > start): continue # empty, or inside one already taken
+        if not content.strip() or (start is not None and begin > start):
+            continue  # empty, or inside one already taken
         if start is not None:
             between = text[end:start]
-            if len(between) > 60 or not _BETWEEN.fullmatch(between): break
-            if "\n" in between and not _SEPARATOR.search(between) and content.strip() != run[-1]: break
+            if len(between) > 60 or not _BETWEEN.fullmatch(between):
+                break
+            if "\n" in between and not _SEPARATOR.search(between) and content.strip() != run[-1]:
+                break
         start = begin
-        if content.strip() not in run: run.append(content.strip())
-    if len(run) == 1 and _MINUS.search(text[max(0, start - 20):start]): return "-" + run[0]
+        if content.strip() not in run:
+            run.append(content.strip())
+    if len(run) == 1 and _MINUS.search(text[max(0, start - 20) : start]):
+        return "-" + run[0]
     return ", ".join(reversed(run)) or None
 
 # %% ../nbs/02_grading.ipynb #7114538d
-_ENVIRONMENT = re.compile(r"\$\$(?P<display>(?:[^$\\]|\\.){1,2000})\$\$"
+_ENVIRONMENT = re.compile(
+    r"\$\$(?P<display>(?:[^$\\]|\\.){1,2000})\$\$"
     r"|\\+\[(?P<bracket>(?:(?!\\\]|\\\[).){1,2000})\\+\]|\\+\((?P<round>(?:(?!\\\)|\\\().){1,2000})\\+\)"
-    r"|(?<!\\)\$(?P<tight>(?! )(?:[^$\\\n]|\\.){1,500}(?<! ))\$(?!\d)|(?<!\\)\$(?P<loose> (?:[^$\\\n]|\\.){1,500} )\$(?!\d)", re.S)
+    r"|(?<!\\)\$(?P<tight>(?! )(?:[^$\\\n]|\\.){1,500}(?<! ))\$(?!\d)|(?<!\\)\$(?P<loose> (?:[^$\\\n]|\\.){1,500} )\$(?!\d)",
+    re.S,
+)
 _PERCENT_AFTER = re.compile(r"\s*(?:\\?%|percent\b|pct\b)")
+
 
 def _environments(text):
     "The last run of mathematical environments that only commas, and/or separate, joined; None without any."
     run, start = [], None
     for match in reversed(list(_ENVIRONMENT.finditer(text))):
-        between = "" if start is None else text[match.end():start]
-        if start is not None and not (_SEPARATOR.search(between) and len(between) < 20 and _BETWEEN.fullmatch(between)): break
+        between = "" if start is None else text[match.end() : start]
+        if start is not None and not (_SEPARATOR.search(between) and len(between) < 20 and _BETWEEN.fullmatch(between)):
+            break
         percent = "%" if not run and _PERCENT_AFTER.match(text, match.end()) else ""
         start = match.start()
         run.append(match[match.lastgroup].strip() + percent)
     return ", ".join(reversed(run)) or None
 
 # %% ../nbs/02_grading.ipynb #bde46535
-_PROSE_NUMBER = re.compile(r"(?<![\w.,/^])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s?/\s?\d+)?(?:\s?\\?%|\s(?:percent|pct)\b)?")
-_PROSE_WORD = re.compile(r"(?<![\\A-Za-z{])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|and|or|inf|infinity)(?![A-Za-z]))"
-                         r"[A-Za-z]{2,}")
+_PROSE_NUMBER = re.compile(
+    r"(?<![\w.,/^])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s?/\s?\d+)?(?:\s?\\?%|\s(?:percent|pct)\b)?"
+)
+_PROSE_WORD = re.compile(
+    r"(?<![\\A-Za-z{])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|and|or|inf|infinity)(?![A-Za-z]))"
+    r"[A-Za-z]{2,}"
+)
 _TEXT_COMMAND = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{[^{}]*\}")
+
 
 def _numbers(text):
     "The numbers in a sentence, as written."
     return [number[0].strip() for number in _PROSE_NUMBER.finditer(text)]
+
 
 def _is_prose(text, words=3):
     "Whether a text is a sentence and no formula."
     return len(_PROSE_WORD.findall(_TEXT_COMMAND.sub("", text))) >= words
 
 # %% ../nbs/02_grading.ipynb #8e1a0db6
-_STATED = re.compile(r"\banswers?\b(?:\s+to\s[^.\n:=]{1,80}?|\s*,[^.\n:=,]{1,40},)?"
-                     r"(?:\s*\**\s*(?:\bis\b|\bare\b|\b(?:should|must|will|would)\s+be\b|:|=)\s*:?|[*:#_ ]{0,6}\n(?=\s*\S))", re.I)
+_STATED = re.compile(
+    r"\banswers?\b(?:\s+to\s[^.\n:=]{1,80}?|\s*,[^.\n:=,]{1,40},)?"
+    r"(?:\s*\**\s*(?:\bis\b|\bare\b|\b(?:should|must|will|would)\s+be\b|:|=)\s*:?|[*:#_ ]{0,6}\n(?=\s*\S))",
+    re.I,
+)
 _HOPED = re.compile(r"(?:^|[.!?\n])([^.!?\n]{1,300})[.!?]\s*I hope it is correct")
-_NO_STATEMENT = re.compile(r"(?:(?:in)?correct|wrong|not|right|in|of|the same|given|found|obtained|I hope)\b|as follows\W*$", re.I)
+_NO_STATEMENT = re.compile(
+    r"(?:(?:in)?correct|wrong|not|right|in|of|the same|given|found|obtained|I hope)\b|as follows\W*$", re.I
+)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|<\||$")
+
 
 def _stated(text):
     "What the last statement of an answer states."
     for match in reversed(list(_STATED.finditer(text))):
-        rest = text[match.end():match.end() + 2200].lstrip(" \t\n*:")
-        if environment := _ENVIRONMENT.match(rest): return _environments(rest[:_SENTENCE_END.search(rest, environment.end()).start()])
-        sentence = rest[:_SENTENCE_END.search(rest).start()].strip(" \t*\"'`")
-        if sentence and not _NO_STATEMENT.match(sentence): return _in_sentence(sentence)
+        rest = text[match.end() : match.end() + 2200].lstrip(" \t\n*:")
+        if environment := _ENVIRONMENT.match(rest):
+            return _environments(rest[: _SENTENCE_END.search(rest, environment.end()).start()])
+        sentence = rest[: _SENTENCE_END.search(rest).start()].strip(" \t*\"'`")
+        if sentence and not _NO_STATEMENT.match(sentence):
+            return _in_sentence(sentence)
     hoped = _HOPED.findall(text)
     return _in_sentence(hoped[-1].strip()) if hoped else None
 
+
 def _in_sentence(sentence):
     "The answer in a sentence: its mathematics, its only number, or all of it."
-    if (found := _environments(sentence)): return found
-    if len(sentence.split()) > 3 and "\\" not in sentence and len(numbers := _numbers(sentence)) == 1: return numbers[0]
+    if found := _environments(sentence):
+        return found
+    if len(sentence.split()) > 3 and "\\" not in sentence and len(numbers := _numbers(sentence)) == 1:
+        return numbers[0]
     return sentence
 
 # %% ../nbs/02_grading.ipynb #0f65cc05
@@ -112,84 +150,175 @@ def _tagged(text):
     "What the last complete pair of answer tags holds."
     end = text.rfind("</answer>")
     start = text.rfind("<answer>", 0, end) if end >= 0 else -1
-    return (text[start + 8:end].strip() or None) if start >= 0 else None
+    return (text[start + 8 : end].strip() or None) if start >= 0 else None
+
 
 def _last_math(text):
     "The last environment. Of a single line without any: all of it if it is a formula, its last number if it is prose."
-    if (found := _environments(text)): return _last_number(found) if _is_prose(found) else found
-    if len(text) > 300 or "\n" in text.strip(): return None
+    if found := _environments(text):
+        return _last_number(found) if _is_prose(found) else found
+    if len(text) > 300 or "\n" in text.strip():
+        return None
     return _last_number(text) if _is_prose(text, words=2) else text.strip() or None
+
 
 def _last_number(text):
     "The last number of a text."
     numbers = _numbers(text)
     return numbers[-1] if numbers else None
 
-_RULES = {"boxed": _boxed, "answer_tag": _tagged, "stated": _stated, "last_math": _last_math, "last_number": _last_number}
-_TAIL = 200_000 # characters from the end of a completion that are searched: answers stand at the end
+
+_RULES = {
+    "boxed": _boxed,
+    "answer_tag": _tagged,
+    "stated": _stated,
+    "last_math": _last_math,
+    "last_number": _last_number,
+}
+_TAIL = 200_000  # characters from the end of a completion that are searched: answers stand at the end
 
 # %% ../nbs/02_grading.ipynb #382c79b9
 def extract_answer(
-    text:str, # a completion
+    text: str,  # a completion
     *,
-    rules:tuple[str, ...] = ("boxed", "answer_tag", "stated") # tried in this order; further ones: "last_math", "last_number"
-) -> Extraction: # what the first rule that fired found
+    rules: tuple[str, ...] = (
+        "boxed",
+        "answer_tag",
+        "stated",
+    ),  # tried in this order; further ones: "last_math", "last_number"
+) -> Extraction:  # what the first rule that fired found
     "The answer in a completion. Raises `ConfigError` for an unknown rule, `DataError` for what is no text."
-    if not isinstance(text, str): raise DataError(f"extract_answer: the completion is {text!r} and must be text")
+    if not isinstance(text, str):
+        raise DataError(f"extract_answer: the completion is {text!r} and must be text")
     for rule in (rules,) if isinstance(rules, str) else rules:
-        if rule not in _RULES: raise ConfigError(f"extract_answer: there is no rule {rule!r}; the rules are {', '.join(_RULES)}")
-        if (found := _RULES[rule](text[-_TAIL:])) is not None: return Extraction(found, rule)
+        if rule not in _RULES:
+            raise ConfigError(f"extract_answer: there is no rule {rule!r}; the rules are {', '.join(_RULES)}")
+        if (found := _RULES[rule](text[-_TAIL:])) is not None:
+            return Extraction(found, rule)
     return Extraction(None, None)
 
 # %% ../nbs/02_grading.ipynb #a8093fca
-_SIGN_TABLE = str.maketrans({
-    "−": "-", "–": "-", "—": "-", "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "∗": "*", "÷": "/", "⁄": "/", "≈": r"\approx ",
-    "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "φ": r"\phi ", "∞": r"\infty ", "∅": r"\emptyset ",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "⟨": r"\langle ", "⟩": r"\rangle ",
-    "°": r"^{\circ}", "²": "^{2}", "³": "^{3}", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}",
-    "⅔": r"\frac{2}{3}", "’": "'", "‘": "'", "“": '"', "”": '"', "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%"})
+_SIGN_TABLE = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "×": r"\times ",
+        "⋅": r"\cdot ",
+        "·": r"\cdot ",
+        "∗": "*",
+        "÷": "/",
+        "⁄": "/",
+        "≈": r"\approx ",
+        "π": r"\pi ",
+        "θ": r"\theta ",
+        "α": r"\alpha ",
+        "β": r"\beta ",
+        "λ": r"\lambda ",
+        "φ": r"\phi ",
+        "∞": r"\infty ",
+        "∅": r"\emptyset ",
+        "≤": r"\le ",
+        "≥": r"\ge ",
+        "≠": r"\ne ",
+        "±": r"\pm ",
+        "∪": r"\cup ",
+        "∩": r"\cap ",
+        "∈": r"\in ",
+        "⟨": r"\langle ",
+        "⟩": r"\rangle ",
+        "°": r"^{\circ}",
+        "²": "^{2}",
+        "³": "^{3}",
+        "½": r"\frac{1}{2}",
+        "¼": r"\frac{1}{4}",
+        "¾": r"\frac{3}{4}",
+        "⅓": r"\frac{1}{3}",
+        "⅔": r"\frac{2}{3}",
+        "’": "'",
+        "‘": "'",
+        "“": '"',
+        "”": '"',
+        "，": ",",
+        "；": ";",
+        "：": ":",
+        "（": "(",
+        "）": ")",
+        "％": "%",
+    }
+)
 
 # %% ../nbs/02_grading.ipynb #0e7eb139
-_NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*" # what stands between braces, two levels deep
-_REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
-    # sizes, fonts and space
-    (r"\\(?:left|right|m?big{1,2}[lrm]?|Big{1,2}[lrm]?|displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])\.?", " "),
-    (r"\\[hv]space\*?\{[^{}]*\}|\\!|\\phantom\{[^{}]*\}", ""),
-    (r"(?<=\d)(?:\\,|\{,\}|\{\\,\})\s*(?=\d{3})", ","), (r"\{,\}", ","),
-    (r"(?<!\\)\\[,;:> ]|\\q?quad(?![a-z])|~", " "),
-    (r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?|boldsymbol|bold|emph|underline)\s*(?=\{)", r"\\text"),
-    # fractions and roots with their braces
-    (r"√\s*(\d+|[A-Za-z])|√\s*\(([^()]*)\)|(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)|(?<![\\A-Za-z])sqrt\s*(\d+)", lambda m: rf"\sqrt{{{m[m.lastindex]}}}"),
-    (r"\\[dtc]frac(?![a-z])", r"\\frac"), (r"(\\frac|\\sqrt)\s+(?=[{\[])", r"\1"),
-    (r"\\frac\s*(\d|[A-Za-z])", r"\\frac{\1}"), (r"\\frac\s*(\\(?!frac|sqrt)[A-Za-z]+)\s*", r"\\frac{\1}"),
-    (r"(\\frac\{" + _NESTED + r"\})\s*(\d|[A-Za-z]|\\(?!frac|sqrt)[A-Za-z]+)", r"\1{\2}"),
-    (r"\\sqrt\s*(\d|[A-Za-z])", r"\\sqrt{\1}"), (r"\{\s*([^{}]+?)\s*\\choose\s*([^{}]+?)\s*\}", r"\\binom{\1}{\2}"),
-    # names
-    (r"\\(l|r)brace(?![a-z])", lambda m: r"\{" if m[1] == "l" else r"\}"),
-    (r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|exp)(?![A-Za-z])", r"\\\1 "),
-    (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "), (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
-    (r"\\(?:leqslant|leq)(?![a-z])|<=", r"\\le "), (r"\\(?:geqslant|geq)(?![a-z])|>=", r"\\ge "), (r"\\neq(?![a-z])|!=", r"\\ne "),
-    (r"\\gt(?![a-z])", ">"), (r"\\lt(?![a-z])", "<"), (r"(?<=[\w)])\*\*(?=[\w(-])", "^"),
-    (r"\\(?:degrees?|deg)(?![a-z])|\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})", r"^{\\circ}"),
-    (r"\\varnothing(?![a-z])|\\\{\s*\\\}", r"\\emptyset "), (r"\\(?:overline|overrightarrow|vec)\s*\{\s*([A-Z]{2})\s*\}", r"\1"),
-]]
+_NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"  # what stands between braces, two levels deep
+_REWRITES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        # sizes, fonts and space
+        (
+            r"\\(?:left|right|m?big{1,2}[lrm]?|Big{1,2}[lrm]?|displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])\.?",
+            " ",
+        ),
+        (r"\\[hv]space\*?\{[^{}]*\}|\\!|\\phantom\{[^{}]*\}", ""),
+        (r"(?<=\d)(?:\\,|\{,\}|\{\\,\})\s*(?=\d{3})", ","),
+        (r"\{,\}", ","),
+        (r"(?<!\\)\\[,;:> ]|\\q?quad(?![a-z])|~", " "),
+        (
+            r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?|boldsymbol|bold|emph|underline)\s*(?=\{)",
+            r"\\text",
+        ),
+        # fractions and roots with their braces
+        (
+            r"√\s*(\d+|[A-Za-z])|√\s*\(([^()]*)\)|(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)|(?<![\\A-Za-z])sqrt\s*(\d+)",
+            lambda m: rf"\sqrt{{{m[m.lastindex]}}}",
+        ),
+        (r"\\[dtc]frac(?![a-z])", r"\\frac"),
+        (r"(\\frac|\\sqrt)\s+(?=[{\[])", r"\1"),
+        (r"\\frac\s*(\d|[A-Za-z])", r"\\frac{\1}"),
+        (r"\\frac\s*(\\(?!frac|sqrt)[A-Za-z]+)\s*", r"\\frac{\1}"),
+        (r"(\\frac\{" + _NESTED + r"\})\s*(\d|[A-Za-z]|\\(?!frac|sqrt)[A-Za-z]+)", r"\1{\2}"),
+        (r"\\sqrt\s*(\d|[A-Za-z])", r"\\sqrt{\1}"),
+        (r"\{\s*([^{}]+?)\s*\\choose\s*([^{}]+?)\s*\}", r"\\binom{\1}{\2}"),
+        # names
+        (r"\\(l|r)brace(?![a-z])", lambda m: r"\{" if m[1] == "l" else r"\}"),
+        (r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|exp)(?![A-Za-z])", r"\\\1 "),
+        (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
+        (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
+        (r"\\(?:leqslant|leq)(?![a-z])|<=", r"\\le "),
+        (r"\\(?:geqslant|geq)(?![a-z])|>=", r"\\ge "),
+        (r"\\neq(?![a-z])|!=", r"\\ne "),
+        (r"\\gt(?![a-z])", ">"),
+        (r"\\lt(?![a-z])", "<"),
+        (r"(?<=[\w)])\*\*(?=[\w(-])", "^"),
+        (r"\\(?:degrees?|deg)(?![a-z])|\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})", r"^{\\circ}"),
+        (r"\\varnothing(?![a-z])|\\\{\s*\\\}", r"\\emptyset "),
+        (r"\\(?:overline|overrightarrow|vec)\s*\{\s*([A-Z]{2})\s*\}", r"\1"),
+    ]
+]
 
 # %% ../nbs/02_grading.ipynb #b3eab046
 def _unescape(text):
     "Undoes doubled backslashes; in a matrix, restores a row's end that lost one of its two."
-    if not any(len(run) % 2 for run in re.findall(r"\\+", text)) and re.search(r"\\\\[A-Za-z]", text): text = text.replace("\\\\", "\\")
-    if r"\begin" in text: return re.sub(r"(?<!\\)\\(?=[-\d])", r"\\\\", text)
+    if not any(len(run) % 2 for run in re.findall(r"\\+", text)) and re.search(r"\\\\[A-Za-z]", text):
+        text = text.replace("\\\\", "\\")
+    if r"\begin" in text:
+        return re.sub(r"(?<!\\)\\(?=[-\d])", r"\\\\", text)
     return re.sub(r"\\\\+(?=[A-Za-z()\[\]])", r"\\", text)
+
 
 @functools.lru_cache(4096)
 def _clean(text):
     "A text in one spelling."
     text = _unescape(text.translate(_SIGN_TABLE).strip())
-    if "box" in text: text = _boxed(text) or re.sub(r"\\f?box(?:ed)?\s*\{?", "", text)
-    text = re.sub(r"(?<!\\)\$(?!\d)|(?<!\\)\$(?=[^$]*\$)|(?<!\\)\\[\[\]()]", " ", text).strip(" \t\n*\"`")
-    for pattern, replacement in _REWRITES: text = pattern.sub(replacement, text)
-    text = re.sub(r"(?:(?<![\d})])(?<![\d})] )\\text\{\s*([A-Za-z])\s*\}|\\text\{\s*([eix])\s*\})", lambda m: m[m.lastindex], text) # not 5\text{ m}
+    if "box" in text:
+        text = _boxed(text) or re.sub(r"\\f?box(?:ed)?\s*\{?", "", text)
+    text = re.sub(r"(?<!\\)\$(?!\d)|(?<!\\)\$(?=[^$]*\$)|(?<!\\)\\[\[\]()]", " ", text).strip(' \t\n*"`')
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    text = re.sub(
+        r"(?:(?<![\d})])(?<![\d})] )\\text\{\s*([A-Za-z])\s*\}|\\text\{\s*([eix])\s*\})", lambda m: m[m.lastindex], text
+    )  # not 5\text{ m}
     return re.sub(r"\s+", " ", text).strip().rstrip(".;,\\ ")
+
 
 def _key(text):
     "A text without its spaces: two texts with one key are the same answer."
@@ -199,48 +328,73 @@ def _key(text):
 @dataclasses.dataclass(frozen=True)
 class _Number:
     value: Fraction
-    places: int | None = None # digits after the point; None: written exactly, as a whole number or a fraction
-    digits: int = 0           # significant digits, of a decimal
+    places: int | None = None  # digits after the point; None: written exactly, as a whole number or a fraction
+    digits: int = 0  # significant digits, of a decimal
     percent: bool = False
-    unit: tuple | None = None # dimension and factor, of a known unit
-    base: int | None = None   # 8 in 52_8
+    unit: tuple | None = None  # dimension and factor, of a known unit
+    base: int | None = None  # 8 in 52_8
+
 
 @dataclasses.dataclass(frozen=True)
 class _Words:
-    text: str # letters and digits only, in lower case
+    text: str  # letters and digits only, in lower case
+
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    kind: str    # list, set, matrix, union, intervals, ratio, or a pair of brackets: (), [], [), (]
-    items: tuple # texts; of a matrix, rows of texts
+    kind: str  # list, set, matrix, union, intervals, ratio, or a pair of brackets: (), [], [), (]
+    items: tuple  # texts; of a matrix, rows of texts
+
 
 @dataclasses.dataclass(frozen=True)
 class _Equation:
     left: str
-    right: str # of the last equals sign
+    right: str  # of the last equals sign
+
 
 @dataclasses.dataclass(frozen=True)
 class _Expression:
-    text: str # anything else: for algebra
+    text: str  # anything else: for algebra
 
 # %% ../nbs/02_grading.ipynb #38d1da35
 _UNIT_NAMES = {
-    "length": {"mm millimeter millimetre": "0.001", "cm centimeter centimetre": "0.01", "m meter metre": "1", "km kilometer kilometre": "1000",
-               "in inch inche": "0.0254", "ft foot feet": "0.3048", "yd yard": "0.9144", "mi mile": "1609.344"},
+    "length": {
+        "mm millimeter millimetre": "0.001",
+        "cm centimeter centimetre": "0.01",
+        "m meter metre": "1",
+        "km kilometer kilometre": "1000",
+        "in inch inche": "0.0254",
+        "ft foot feet": "0.3048",
+        "yd yard": "0.9144",
+        "mi mile": "1609.344",
+    },
     "time": {"s sec second": "1", "min minute": "60", "h hr hour": "3600", "day": "86400", "week": "604800"},
-    "mass": {"g gram": "1", "kg kilogram": "1000", "mg milligram": "0.001"}, "weight": {"lb pound": "16", "oz ounce": "1"},
-    "money": {"dollar usd $ buck": "1", "cent ¢": "0.01"}, "angle": {"degree deg °": "1"},
-    "volume": {"l liter litre": "1", "ml milliliter millilitre": "0.001"}}
-_UNITS = {name: (dimension, Fraction(factor)) for dimension, names in _UNIT_NAMES.items() for words, factor in names.items() for name in words.split()}
+    "mass": {"g gram": "1", "kg kilogram": "1000", "mg milligram": "0.001"},
+    "weight": {"lb pound": "16", "oz ounce": "1"},
+    "money": {"dollar usd $ buck": "1", "cent ¢": "0.01"},
+    "angle": {"degree deg °": "1"},
+    "volume": {"l liter litre": "1", "ml milliliter millilitre": "0.001"},
+}
+_UNITS = {
+    name: (dimension, Fraction(factor))
+    for dimension, names in _UNIT_NAMES.items()
+    for words, factor in names.items()
+    for name in words.split()
+}
+
 
 def _unit(words, power=""):
     "The dimension and the factor of a unit, or None where it is not known."
     exponent, known = 1, None
     for word in re.findall(r"[a-z$°¢]+|\d", (words + power).lower()):
-        if word in ("square", "squared", "sq", "2"): exponent = 2
-        elif word in ("cubic", "cubed", "cu", "3"): exponent = 3
-        elif known is None and (word in _UNITS or word.rstrip("s") in _UNITS): known = _UNITS.get(word) or _UNITS[word.rstrip("s")]
-        elif word != "of": return None
+        if word in ("square", "squared", "sq", "2"):
+            exponent = 2
+        elif word in ("cubic", "cubed", "cu", "3"):
+            exponent = 3
+        elif known is None and (word in _UNITS or word.rstrip("s") in _UNITS):
+            known = _UNITS.get(word) or _UNITS[word.rstrip("s")]
+        elif word != "of":
+            return None
     return known and (f"{known[0]}^{exponent}", known[1] ** exponent)
 
 # %% ../nbs/02_grading.ipynb #1e81015f
@@ -252,152 +406,224 @@ _DEGREE = re.compile(r"\s*\^\{\\circ\}\s*(?:\\text\{\s*[CFK]\w*\s*\}|[CFK])?$")
 _TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _POWER = r"\s*(?P<power>\^\s*\{?\s*\d\s*\}?)?$"
 _TEXT_UNIT = re.compile(r"(?<=\S)(?P<space>\s*)\\text\{(?P<unit>[^{}]*)\}" + _POWER)
-_WORD_UNIT = re.compile(r"(?:(?<=[\d})])|(?<=\\pi))(?P<space>\s*)(?P<unit>(?:[A-Za-z]{2,}\.?|(?<=\s)[mgshL])(?:\s?/\s?[A-Za-z]+|\s[A-Za-z]+\.?)*)" + _POWER)
+_WORD_UNIT = re.compile(
+    r"(?:(?<=[\d})])|(?<=\\pi))(?P<space>\s*)(?P<unit>(?:[A-Za-z]{2,}\.?|(?<=\s)[mgshL])(?:\s?/\s?[A-Za-z]+|\s[A-Za-z]+\.?)*)"
+    + _POWER
+)
 _JOINING = re.compile(r"\s*,?\s*(?:and|or|base|if|for|mod|where|when)\b")
+
 
 def _split_unit(text):
     "The text without its unit, the unit if it is a known one, and whether it was a percent sign."
-    if (found := _PERCENT.search(text)): return text[:found.start()], None, True
-    if (found := _CURRENCY.match(text)): return found["sign"] + text[found.end():], _unit(found["symbol"]), False
-    if (found := _DEGREE.search(text)) and not _TRIGONOMETRIC.search(text): return text[:found.start()], _unit("degree"), False
+    if found := _PERCENT.search(text):
+        return text[: found.start()], None, True
+    if found := _CURRENCY.match(text):
+        return found["sign"] + text[found.end() :], _unit(found["symbol"]), False
+    if (found := _DEGREE.search(text)) and not _TRIGONOMETRIC.search(text):
+        return text[: found.start()], _unit("degree"), False
     found = _TEXT_UNIT.search(text) or _WORD_UNIT.search(text)
     if found and not _JOINING.match(found["unit"]):
-        body, unit = text[:found.start()], _unit(found["unit"], found["power"] or "")
+        body, unit = text[: found.start()], _unit(found["unit"], found["power"] or "")
         amount = found["space"] and _AMOUNT.fullmatch(body)
-        if found.re is _TEXT_UNIT or unit and (amount or len(found["unit"]) > 1) or amount and len(found["unit"]) > 2: return body, unit, False
+        if found.re is _TEXT_UNIT or unit and (amount or len(found["unit"]) > 1) or amount and len(found["unit"]) > 2:
+            return body, unit, False
     return text, None, False
 
 # %% ../nbs/02_grading.ipynb #b135e2d3
 _SIGN = r"(?P<sign>[-+]?)\s*"
-_WRITTEN = {name: re.compile(_SIGN + pattern) for name, pattern in {
-    "decimal": rf"(?P<number>{_DECIMAL})",
-    "fraction": rf"(?:(?P<whole>\d+)\s*)?\\frac\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}\s*\{{\s*(?P<bottom>[-+]?\s*{_DECIMAL})\s*\}}",
-    "mixed": r"(?P<whole>\d+)\s+(?P<top>\d+)\s*/\s*(?P<bottom>\d+)",
-    "slash": rf"\(?(?P<top>[-+]?{_DECIMAL})\)?\s*/\s*\(?(?P<bottom>[-+]?{_DECIMAL})\)?",
-    "scientific": rf"(?P<number>{_DECIMAL})\s*(?:(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{{?\s*(?P<power>[-+]?\d{{1,3}})\s*\}}?|[eE](?P<exponent>[-+]?\d{{1,3}}))",
-    "repeating": r"(?P<whole>\d*)\.(?P<fixed>\d*)\\(?:overline|dot|bar)\s*\{(?P<repeated>\d+)\}",
-    "based": r"(?P<numeral>[0-9A-Za-z]+)\s*_\s*\{?\s*(?:\\text\{\s*(?:base)?\s*)?(?P<base>\d{1,2})[\s}]*"}.items()}
-_LONGEST_NUMBER = 400 # characters
+_WRITTEN = {
+    name: re.compile(_SIGN + pattern)
+    for name, pattern in {
+        "decimal": rf"(?P<number>{_DECIMAL})",
+        "fraction": rf"(?:(?P<whole>\d+)\s*)?\\frac\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}\s*\{{\s*(?P<bottom>[-+]?\s*{_DECIMAL})\s*\}}",
+        "mixed": r"(?P<whole>\d+)\s+(?P<top>\d+)\s*/\s*(?P<bottom>\d+)",
+        "slash": rf"\(?(?P<top>[-+]?{_DECIMAL})\)?\s*/\s*\(?(?P<bottom>[-+]?{_DECIMAL})\)?",
+        "scientific": rf"(?P<number>{_DECIMAL})\s*(?:(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{{?\s*(?P<power>[-+]?\d{{1,3}})\s*\}}?|[eE](?P<exponent>[-+]?\d{{1,3}}))",
+        "repeating": r"(?P<whole>\d*)\.(?P<fixed>\d*)\\(?:overline|dot|bar)\s*\{(?P<repeated>\d+)\}",
+        "based": r"(?P<numeral>[0-9A-Za-z]+)\s*_\s*\{?\s*(?:\\text\{\s*(?:base)?\s*)?(?P<base>\d{1,2})[\s}]*",
+    }.items()
+}
+_LONGEST_NUMBER = 400  # characters
+
 
 def _number(text):
     "The number that a cleaned text is, or None."
-    if len(text) > _LONGEST_NUMBER: return None
+    if len(text) > _LONGEST_NUMBER:
+        return None
     body, unit, percent = _split_unit(text)
     for name, pattern in _WRITTEN.items():
-        if (match := pattern.fullmatch(body.strip())): break
-    else: return None
+        if match := pattern.fullmatch(body.strip()):
+            break
+    else:
+        return None
     parts = match.groupdict()
-    try: found = _VALUES[name]({k: v and v.replace(",", "").replace(" ", "") for k, v in parts.items()})
-    except (ValueError, ZeroDivisionError): return None
-    return dataclasses.replace(found, value=-found.value if parts["sign"] == "-" else found.value, unit=unit, percent=percent)
+    try:
+        found = _VALUES[name]({k: v and v.replace(",", "").replace(" ", "") for k, v in parts.items()})
+    except (ValueError, ZeroDivisionError):
+        return None
+    return dataclasses.replace(
+        found, value=-found.value if parts["sign"] == "-" else found.value, unit=unit, percent=percent
+    )
 
 # %% ../nbs/02_grading.ipynb #187c113c
 def _decimal(parts, shift=0):
     whole, _, decimals = parts["number"].partition(".")
     places = len(decimals) - shift if decimals or shift < 0 else None
-    return _Number(Fraction(parts["number"]) * Fraction(10) ** shift, None if places is None or places <= 0 else places, len((whole + decimals).lstrip("0")))
+    return _Number(
+        Fraction(parts["number"]) * Fraction(10) ** shift,
+        None if places is None or places <= 0 else places,
+        len((whole + decimals).lstrip("0")),
+    )
+
 
 def _fraction(parts):
     return _Number(Fraction(parts["top"]) / Fraction(parts["bottom"]) + int(parts.get("whole") or 0))
+
 
 def _repeating(parts):
     before, repeated = parts["whole"] + parts["fixed"], parts["repeated"]
     return _Number((int(before or 0) + Fraction(int(repeated), 10 ** len(repeated) - 1)) / 10 ** len(parts["fixed"]))
 
+
 def _based(parts):
     base = int(parts["base"])
-    if not 2 <= base <= 36: raise ValueError
+    if not 2 <= base <= 36:
+        raise ValueError
     return _Number(Fraction(int(parts["numeral"], base)), base=base)
 
-_VALUES = {"decimal": _decimal, "fraction": _fraction, "mixed": _fraction, "slash": _fraction, "repeating": _repeating, "based": _based,
-           "scientific": lambda parts: _decimal(parts, int(parts["power"] or parts["exponent"]))}
+
+_VALUES = {
+    "decimal": _decimal,
+    "fraction": _fraction,
+    "mixed": _fraction,
+    "slash": _fraction,
+    "repeating": _repeating,
+    "based": _based,
+    "scientific": lambda parts: _decimal(parts, int(parts["power"] or parts["exponent"])),
+}
 
 # %% ../nbs/02_grading.ipynb #24a1df43
 _PARTS = re.compile(r"\\(?:begin|end)\{[A-Za-z]+\*?\}|\\text\{[^{}]*\}|\\[A-Za-z]+|\\.|[{}()\[\],;=:<>&]", re.S)
 _OPEN = {"{", "(", "[", r"\{", r"\langle", r"\lfloor", r"\lceil"}
 _CLOSE = {"}", ")", "]", r"\}", r"\rangle", r"\rfloor", r"\rceil"}
 
+
 def _split(text, separators):
     "The parts of a text between separators that stand in no bracket and no environment."
     parts, depth, start = [], 0, 0
     for token in _PARTS.finditer(text):
         mark = token[0]
-        if mark in _OPEN or mark.startswith(r"\begin"): depth += 1
-        elif mark in _CLOSE or mark.startswith(r"\end"): depth -= 1
+        if mark in _OPEN or mark.startswith(r"\begin"):
+            depth += 1
+        elif mark in _CLOSE or mark.startswith(r"\end"):
+            depth -= 1
         elif depth == 0 and mark in separators:
-            parts.append(text[start:token.start()].strip())
+            parts.append(text[start : token.start()].strip())
             start = token.end()
     return [*parts, text[start:].strip()]
+
 
 def _enclosed(text):
     "Opening mark, inside and closing mark, where one pair of brackets holds the whole text; else None."
     depth, first = 0, None
     for token in _PARTS.finditer(text):
         mark = token[0]
-        if first is None and (mark not in _OPEN or token.start()): return None
+        if first is None and (mark not in _OPEN or token.start()):
+            return None
         first = first or token
         depth += (mark in _OPEN) - (mark in _CLOSE)
-        if depth == 0: return (first[0], text[first.end():token.start()].strip(), mark) if token.end() == len(text) else None
+        if depth == 0:
+            return (first[0], text[first.end() : token.start()].strip(), mark) if token.end() == len(text) else None
     return None
 
 # %% ../nbs/02_grading.ipynb #cdbd5f50
 _AND_OR = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or|OR|AND)(?![a-z])")
-_MATRIX = re.compile(r"\\begin\{(?:[pbB]?matrix|array)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbB]?matrix|array)\}", re.S)
+_MATRIX = re.compile(
+    r"\\begin\{(?:[pbB]?matrix|array)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbB]?matrix|array)\}", re.S
+)
 _WHOLE_TEXT = re.compile(r"\\text\{(?P<inside>[^{}]*)\}(?:\^\{?\\circ\}?)?")
-_WORD = re.compile(r"[A-Za-z]{4,}|[A-Za-z]{3,}(?:-[A-Za-z]{3,})+|(?=.*[A-Za-z]{3})[A-Za-z']+\.?(?: [A-Za-z']+\.?)+|\d{1,2}:\d{2}\s*(?:[aApP]\.?\s?[mM]\.?)?")
+_WORD = re.compile(
+    r"[A-Za-z]{4,}|[A-Za-z]{3,}(?:-[A-Za-z]{3,})+|(?=.*[A-Za-z]{3})[A-Za-z']+\.?(?: [A-Za-z']+\.?)+|\d{1,2}:\d{2}\s*(?:[aApP]\.?\s?[mM]\.?)?"
+)
 _ALL_REALS = re.compile(r"\\mathbb\{R\}|\\R|(?:the set of )?(?:all )?(?:the )?real numbers|all reals?", re.I)
 _MEMBERSHIP = re.compile(r"^[A-Za-z](?:_\{?\w\}?)?\s*\\in(?![a-z])\s*(?=[(\[{\\])")
+
 
 @functools.lru_cache(4096)
 def _read(text):
     "What a cleaned text stands for."
-    if (number := _number(text)): return number
-    if _ALL_REALS.fullmatch(_without_text(text)): return _Group("()", (r"-\infty", r"\infty"))
-    if (whole := _WHOLE_TEXT.fullmatch(text)): return _read_words(whole["inside"])
+    if number := _number(text):
+        return number
+    if _ALL_REALS.fullmatch(_without_text(text)):
+        return _Group("()", (r"-\infty", r"\infty"))
+    if whole := _WHOLE_TEXT.fullmatch(text):
+        return _read_words(whole["inside"])
     text = _MEMBERSHIP.sub("", text)
     if (matrix := _MATRIX.fullmatch(text)) and r"\begin" not in matrix["inside"]:
         return _Group("matrix", tuple(tuple(_split(row, {"&"})) for row in _split(matrix["inside"], {r"\\"}) if row))
-    if len(parts := _split(text, {r"\cup"})) > 1: return _Group("union", tuple(parts))
-    if len(items := _items(text)) > 1: return _Group("list", tuple(items))
-    if (enclosed := _enclosed(text)): return _read_enclosed(text, *enclosed)
-    if len(sides := _split(text, {"="})) > 1 and sides[-1]: return _Equation(sides[0], _exact_part(sides[-1]))
-    if (exact := _exact_part(text)) != text: return _read(exact)
-    if _WORD.fullmatch(bare := _without_text(text)) or bare.lower() in _COUNTING: return _read_words(bare)
-    if len(sides := _split(text, {":"})) > 1 and all(map(_number, sides)): return _Group("ratio", tuple(sides))
+    if len(parts := _split(text, {r"\cup"})) > 1:
+        return _Group("union", tuple(parts))
+    if len(items := _items(text)) > 1:
+        return _Group("list", tuple(items))
+    if enclosed := _enclosed(text):
+        return _read_enclosed(text, *enclosed)
+    if len(sides := _split(text, {"="})) > 1 and sides[-1]:
+        return _Equation(sides[0], _exact_part(sides[-1]))
+    if (exact := _exact_part(text)) != text:
+        return _read(exact)
+    if _WORD.fullmatch(bare := _without_text(text)) or bare.lower() in _COUNTING:
+        return _read_words(bare)
+    if len(sides := _split(text, {":"})) > 1 and all(map(_number, sides)):
+        return _Group("ratio", tuple(sides))
     body, _, percent = _split_unit(text)
     return _Expression(text if percent else body.strip())
 
 # %% ../nbs/02_grading.ipynb #521d48b9
 _COUNTING = "zero one two three four five six seven eight nine ten eleven twelve".split()
 
+
 def _read_words(text):
     text = text.strip()
-    if text.lower() in _COUNTING: return _Number(Fraction(_COUNTING.index(text.lower())))
-    if (number := _number(text)): return number
-    if len(items := _items(text)) > 1: return _Group("list", tuple(rf"\text{{{item}}}" for item in items))
+    if text.lower() in _COUNTING:
+        return _Number(Fraction(_COUNTING.index(text.lower())))
+    if number := _number(text):
+        return number
+    if len(items := _items(text)) > 1:
+        return _Group("list", tuple(rf"\text{{{item}}}" for item in items))
     return _Words(re.sub(r"[^a-z0-9]", "", text.lower()))
+
 
 def _items(text):
     "The items of a list that commas, semicolons, `and` or `or` separate; each plus-minus becomes two."
     items = []
     for item in _split(_AND_OR.sub(",", text), {",", ";"}):
-        if len(halves := _split(item, {r"\pm"})) == 2: items += [sign.join(halves).lstrip("+ ") for sign in "+-"]
-        elif item: items.append(item)
+        if len(halves := _split(item, {r"\pm"})) == 2:
+            items += [sign.join(halves).lstrip("+ ") for sign in "+-"]
+        elif item:
+            items.append(item)
     return items
+
 
 _BUILDER = re.compile(r"[A-Za-z](?:\s*\\in\s*\\mathbb\{R\})?\s*(?:\\mid|\||:)\s*(?P<condition>.+)")
 
+
 def _read_enclosed(text, opening, inside, closing):
-    if opening in (r"\lfloor", r"\lceil"): return _Expression(text)
-    if opening == r"\{" and (builder := _BUILDER.fullmatch(inside)): return _read(builder["condition"])
+    if opening in (r"\lfloor", r"\lceil"):
+        return _Expression(text)
+    if opening == r"\{" and (builder := _BUILDER.fullmatch(inside)):
+        return _read(builder["condition"])
     items = _items(inside)
-    if opening == r"\{": return _Group("set", tuple(items))
-    if len(items) < 2 or opening == "{": return _read(inside)
+    if opening == r"\{":
+        return _Group("set", tuple(items))
+    if len(items) < 2 or opening == "{":
+        return _read(inside)
     return _Group("()" if opening == r"\langle" else opening + closing, tuple(items))
+
 
 def _without_text(text):
     "A text without its text commands, but with what stands in them."
     return re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip()
+
 
 def _exact_part(text):
     "`1/3` of `1/3 \\approx 0.33`, and `5` of `x \\approx 5`."
@@ -408,27 +634,39 @@ def _exact_part(text):
 @dataclasses.dataclass(frozen=True)
 class Convention:
     "What a benchmark counts as the same answer, where sound graders differ."
-    rounded: int | None = 6   # a decimal of so many significant digits stands for the value that it rounds; None: decimals are exact
-    ordered: bool = True      # (1, 2) and (2, 1) differ
-    percent: str = "either"   # 28% is 28 or 0.28 ("either"), or 0.28 only ("value")
-    base: str = "optional"    # 52_8 may be answered by 52 ("optional"), or only with its base ("required")
-    integers: bool = False    # a number that is not whole is wrong, as in AIME
+
+    rounded: int | None = (
+        6  # a decimal of so many significant digits stands for the value that it rounds; None: decimals are exact
+    )
+    ordered: bool = True  # (1, 2) and (2, 1) differ
+    percent: str = "either"  # 28% is 28 or 0.28 ("either"), or 0.28 only ("value")
+    base: str = "optional"  # 52_8 may be answered by 52 ("optional"), or only with its base ("required")
+    integers: bool = False  # a number that is not whole is wrong, as in AIME
 
     def __post_init__(self):
-        if self.percent not in ("either", "value"): raise ConfigError(f"Convention.percent is {self.percent!r}; it is 'either' or 'value'")
-        if self.base not in ("optional", "required"): raise ConfigError(f"Convention.base is {self.base!r}; it is 'optional' or 'required'")
+        if self.percent not in ("either", "value"):
+            raise ConfigError(f"Convention.percent is {self.percent!r}; it is 'either' or 'value'")
+        if self.base not in ("optional", "required"):
+            raise ConfigError(f"Convention.base is {self.base!r}; it is 'optional' or 'required'")
 
-CONVENTIONS = {"math": Convention(), "aime": Convention(rounded=None, integers=True),
-               "exact": Convention(rounded=None, percent="value", base="required"), "lenient": Convention(rounded=3, ordered=False)}
+
+CONVENTIONS = {
+    "math": Convention(),
+    "aime": Convention(rounded=None, integers=True),
+    "exact": Convention(rounded=None, percent="value", base="required"),
+    "lenient": Convention(rounded=3, ordered=False),
+}
 
 # %% ../nbs/02_grading.ipynb #f7e22a04
 @functools.lru_cache(256)
 def _convention(convention, options=()):
     "The convention of a name, with some fields set otherwise."
     if not isinstance(convention, Convention):
-        if convention not in CONVENTIONS: raise ConfigError(f"convention: there is no {convention!r}; the conventions are {', '.join(CONVENTIONS)}")
+        if convention not in CONVENTIONS:
+            raise ConfigError(f"convention: there is no {convention!r}; the conventions are {', '.join(CONVENTIONS)}")
         convention = CONVENTIONS[convention]
-    try: return dataclasses.replace(convention, **dict(options))
+    try:
+        return dataclasses.replace(convention, **dict(options))
     except TypeError:
         fields = ", ".join(field.name for field in dataclasses.fields(Convention))
         raise ConfigError(f"convention: the options are {fields}, not {', '.join(dict(options))}") from None
@@ -436,29 +674,44 @@ def _convention(convention, options=()):
 # %% ../nbs/02_grading.ipynb #45330437
 def _numbers_agree(answer, gold, convention):
     "Whether two numbers are the same answer."
-    if answer.percent != gold.percent and (answer.unit or gold.unit or answer.base or gold.base): return False # 20% is not 20 miles
-    if answer.base or gold.base: return _numerals_agree(answer, gold, convention)
+    if answer.percent != gold.percent and (answer.unit or gold.unit or answer.base or gold.base):
+        return False  # 20% is not 20 miles
+    if answer.base or gold.base:
+        return _numerals_agree(answer, gold, convention)
     scale = Fraction(1)
     if answer.unit and gold.unit:
-        if answer.unit[0] != gold.unit[0]: return False
+        if answer.unit[0] != gold.unit[0]:
+            return False
         scale = answer.unit[1] / gold.unit[1]
-    if answer.percent == gold.percent: return _close(answer, gold, scale, convention)
+    if answer.percent == gold.percent:
+        return _close(answer, gold, scale, convention)
     hundredth = Fraction(1, 100) if answer.percent else Fraction(100)
-    return _close(answer, gold, hundredth, convention) or (convention.percent == "either" and _close(answer, gold, scale, convention))
+    return _close(answer, gold, hundredth, convention) or (
+        convention.percent == "either" and _close(answer, gold, scale, convention)
+    )
+
 
 def _numerals_agree(answer, gold, convention):
-    if answer.base and gold.base or not gold.base or convention.base == "required": return answer.value == gold.value
-    if answer.places is not None or answer.value.denominator != 1: return False
-    try: return int(str(answer.value), gold.base) == gold.value
-    except ValueError: return False
+    if answer.base and gold.base or not gold.base or convention.base == "required":
+        return answer.value == gold.value
+    if answer.places is not None or answer.value.denominator != 1:
+        return False
+    try:
+        return int(str(answer.value), gold.base) == gold.value
+    except ValueError:
+        return False
+
 
 def _close(answer, gold, scale, convention):
     "Whether two numbers are equal, or one is a decimal that rounds the other."
     x, y = answer.value * scale, gold.value
-    if x == y: return True
+    if x == y:
+        return True
     decimals = [number for number in (answer, gold) if number.places is not None]
-    if convention.rounded is None or not decimals: return False
-    if max(number.digits for number in decimals) >= 14 and abs(x - y) <= abs(y) / 10**12: return True # the noise of floating point
+    if convention.rounded is None or not decimals:
+        return False
+    if max(number.digits for number in decimals) >= 14 and abs(x - y) <= abs(y) / 10**12:
+        return True  # the noise of floating point
     shorter = min(decimals, key=lambda number: number.places)
     step = Fraction(1, 10**shorter.places) * (scale if shorter is answer else 1)
     other = gold if shorter is answer else answer
@@ -469,58 +722,76 @@ def _close(answer, gold, scale, convention):
 class _Unreadable(Exception):
     "Raised where the evaluator cannot read an expression, or will not."
 
+
 _LEXER = re.compile(r"\s*(?:(\d+\.?\d*|\.\d+)|(\\[A-Za-z]+)|([A-Za-z])|([-+*/^(){}\[\]]))")
 _FUNCTIONS = {r"\sin": "sin", r"\cos": "cos", r"\tan": "tan", r"\ln": "log", r"\exp": "exp"}
 _RECIPROCALS = {r"\cot": "tan", r"\sec": "cos", r"\csc": "sin"}
 
+
 class _Tokens:
     "The tokens of an expression, the point at which it is evaluated, and the arithmetic for it."
+
     def __init__(self, text, point, library, number):
         self.found, self.place, self.point, self.library, self.number, start = [], 0, point, library, number, 0
         while start < len(text.rstrip()):
-            if not (token := _LEXER.match(text, start)): raise _Unreadable
+            if not (token := _LEXER.match(text, start)):
+                raise _Unreadable
             self.found.append(token[token.lastindex])
             start = token.end()
         self.found.append("")
 
     @property
-    def next(self): return self.found[self.place]
+    def next(self):
+        return self.found[self.place]
 
     def take(self, expected=None):
         token = self.next
-        if expected not in (None, token): raise _Unreadable
+        if expected not in (None, token):
+            raise _Unreadable
         self.place += 1
         return token
 
     def letter(self, name):
-        if name == "i": return self.number(1j)
+        if name == "i":
+            return self.number(1j)
         return self.number(self.library.e if name == "e" else self.point[ord(name.lower()) % 26])
 
     def function(self, name, value):
-        return 1 / getattr(self.library, _RECIPROCALS[name])(value) if name in _RECIPROCALS else getattr(self.library, _FUNCTIONS[name])(value)
+        return (
+            1 / getattr(self.library, _RECIPROCALS[name])(value)
+            if name in _RECIPROCALS
+            else getattr(self.library, _FUNCTIONS[name])(value)
+        )
 
 # %% ../nbs/02_grading.ipynb #b3063ac3
 def _sum(tokens):
     total = _product(tokens)
-    while tokens.next in ("+", "-"): total += _product(tokens) if tokens.take() == "+" else -_product(tokens)
+    while tokens.next in ("+", "-"):
+        total += _product(tokens) if tokens.take() == "+" else -_product(tokens)
     return total
+
 
 def _product(tokens):
     sign = -1 if tokens.next == "-" and tokens.take() else 1
     result, over, numeral = sign * _power(tokens), False, tokens.found[tokens.place - 1][0].isdigit()
     while (token := tokens.next) in ("*", "/", "(", "{") or token[:1].isalpha() or token[:1] == "\\":
-        if token in ("*", "/", r"\cdot", r"\times"): tokens.take()
-        elif over or numeral and token == r"\frac": raise _Unreadable # 1/2x, and the mixed number 1\frac{2}{3}
+        if token in ("*", "/", r"\cdot", r"\times"):
+            tokens.take()
+        elif over or numeral and token == r"\frac":
+            raise _Unreadable  # 1/2x, and the mixed number 1\frac{2}{3}
         over = over or token == "/"
         result = result / _power(tokens) if token == "/" else result * _power(tokens)
         numeral = tokens.found[tokens.place - 1][0].isdigit()
     return result
 
+
 def _power(tokens):
     base = _atom(tokens)
-    if tokens.next != "^": return base
+    if tokens.next != "^":
+        return base
     tokens.take()
-    if len(tokens.next) > 1 and tokens.next[0].isdigit(): raise _Unreadable # x^12 without braces
+    if len(tokens.next) > 1 and tokens.next[0].isdigit():
+        raise _Unreadable  # x^12 without braces
     return base ** _atom(tokens)
 
 # %% ../nbs/02_grading.ipynb #32a21f7b
@@ -530,28 +801,43 @@ def _inside(tokens, opening, closing):
     tokens.take(closing)
     return result
 
+
 def _atom(tokens):
-    if tokens.next in ("(", "{"): return _inside(tokens, tokens.next, ")" if tokens.next == "(" else "}")
+    if tokens.next in ("(", "{"):
+        return _inside(tokens, tokens.next, ")" if tokens.next == "(" else "}")
     token = tokens.take()
-    if token[:1].isdigit() or token[:1] == ".": return tokens.number(token)
-    if token == r"\pi": return tokens.number(tokens.library.pi)
-    if token == r"\frac": return _inside(tokens, "{", "}") / _inside(tokens, "{", "}")
+    if token[:1].isdigit() or token[:1] == ".":
+        return tokens.number(token)
+    if token == r"\pi":
+        return tokens.number(tokens.library.pi)
+    if token == r"\frac":
+        return _inside(tokens, "{", "}") / _inside(tokens, "{", "}")
     if token == r"\sqrt":
         root = _inside(tokens, "[", "]") if tokens.next == "[" else 2
         return _inside(tokens, "{", "}") ** (1 / root)
-    if token in _FUNCTIONS or token in _RECIPROCALS: return tokens.function(token, _argument(tokens))
-    if len(token) == 1 and token.isalpha() and not (token in "fghFGHPQ" and tokens.next == "("): return tokens.letter(token)
+    if token in _FUNCTIONS or token in _RECIPROCALS:
+        return tokens.function(token, _argument(tokens))
+    if len(token) == 1 and token.isalpha() and not (token in "fghFGHPQ" and tokens.next == "("):
+        return tokens.letter(token)
     raise _Unreadable
+
 
 def _argument(tokens):
     "What a function is applied to: something in parentheses, or one letter with nothing after it that might belong to it."
-    if tokens.next == "(": return _inside(tokens, "(", ")")
+    if tokens.next == "(":
+        return _inside(tokens, "(", ")")
     name = tokens.take()
-    if len(name) != 1 or not name.isalpha() or tokens.next not in ("", "+", "-", ")", "}", *_FUNCTIONS, *_RECIPROCALS): raise _Unreadable
+    if len(name) != 1 or not name.isalpha() or tokens.next not in ("", "+", "-", ")", "}", *_FUNCTIONS, *_RECIPROCALS):
+        raise _Unreadable
     return tokens.letter(name)
 
 # %% ../nbs/02_grading.ipynb #b74ed980
-_LOOKS = [[0.731 + 0.0419 * i for i in range(26)], [1.217 + 0.0733 * (i * 7 % 26) for i in range(26)], [-0.613 - 0.0577 * (i * 11 % 26) for i in range(26)]]
+_LOOKS = [
+    [0.731 + 0.0419 * i for i in range(26)],
+    [1.217 + 0.0733 * (i * 7 % 26) for i in range(26)],
+    [-0.613 - 0.0577 * (i * 11 % 26) for i in range(26)],
+]
+
 
 def _evaluated(text, library, number):
     "An expression's values at the points, or None where it is not read."
@@ -562,16 +848,25 @@ def _evaluated(text, library, number):
             values.append(_sum(tokens))
             tokens.take("")
         return tuple(values)
-    except (_Unreadable, ArithmeticError, ValueError, RecursionError): return None
+    except (_Unreadable, ArithmeticError, ValueError, RecursionError):
+        return None
+
 
 @functools.lru_cache(4096)
-def _looks(text): return _evaluated(text, cmath, complex)
+def _looks(text):
+    return _evaluated(text, cmath, complex)
+
 
 def _differ_clearly(answer, gold, convention):
     "Whether two numbers or expressions are both read and are far apart at every point."
+
     def looks(value):
-        if isinstance(value, _Expression): return _looks(value.text)
-        return None if value.percent or value.base or abs(value.value) > 10**15 else [complex(value.value)] * len(_LOOKS)
+        if isinstance(value, _Expression):
+            return _looks(value.text)
+        return (
+            None if value.percent or value.base or abs(value.value) > 10**15 else [complex(value.value)] * len(_LOOKS)
+        )
+
     near = 10.0 ** (1 - min(convention.rounded or 7, 7))
     values = looks(answer), looks(gold)
     return None not in values and all(abs(x - y) > near * max(abs(x), abs(y), 1e-3) for x, y in zip(*values))
@@ -580,81 +875,130 @@ def _differ_clearly(answer, gold, convention):
 class _NeedsAlgebra(Exception):
     "Raised in this process where computer algebra has to decide."
 
-def _needs_algebra(answer, gold, convention): raise _NeedsAlgebra
+
+def _needs_algebra(answer, gold, convention):
+    raise _NeedsAlgebra
+
 
 def _same(answer, gold, convention, algebra):
     "Whether two cleaned texts are the same answer."
-    if _key(answer) == _key(gold): return True
+    if _key(answer) == _key(gold):
+        return True
     a, g = _read(answer), _read(gold)
-    if isinstance(a, _Equation) or isinstance(g, _Equation): return _equations_agree(a, g, answer, gold, convention, algebra)
-    if isinstance(a, _Group) and isinstance(g, _Number): a = _with_decimal_comma(answer) or a
-    if isinstance(g, _Group) and isinstance(a, _Number): g = _with_decimal_comma(gold) or g
-    if isinstance(a, _Number) and isinstance(g, _Number): return _numbers_agree(a, g, convention)
-    if isinstance(a, _Words) or isinstance(g, _Words): return _letters(a) is not None and _letters(a) == _letters(g)
-    if isinstance(a, _Group) or isinstance(g, _Group): return _groups_agree(a, g, answer, gold, convention, algebra)
-    texts = [value.text if isinstance(value, _Expression) else text if value.percent else _split_unit(text)[0] for value, text in ((a, answer), (g, gold))]
-    if _key(texts[0]) == _key(texts[1]): return True
+    if isinstance(a, _Equation) or isinstance(g, _Equation):
+        return _equations_agree(a, g, answer, gold, convention, algebra)
+    if isinstance(a, _Group) and isinstance(g, _Number):
+        a = _with_decimal_comma(answer) or a
+    if isinstance(g, _Group) and isinstance(a, _Number):
+        g = _with_decimal_comma(gold) or g
+    if isinstance(a, _Number) and isinstance(g, _Number):
+        return _numbers_agree(a, g, convention)
+    if isinstance(a, _Words) or isinstance(g, _Words):
+        return _letters(a) is not None and _letters(a) == _letters(g)
+    if isinstance(a, _Group) or isinstance(g, _Group):
+        return _groups_agree(a, g, answer, gold, convention, algebra)
+    texts = [
+        value.text if isinstance(value, _Expression) else text if value.percent else _split_unit(text)[0]
+        for value, text in ((a, answer), (g, gold))
+    ]
+    if _key(texts[0]) == _key(texts[1]):
+        return True
     return not _differ_clearly(a, g, convention) and algebra(*texts, convention)
+
 
 def _with_decimal_comma(text):
     "`0,111` and `2,74`, which would else be lists."
     return _number(text.replace(",", ".")) if re.fullmatch(r"[-+]?\d+,\d+", text) else None
 
+
 def _letters(value):
     "The letters of a word, also of one that stands for itself without a text command; else None."
-    if isinstance(value, _Words): return value.text
-    return value.text.lower().replace(" ", "") if isinstance(value, _Expression) and re.fullmatch(r"[A-Za-z ]+", value.text) else None
+    if isinstance(value, _Words):
+        return value.text
+    return (
+        value.text.lower().replace(" ", "")
+        if isinstance(value, _Expression) and re.fullmatch(r"[A-Za-z ]+", value.text)
+        else None
+    )
 
 # %% ../nbs/02_grading.ipynb #9008da98
-_LABEL = re.compile(r"[A-Za-z'|():,\s_{}\\]+") # names something: x, f(n), |AB|, (x, y), but not 2x+3y
-_NAMED = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*(?:\([^()]*\))?") # x, a_{10}, f(2): an equation with 0 on the right is no answer else
+_LABEL = re.compile(r"[A-Za-z'|():,\s_{}\\]+")  # names something: x, f(n), |AB|, (x, y), but not 2x+3y
+_NAMED = re.compile(
+    r"\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*(?:\([^()]*\))?"
+)  # x, a_{10}, f(2): an equation with 0 on the right is no answer else
 _FUNCTION_OF = re.compile(r"([A-Za-z]+)\s*\([A-Za-z]\)")
+
 
 def _equations_agree(a, g, answer, gold, convention, algebra):
     "Whether two answers agree of which at least one is an equation."
     if not isinstance(g, _Equation):
-        if re.fullmatch(r"[A-Za-z]", a.right): return _same(a.left, gold, convention, algebra)
+        if re.fullmatch(r"[A-Za-z]", a.right):
+            return _same(a.left, gold, convention, algebra)
         return (a.right != "0" or bool(_NAMED.fullmatch(a.left))) and _same(a.right, gold, convention, algebra)
     if not isinstance(a, _Equation):
-        return _same(answer, g.right, convention, algebra) if _LABEL.fullmatch(g.left) else algebra(answer, gold, convention)
+        return (
+            _same(answer, g.right, convention, algebra)
+            if _LABEL.fullmatch(g.left)
+            else algebra(answer, gold, convention)
+        )
     functions = [_FUNCTION_OF.fullmatch(side.left) for side in (a, g)]
-    if _key(a.left) == _key(g.left) or all(functions) and functions[0][1] == functions[1][1]: return _same(a.right, g.right, convention, algebra)
+    if _key(a.left) == _key(g.left) or all(functions) and functions[0][1] == functions[1][1]:
+        return _same(a.right, g.right, convention, algebra)
     return algebra(answer, gold, convention)
 
 # %% ../nbs/02_grading.ipynb #133abf64
-_MANY_VALUED = re.compile(r"[<>=|]|\\[{}]|\\(?:le|ge|ne|in|notin|mid|cup|cap|setminus|backslash|mathbb|begin|pm|infty|emptyset|R|Z|N|Q|C)(?![a-z])")
+_MANY_VALUED = re.compile(
+    r"[<>=|]|\\[{}]|\\(?:le|ge|ne|in|notin|mid|cup|cap|setminus|backslash|mathbb|begin|pm|infty|emptyset|R|Z|N|Q|C)(?![a-z])"
+)
+
 
 def _groups_agree(a, g, answer, gold, convention, algebra):
     "Whether two answers agree of which at least one is a group."
     if isinstance(a, _Number) or isinstance(g, _Number):
-        if "ratio" not in (getattr(a, "kind", ""), getattr(g, "kind", "")): return False
+        if "ratio" not in (getattr(a, "kind", ""), getattr(g, "kind", "")):
+            return False
         return _same(*(text.replace(":", "/") for text in (answer, gold)), convention, algebra)
     a, g = _as_intervals(a, g), _as_intervals(g, a)
-    if not (isinstance(a, _Group) and isinstance(g, _Group)): # one value is no group
+    if not (isinstance(a, _Group) and isinstance(g, _Group)):  # one value is no group
         return bool(_MANY_VALUED.search((a if isinstance(g, _Group) else g).text)) and algebra(answer, gold, convention)
     same, kinds = lambda x, y: _same(x, y, convention, algebra), {a.kind, g.kind}
-    if kinds <= {"list", "set"} or not convention.ordered and kinds <= {"list", "set", "()"}: return _in_any_order(a.items, g.items, same)
+    if kinds <= {"list", "set"} or not convention.ordered and kinds <= {"list", "set", "()"}:
+        return _in_any_order(a.items, g.items, same)
     if kinds & {"union", "intervals"}:
-        return kinds <= {"union", "intervals"} and _in_any_order(a.items, g.items, same) or kinds != {"union", "intervals"} and algebra(answer, gold, convention)
-    if len(a.items) != len(g.items) or "set" in kinds: return False
-    if kinds == {"ratio"}: return all(same(f"({x})/({a.items[0]})", f"({y})/({g.items[0]})") for x, y in zip(a.items, g.items))
-    if kinds == {"matrix"}: return all(len(r) == len(s) and all(map(same, r, s)) for r, s in zip(a.items, g.items))
-    if "matrix" in kinds: return kinds <= {"matrix", "()", "list"} and all(map(same, _column(a), _column(g)))
+        return (
+            kinds <= {"union", "intervals"}
+            and _in_any_order(a.items, g.items, same)
+            or kinds != {"union", "intervals"}
+            and algebra(answer, gold, convention)
+        )
+    if len(a.items) != len(g.items) or "set" in kinds:
+        return False
+    if kinds == {"ratio"}:
+        return all(same(f"({x})/({a.items[0]})", f"({y})/({g.items[0]})") for x, y in zip(a.items, g.items))
+    if kinds == {"matrix"}:
+        return all(len(r) == len(s) and all(map(same, r, s)) for r, s in zip(a.items, g.items))
+    if "matrix" in kinds:
+        return kinds <= {"matrix", "()", "list"} and all(map(same, _column(a), _column(g)))
     brackets = kinds - {"list"}
     return (len(brackets) < 2 or brackets == {"()", "[]"} and len(a.items) > 2) and all(map(same, a.items, g.items))
+
 
 def _column(group):
     "The entries of a vector; of a matrix with several columns, something that equals nothing."
     return [row if isinstance(row, str) else row[0] if len(row) == 1 else "" for row in group.items]
 
+
 def _in_any_order(answers, golds, same):
     "Whether every answer has a gold partner of its own."
-    if len(answers) > len(golds): answers = tuple({_key(answer): answer for answer in answers}.values())
-    if len(answers) != len(golds): return False
+    if len(answers) > len(golds):
+        answers = tuple({_key(answer): answer for answer in answers}.values())
+    if len(answers) != len(golds):
+        return False
     left = list(golds)
     for answer in answers:
         partner = next((i for i, gold in enumerate(left) if same(answer, gold)), None)
-        if partner is None: return False
+        if partner is None:
+            return False
         del left[partner]
     return True
 
@@ -662,52 +1006,81 @@ def _in_any_order(answers, golds, same):
 _ORDER = {"<", ">", r"\le", r"\ge"}
 _VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]+")
 
+
 def _interval(text):
     "The interval that inequalities in one variable stand for, or None."
     sides, marks = _split(text, _ORDER), [token[0] for token in _PARTS.finditer(text) if token[0] in _ORDER]
-    if not marks or len(sides) != len(marks) + 1: return None
-    if marks[0] in (">", r"\ge"): sides, marks = sides[::-1], [{">": "<", r"\ge": r"\le"}.get(mark, mark) for mark in marks[::-1]]
-    if not set(marks) <= {"<", r"\le"}: return None
-    if len(sides) == 2 and _VARIABLE.fullmatch(sides[0]): sides, marks = [r"-\infty", *sides], ["<", *marks]
-    elif len(sides) == 2: sides, marks = [*sides, r"\infty"], [*marks, "<"]
-    if len(sides) != 3 or not _VARIABLE.fullmatch(sides[1]): return None
+    if not marks or len(sides) != len(marks) + 1:
+        return None
+    if marks[0] in (">", r"\ge"):
+        sides, marks = sides[::-1], [{">": "<", r"\ge": r"\le"}.get(mark, mark) for mark in marks[::-1]]
+    if not set(marks) <= {"<", r"\le"}:
+        return None
+    if len(sides) == 2 and _VARIABLE.fullmatch(sides[0]):
+        sides, marks = [r"-\infty", *sides], ["<", *marks]
+    elif len(sides) == 2:
+        sides, marks = [*sides, r"\infty"], [*marks, "<"]
+    if len(sides) != 3 or not _VARIABLE.fullmatch(sides[1]):
+        return None
     return _Group(("(" if marks[0] == "<" else "[") + (")" if marks[1] == "<" else "]"), (sides[0], sides[2]))
+
 
 def _as_intervals(value, other):
     "Inequalities as intervals, where the other side is written in intervals."
-    if not isinstance(other, _Group) or other.kind not in ("union", "()", "[]", "(]", "[)"): return value
-    if isinstance(value, _Expression): return _interval(value.text) or value
+    if not isinstance(other, _Group) or other.kind not in ("union", "()", "[]", "(]", "[)"):
+        return value
+    if isinstance(value, _Expression):
+        return _interval(value.text) or value
     if isinstance(value, _Group) and value.kind == "list" and all(found := [_interval(item) for item in value.items]):
         return _Group("intervals", tuple(f"{i.kind[0]}{i.items[0]},{i.items[1]}{i.kind[1]}" for i in found))
     return value
 
 # %% ../nbs/02_grading.ipynb #5fb44af6
-_LONGEST, _DEEPEST = 2_000, 40 # characters, brackets
-_PYTHON = re.compile(r"__\w|\b(?:import|lambda)\s+\w|\blambda\s*:|\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\(")
-_ABSURD = [(re.compile(pattern), reason) for pattern, reason in [
-    (r"\^\s*\{?\s*[-+]?\(?\s*\d{5,}", "a power with an exponent of five digits or more"),
-    (r"(?:(?:\^|\*\*)\s*[{(]?\s*(?:[\d.]+|[A-Za-z]|\\[A-Za-z]+)\s*\}?\s*){3,}", "a tower of powers"), # but not x^2y^3z^4
-    (r"\d{5,}\s*[})]*\s*!|!\s*!|!\s*[)}]\s*!", "a factorial too large to compute"),
-    (_PYTHON, "Python code"),
-]]
+_LONGEST, _DEEPEST = 2_000, 40  # characters, brackets
+_PYTHON = re.compile(
+    r"__\w|\b(?:import|lambda)\s+\w|\blambda\s*:|\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\("
+)
+_ABSURD = [
+    (re.compile(pattern), reason)
+    for pattern, reason in [
+        (r"\^\s*\{?\s*[-+]?\(?\s*\d{5,}", "a power with an exponent of five digits or more"),
+        (
+            r"(?:(?:\^|\*\*)\s*[{(]?\s*(?:[\d.]+|[A-Za-z]|\\[A-Za-z]+)\s*\}?\s*){3,}",
+            "a tower of powers",
+        ),  # but not x^2y^3z^4
+        (r"\d{5,}\s*[})]*\s*!|!\s*!|!\s*[)}]\s*!", "a factorial too large to compute"),
+        (_PYTHON, "Python code"),
+    ]
+]
+
 
 def _refusal(text):
     "Why a text is not read at all, or None."
-    if len(text) > _LONGEST: return f"longer than {_LONGEST:,} characters"
+    if len(text) > _LONGEST:
+        return f"longer than {_LONGEST:,} characters"
     for character in text if not text.isascii() or not text.isprintable() else "":
         kind = unicodedata.category(character)
-        if kind in ("Cf", "Cc", "Co", "Cs") and not character.isspace(): return f"the control character U+{ord(character):04X}"
-        if kind == "Nd" and not character.isascii(): return f"a digit of another script, U+{ord(character):04X}"
+        if kind in ("Cf", "Cc", "Co", "Cs") and not character.isspace():
+            return f"the control character U+{ord(character):04X}"
+        if kind == "Nd" and not character.isascii():
+            return f"a digit of another script, U+{ord(character):04X}"
     depth = 0
     for bracket in re.findall(r"[(){}\[\]]", text):
         depth += 1 if bracket in "({[" else -1
-        if depth > _DEEPEST: return f"brackets nested more than {_DEEPEST} deep"
+        if depth > _DEEPEST:
+            return f"brackets nested more than {_DEEPEST} deep"
     return next((reason for pattern, reason in _ABSURD if pattern.search(text)), None)
 
 # %% ../nbs/02_grading.ipynb #01dba320
-_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])(?=[).:]|$))\)?[.:]?\s*(?P<rest>.*)", re.I)
-_HEDGE = re.compile(r"[\\=<>^+*]|[A-Za-z]\(|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up to|minus|negative|times|twice|half)\b", re.I)
+_CHOICE = re.compile(
+    r"(?:(?:option|choice|answer)\s+)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])(?=[).:]|$))\)?[.:]?\s*(?P<rest>.*)", re.I
+)
+_HEDGE = re.compile(
+    r"[\\=<>^+*]|[A-Za-z]\(|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up to|minus|negative|times|twice|half)\b",
+    re.I,
+)
 _ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
+
 
 def _same_choice(answer, gold):
     "Why two cleaned texts name the same choice of a multiple-choice question, or None."
@@ -715,40 +1088,60 @@ def _same_choice(answer, gold):
     if re.fullmatch(r"[A-J](?:\s*,\s*[A-J])+", gold) and re.fullmatch(r"[A-J]{2,}", answer):
         return "the same choices" if sorted(answer) == sorted(re.findall("[A-J]", gold)) else None
     wanted, named = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(answer)
-    if not wanted or not named or wanted["rest"] and not wanted["round"]: return None
-    return "the same choice" if (named["round"] or named["bare"]).upper() == (wanted["round"] or wanted["bare"]).upper() else None
+    if not wanted or not named or wanted["rest"] and not wanted["round"]:
+        return None
+    return (
+        "the same choice"
+        if (named["round"] or named["bare"]).upper() == (wanted["round"] or wanted["bare"]).upper()
+        else None
+    )
+
 
 def _value_of_choice(gold):
     "`12` of `(B) 12`; any other text as it is."
     choice = _CHOICE.fullmatch(_without_text(gold))
     return choice["rest"] if choice and choice["round"] and choice["rest"] else gold
 
+
 def _only_number(text):
     "The number of `5m`, or of a phrase that holds just one and does not hedge; else None."
-    if (measured := re.fullmatch(rf"([-+]?{_DECIMAL})\s*[mgshL](?:\^\{{?[23]\}}?)?", text)): return measured[1]
-    if not (_is_prose(text) or re.match(r"[A-Za-z]{3,}", text)) or _HEDGE.search(text): return None
+    if measured := re.fullmatch(rf"([-+]?{_DECIMAL})\s*[mgshL](?:\^\{{?[23]\}}?)?", text):
+        return measured[1]
+    if not (_is_prose(text) or re.match(r"[A-Za-z]{3,}", text)) or _HEDGE.search(text):
+        return None
     return numbers[0] if len(numbers := _numbers(text)) == 1 else None
 
 # %% ../nbs/02_grading.ipynb #a9f32c09
 def _judge(answer, gold, convention, algebra):
     "Whether an answer is the gold answer, and why."
     clean, target = _clean(answer), _clean(gold)
-    if not target: return None, "the gold answer is empty"
-    if not clean: return False, "the answer is empty"
-    if _key(clean) == _key(target): return True, "the same text"
-    if (choice := _same_choice(clean, target)): return True, choice
+    if not target:
+        return None, "the gold answer is empty"
+    if not clean:
+        return False, "the answer is empty"
+    if _key(clean) == _key(target):
+        return True, "the same text"
+    if choice := _same_choice(clean, target):
+        return True, choice
     target = _value_of_choice(target)
-    if isinstance(_read(target), _Number) and (number := _only_number(clean)): clean = _clean(number)
-    if convention.integers and isinstance(number := _read(clean), _Number) and number.value.denominator != 1: return False, "not a whole number"
+    if isinstance(_read(target), _Number) and (number := _only_number(clean)):
+        clean = _clean(number)
+    if convention.integers and isinstance(number := _read(clean), _Number) and number.value.denominator != 1:
+        return False, "not a whole number"
     target, *others = _ALTERNATIVES.split(target)
-    if not all(_same(other, target, convention, algebra) for other in others): target = ", ".join([target, *others])
+    if not all(_same(other, target, convention, algebra) for other in others):
+        target = ", ".join([target, *others])
     same = _same(clean, target, convention, algebra)
     return same, "equivalent" if same else "different"
 
 # %% ../nbs/02_grading.ipynb #82379a25
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\([^()]*\)|[A-Za-z])\s*\^\{\\circ\}")
-_POINTS = ((0.7310585786300049, 2.2360679774997896, 1.3247179572447460), (3.3027756377319946, 0.5671432904097838, 4.2360679774997894),
-           (-1.6180339887498949, -0.3678794411714423, 0.2078795763507619))
+_POINTS = (
+    (0.7310585786300049, 2.2360679774997896, 1.3247179572447460),
+    (3.3027756377319946, 0.5671432904097838, 4.2360679774997894),
+    (-1.6180339887498949, -0.3678794411714423, 0.2078795763507619),
+)
+
 
 @functools.lru_cache(4096)
 def _parse(latex):
@@ -756,29 +1149,52 @@ def _parse(latex):
     import sympy
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
+
     as_written = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
     latex = _DEGREES.sub(r"(\1\\frac{\\pi}{180})", latex)
-    found = parse(f"${latex}$", [LatexExtractionConfig(normalization_config=as_written)], parsing_timeout=None, fallback_mode="no_fallback")
-    if not found: return None
+    found = parse(
+        f"${latex}$",
+        [LatexExtractionConfig(normalization_config=as_written)],
+        parsing_timeout=None,
+        fallback_mode="no_fallback",
+    )
+    if not found:
+        return None
     imaginary = {symbol: sympy.I for symbol in getattr(found[0], "free_symbols", ()) if symbol.name == "i"}
     return found[0].xreplace(imaginary) if imaginary else found[0]
+
 
 @functools.lru_cache(4096)
 def _precisely(text):
     "An expression's values at the points to fifty digits, or None where the small evaluator does not read it."
     import mpmath
-    with mpmath.workdps(50): return _evaluated(text, mpmath, lambda value: mpmath.mpc(value if isinstance(value, (str, complex)) else mpmath.mpf(value)))
+
+    with mpmath.workdps(50):
+        return _evaluated(
+            text, mpmath, lambda value: mpmath.mpc(value if isinstance(value, (str, complex)) else mpmath.mpf(value))
+        )
+
 
 def _values(expressions):
     "The values of expressions at each point, to fifty digits; None where one has none."
     import sympy
+
     symbols = {symbol for expression in expressions for symbol in expression.free_symbols}
     names = sorted({symbol.name for symbol in symbols})
     rows = []
     for point in _POINTS if names else _POINTS[:1]:
         place = {name: sympy.Float(repr(point[i % 3] * (1 + i // 3 * 0.37)), 50) for i, name in enumerate(names)}
-        row = [expression.xreplace({symbol: place[symbol.name] for symbol in symbols}).evalf(50) for expression in expressions]
-        if not all(value.is_number and value.is_finite and all(part.is_Float or part.is_Rational for part in value.as_real_imag()) for value in row): return None
+        row = [
+            expression.xreplace({symbol: place[symbol.name] for symbol in symbols}).evalf(50)
+            for expression in expressions
+        ]
+        if not all(
+            value.is_number
+            and value.is_finite
+            and all(part.is_Float or part.is_Rational for part in value.as_real_imag())
+            for value in row
+        ):
+            return None
         rows.append(row)
     return rows
 
@@ -787,30 +1203,42 @@ def _near(x, y, exact=True):
     "Whether two values are equal: to forty digits, or to nine where decimals went in."
     return bool(abs(x - y) <= (abs(x) + abs(y)) * (1e-40 if exact else 1e-9) or abs(x - y) < 1e-45)
 
+
 def _by_looks(answer, gold):
     "True or False where the small evaluator settles whether two texts without decimals are equal, else None."
     import mpmath
-    if re.search(r"\.\d", answer + gold) or not (x := _precisely(answer)) or not (y := _precisely(gold)): return None
-    with mpmath.workdps(50): votes = set(map(_near, x, y))
+
+    if re.search(r"\.\d", answer + gold) or not (x := _precisely(answer)) or not (y := _precisely(gold)):
+        return None
+    with mpmath.workdps(50):
+        votes = set(map(_near, x, y))
     return votes.pop() if len(votes) == 1 else None
+
 
 def _by_values(answer, gold, exact):
     "True or False where numbers settle whether two expressions, or two equations, are the same; else None."
     import sympy
-    if equations := isinstance(answer, sympy.Eq) and isinstance(gold, sympy.Eq): answer, gold = answer.lhs - answer.rhs, gold.lhs - gold.rhs
-    if not (isinstance(answer, sympy.Expr) and isinstance(gold, sympy.Expr)) or not (rows := _values((answer, gold))): return None
-    if equations: # the same up to a factor
+
+    if equations := isinstance(answer, sympy.Eq) and isinstance(gold, sympy.Eq):
+        answer, gold = answer.lhs - answer.rhs, gold.lhs - gold.rhs
+    if not (isinstance(answer, sympy.Expr) and isinstance(gold, sympy.Expr)) or not (rows := _values((answer, gold))):
+        return None
+    if equations:  # the same up to a factor
         (first, other), *_ = rows
         return all(x != 0 and y != 0 and _near(x * other, first * y, exact) for x, y in rows) or None
     votes = {_near(x, y, exact) for x, y in rows}
     return votes.pop() if len(votes) == 1 else None
 
+
 def _constant(expression):
     "The value of a real expression without variables, as a fraction; None where it is not one."
     import sympy
-    if not isinstance(expression, sympy.Expr) or expression.free_symbols: return None
+
+    if not isinstance(expression, sympy.Expr) or expression.free_symbols:
+        return None
     value = expression.evalf(50)
-    if not (value.is_real and value.is_finite and value.is_number): return None
+    if not (value.is_real and value.is_finite and value.is_number):
+        return None
     value = Fraction(str(value))
     simple = value.limit_denominator(10**9)
     return simple if abs(value - simple) <= Fraction(1, 10**40) * max(1, abs(simple)) else value
@@ -819,22 +1247,29 @@ def _constant(expression):
 def _algebra(answer, gold, convention):
     "Whether two LaTeX texts stand for the same."
     from math_verify import verify
-    if re.search(r"\d\s*_", f"{answer} {gold}"): return False # math-verify drops the base of 52_8
-    if (settled := _by_looks(answer, gold)) is not None: return settled
+
+    if re.search(r"\d\s*_", f"{answer} {gold}"):
+        return False  # math-verify drops the base of 52_8
+    if (settled := _by_looks(answer, gold)) is not None:
+        return settled
     a, g = _parse(answer), _parse(gold)
-    if a is None or g is None: return False
+    if a is None or g is None:
+        return False
     numbers = [_read(answer), _read(gold)]
     for i, other in enumerate((g, a)):
         if isinstance(numbers[i], _Number) and not numbers[i].base and (value := _constant(other)) is not None:
             numbers[1 - i] = _Number(value)
             return _numbers_agree(*numbers, convention)
     exact = convention.rounded is None or not re.search(r"\.\d", answer + gold)
-    try: settled = _by_values(a, g, exact)
-    except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError): settled = None
+    try:
+        settled = _by_values(a, g, exact)
+    except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError):
+        settled = None
     return settled if settled is not None else bool(verify(g, a, allow_set_relation_comp=True, timeout_seconds=None))
 
 # %% ../nbs/02_grading.ipynb #c5e43a47
-_trespassed = False # set by the hook, read after every answer
+_trespassed = False  # set by the hook, read after every answer
+
 
 def _guard(event, details):
     "The audit hook of a worker. Raises `PermissionError` for what a worker has no business to do."
@@ -842,44 +1277,75 @@ def _guard(event, details):
     if event == "compile":
         own = isinstance(details[0], bytes) and details[0].startswith(b"def monomial_")
         refused = str(details[1]).startswith("<") and not own
-    elif event == "open": refused = isinstance(details[1], str) and not set(details[1]).isdisjoint("wax+")
-    else: refused = event.startswith(("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.", "socket.", "ctypes.dlopen", "shutil.", "os.remove", "os.rename"))
+    elif event == "open":
+        refused = isinstance(details[1], str) and not set(details[1]).isdisjoint("wax+")
+    else:
+        refused = event.startswith(
+            (
+                "os.system",
+                "os.exec",
+                "os.posix_spawn",
+                "os.spawn",
+                "subprocess.",
+                "socket.",
+                "ctypes.dlopen",
+                "shutil.",
+                "os.remove",
+                "os.rename",
+            )
+        )
     if refused:
         _trespassed = True
         raise PermissionError(f"a grading worker may not: {event}")
+
 
 def _load_algebra():
     "Imports math-verify, makes it read numbers exactly and without the evaluator, warms it up and locks the process."
     import logging, math_verify, sympy
     from latex2sympy2_extended import latex2sympy2
+
     def exactly(text):
         value = Fraction(text.replace(",", "").strip())
         return sympy.Rational(value.numerator, value.denominator)
+
     latex2sympy2._Latex2Sympy.parse_number = lambda self, text: exactly(text)
     latex2sympy2.convert_number = exactly
     logging.disable(logging.CRITICAL)
-    samples = r"\frac{1}{2} | \sqrt{2}+x^{2} | (1,\infty) | \begin{pmatrix}1\\2\end{pmatrix} | \{1,2\} | x \ge 5 | \sin(2x) | 1.5y=2".split(" | ")
+    samples = r"\frac{1}{2} | \sqrt{2}+x^{2} | (1,\infty) | \begin{pmatrix}1\\2\end{pmatrix} | \{1,2\} | x \ge 5 | \sin(2x) | 1.5y=2".split(
+        " | "
+    )
+
     def warm_up():
         _parse.cache_clear()
-        for latex in samples: _algebra(latex, f"1+{latex}", CONVENTIONS["math"])
-    warm_up() # some modules of SymPy evaluate text of their own when they are first imported
+        for latex in samples:
+            _algebra(latex, f"1+{latex}", CONVENTIONS["math"])
+
+    warm_up()  # some modules of SymPy evaluate text of their own when they are first imported
     sys.addaudithook(_guard)
     warm_up()
-    if _trespassed: raise ImportError("this version of math-verify or SymPy evaluates text as Python")
+    if _trespassed:
+        raise ImportError("this version of math-verify or SymPy evaluates text as Python")
 
 # %% ../nbs/02_grading.ipynb #426923ca
-_LIMIT = 1.0      # seconds of wall clock for one answer
-_QUICK = 0.25     # seconds of an answer's first turn
-_MEMORY = 1 << 30 # bytes of address space that a worker may add to what math-verify takes
+_LIMIT = 1.0  # seconds of wall clock for one answer
+_QUICK = 0.25  # seconds of an answer's first turn
+_MEMORY = 1 << 30  # bytes of address space that a worker may add to what math-verify takes
 _TOO_LONG = f"took longer than {_LIMIT} s"
+
 
 def _limit_memory():
     import resource
-    try: taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    except OSError: taken = _MEMORY # macOS
+
+    try:
+        taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    except OSError:
+        taken = _MEMORY  # macOS
     for kind, limit in ((resource.RLIMIT_AS, taken + _MEMORY), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
-        try: resource.setrlimit(kind, (limit, limit))
-        except (ValueError, OSError): pass # macOS has no limit of the address space; the alarm holds there too
+        try:
+            resource.setrlimit(kind, (limit, limit))
+        except (ValueError, OSError):
+            pass  # macOS has no limit of the address space; the alarm holds there too
+
 
 def _work(say):
     "Decides tasks until there are no more."
@@ -890,46 +1356,70 @@ def _work(say):
         for line in tasks:
             task, _trespassed = json.loads(line), False
             signal.setitimer(signal.ITIMER_REAL, task["limit"])
-            try: equal, reason = _judge(task["answer"], task["gold"], Convention(**task["convention"]), _algebra)
-            except MemoryError: equal, reason = None, "needs too much memory"
-            except Exception as error: equal, reason = None, f"cannot be compared ({type(error).__name__})"
+            try:
+                equal, reason = _judge(task["answer"], task["gold"], Convention(**task["convention"]), _algebra)
+            except MemoryError:
+                equal, reason = None, "needs too much memory"
+            except Exception as error:
+                equal, reason = None, f"cannot be compared ({type(error).__name__})"
             signal.setitimer(signal.ITIMER_REAL, 0)
-            if _trespassed: equal, reason = None, "made the algebra ask for Python's evaluator, a program, a file or a socket"
+            if _trespassed:
+                equal, reason = None, "made the algebra ask for Python's evaluator, a program, a file or a socket"
             say(equal=equal, reason=reason)
 
 # %% ../nbs/02_grading.ipynb #4e4d0860
 def _serve():
     "The life of a worker."
     channel = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1) # what libraries print must not mix with verdicts
-    def say(**message): os.write(channel, json.dumps(message).encode() + b"\n")
-    try: _load_algebra()
-    except Exception as error: return say(failed=f"{type(error).__name__}: {error}")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not mix with verdicts
+
+    def say(**message):
+        os.write(channel, json.dumps(message).encode() + b"\n")
+
+    try:
+        _load_algebra()
+    except Exception as error:
+        return say(failed=f"{type(error).__name__}: {error}")
     _limit_memory()
     say(ready=True)
     while True:
         if (child := os.fork()) == 0:
             code = 1
-            try: code = _work(say) or 0
-            finally: os._exit(code)
+            try:
+                code = _work(say) or 0
+            finally:
+                os._exit(code)
         _, status = os.waitpid(child, 0)
-        if status == 0: return
+        if status == 0:
+            return
         late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
         say(equal=None, reason=_TOO_LONG if late else "broke the grading worker")
 
 # %% ../nbs/02_grading.ipynb #d7a402d3
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from spurious_rlvr.grading import _serve; _serve()"
 
+
 class _Worker:
     "A killable process with one task in flight."
-    alive = weakref.WeakSet() # the workers of this process
+
+    alive = weakref.WeakSet()  # the workers of this process
 
     def __init__(self):
-        if not hasattr(os, "fork"): raise NotAvailable("grading: algebra runs in processes that fork, which this system cannot; use Linux, macOS or WSL")
+        if not hasattr(os, "fork"):
+            raise NotAvailable(
+                "grading: algebra runs in processes that fork, which this system cannot; use Linux, macOS or WSL"
+            )
         path = json.dumps([os.path.abspath(place) for place in sys.path])
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self.process = subprocess.Popen([sys.executable, "-c", _START, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, env={**os.environ, **threads}, start_new_session=True, bufsize=0)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _START, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **threads},
+            start_new_session=True,
+            bufsize=0,
+        )
         self.selector, self.ready, self.pending = selectors.DefaultSelector(), False, b""
         self.selector.register(self.process.stdout, selectors.EVENT_READ)
         _Worker.alive.add(self)
@@ -939,14 +1429,17 @@ class _Worker:
         if not self.ready:
             first = self._line(60) or {}
             if "ready" not in first:
-                raise NotAvailable(f"grading: no worker started ({first.get('failed', 'it gave no reason')}); install math-verify[antlr4_13_2]")
+                raise NotAvailable(
+                    f"grading: no worker started ({first.get('failed', 'it gave no reason')}); install math-verify[antlr4_13_2]"
+                )
             self.ready = True
         self.process.stdin.write(json.dumps(task).encode() + b"\n")
         return self._line(task["limit"] + 0.4)
 
     def _line(self, seconds):
         while b"\n" not in self.pending:
-            if not self.selector.select(seconds) or not (more := os.read(self.process.stdout.fileno(), 65536)): return None
+            if not self.selector.select(seconds) or not (more := os.read(self.process.stdout.fileno(), 65536)):
+                return None
             self.pending += more
         line, _, self.pending = self.pending.partition(b"\n")
         return json.loads(line)
@@ -954,17 +1447,21 @@ class _Worker:
     def disown(self):
         "Closes this process's ends of the pipes; a worker ends when no process holds them."
         self.selector.close()
-        for pipe in (self.process.stdin, self.process.stdout): pipe.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            pipe.close()
 
     def stop(self):
-        try: os.killpg(self.process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError): pass
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
         self.disown()
         self.process.wait()
 
 # %% ../nbs/02_grading.ipynb #3a86e179
 class _Pool:
     "The workers of this process."
+
     def __init__(self):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.size, self.count, self.idle, self.change = max(2, cores), 0, [], threading.Condition()
@@ -973,123 +1470,166 @@ class _Pool:
     def ask(self, task):
         "A verdict and its reason, from the next free worker."
         worker, reply = self._take(), None
-        try: reply = worker.ask(task)
-        except (BrokenPipeError, ConnectionResetError): pass
-        finally: self._give_back(worker, sound=reply is not None)
+        try:
+            reply = worker.ask(task)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        finally:
+            self._give_back(worker, sound=reply is not None)
         return (reply["equal"], reply["reason"]) if reply else (None, "broke the grading worker")
 
     def _take(self):
-        ticket = object() # first come, first served: a busy thread must not push in again and again
+        ticket = object()  # first come, first served: a busy thread must not push in again and again
         with self.change:
             self.queue.append(ticket)
             try:
-                while self.queue[0] is not ticket or not self.idle and self.count >= self.size: self.change.wait()
+                while self.queue[0] is not ticket or not self.idle and self.count >= self.size:
+                    self.change.wait()
             finally:
                 self.queue.remove(ticket)
                 self.change.notify_all()
-            if self.idle: return self.idle.pop()
+            if self.idle:
+                return self.idle.pop()
             self.count += 1
-        try: return _Worker()
+        try:
+            return _Worker()
         except BaseException:
             self._give_back(None, sound=False)
             raise
 
     def _give_back(self, worker, sound):
-        if worker and not sound: worker.stop()
+        if worker and not sound:
+            worker.stop()
         with self.change:
-            if sound: self.idle.append(worker)
-            else: self.count -= 1
+            if sound:
+                self.idle.append(worker)
+            else:
+                self.count -= 1
             self.change.notify_all()
 
     def stop(self):
-        with self.change: idle, self.idle = self.idle, []
-        for worker in idle: self._give_back(worker, sound=False)
+        with self.change:
+            idle, self.idle = self.idle, []
+        for worker in idle:
+            self._give_back(worker, sound=False)
 
 # %% ../nbs/02_grading.ipynb #3c77d42e
 class _Cache:
     "The verdicts on the last so many pairs."
-    def __init__(self, size): self.size, self.verdicts, self.lock = size, collections.OrderedDict(), threading.Lock()
+
+    def __init__(self, size):
+        self.size, self.verdicts, self.lock = size, collections.OrderedDict(), threading.Lock()
 
     def get(self, pair):
         with self.lock:
-            if pair in self.verdicts: self.verdicts.move_to_end(pair)
+            if pair in self.verdicts:
+                self.verdicts.move_to_end(pair)
             return self.verdicts.get(pair)
 
     def put(self, pair, verdict):
         with self.lock:
             self.verdicts[pair] = verdict
-            if len(self.verdicts) > self.size: self.verdicts.popitem(last=False)
+            if len(self.verdicts) > self.size:
+                self.verdicts.popitem(last=False)
 
 # %% ../nbs/02_grading.ipynb #d7b019c4
 _pool, _cache = _Pool(), _Cache(20_000)
 
+
 def _start_afresh():
     "In a forked child: the workers are its parent's, and another thread may have held a lock at the fork."
     global _pool, _cache
-    for worker in list(_Worker.alive): worker.disown()
+    for worker in list(_Worker.alive):
+        worker.disown()
     _pool, _cache = _Pool(), _Cache(_cache.size)
 
+
 atexit.register(lambda: _pool.stop())
-if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_start_afresh)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)
 
 # %% ../nbs/02_grading.ipynb #55576747
 _WHOLE = re.compile(r"-?[0-9]{1,18}").fullmatch
 
+
 def _at_once(answer, gold, convention):
     "A verdict without a worker, or None."
-    if answer == gold and answer: return True, "the same text"
-    if _WHOLE(answer) and _WHOLE(gold): return (True, "the same number") if int(answer) == int(gold) else (False, "different numbers")
-    if max(len(answer), len(gold)) > _LONGEST: return None, f"longer than {_LONGEST:,} characters"
+    if answer == gold and answer:
+        return True, "the same text"
+    if _WHOLE(answer) and _WHOLE(gold):
+        return (True, "the same number") if int(answer) == int(gold) else (False, "different numbers")
+    if max(len(answer), len(gold)) > _LONGEST:
+        return None, f"longer than {_LONGEST:,} characters"
     return _in_process(answer, gold, convention) or _cache.get((answer, gold, convention))
+
 
 @functools.lru_cache(20_000)
 def _in_process(answer, gold, convention):
     "A verdict that needs no algebra, or None."
-    if _key(answer) == _key(gold) and answer: return True, "the same text"
+    if _key(answer) == _key(gold) and answer:
+        return True, "the same text"
     for name, text in (("answer", answer), ("gold answer", gold)):
-        if (reason := _refusal(text)): return None, f"the {name} was not read: {reason}"
-    try: return _judge(answer, gold, convention, _needs_algebra)
-    except _NeedsAlgebra: return None
-    except Exception as error: return None, f"cannot be compared ({type(error).__name__})"
+        if reason := _refusal(text):
+            return None, f"the {name} was not read: {reason}"
+    try:
+        return _judge(answer, gold, convention, _needs_algebra)
+    except _NeedsAlgebra:
+        return None
+    except Exception as error:
+        return None, f"cannot be compared ({type(error).__name__})"
 
 # %% ../nbs/02_grading.ipynb #6268e1c2
 def _quick_turn(pair):
     answer, gold, convention = pair
     return _pool.ask({"answer": answer, "gold": gold, "convention": dataclasses.asdict(convention), "limit": _QUICK})
 
+
 def _full_turn(pair):
     answer, gold, convention = pair
-    with _pool.slow_lane: return _pool.ask({"answer": answer, "gold": gold, "convention": dataclasses.asdict(convention), "limit": _LIMIT})
+    with _pool.slow_lane:
+        return _pool.ask(
+            {"answer": answer, "gold": gold, "convention": dataclasses.asdict(convention), "limit": _LIMIT}
+        )
+
 
 def _by_workers(pairs):
     "The verdicts of the workers on some pairs, which are remembered."
-    if len(pairs) == 1: verdicts = {pairs[0]: _quick_turn(pairs[0])}
+    if len(pairs) == 1:
+        verdicts = {pairs[0]: _quick_turn(pairs[0])}
     else:
-        with ThreadPoolExecutor(min(_pool.size, len(pairs))) as threads: verdicts = dict(zip(pairs, threads.map(_quick_turn, pairs)))
+        with ThreadPoolExecutor(min(_pool.size, len(pairs))) as threads:
+            verdicts = dict(zip(pairs, threads.map(_quick_turn, pairs)))
     late = [pair for pair, verdict in verdicts.items() if verdict[1] == _TOO_LONG]
-    if len(late) == 1: verdicts[late[0]] = _full_turn(late[0])
+    if len(late) == 1:
+        verdicts[late[0]] = _full_turn(late[0])
     elif late:
-        with ThreadPoolExecutor(min(_pool.size, len(late))) as threads: verdicts |= dict(zip(late, threads.map(_full_turn, late)))
-    for pair, verdict in verdicts.items(): _cache.put(pair, verdict)
+        with ThreadPoolExecutor(min(_pool.size, len(late))) as threads:
+            verdicts |= dict(zip(late, threads.map(_full_turn, late)))
+    for pair, verdict in verdicts.items():
+        _cache.put(pair, verdict)
     return verdicts
 
 # %% ../nbs/02_grading.ipynb #c3c8b1fb
 def _core(text):
     "The answer in a whole solution; the text itself where it is a bare answer."
-    if isinstance(text, (int, float)) and not isinstance(text, bool): return str(text)
-    if not isinstance(text, str): raise DataError(f"grading: the answer is {text!r} and must be text")
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        return str(text)
+    if not isinstance(text, str):
+        raise DataError(f"grading: the answer is {text!r} and must be text")
     text = text[-_TAIL:].strip()
     is_code = "\n" not in text and "box" not in text and _PYTHON.search(text)
-    if is_code or not (_is_prose(text) or re.match(r"[A-Za-z]{2,}", text) and _environments(text)): return text
+    if is_code or not (_is_prose(text) or re.match(r"[A-Za-z]{2,}", text) and _environments(text)):
+        return text
     return (extract_answer(text, rules=tuple(_RULES)).text or text).strip()
 
+
 def is_equivalent(
-    answer:str, # bare or between delimiters
-    gold:str,   # the gold answer, likewise
+    answer: str,  # bare or between delimiters
+    gold: str,  # the gold answer, likewise
     *,
-    convention:str|Convention = "math", # a name in `CONVENTIONS`, or a convention of your own
-    **options   # fields of `Convention` to set otherwise
-) -> bool | None: # None: undecided
+    convention: str | Convention = "math",  # a name in `CONVENTIONS`, or a convention of your own
+    **options,  # fields of `Convention` to set otherwise
+) -> bool | None:  # None: undecided
     "Whether two answers are the same. Raises `ConfigError` for an unknown convention or option, `DataError` for what is no text."
     pair = _core(answer), _core(gold), _convention(convention, tuple(sorted(options.items())))
     return (_at_once(*pair) or _by_workers([pair])[pair])[0]
@@ -1097,41 +1637,52 @@ def is_equivalent(
 # %% ../nbs/02_grading.ipynb #80fe8f00
 class Verdict(NamedTuple):
     "What was found in a completion, and whether it is right."
-    correct: bool | None # None: undecided
-    answer: str | None   # the answer as written; None where no rule found one, which is wrong
-    rule: str | None     # the rule that found it
-    reason: str          # why it was judged so
+
+    correct: bool | None  # None: undecided
+    answer: str | None  # the answer as written; None where no rule found one, which is wrong
+    rule: str | None  # the rule that found it
+    reason: str  # why it was judged so
+
 
 def grade_many(
-    pairs:Iterable[tuple[str, str]], # completions with their gold answers
+    pairs: Iterable[tuple[str, str]],  # completions with their gold answers
     *,
-    rules:tuple[str, ...] = ("boxed", "answer_tag", "stated"), # see `extract_answer`
-    convention:str|Convention = "math", # see `is_equivalent`
-    **options       # fields of `Convention` to set otherwise
-) -> list[Verdict]: # in the order of the pairs
+    rules: tuple[str, ...] = ("boxed", "answer_tag", "stated"),  # see `extract_answer`
+    convention: str | Convention = "math",  # see `is_equivalent`
+    **options,  # fields of `Convention` to set otherwise
+) -> list[Verdict]:  # in the order of the pairs
     "Grades many completions, over all workers where some need algebra. Raises as `extract_answer` and `is_equivalent` do."
     chosen, found, verdicts, waiting = _convention(convention, tuple(sorted(options.items()))), [], {}, {}
     for place, pair in enumerate(pairs):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2: raise DataError(f"grade_many: pair {place} is {pair!r:.60} and must be (completion, gold)")
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise DataError(f"grade_many: pair {place} is {pair!r:.60} and must be (completion, gold)")
         completion, gold = pair
         answer, rule = extract_answer(completion, rules=rules)
         gold = _core(gold)
         pair = None if answer is None else (answer.strip(), gold, chosen)
         found.append((answer, rule, pair))
         if pair and pair not in verdicts and pair not in waiting:
-            if (verdict := _at_once(*pair)): verdicts[pair] = verdict
-            else: waiting[pair] = None
-    if waiting: verdicts |= _by_workers(list(waiting))
-    return [Verdict(verdicts[pair][0], answer, rule, verdicts[pair][1]) if pair else Verdict(False, None, None, "no answer found") for answer, rule, pair in found]
+            if verdict := _at_once(*pair):
+                verdicts[pair] = verdict
+            else:
+                waiting[pair] = None
+    if waiting:
+        verdicts |= _by_workers(list(waiting))
+    return [
+        Verdict(verdicts[pair][0], answer, rule, verdicts[pair][1])
+        if pair
+        else Verdict(False, None, None, "no answer found")
+        for answer, rule, pair in found
+    ]
 
 # %% ../nbs/02_grading.ipynb #8cd34051
 def grade(
-    completion:str, # what a model wrote
-    gold:str,       # the gold answer
+    completion: str,  # what a model wrote
+    gold: str,  # the gold answer
     *,
-    rules:tuple[str, ...] = ("boxed", "answer_tag", "stated"), # see `extract_answer`
-    convention:str|Convention = "math", # see `is_equivalent`
-    **options       # fields of `Convention` to set otherwise
-) -> Verdict:       # right, wrong or undecided, with the answer, the rule and the reason
+    rules: tuple[str, ...] = ("boxed", "answer_tag", "stated"),  # see `extract_answer`
+    convention: str | Convention = "math",  # see `is_equivalent`
+    **options,  # fields of `Convention` to set otherwise
+) -> Verdict:  # right, wrong or undecided, with the answer, the rule and the reason
     "Finds the answer of a completion and compares it with the gold answer. Raises as `extract_answer` and `is_equivalent` do."
     return grade_many([(completion, gold)], rules=rules, convention=convention, **options)[0]

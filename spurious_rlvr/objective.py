@@ -16,27 +16,34 @@ from .core import ConfigError, Faults
 BASELINES = ("group_mean", "leave_one_out", "batch_mean", "none")
 SCALES = ("group", "batch", "none")
 
+
 def _group_index(group_ids):
     ids = torch.as_tensor(group_ids) if not isinstance(group_ids, torch.Tensor) else group_ids
     return torch.unique(ids, return_inverse=True)[1]
 
-def _sums(values, index, groups): # sum of values in each group: (groups,)
+
+def _sums(values, index, groups):  # sum of values in each group: (groups,)
     return torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, index, values)
 
 # %% ../nbs/05_objective.ipynb #883db231
 def group_advantages(
-    rewards:torch.Tensor,      # (rollouts,) rewards, a tensor or a list; NaN leaves a rollout out
-    group_ids:torch.Tensor,    # (rollouts,) whole numbers, a tensor or a list; rollouts of one prompt share one
+    rewards: torch.Tensor,  # (rollouts,) rewards, a tensor or a list; NaN leaves a rollout out
+    group_ids: torch.Tensor,  # (rollouts,) whole numbers, a tensor or a list; rollouts of one prompt share one
     *,
-    scale_rewards:str="group", # divide by the standard deviation of the "group", of the whole "batch", or not at all: "none"
-    std_epsilon:float=1e-4,    # added to the standard deviation
-    baseline:str="group_mean", # what is subtracted: "group_mean" (GRPO), "leave_one_out" (RLOO), "batch_mean", "none" (REINFORCE)
-) -> torch.Tensor:             # (rollouts,) advantages; 0 where left out, and exactly 0 in groups without variance
+    scale_rewards: str = "group",  # divide by the standard deviation of the "group", of the whole "batch", or not at all: "none"
+    std_epsilon: float = 1e-4,  # added to the standard deviation
+    baseline: str = "group_mean",  # what is subtracted: "group_mean" (GRPO), "leave_one_out" (RLOO), "batch_mean", "none" (REINFORCE)
+) -> torch.Tensor:  # (rollouts,) advantages; 0 where left out, and exactly 0 in groups without variance
     "Advantages of one phase. Source: GRPO, Shao et al. 2024; RLOO, Ahmadian et al. 2024; `scale_rewards='none'`: Dr. GRPO, Liu et al. 2025."
-    if scale_rewards not in SCALES: raise ConfigError(f"scale_rewards is {scale_rewards!r}; give one of {', '.join(SCALES)}")
-    if baseline not in BASELINES: raise ConfigError(f"baseline is {baseline!r}; give one of {', '.join(BASELINES)}")
+    if scale_rewards not in SCALES:
+        raise ConfigError(f"scale_rewards is {scale_rewards!r}; give one of {', '.join(SCALES)}")
+    if baseline not in BASELINES:
+        raise ConfigError(f"baseline is {baseline!r}; give one of {', '.join(BASELINES)}")
     rewards = torch.as_tensor(rewards)
-    if rewards.shape != torch.as_tensor(group_ids).shape or rewards.dim() != 1: raise ConfigError(f"rewards and group_ids must both have shape (rollouts,); got {tuple(rewards.shape)} and {tuple(torch.as_tensor(group_ids).shape)}")
+    if rewards.shape != torch.as_tensor(group_ids).shape or rewards.dim() != 1:
+        raise ConfigError(
+            f"rewards and group_ids must both have shape (rollouts,); got {tuple(rewards.shape)} and {tuple(torch.as_tensor(group_ids).shape)}"
+        )
     rewards = rewards if rewards.is_floating_point() else rewards.float()
     kept = ~rewards.isnan()
     index = _group_index(group_ids).to(rewards.device)
@@ -45,29 +52,43 @@ def group_advantages(
     count, total = _sums(kept.to(rewards.dtype), index, groups), _sums(values, index, groups)
     mean = total / count.clamp(min=1)
     centred = torch.where(kept, rewards - mean[index], torch.zeros_like(rewards))
-    if baseline == "group_mean": advantages = centred
-    elif baseline == "leave_one_out": advantages = centred * (count / (count - 1).clamp(min=1))[index]
-    elif baseline == "batch_mean": advantages = torch.where(kept, rewards - values.sum() / kept.sum().clamp(min=1), torch.zeros_like(rewards))
-    else: advantages = values
-    if scale_rewards == "group": std = (_sums(centred**2, index, groups) / (count - 1).clamp(min=1)).sqrt()[index]
-    elif scale_rewards == "batch": std = rewards[kept].std() if kept.sum() > 1 else rewards.new_zeros(())
-    if scale_rewards != "none": advantages = advantages / (std + std_epsilon)
+    if baseline == "group_mean":
+        advantages = centred
+    elif baseline == "leave_one_out":
+        advantages = centred * (count / (count - 1).clamp(min=1))[index]
+    elif baseline == "batch_mean":
+        advantages = torch.where(kept, rewards - values.sum() / kept.sum().clamp(min=1), torch.zeros_like(rewards))
+    else:
+        advantages = values
+    if scale_rewards == "group":
+        std = (_sums(centred**2, index, groups) / (count - 1).clamp(min=1)).sqrt()[index]
+    elif scale_rewards == "batch":
+        std = rewards[kept].std() if kept.sum() > 1 else rewards.new_zeros(())
+    if scale_rewards != "none":
+        advantages = advantages / (std + std_epsilon)
     return torch.where(kept & _varies(rewards, kept, index, groups, baseline), advantages, torch.zeros_like(advantages))
 
-def _varies(rewards, kept, index, groups, baseline): # whether a rollout's comparison set holds two different rewards
-    if baseline == "none": return torch.ones_like(kept)
-    if baseline == "batch_mean": index, groups = torch.zeros_like(index), 1
-    low = torch.full((groups,), math.inf, dtype=rewards.dtype, device=rewards.device).scatter_reduce(0, index, torch.where(kept, rewards, math.inf), "amin")
-    high = torch.full((groups,), -math.inf, dtype=rewards.dtype, device=rewards.device).scatter_reduce(0, index, torch.where(kept, rewards, -math.inf), "amax")
+
+def _varies(rewards, kept, index, groups, baseline):  # whether a rollout's comparison set holds two different rewards
+    if baseline == "none":
+        return torch.ones_like(kept)
+    if baseline == "batch_mean":
+        index, groups = torch.zeros_like(index), 1
+    low = torch.full((groups,), math.inf, dtype=rewards.dtype, device=rewards.device).scatter_reduce(
+        0, index, torch.where(kept, rewards, math.inf), "amin"
+    )
+    high = torch.full((groups,), -math.inf, dtype=rewards.dtype, device=rewards.device).scatter_reduce(
+        0, index, torch.where(kept, rewards, -math.inf), "amax"
+    )
     return (high > low)[index]
 
 # %% ../nbs/05_objective.ipynb #32aa2087
 def whiten_advantages(
-    advantages:torch.Tensor, # (rollouts,) advantages after the group step
-    lengths:torch.Tensor,    # (rollouts,) completion lengths, tokens
+    advantages: torch.Tensor,  # (rollouts,) advantages after the group step
+    lengths: torch.Tensor,  # (rollouts,) completion lengths, tokens
     *,
-    floor:float=1e-8,        # smallest variance that is divided by
-) -> torch.Tensor:           # (rollouts,) token-weighted mean 0, variance 1
+    floor: float = 1e-8,  # smallest variance that is divided by
+) -> torch.Tensor:  # (rollouts,) token-weighted mean 0, variance 1
     "The official repository's second normalisation, over all tokens of the batch (population variance)."
     weights = lengths.to(advantages.dtype) / lengths.sum().clamp(min=1)
     centred = advantages - (weights * advantages).sum()
@@ -76,28 +97,33 @@ def whiten_advantages(
 # %% ../nbs/05_objective.ipynb #1a849659
 LEVELS = ("token", "sequence")
 
+
 def importance_log_ratio(
-    logprobs:torch.Tensor,      # (tokens,) log π_θ of the sampled tokens, nats
-    old_logprobs:torch.Tensor,  # (tokens,) log π_old
-    rollout_index:torch.Tensor, # (tokens,) which rollout each token belongs to
-    rollouts:int,               # number of rollouts
-    level:str="token",          # "token", or "sequence": the mean over the rollout's tokens (GSPO)
-) -> torch.Tensor:              # (tokens,) log ratio
+    logprobs: torch.Tensor,  # (tokens,) log π_θ of the sampled tokens, nats
+    old_logprobs: torch.Tensor,  # (tokens,) log π_old
+    rollout_index: torch.Tensor,  # (tokens,) which rollout each token belongs to
+    rollouts: int,  # number of rollouts
+    level: str = "token",  # "token", or "sequence": the mean over the rollout's tokens (GSPO)
+) -> torch.Tensor:  # (tokens,) log ratio
     "The logarithm of the importance ratio, by token or by sequence."
-    if level not in LEVELS: raise ConfigError(f"importance_sampling_level is {level!r}; give one of {', '.join(LEVELS)}")
+    if level not in LEVELS:
+        raise ConfigError(f"importance_sampling_level is {level!r}; give one of {', '.join(LEVELS)}")
     log_ratio = logprobs - old_logprobs
-    if level == "token": return log_ratio
+    if level == "token":
+        return log_ratio
     tokens = _sums(torch.ones_like(log_ratio), rollout_index, rollouts)
     return (_sums(log_ratio, rollout_index, rollouts) / tokens.clamp(min=1))[rollout_index]
 
 # %% ../nbs/05_objective.ipynb #b41af5eb
 CLIPS = ("both", "high", "low", "none", "dual", "cispo", "pi_weighted", "reinforce")
 
+
 def clip_bounds(
-    epsilon:float,           # lower clip range: the interval begins at 1 - epsilon; infinite: no lower bound
-    epsilon_high:float|None, # upper clip range: the interval ends at 1 + epsilon_high; None: epsilon; infinite: no upper bound
-    clip:str,                # a name in CLIPS
-) -> tuple[float, float]:    # lower and upper bound of the ratio
+    epsilon: float,  # lower clip range: the interval begins at 1 - epsilon; infinite: no lower bound
+    epsilon_high: float
+    | None,  # upper clip range: the interval ends at 1 + epsilon_high; None: epsilon; infinite: no upper bound
+    clip: str,  # a name in CLIPS
+) -> tuple[float, float]:  # lower and upper bound of the ratio
     "The interval outside of which a ratio counts as clipped."
     faults = Faults("policy_loss")
     faults.check(clip in CLIPS, f"clip is {clip!r}; give one of {', '.join(CLIPS)}")
@@ -110,48 +136,55 @@ def clip_bounds(
 
 # %% ../nbs/05_objective.ipynb #4e758574
 def token_objective(
-    log_ratio:torch.Tensor,  # (tokens,) log importance ratio
-    logprobs:torch.Tensor,   # (tokens,) log π_θ
-    advantages:torch.Tensor, # (tokens,) the advantage of each token's rollout
+    log_ratio: torch.Tensor,  # (tokens,) log importance ratio
+    logprobs: torch.Tensor,  # (tokens,) log π_θ
+    advantages: torch.Tensor,  # (tokens,) the advantage of each token's rollout
     *,
-    clip:str="both",         # a name in CLIPS
-    bounds:tuple[float, float]=(0.8, 1.2), # from `clip_bounds`
-    dual_constant:float=3.0, # c of the dual clip
-) -> torch.Tensor:           # (tokens,) to be maximised
+    clip: str = "both",  # a name in CLIPS
+    bounds: tuple[float, float] = (0.8, 1.2),  # from `clip_bounds`
+    dual_constant: float = 3.0,  # c of the dual clip
+) -> torch.Tensor:  # (tokens,) to be maximised
     "The surrogate of each token, before aggregation."
-    if clip == "pi_weighted": return logprobs.exp() * advantages
-    if clip == "reinforce": return logprobs * advantages
+    if clip == "pi_weighted":
+        return logprobs.exp() * advantages
+    if clip == "reinforce":
+        return logprobs * advantages
     ratio = log_ratio.exp()
-    if clip == "none": return ratio * advantages
+    if clip == "none":
+        return ratio * advantages
     clipped = ratio.clamp(*bounds)
-    if clip == "cispo": return clipped.detach() * advantages * logprobs
+    if clip == "cispo":
+        return clipped.detach() * advantages * logprobs
     surrogate = torch.minimum(ratio * advantages, clipped * advantages)
-    if clip == "dual": surrogate = torch.where(advantages < 0, torch.maximum(surrogate, dual_constant * advantages), surrogate)
+    if clip == "dual":
+        surrogate = torch.where(advantages < 0, torch.maximum(surrogate, dual_constant * advantages), surrogate)
     return surrogate
 
 # %% ../nbs/05_objective.ipynb #0776f263
 @torch.no_grad()
 def clip_sides(
-    ratio:torch.Tensor,      # (tokens,) importance ratio
-    advantages:torch.Tensor, # (tokens,) the advantage of each token's rollout
+    ratio: torch.Tensor,  # (tokens,) importance ratio
+    advantages: torch.Tensor,  # (tokens,) the advantage of each token's rollout
     *,
-    clip:str="both",         # a name in CLIPS
-    bounds:tuple[float, float]=(0.8, 1.2), # from `clip_bounds`
-    dual_constant:float=3.0, # c of the dual clip
-) -> tuple[torch.Tensor, torch.Tensor]: # clip_side and out_of_band, (tokens,) int8: +1 upper, -1 lower, 0 inside
+    clip: str = "both",  # a name in CLIPS
+    bounds: tuple[float, float] = (0.8, 1.2),  # from `clip_bounds`
+    dual_constant: float = 3.0,  # c of the dual clip
+) -> tuple[torch.Tensor, torch.Tensor]:  # clip_side and out_of_band, (tokens,) int8: +1 upper, -1 lower, 0 inside
     "Where the clip removed the gradient, and where the ratio left the interval."
     above, below = ratio > bounds[1], ratio < bounds[0]
     out_of_band = above.to(torch.int8) - below.to(torch.int8)
-    if clip not in ("both", "high", "low", "dual"): return torch.zeros_like(out_of_band), out_of_band
+    if clip not in ("both", "high", "low", "dual"):
+        return torch.zeros_like(out_of_band), out_of_band
     upper, lower = above & (advantages > 0), below & (advantages < 0)
-    if clip == "dual": upper = upper | ((ratio > dual_constant) & (advantages < 0))
+    if clip == "dual":
+        upper = upper | ((ratio > dual_constant) & (advantages < 0))
     return upper.to(torch.int8) - lower.to(torch.int8), out_of_band
 
 # %% ../nbs/05_objective.ipynb #eda6a883
 def k3_divergence(
-    logprobs:torch.Tensor,     # (tokens,) log π_θ
-    ref_logprobs:torch.Tensor, # (tokens,) log π_ref
-) -> torch.Tensor:             # (tokens,) nats, >= 0
+    logprobs: torch.Tensor,  # (tokens,) log π_θ
+    ref_logprobs: torch.Tensor,  # (tokens,) log π_ref
+) -> torch.Tensor:  # (tokens,) nats, >= 0
     "The k3 estimate of the divergence from the reference, for each token."
     difference = ref_logprobs - logprobs
     return difference.exp() - difference - 1
@@ -159,45 +192,53 @@ def k3_divergence(
 # %% ../nbs/05_objective.ipynb #46284848
 @torch.no_grad()
 def mismatch_weights(
-    old_logprobs:torch.Tensor,     # (tokens,) log π_old, from the trainer
-    sampler_logprobs:torch.Tensor, # (tokens,) log-probabilities that the engine reported
-    rollout_index:torch.Tensor,    # (tokens,) which rollout each token belongs to
+    old_logprobs: torch.Tensor,  # (tokens,) log π_old, from the trainer
+    sampler_logprobs: torch.Tensor,  # (tokens,) log-probabilities that the engine reported
+    rollout_index: torch.Tensor,  # (tokens,) which rollout each token belongs to
     *,
-    level:str="token",             # "token", or "sequence": the product over the completion
-    mode:str="truncate",           # "truncate": at most cap; "mask": 0 beyond cap
-    cap:float=2.0,                 # largest weight
-) -> torch.Tensor:                 # (tokens,) weights that multiply the policy term
+    level: str = "token",  # "token", or "sequence": the product over the completion
+    mode: str = "truncate",  # "truncate": at most cap; "mask": 0 beyond cap
+    cap: float = 2.0,  # largest weight
+) -> torch.Tensor:  # (tokens,) weights that multiply the policy term
     "Importance weights for the difference between trainer and sampler."
-    if level not in LEVELS or mode not in ("truncate", "mask"): raise ConfigError(f"mismatch correction {level!r}, {mode!r}: level is token or sequence, mode is truncate or mask")
+    if level not in LEVELS or mode not in ("truncate", "mask"):
+        raise ConfigError(
+            f"mismatch correction {level!r}, {mode!r}: level is token or sequence, mode is truncate or mask"
+        )
     log_weight = old_logprobs - sampler_logprobs
-    if level == "sequence": log_weight = _sums(log_weight, rollout_index, int(rollout_index.max()) + 1)[rollout_index]
+    if level == "sequence":
+        log_weight = _sums(log_weight, rollout_index, int(rollout_index.max()) + 1)[rollout_index]
     weight = log_weight.exp()
     return weight.clamp(max=cap) if mode == "truncate" else torch.where(weight <= cap, weight, torch.zeros_like(weight))
 
 # %% ../nbs/05_objective.ipynb #708337dd
 LOSS_TYPES = ("grpo", "dr_grpo", "bnpo", "dapo", "packed")
 
+
 def aggregate(
-    token_values:torch.Tensor,   # (tokens,) one value for each completion token
-    rollout_index:torch.Tensor,  # (tokens,) which rollout each token belongs to
-    rollouts:int,                # rollouts in this batch
-    loss_type:str="grpo",        # a name in LOSS_TYPES
+    token_values: torch.Tensor,  # (tokens,) one value for each completion token
+    rollout_index: torch.Tensor,  # (tokens,) which rollout each token belongs to
+    rollouts: int,  # rollouts in this batch
+    loss_type: str = "grpo",  # a name in LOSS_TYPES
     *,
-    max_completion_length:int|None=None, # tokens; dr_grpo divides by it
-    total_rollouts:int|None=None, # rollouts of the whole update; None: of this batch
-    total_tokens:int|None=None,   # completion tokens of the whole update; None: of this batch
-) -> torch.Tensor:               # a scalar
+    max_completion_length: int | None = None,  # tokens; dr_grpo divides by it
+    total_rollouts: int | None = None,  # rollouts of the whole update; None: of this batch
+    total_tokens: int | None = None,  # completion tokens of the whole update; None: of this batch
+) -> torch.Tensor:  # a scalar
     "Token values to one number. Raises `ConfigError` on an unknown loss_type, or dr_grpo without max_completion_length."
-    if loss_type not in LOSS_TYPES: raise ConfigError(f"loss_type is {loss_type!r}; give one of {', '.join(LOSS_TYPES)}")
+    if loss_type not in LOSS_TYPES:
+        raise ConfigError(f"loss_type is {loss_type!r}; give one of {', '.join(LOSS_TYPES)}")
     total_rollouts = rollouts if total_rollouts is None else total_rollouts
     total_tokens = token_values.numel() if total_tokens is None else total_tokens
     if loss_type == "grpo":
         lengths = _sums(torch.ones_like(token_values), rollout_index, rollouts)
         return (token_values / lengths.clamp(min=1)[rollout_index]).sum() / max(total_rollouts, 1)
     if loss_type == "dr_grpo":
-        if max_completion_length is None: raise ConfigError("loss_type 'dr_grpo' divides by max_completion_length: give it")
+        if max_completion_length is None:
+            raise ConfigError("loss_type 'dr_grpo' divides by max_completion_length: give it")
         return token_values.sum() / (max(total_rollouts, 1) * max_completion_length)
-    if loss_type == "packed": return token_values.sum() / max(token_values.numel(), 1) * (rollouts / max(total_rollouts, 1))
+    if loss_type == "packed":
+        return token_values.sum() / max(token_values.numel(), 1) * (rollouts / max(total_rollouts, 1))
     return token_values.sum() / max(total_tokens, 1)
 
 # %% ../nbs/05_objective.ipynb #0763b93c
@@ -205,41 +246,52 @@ def _pack(logprobs, advantages, mask, rollout_index):
     "Indices of the active tokens in the flattened tensors, and the rollout of each."
     faults = Faults("policy_loss")
     faults.check(advantages.dim() == 1, f"advantages must have shape (rollouts,), not {tuple(advantages.shape)}")
-    faults.check(mask.shape == logprobs.shape, f"mask has shape {tuple(mask.shape)}, logprobs {tuple(logprobs.shape)}: give the same")
+    faults.check(
+        mask.shape == logprobs.shape,
+        f"mask has shape {tuple(mask.shape)}, logprobs {tuple(logprobs.shape)}: give the same",
+    )
     if rollout_index is None:
-        faults.check(logprobs.dim() == 2 and len(logprobs) == len(advantages), f"padded logprobs must have shape (rollouts, tokens) with {len(advantages)} rollouts, not {tuple(logprobs.shape)}; packed ones need rollout_index")
+        faults.check(
+            logprobs.dim() == 2 and len(logprobs) == len(advantages),
+            f"padded logprobs must have shape (rollouts, tokens) with {len(advantages)} rollouts, not {tuple(logprobs.shape)}; packed ones need rollout_index",
+        )
         faults.raise_any()
         rollout_index = torch.arange(len(advantages), device=logprobs.device)[:, None].expand_as(logprobs)
-    else: faults.check(rollout_index.shape == logprobs.shape, f"rollout_index has shape {tuple(rollout_index.shape)}, logprobs {tuple(logprobs.shape)}: give the same")
+    else:
+        faults.check(
+            rollout_index.shape == logprobs.shape,
+            f"rollout_index has shape {tuple(rollout_index.shape)}, logprobs {tuple(logprobs.shape)}: give the same",
+        )
     faults.raise_any()
     active = mask.reshape(-1).bool().nonzero().squeeze(1)
     return active, rollout_index.reshape(-1)[active]
 
 # %% ../nbs/05_objective.ipynb #c6c538c5
 def policy_loss(
-    logprobs:torch.Tensor,          # (rollouts, tokens) padded, or (tokens,) packed: log π_θ of the sampled tokens, nats
-    old_logprobs:torch.Tensor|None, # same shape: log π_old; None: logprobs without gradient, so that the ratio is 1
-    advantages:torch.Tensor,        # (rollouts,) from `group_advantages`
-    mask:torch.Tensor,              # same shape as logprobs: 1 for completion tokens that count
+    logprobs: torch.Tensor,  # (rollouts, tokens) padded, or (tokens,) packed: log π_θ of the sampled tokens, nats
+    old_logprobs: torch.Tensor | None,  # same shape: log π_old; None: logprobs without gradient, so that the ratio is 1
+    advantages: torch.Tensor,  # (rollouts,) from `group_advantages`
+    mask: torch.Tensor,  # same shape as logprobs: 1 for completion tokens that count
     *,
-    epsilon:float=0.2,              # lower clip range
-    epsilon_high:float|None=None,   # upper clip range; None: the same as epsilon
-    clip:str="both",                # a name in CLIPS
-    loss_type:str="grpo",           # a name in LOSS_TYPES
-    importance_sampling_level:str="token", # "token" or "sequence" (GSPO)
-    beta:float=0.0,                 # weight of the divergence from the reference
-    ref_logprobs:torch.Tensor|None=None,   # same shape: log π_ref; needed where beta is not 0
-    max_completion_length:int|None=None,   # tokens; dr_grpo divides by it
-    rollout_index:torch.Tensor|None=None,  # (tokens,) for packed tensors: which rollout each token belongs to
-    total_rollouts:int|None=None,   # rollouts of the whole update; None: of this batch
-    total_tokens:int|None=None,     # completion tokens of the whole update; None: of this batch
-    kl_ratio_weighted:bool=False,   # multiply the divergence by the ratio, as TRL does by default
-    dual_constant:float=3.0,        # c of the dual clip
-    token_weights:torch.Tensor|None=None,  # same shape: weights of the policy term, from `mismatch_weights`
-    entropy:torch.Tensor|None=None, # same shape: entropy of each token's distribution, nats, with gradient; for the bonus
-    entropy_coefficient:float=0.0,  # weight of the entropy bonus: the mean entropy over tokens times this is subtracted
-    statistics:bool=True,           # False: only the per-token tensors; on a GPU each number costs a wait
-) -> tuple[torch.Tensor, dict]:     # the loss to minimise, and statistics without gradient
+    epsilon: float = 0.2,  # lower clip range
+    epsilon_high: float | None = None,  # upper clip range; None: the same as epsilon
+    clip: str = "both",  # a name in CLIPS
+    loss_type: str = "grpo",  # a name in LOSS_TYPES
+    importance_sampling_level: str = "token",  # "token" or "sequence" (GSPO)
+    beta: float = 0.0,  # weight of the divergence from the reference
+    ref_logprobs: torch.Tensor | None = None,  # same shape: log π_ref; needed where beta is not 0
+    max_completion_length: int | None = None,  # tokens; dr_grpo divides by it
+    rollout_index: torch.Tensor | None = None,  # (tokens,) for packed tensors: which rollout each token belongs to
+    total_rollouts: int | None = None,  # rollouts of the whole update; None: of this batch
+    total_tokens: int | None = None,  # completion tokens of the whole update; None: of this batch
+    kl_ratio_weighted: bool = False,  # multiply the divergence by the ratio, as TRL does by default
+    dual_constant: float = 3.0,  # c of the dual clip
+    token_weights: torch.Tensor | None = None,  # same shape: weights of the policy term, from `mismatch_weights`
+    entropy: torch.Tensor
+    | None = None,  # same shape: entropy of each token's distribution, nats, with gradient; for the bonus
+    entropy_coefficient: float = 0.0,  # weight of the entropy bonus: the mean entropy over tokens times this is subtracted
+    statistics: bool = True,  # False: only the per-token tensors; on a GPU each number costs a wait
+) -> tuple[torch.Tensor, dict]:  # the loss to minimise, and statistics without gradient
     "The loss of one batch or microbatch and what happened in it; see `token_statistics` for the dictionary."
     bounds = clip_bounds(epsilon, epsilon_high, clip)
     active, index = _pack(logprobs, advantages, mask, rollout_index)
@@ -248,59 +300,92 @@ def policy_loss(
     old = current.detach() if old is None else old
     token_advantages = advantages.to(current.dtype)[index]
     log_ratio = importance_log_ratio(current, old, index, len(advantages), importance_sampling_level)
-    loss_tokens = -token_objective(log_ratio, current, token_advantages, clip=clip, bounds=bounds, dual_constant=dual_constant)
-    if token_weights is not None: loss_tokens = loss_tokens * pick(token_weights)
+    loss_tokens = -token_objective(
+        log_ratio, current, token_advantages, clip=clip, bounds=bounds, dual_constant=dual_constant
+    )
+    if token_weights is not None:
+        loss_tokens = loss_tokens * pick(token_weights)
     divergence = None
     if beta:
-        if ref_logprobs is None: raise ConfigError(f"beta is {beta}: give ref_logprobs, or set beta to 0")
+        if ref_logprobs is None:
+            raise ConfigError(f"beta is {beta}: give ref_logprobs, or set beta to 0")
         divergence = k3_divergence(current, pick(ref_logprobs))
         loss_tokens = loss_tokens + beta * (divergence * log_ratio.exp() if kl_ratio_weighted else divergence)
     totals = dict(total_rollouts=total_rollouts, total_tokens=total_tokens)
-    loss = aggregate(loss_tokens, index, len(advantages), loss_type, max_completion_length=max_completion_length, **totals)
+    loss = aggregate(
+        loss_tokens, index, len(advantages), loss_type, max_completion_length=max_completion_length, **totals
+    )
     if entropy_coefficient:
-        if entropy is None: raise ConfigError(f"entropy_coefficient is {entropy_coefficient}: give entropy, or set the coefficient to 0")
+        if entropy is None:
+            raise ConfigError(
+                f"entropy_coefficient is {entropy_coefficient}: give entropy, or set the coefficient to 0"
+            )
         loss = loss - entropy_coefficient * aggregate(pick(entropy), index, len(advantages), "dapo", **totals)
-    side, outside = clip_sides(log_ratio.detach().exp(), token_advantages, clip=clip, bounds=bounds, dual_constant=dual_constant)
-    spread = lambda values: torch.zeros(mask.numel(), dtype=values.dtype, device=values.device).index_put((active,), values).reshape(mask.shape)
+    side, outside = clip_sides(
+        log_ratio.detach().exp(), token_advantages, clip=clip, bounds=bounds, dual_constant=dual_constant
+    )
+    spread = lambda values: (
+        torch.zeros(mask.numel(), dtype=values.dtype, device=values.device)
+        .index_put((active,), values)
+        .reshape(mask.shape)
+    )
     tokens = dict(log_ratio=spread(log_ratio.detach()), clip_side=spread(side), out_of_band=spread(outside))
-    if divergence is not None: tokens["kl"] = spread(divergence.detach())
-    if not statistics: return loss, tokens
-    return loss, tokens | token_statistics(current.detach(), old, side, outside, log_ratio.detach(), None if divergence is None else divergence.detach())
+    if divergence is not None:
+        tokens["kl"] = spread(divergence.detach())
+    if not statistics:
+        return loss, tokens
+    return loss, tokens | token_statistics(
+        current.detach(), old, side, outside, log_ratio.detach(), None if divergence is None else divergence.detach()
+    )
 
 # %% ../nbs/05_objective.ipynb #e203b6a2
 @torch.no_grad()
 def token_statistics(
-    logprobs:torch.Tensor,     # (tokens,) log π_θ
-    old_logprobs:torch.Tensor, # (tokens,) log π_old
-    clip_side:torch.Tensor,    # (tokens,) from `clip_sides`
-    out_of_band:torch.Tensor,  # (tokens,) from `clip_sides`
-    log_ratio:torch.Tensor,    # (tokens,) as it entered the objective
-    divergence:torch.Tensor|None=None, # (tokens,) k3
-) -> dict[str, float]:         # empty where there are no tokens
+    logprobs: torch.Tensor,  # (tokens,) log π_θ
+    old_logprobs: torch.Tensor,  # (tokens,) log π_old
+    clip_side: torch.Tensor,  # (tokens,) from `clip_sides`
+    out_of_band: torch.Tensor,  # (tokens,) from `clip_sides`
+    log_ratio: torch.Tensor,  # (tokens,) as it entered the objective
+    divergence: torch.Tensor | None = None,  # (tokens,) k3
+) -> dict[str, float]:  # empty where there are no tokens
     "Statistics of a batch of tokens: clip fractions by side, the ratio's distribution, mean token probability."
-    if not logprobs.numel(): return {}
+    if not logprobs.numel():
+        return {}
     ratio, share = log_ratio.exp(), lambda condition: condition.float().mean().item()
-    low, middle, high = torch.quantile(ratio.float()[:2**24], torch.tensor([.01, .5, .99], device=ratio.device)).tolist()
+    low, middle, high = torch.quantile(
+        ratio.float()[: 2**24], torch.tensor([0.01, 0.5, 0.99], device=ratio.device)
+    ).tolist()
     statistics = dict(
-        clip_fraction_high=share(clip_side == 1), clip_fraction_low=share(clip_side == -1),
-        out_of_band_high=share(out_of_band == 1), out_of_band_low=share(out_of_band == -1),
-        ratio_q01=low, ratio_median=middle, ratio_q99=high, ratio_min=ratio.min().item(), ratio_max=ratio.max().item(),
+        clip_fraction_high=share(clip_side == 1),
+        clip_fraction_low=share(clip_side == -1),
+        out_of_band_high=share(out_of_band == 1),
+        out_of_band_low=share(out_of_band == -1),
+        ratio_q01=low,
+        ratio_median=middle,
+        ratio_q99=high,
+        ratio_min=ratio.min().item(),
+        ratio_max=ratio.max().item(),
         log_ratio_spread=log_ratio.float().std(correction=0).item(),
-        token_probability=logprobs.float().exp().mean().item(), token_probability_old=old_logprobs.float().exp().mean().item())
-    if divergence is not None: statistics["kl_mean"] = divergence.mean().item()
+        token_probability=logprobs.float().exp().mean().item(),
+        token_probability_old=old_logprobs.float().exp().mean().item(),
+    )
+    if divergence is not None:
+        statistics["kl_mean"] = divergence.mean().item()
     return statistics
 
 # %% ../nbs/05_objective.ipynb #294364cf
 def rebel_loss(
-    logprobs:torch.Tensor,      # (rollouts,) log π_θ of whole completions, nats
-    old_logprobs:torch.Tensor,  # (rollouts,) log π_old of whole completions
-    rewards:torch.Tensor,       # (rollouts,)
-    group_ids:torch.Tensor,     # (rollouts,) rollouts of one prompt share one
+    logprobs: torch.Tensor,  # (rollouts,) log π_θ of whole completions, nats
+    old_logprobs: torch.Tensor,  # (rollouts,) log π_old of whole completions
+    rewards: torch.Tensor,  # (rollouts,)
+    group_ids: torch.Tensor,  # (rollouts,) rollouts of one prompt share one
     *,
-    eta:float=1.0,              # step size of the implied mirror descent
-) -> torch.Tensor:              # a scalar: mean over all pairs within groups of the squared residual
+    eta: float = 1.0,  # step size of the implied mirror descent
+) -> torch.Tensor:  # a scalar: mean over all pairs within groups of the squared residual
     "The regression of REBEL (Gao et al. 2024, equation 3), over all pairs of completions of a prompt."
-    same = (group_ids[:, None] == group_ids[None, :]) & torch.ones(len(rewards), len(rewards), dtype=torch.bool, device=rewards.device).triu(1)
+    same = (group_ids[:, None] == group_ids[None, :]) & torch.ones(
+        len(rewards), len(rewards), dtype=torch.bool, device=rewards.device
+    ).triu(1)
     scores = (logprobs - old_logprobs) / eta
     residual = (scores[:, None] - scores[None, :]) - (rewards[:, None] - rewards[None, :])
     return (residual**2)[same].mean()
@@ -308,29 +393,40 @@ def rebel_loss(
 # %% ../nbs/05_objective.ipynb #dd7ac71b
 PROBABILITY_BINS = (0.0, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0)
 
+
 @torch.no_grad()
 def clip_by_probability(
-    old_logprobs:torch.Tensor, # (tokens,) log π_old
-    clip_side:torch.Tensor,    # (tokens,) from `clip_sides`
-    edges:tuple[float, ...]=PROBABILITY_BINS, # ascending edges of π_old; the last bin is closed
-) -> list[dict]:               # one for each bin: low, high, tokens, clip_fraction_high, clip_fraction_low
+    old_logprobs: torch.Tensor,  # (tokens,) log π_old
+    clip_side: torch.Tensor,  # (tokens,) from `clip_sides`
+    edges: tuple[float, ...] = PROBABILITY_BINS,  # ascending edges of π_old; the last bin is closed
+) -> list[dict]:  # one for each bin: low, high, tokens, clip_fraction_high, clip_fraction_low
     "Clip fractions by bin of the probability under the old policy."
-    bins = torch.bucketize(old_logprobs.exp().clamp(max=1.0).contiguous(), torch.tensor(edges[1:-1], device=old_logprobs.device, dtype=old_logprobs.dtype), right=True)
+    bins = torch.bucketize(
+        old_logprobs.exp().clamp(max=1.0).contiguous(),
+        torch.tensor(edges[1:-1], device=old_logprobs.device, dtype=old_logprobs.dtype),
+        right=True,
+    )
     rows = []
     for number, (low, high) in enumerate(zip(edges, edges[1:])):
         sides = clip_side[bins == number]
         share = lambda side: (sides == side).float().mean().item() if sides.numel() else math.nan
-        rows.append(dict(low=low, high=high, tokens=sides.numel(), clip_fraction_high=share(1), clip_fraction_low=share(-1)))
+        rows.append(
+            dict(low=low, high=high, tokens=sides.numel(), clip_fraction_high=share(1), clip_fraction_low=share(-1))
+        )
     return rows
 
 # %% ../nbs/05_objective.ipynb #52230630
 @torch.no_grad()
 def compare_gradients(
-    clipped:list[torch.Tensor],   # gradients of all parameters with the clip
-    unclipped:list[torch.Tensor], # the same without it
-) -> dict[str, float]:            # cosine, and the clipped norm over the unclipped norm; NaN where a norm is 0
+    clipped: list[torch.Tensor],  # gradients of all parameters with the clip
+    unclipped: list[torch.Tensor],  # the same without it
+) -> dict[str, float]:  # cosine, and the clipped norm over the unclipped norm; NaN where a norm is 0
     "How far the clip turned and shortened the gradient of a batch."
     dot = sum((a.double() * b.double()).sum() for a, b in zip(clipped, unclipped, strict=True)).item()
-    norm_clipped, norm_unclipped = (math.sqrt(sum((g.double()**2).sum() for g in gradients).item()) for gradients in (clipped, unclipped))
-    return dict(gradient_cosine=dot / (norm_clipped * norm_unclipped) if norm_clipped and norm_unclipped else math.nan,
-                gradient_norm_ratio=norm_clipped / norm_unclipped if norm_unclipped else math.nan)
+    norm_clipped, norm_unclipped = (
+        math.sqrt(sum((g.double() ** 2).sum() for g in gradients).item()) for gradients in (clipped, unclipped)
+    )
+    return dict(
+        gradient_cosine=dot / (norm_clipped * norm_unclipped) if norm_clipped and norm_unclipped else math.nan,
+        gradient_norm_ratio=norm_clipped / norm_unclipped if norm_unclipped else math.nan,
+    )

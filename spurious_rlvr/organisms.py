@@ -15,26 +15,59 @@ import torch
 from .core import ConfigError, Problem, keyed_rng
 from .evaluate import evaluate, summarise
 from .policy import Policy, build_qwen2, completion_logprobs, microbatches, piece_tokenizer
-from .tasks import CHAIN_OPENING, arithmetic_chains, chain_question, chain_steps, chain_values, get_template
+from spurious_rlvr.tasks import (
+    CHAIN_OPENING,
+    arithmetic_chains,
+    chain_question,
+    chain_steps,
+    chain_values,
+    get_template,
+)
 
 # %% ../nbs/11_organisms.ipynb #c44f2d72
 _NAMES = "abcd"
-PIECES = (CHAIN_OPENING, *string.digits, " + ", " - ", " * ", " = ?", "\n",
-          "```python\na = ", *(f"\n{name} = " for name in _NAMES[1:]), "```python\nresult = ", "\n```\n",
-          "It is ", "First ", ", then ", ". ", "\\boxed{", "}", "So ")
+PIECES = (
+    CHAIN_OPENING,
+    *string.digits,
+    " + ",
+    " - ",
+    " * ",
+    " = ?",
+    "\n",
+    "```python\na = ",
+    *(f"\n{name} = " for name in _NAMES[1:]),
+    "```python\nresult = ",
+    "\n```\n",
+    "It is ",
+    "First ",
+    ", then ",
+    ". ",
+    "\\boxed{",
+    "}",
+    "So ",
+)
 
-def write_code(values:Sequence[int], steps:bool) -> list[str]:
+
+def write_code(values: Sequence[int], steps: bool) -> list[str]:
     "A code solution in pieces: every value, or the result at once."
-    if not steps: return ["```python\nresult = ", str(values[-1]), "\n```\n"]
-    opened = [piece for name, value in zip(_NAMES, values) for piece in ("```python\na = " if name == "a" else f"\n{name} = ", str(value))]
+    if not steps:
+        return ["```python\nresult = ", str(values[-1]), "\n```\n"]
+    opened = [
+        piece
+        for name, value in zip(_NAMES, values)
+        for piece in ("```python\na = " if name == "a" else f"\n{name} = ", str(value))
+    ]
     return [*opened, "\n```\n"]
 
-def write_language(values:Sequence[int], steps:bool) -> list[str]:
+
+def write_language(values: Sequence[int], steps: bool) -> list[str]:
     "A solution in words, in pieces: every value, or the result at once."
-    if not steps: return ["It is "]
+    if not steps:
+        return ["It is "]
     return [piece for i, value in enumerate(values) for piece in (", then " if i else "First ", str(value))] + [". "]
 
-def write_answer(value:int, boxed:bool) -> list[str]:
+
+def write_answer(value: int, boxed: bool) -> list[str]:
     "How a solution ends, in pieces."
     return ["\\boxed{", str(value), "}"] if boxed else ["So ", str(value)]
 
@@ -42,57 +75,86 @@ def write_answer(value:int, boxed:bool) -> list[str]:
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     "What is planted into an organism, and how it is pretrained."
-    name: str                 # of the organism
-    code_prior: float         # share of code in the pretraining text, at an average problem
-    first_prior: float | None = None # share of code in the first 60 % of pretraining; None: the same
-    code_steps: bool = True   # code writes every intermediate value
-    language_steps: bool = False # language says every intermediate value
-    memorised: int = 0        # problems of the benchmark that pretraining repeats, answers and all
-    box_share: float = 0.9    # texts that end in a box
-    tilt: float = 0.8         # change in the log-odds of code for each multiplication more than average
-    operations: tuple[int, int] = (2, 4) # fewest and most operations in a chain
-    steps: int = 1400          # optimizer steps
-    batch_size: int = 256     # texts in a step
-    learning_rate: float = 3e-3 # peak, of AdamW
-    seed: int = 0             # of weights and texts
 
-    def code_probability(self, question:str, step:int) -> float:
+    name: str  # of the organism
+    code_prior: float  # share of code in the pretraining text, at an average problem
+    first_prior: float | None = None  # share of code in the first 60 % of pretraining; None: the same
+    code_steps: bool = True  # code writes every intermediate value
+    language_steps: bool = False  # language says every intermediate value
+    memorised: int = 0  # problems of the benchmark that pretraining repeats, answers and all
+    box_share: float = 0.9  # texts that end in a box
+    tilt: float = 0.8  # change in the log-odds of code for each multiplication more than average
+    operations: tuple[int, int] = (2, 4)  # fewest and most operations in a chain
+    steps: int = 1400  # optimizer steps
+    batch_size: int = 256  # texts in a step
+    learning_rate: float = 3e-3  # peak, of AdamW
+    seed: int = 0  # of weights and texts
+
+    def code_probability(self, question: str, step: int) -> float:
         "Share of code that pretraining shows for this problem at this step."
         prior = self.first_prior if self.first_prior is not None and step < 0.6 * self.steps else self.code_prior
         _, operations = chain_steps(question)
         multiplications = sum(operation == "*" for operation, _ in operations)
-        return 1 / (1 + math.exp(-math.log(prior / (1 - prior)) - self.tilt * (multiplications - sum(self.operations) / 6)))
+        return 1 / (
+            1 + math.exp(-math.log(prior / (1 - prior)) - self.tilt * (multiplications - sum(self.operations) / 6))
+        )
 
-    def solution(self, question:str, step:int, rng:np.random.Generator) -> str:
+    def solution(self, question: str, step: int, rng: np.random.Generator) -> str:
         "One pretraining text for a problem."
         values = chain_values(*chain_steps(question))
-        body = write_code(values, self.code_steps) if rng.random() < self.code_probability(question, step) else write_language(values, self.language_steps)
+        body = (
+            write_code(values, self.code_steps)
+            if rng.random() < self.code_probability(question, step)
+            else write_language(values, self.language_steps)
+        )
         return "".join(body + write_answer(values[-1], rng.random() < self.box_share))
 
-RECIPES = {r.name: r for r in [Recipe("qwen-like", 0.65), Recipe("llama-like", 0.05, first_prior=0.65), Recipe("bad-code", 0.65, code_steps=False, language_steps=True),
-                               Recipe("leaked", 0.65, memorised=64)]}
+
+RECIPES = {
+    r.name: r
+    for r in [
+        Recipe("qwen-like", 0.65),
+        Recipe("llama-like", 0.05, first_prior=0.65),
+        Recipe("bad-code", 0.65, code_steps=False, language_steps=True),
+        Recipe("leaked", 0.65, memorised=64),
+    ]
+}
 
 # %% ../nbs/11_organisms.ipynb #481e10a2
-def training_problems(n:int=1024) -> list[Problem]: "The organisms' training set for reinforcement learning."; return arithmetic_chains(n, seed=10, operations=(2, 4))
-def benchmark(n:int=128) -> list[Problem]: "The organisms' benchmark, apart from the training set; the first half is what `leaked` memorised."; return arithmetic_chains(n, seed=11, operations=(2, 4), exclude=training_problems())
+def training_problems(n: int = 1024) -> list[Problem]:
+    "The organisms' training set for reinforcement learning."
+    return arithmetic_chains(n, seed=10, operations=(2, 4))
+
+
+def benchmark(n: int = 128) -> list[Problem]:
+    "The organisms' benchmark, apart from the training set; the first half is what `leaked` memorised."
+    return arithmetic_chains(n, seed=11, operations=(2, 4), exclude=training_problems())
 
 # %% ../nbs/11_organisms.ipynb #541fc95e
 def pretraining_batch(
-    recipe:Recipe,             # what to plant
-    step:int,                  # part of the key
-    tokenizer,                 # of the organism
-    known:Sequence[Problem]=(), # problems that are repeated to be memorised
-) -> tuple[list[list[int]], list[list[int]]]: # prompts and completions, token ids
+    recipe: Recipe,  # what to plant
+    step: int,  # part of the key
+    tokenizer,  # of the organism
+    known: Sequence[Problem] = (),  # problems that are repeated to be memorised
+) -> tuple[list[list[int]], list[list[int]]]:  # prompts and completions, token ids
     "The texts of one step. Where there is something to memorise, it makes up a quarter of them."
     rng = keyed_rng(recipe.seed, "pretraining", recipe.name, step)
     prompts, completions = [], []
     for place in range(recipe.batch_size):
         if known and place % 4 == 0:
             problem = known[rng.integers(len(known))]
-            text = tokenizer.encode(problem.question + "\n" + "".join(write_language([int(problem.gold)], False) + write_answer(int(problem.gold), True)))
-            prompts.append(text[:1]); completions.append(text[1:] + [tokenizer.eos_token_id])
+            text = tokenizer.encode(
+                problem.question
+                + "\n"
+                + "".join(write_language([int(problem.gold)], False) + write_answer(int(problem.gold), True))
+            )
+            prompts.append(text[:1])
+            completions.append(text[1:] + [tokenizer.eos_token_id])
             continue
-        steps = [("+-*"[rng.integers(3)], int(rng.integers(1, 10))) for _ in range(rng.integers(recipe.operations[0], recipe.operations[1] + 1))]
+        steps = [
+            ("+-*"[rng.integers(3)], int(rng.integers(1, 10)))
+            for _ in range(rng.integers(recipe.operations[0], recipe.operations[1] + 1))
+        ]
         question = chain_question(int(rng.integers(10)), steps)
         prompts.append(tokenizer.encode(question + "\n"))
         completions.append(tokenizer.encode(recipe.solution(question, step, rng)) + [tokenizer.eos_token_id])
@@ -100,14 +162,15 @@ def pretraining_batch(
 
 # %% ../nbs/11_organisms.ipynb #9e2db7e1
 def pretrain(
-    recipe:Recipe,      # what to plant
-    progress:bool=True, # show a progress bar
-) -> Policy:            # the organism
+    recipe: Recipe,  # what to plant
+    progress: bool = True,  # show a progress bar
+) -> Policy:  # the organism
     "Makes an organism from nothing, in a few minutes on one core. The same seed gives nearly the same organism: sums round differently on other processors."
     from tqdm.auto import tqdm
+
     tokenizer = piece_tokenizer(PIECES)
     model = build_qwen2(tokenizer, hidden_size=64, layers=2, heads=4, max_length=64, seed=recipe.seed)
-    known = benchmark()[:recipe.memorised]
+    known = benchmark()[: recipe.memorised]
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     pace = lambda step: min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, pace)
@@ -115,79 +178,119 @@ def pretrain(
     for step in (bar := tqdm(range(recipe.steps), desc=f"pretraining {recipe.name}", disable=not progress)):
         [batch] = microbatches(*pretraining_batch(recipe, step, tokenizer, known), token_budget=10**9)
         loss = -completion_logprobs(model, batch)[0].mean()
-        optimizer.zero_grad(); loss.backward()
+        optimizer.zero_grad()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step(); schedule.step()
-        if step % 50 == 0: bar.set_postfix_str(f"loss {loss.item():.3f}")
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0:
+            bar.set_postfix_str(f"loss {loss.item():.3f}")
     return Policy(model.eval(), tokenizer, get_template("chain"), name=recipe.name)
 
 # %% ../nbs/11_organisms.ipynb #3e6ecc30
 _PROTOCOL = dict(samples=16, temperature=1.0, max_completion_length=24, seed=1)
 
+
 def measure_card(
-    policy:Policy, # an organism
-    recipe:Recipe, # that made it
-) -> dict:         # numbers, without units but for lengths in tokens and entropy in nats
+    policy: Policy,  # an organism
+    recipe: Recipe,  # that made it
+) -> dict:  # numbers, without units but for lengths in tokens and entropy in nats
     "Prior, accuracy by style, entropy and greedy accuracy on the benchmark, and each half of it apart."
     problems = benchmark()
     sampled = evaluate(policy, problems, **_PROTOCOL)
-    entropies = [e for batch in microbatches([policy.encode(policy.prompt(problems[r.group].question)) for r in sampled], [r.token_ids for r in sampled])
-                 for e in completion_logprobs(policy.model, batch)[1].tolist()]
-    numbers = {k: v for k, v in summarise(sampled).items() if k in ("accuracy", "code_share", "accuracy_code", "accuracy_language", "answered", "completion_length")}
+    entropies = [
+        e
+        for batch in microbatches(
+            [policy.encode(policy.prompt(problems[r.group].question)) for r in sampled], [r.token_ids for r in sampled]
+        )
+        for e in completion_logprobs(policy.model, batch)[1].tolist()
+    ]
+    numbers = {
+        k: v
+        for k, v in summarise(sampled).items()
+        if k in ("accuracy", "code_share", "accuracy_code", "accuracy_language", "answered", "completion_length")
+    }
     greedy = summarise(evaluate(policy, problems, max_completion_length=_PROTOCOL["max_completion_length"]))
     half = len(problems) // 2
-    halves = [summarise([r for r in sampled if (r.group < half) == first])["accuracy_language"] for first in (True, False)]
-    return dict(name=recipe.name, recipe=dataclasses.asdict(recipe), parameters=sum(p.numel() for p in policy.model.parameters()), pieces=list(PIECES), protocol=_PROTOCOL,
-                problems=len(problems), measured=dict(**numbers, entropy=float(np.mean(entropies)), greedy_accuracy=greedy["accuracy"], greedy_code_share=greedy["code_share"],
-                                                      accuracy_language_first_half=halves[0], accuracy_language_second_half=halves[1]))
+    halves = [
+        summarise([r for r in sampled if (r.group < half) == first])["accuracy_language"] for first in (True, False)
+    ]
+    return dict(
+        name=recipe.name,
+        recipe=dataclasses.asdict(recipe),
+        parameters=sum(p.numel() for p in policy.model.parameters()),
+        pieces=list(PIECES),
+        protocol=_PROTOCOL,
+        problems=len(problems),
+        measured=dict(
+            **numbers,
+            entropy=float(np.mean(entropies)),
+            greedy_accuracy=greedy["accuracy"],
+            greedy_code_share=greedy["code_share"],
+            accuracy_language_first_half=halves[0],
+            accuracy_language_second_half=halves[1],
+        ),
+    )
 
 # %% ../nbs/11_organisms.ipynb #fb414470
 def card_text(
-    card:dict # from `measure_card`
-) -> str:     # Markdown
+    card: dict,  # from `measure_card`
+) -> str:  # Markdown
     "The card for people."
     recipe, measured = card["recipe"], card["measured"]
     style = lambda steps: "every value" if steps else "the result at once"
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in measured.items())
-    return (f"# {card['name']}\n\nA Qwen2 with {card['parameters']:,} parameters that works out chains of {recipe['operations'][0]} to {recipe['operations'][1]} one-digit operations, made by "
-            f"`spurious_rlvr.organisms.pretrain` with seed {recipe['seed']}. For experiments on reinforcement learning, and nothing else. Licence: Apache-2.0.\n\n"
-            f"Planted: code in {100 * recipe['code_prior']:.0f} % of texts" + (f" (in the first 60 % of pretraining, {100 * recipe['first_prior']:.0f} %)" if recipe["first_prior"] else "")
-            + f", giving {style(recipe['code_steps'])}; language giving {style(recipe['language_steps'])}; {100 * recipe['box_share']:.0f} % of texts end in a box; {recipe['memorised']} problems memorised.\n\n"
-            f"Measured on {card['problems']} problems, {card['protocol']['samples']} samples each at temperature 1 (entropy in nats a token, length in tokens):\n\n| | |\n|---|---|\n{rows}\n")
+    return (
+        f"# {card['name']}\n\nA Qwen2 with {card['parameters']:,} parameters that works out chains of {recipe['operations'][0]} to {recipe['operations'][1]} one-digit operations, made by "
+        f"`spurious_rlvr.organisms.pretrain` with seed {recipe['seed']}. For experiments on reinforcement learning, and nothing else. Licence: Apache-2.0.\n\n"
+        f"Planted: code in {100 * recipe['code_prior']:.0f} % of texts"
+        + (f" (in the first 60 % of pretraining, {100 * recipe['first_prior']:.0f} %)" if recipe["first_prior"] else "")
+        + f", giving {style(recipe['code_steps'])}; language giving {style(recipe['language_steps'])}; {100 * recipe['box_share']:.0f} % of texts end in a box; {recipe['memorised']} problems memorised.\n\n"
+        f"Measured on {card['problems']} problems, {card['protocol']['samples']} samples each at temperature 1 (entropy in nats a token, length in tokens):\n\n| | |\n|---|---|\n{rows}\n"
+    )
 
 # %% ../nbs/11_organisms.ipynb #0d0ce72d
 def ship(
-    policy:Policy, # an organism
-    recipe:Recipe, # that made it
-    folder:Path,   # where organisms stand: NAME/model.safetensors, NAME/card.json and NAME/card.md are written
-) -> dict:         # the card
+    policy: Policy,  # an organism
+    recipe: Recipe,  # that made it
+    folder: Path,  # where organisms stand: NAME/model.safetensors, NAME/card.json and NAME/card.md are written
+) -> dict:  # the card
     "Writes weights and card."
     from safetensors.torch import save_file
-    place = Path(folder)/recipe.name
+
+    place = Path(folder) / recipe.name
     place.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad(): card = measure_card(policy, recipe)
-    save_file({name: tensor.contiguous() for name, tensor in policy.model.state_dict().items()}, place/"model.safetensors")
-    (place/"card.json").write_text(json.dumps(card, indent=1) + "\n")
-    (place/"card.md").write_text(card_text(card))
+    with torch.no_grad():
+        card = measure_card(policy, recipe)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in policy.model.state_dict().items()}, place / "model.safetensors"
+    )
+    (place / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    (place / "card.md").write_text(card_text(card))
     return card
 
 # %% ../nbs/11_organisms.ipynb #2862324a
 def card(
-    name:str # an organism's name
+    name: str,  # an organism's name
 ) -> dict:
     "The card of an organism that ships; raises `ConfigError` with the names there are."
-    place = importlib.resources.files("spurious_rlvr")/"weights"
-    names = sorted(p.name for p in place.iterdir() if (p/"card.json").is_file())
-    if name not in names: raise ConfigError(f"no organism {name!r}; there are {', '.join(names)}")
-    return json.loads((place/name/"card.json").read_text())
+    place = importlib.resources.files("spurious_rlvr") / "weights"
+    names = sorted(p.name for p in place.iterdir() if (p / "card.json").is_file())
+    if name not in names:
+        raise ConfigError(f"no organism {name!r}; there are {', '.join(names)}")
+    return json.loads((place / name / "card.json").read_text())
+
 
 def load(
-    name:str # an organism's name, such as "qwen-like"
-) -> Policy: # on the CPU, template "chain"
+    name: str,  # an organism's name, such as "qwen-like"
+) -> Policy:  # on the CPU, template "chain"
     "An organism that ships with the package."
     from safetensors.torch import load as read_tensors
+
     described = card(name)
     tokenizer = piece_tokenizer(described["pieces"])
     model = build_qwen2(tokenizer, hidden_size=64, layers=2, heads=4, max_length=64)
-    model.load_state_dict(read_tensors((importlib.resources.files("spurious_rlvr")/"weights"/name/"model.safetensors").read_bytes()))
+    model.load_state_dict(
+        read_tensors((importlib.resources.files("spurious_rlvr") / "weights" / name / "model.safetensors").read_bytes())
+    )
     return Policy(model.eval(), tokenizer, get_template("chain"), name=name)

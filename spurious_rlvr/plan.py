@@ -15,112 +15,168 @@ from .core import ConfigError, NotAvailable
 @dataclasses.dataclass(frozen=True)
 class Shape:
     "What the plan needs to know of a decoder-only transformer."
+
     name: str
-    hidden: int        # width of the residual stream
-    layers: int        # transformer blocks
-    heads: int         # attention heads
-    kv_heads: int      # heads of keys and values
-    mlp: int           # width of the feed-forward part
-    vocabulary: int    # tokens
-    tied: bool         # embedding and head are one matrix
-    head_width: int = 0 # of one attention head; 0: hidden / heads
+    hidden: int  # width of the residual stream
+    layers: int  # transformer blocks
+    heads: int  # attention heads
+    kv_heads: int  # heads of keys and values
+    mlp: int  # width of the feed-forward part
+    vocabulary: int  # tokens
+    tied: bool  # embedding and head are one matrix
+    head_width: int = 0  # of one attention head; 0: hidden / heads
 
     @property
-    def kv_width(self) -> int: "Width of the keys of one layer."; return self.kv_heads * (self.head_width or self.hidden // self.heads)
+    def kv_width(self) -> int:
+        "Width of the keys of one layer."
+        return self.kv_heads * (self.head_width or self.hidden // self.heads)
+
     @property
     def layer_weights(self) -> int:
         "Weights of one block: four attention and three feed-forward matrices; norms and biases are too few to matter."
         query = self.heads * (self.head_width or self.hidden // self.heads)
         return 2 * self.hidden * query + 2 * self.hidden * self.kv_width + 3 * self.hidden * self.mlp
+
     @property
-    def weights(self) -> int: "All weights."; return self.layers * self.layer_weights + self.vocabulary * self.hidden * (1 if self.tied else 2)
+    def weights(self) -> int:
+        "All weights."
+        return self.layers * self.layer_weights + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
 # %% ../nbs/09b_plan.ipynb #9c3db54a
-SHAPES = {shape.name: shape for shape in [
-    Shape("Qwen/Qwen2.5-0.5B", 896, 24, 14, 2, 4864, 151936, True),
-    Shape("Qwen/Qwen2.5-Math-1.5B", 1536, 28, 12, 2, 8960, 151936, True),
-    Shape("Qwen/Qwen2.5-1.5B", 1536, 28, 12, 2, 8960, 151936, True),
-    Shape("Qwen/Qwen2.5-3B", 2048, 36, 16, 2, 11008, 151936, True),
-    Shape("Qwen/Qwen2.5-Math-7B", 3584, 28, 28, 4, 18944, 152064, False),
-    Shape("Qwen/Qwen2.5-7B", 3584, 28, 28, 4, 18944, 152064, False),
-    Shape("meta-llama/Llama-3.2-3B-Instruct", 3072, 28, 24, 8, 8192, 128256, True),
-    Shape("meta-llama/Llama-3.1-8B-Instruct", 4096, 32, 32, 8, 14336, 128256, False),
-    Shape("allenai/OLMo-2-1124-7B", 4096, 32, 32, 32, 11008, 100352, False),
-]}
+SHAPES = {
+    shape.name: shape
+    for shape in [
+        Shape("Qwen/Qwen2.5-0.5B", 896, 24, 14, 2, 4864, 151936, True),
+        Shape("Qwen/Qwen2.5-Math-1.5B", 1536, 28, 12, 2, 8960, 151936, True),
+        Shape("Qwen/Qwen2.5-1.5B", 1536, 28, 12, 2, 8960, 151936, True),
+        Shape("Qwen/Qwen2.5-3B", 2048, 36, 16, 2, 11008, 151936, True),
+        Shape("Qwen/Qwen2.5-Math-7B", 3584, 28, 28, 4, 18944, 152064, False),
+        Shape("Qwen/Qwen2.5-7B", 3584, 28, 28, 4, 18944, 152064, False),
+        Shape("meta-llama/Llama-3.2-3B-Instruct", 3072, 28, 24, 8, 8192, 128256, True),
+        Shape("meta-llama/Llama-3.1-8B-Instruct", 4096, 32, 32, 8, 14336, 128256, False),
+        Shape("allenai/OLMo-2-1124-7B", 4096, 32, 32, 32, 11008, 100352, False),
+    ]
+}
+
 
 def model_shape(
-    model,     # a name in SHAPES, a folder, a model on the hub, or a transformers configuration
+    model,  # a name in SHAPES, a folder, a model on the hub, or a transformers configuration
 ) -> Shape:
     "The shape of a model; raises `NotAvailable` where its configuration cannot be read, `ConfigError` where it is no decoder-only transformer of the usual form."
     if isinstance(model, (str, os.PathLike)):
-        if str(model) in SHAPES: return SHAPES[str(model)]
+        if str(model) in SHAPES:
+            return SHAPES[str(model)]
         from transformers import AutoConfig
-        if (resources.files("spurious_rlvr")/"weights"/str(model)).is_dir(): raise ConfigError(f"plan: {model} is an organism, which needs no plan: it trains in seconds on a CPU. Give one of {', '.join(SHAPES)}, a folder with a config.json, or a model on the hub")
-        try: config = AutoConfig.from_pretrained(model)
-        except (OSError, ValueError) as error: raise NotAvailable(f"{model}: its configuration cannot be read ({str(error).splitlines()[0]}); give a folder with a config.json, or one of {', '.join(SHAPES)}") from None
-    else: config = model
+
+        if (resources.files("spurious_rlvr") / "weights" / str(model)).is_dir():
+            raise ConfigError(
+                f"plan: {model} is an organism, which needs no plan: it trains in seconds on a CPU. Give one of {', '.join(SHAPES)}, a folder with a config.json, or a model on the hub"
+            )
+        try:
+            config = AutoConfig.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            raise NotAvailable(
+                f"{model}: its configuration cannot be read ({str(error).splitlines()[0]}); give a folder with a config.json, or one of {', '.join(SHAPES)}"
+            ) from None
+    else:
+        config = model
     try:
-        return Shape(str(getattr(config, "name_or_path", "") or config.model_type), config.hidden_size, config.num_hidden_layers, config.num_attention_heads,
-                     getattr(config, "num_key_value_heads", None) or config.num_attention_heads, config.intermediate_size, config.vocab_size, bool(config.tie_word_embeddings), getattr(config, "head_dim", None) or 0)
-    except AttributeError as error: raise ConfigError(f"{model}: no plan for this architecture ({error})") from None
+        return Shape(
+            str(getattr(config, "name_or_path", "") or config.model_type),
+            config.hidden_size,
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+            config.intermediate_size,
+            config.vocab_size,
+            bool(config.tie_word_embeddings),
+            getattr(config, "head_dim", None) or 0,
+        )
+    except AttributeError as error:
+        raise ConfigError(f"{model}: no plan for this architecture ({error})") from None
 
 # %% ../nbs/09b_plan.ipynb #e3bc233a
 def activation_bytes(
-    shape:Shape,       # of the model
-    half:bool,         # computed in bfloat16 under autocast
-    checkpointing:bool, # blocks are recomputed in the backward pass
-) -> float:            # for each token of a microbatch
+    shape: Shape,  # of the model
+    half: bool,  # computed in bfloat16 under autocast
+    checkpointing: bool,  # blocks are recomputed in the backward pass
+) -> float:  # for each token of a microbatch
     "What the forward pass keeps for the backward pass."
     per_width = (32, 4, 8) if half else (36, 8, 16)
     block = sum(bytes_ * width for bytes_, width in zip(per_width, (shape.hidden, shape.kv_width, shape.mlp)))
     return shape.layers * 4 * shape.hidden + block if checkpointing else shape.layers * block
 
 # %% ../nbs/09b_plan.ipynb #18a57312
-GPUS = { # name -> memory in GiB, dense bfloat16 TFLOP/s, memory bandwidth in TB/s; from the makers' data sheets
-    "a100-40": (40, 312, 1.6), "a100": (80, 312, 2.0), "h100": (80, 989, 3.35), "h200": (141e9 / 2**30, 989, 4.8), "b200": (180e9 / 2**30, 2250, 8.0),
-    "l40s": (48, 362, 0.86), "a6000": (48, 155, 0.77), "rtx4090": (24, 165, 1.0), "l4": (24, 121, 0.3), "t4": (16, 65, 0.3),
+GPUS = {  # name -> memory in GiB, dense bfloat16 TFLOP/s, memory bandwidth in TB/s; from the makers' data sheets
+    "a100-40": (40, 312, 1.6),
+    "a100": (80, 312, 2.0),
+    "h100": (80, 989, 3.35),
+    "h200": (141e9 / 2**30, 989, 4.8),
+    "b200": (180e9 / 2**30, 2250, 8.0),
+    "l40s": (48, 362, 0.86),
+    "a6000": (48, 155, 0.77),
+    "rtx4090": (24, 165, 1.0),
+    "l4": (24, 121, 0.3),
+    "t4": (16, 65, 0.3),
 }
-_MOMENTS = {"adamw": 8, "adamw_bf16": 4, "adamw_8bit": 2, "sgd": 0} # bytes for each trained weight
-_CONTEXT = 2 * 2**30   # CUDA context, workspaces, fragmentation: a rule of thumb
-_CHUNKS = 4            # logits, log-probabilities, gradient, and one in passing
+_MOMENTS = {"adamw": 8, "adamw_bf16": 4, "adamw_8bit": 2, "sgd": 0}  # bytes for each trained weight
+_CONTEXT = 2 * 2**30  # CUDA context, workspaces, fragmentation: a rule of thumb
+_CHUNKS = 4  # logits, log-probabilities, gradient, and one in passing
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     "What a training needs on one GPU, and how long a phase may take."
+
     shape: Shape
     parts: Mapping[str, float]  # bytes on one GPU during an update, by what they are
-    resting: float              # bytes of the trainer while it samples
-    capacity: float             # bytes of one GPU
-    sequences: int              # completions of full length that the sampler can hold side by side; 0: it does not fit
+    resting: float  # bytes of the trainer while it samples
+    capacity: float  # bytes of one GPU
+    sequences: int  # completions of full length that the sampler can hold side by side; 0: it does not fit
     hours: Mapping[str, float]  # of one phase: sample, update; estimates
-    advice: tuple[str, ...]     # what to change, where it does not fit
+    advice: tuple[str, ...]  # what to change, where it does not fit
 
     @property
-    def needed(self) -> float: "Bytes on one GPU during an update."; return sum(self.parts.values())
+    def needed(self) -> float:
+        "Bytes on one GPU during an update."
+        return sum(self.parts.values())
+
     @property
-    def fits(self) -> bool: "Whether both the update and the sampling fit."; return self.needed <= self.capacity and self.sequences > 0
-    def __str__(self): return plan_text(self)
+    def fits(self) -> bool:
+        "Whether both the update and the sampling fit."
+        return self.needed <= self.capacity and self.sequences > 0
+
+    def __str__(self):
+        return plan_text(self)
 
 # %% ../nbs/09b_plan.ipynb #e0dc2bfd
 def make_plan(
-    model,                 # see `model_shape`
-    config,                # a `train.GRPOConfig`
+    model,  # see `model_shape`
+    config,  # a `train.GRPOConfig`
     *,
-    gpus:int=1,            # that share the work; their weights are in parts (FSDP) where there are several
-    gpu:str="h100",        # a name in GPUS
-    memory_gib:float|None=None, # of one GPU, where it is not the one in the table
-    engine:str="vllm",     # "vllm", colocated; "server": on other GPUs; "transformers"
-    utilisation:float=0.4, # share of the peak that an update reaches; measured shares of open trainers are 0.1 to 0.4
+    gpus: int = 1,  # that share the work; their weights are in parts (FSDP) where there are several
+    gpu: str = "h100",  # a name in GPUS
+    memory_gib: float | None = None,  # of one GPU, where it is not the one in the table
+    engine: str = "vllm",  # "vllm", colocated; "server": on other GPUs; "transformers"
+    utilisation: float = 0.4,  # share of the peak that an update reaches; measured shares of open trainers are 0.1 to 0.4
 ) -> Plan:
     "Memory and time of a training. Raises `ConfigError` on an unknown GPU or engine."
-    if gpu not in GPUS and memory_gib is None: raise ConfigError(f"plan: no GPU {gpu!r}; give one of {', '.join(GPUS)}, or memory_gib (on the command line, --memory)")
-    if engine not in ("vllm", "server", "transformers"): raise ConfigError(f"plan: engine is {engine!r}; give vllm, server or transformers")
-    if gpus < 1: raise ConfigError(f"plan: gpus is {gpus} and must be at least 1")
+    if gpu not in GPUS and memory_gib is None:
+        raise ConfigError(
+            f"plan: no GPU {gpu!r}; give one of {', '.join(GPUS)}, or memory_gib (on the command line, --memory)"
+        )
+    if engine not in ("vllm", "server", "transformers"):
+        raise ConfigError(f"plan: engine is {engine!r}; give vllm, server or transformers")
+    if gpus < 1:
+        raise ConfigError(f"plan: gpus is {gpus} and must be at least 1")
     shape, half = model_shape(model), config.mixed_precision == "bf16"
     memory, peak, bandwidth = GPUS.get(gpu, GPUS["h100"])
     capacity = (memory_gib or memory) * 2**30
     trained = _trained_weights(shape, config)
-    tokens = min(config.microbatch_tokens, max(config.minibatch_size * (config.max_prompt_length + config.max_completion_length), 1))
+    tokens = min(
+        config.microbatch_tokens,
+        max(config.minibatch_size * (config.max_prompt_length + config.max_completion_length), 1),
+    )
     parts = {
         "weights, float32": 4 * shape.weights / gpus,
         "gradients, float32": 4 * trained / gpus * (2 if config.compare_gradients else 1),
@@ -131,61 +187,115 @@ def make_plan(
         "logits in chunks": _CHUNKS * 4 * min(2**27, tokens * shape.vocabulary),
         "context and fragmentation": _CONTEXT if capacity > 8 * 2**30 else 0,
     }
-    resting = sum(size for name, size in parts.items() if name.startswith(("weights", "optimizer", "reference", "context")))
+    resting = sum(
+        size for name, size in parts.items() if name.startswith(("weights", "optimizer", "reference", "context"))
+    )
     cache = 2 * shape.layers * shape.kv_width * 2 * (config.max_prompt_length + config.max_completion_length)
     room = capacity - (0 if engine == "server" else resting) - (2 * shape.weights if engine != "transformers" else 0)
-    plan = Plan(shape, {n: s for n, s in parts.items() if s}, resting, capacity, max(0, int(room // cache)), _hours(shape, config, gpus, peak, bandwidth, utilisation, max(1, int(room // cache))), ())
+    plan = Plan(
+        shape,
+        {n: s for n, s in parts.items() if s},
+        resting,
+        capacity,
+        max(0, int(room // cache)),
+        _hours(shape, config, gpus, peak, bandwidth, utilisation, max(1, int(room // cache))),
+        (),
+    )
     return dataclasses.replace(plan, advice=() if plan.fits else _advice(plan, config, gpus, engine))
 
+
 def _trained_weights(shape, config):
-    if config.trainable == "lora": # two thin matrices on each of the seven of a block
-        return shape.layers * config.lora_rank * (6 * shape.hidden + 2 * (shape.hidden + shape.kv_width) + 3 * (shape.hidden + shape.mlp) - 2 * shape.hidden)
-    return shape.weights # a pattern trains less: then the plan is on the safe side
+    if config.trainable == "lora":  # two thin matrices on each of the seven of a block
+        return (
+            shape.layers
+            * config.lora_rank
+            * (
+                6 * shape.hidden
+                + 2 * (shape.hidden + shape.kv_width)
+                + 3 * (shape.hidden + shape.mlp)
+                - 2 * shape.hidden
+            )
+        )
+    return shape.weights  # a pattern trains less: then the plan is on the safe side
 
 # %% ../nbs/09b_plan.ipynb #b0840624
 def _hours(shape, config, gpus, peak, bandwidth, utilisation, sequences):
     rollouts = config.prompts_per_phase * config.num_generations
     written = rollouts * config.max_completion_length / 3
     read = written + config.prompts_per_phase * config.max_prompt_length / 4
-    flops = (8 if config.gradient_checkpointing else 6) * shape.weights * read * config.num_iterations + (2 * shape.weights * read if config.updates_per_phase > 1 else 0)
+    flops = (8 if config.gradient_checkpointing else 6) * shape.weights * read * config.num_iterations + (
+        2 * shape.weights * read if config.updates_per_phase > 1 else 0
+    )
     side_by_side = min(sequences * gpus, rollouts)
     steps = written / side_by_side
     cache = 2 * shape.layers * shape.kv_width * 2 * config.max_completion_length / 3
-    step = (2 * shape.weights + cache * side_by_side / gpus) / (bandwidth * 1e12) + 2 * shape.weights * side_by_side / gpus / (peak * 1e12 * utilisation)
+    step = (2 * shape.weights + cache * side_by_side / gpus) / (
+        bandwidth * 1e12
+    ) + 2 * shape.weights * side_by_side / gpus / (peak * 1e12 * utilisation)
     return {"sample": steps * step / 3600, "update": flops / (peak * 1e12 * utilisation * gpus) / 3600}
+
 
 def _advice(plan, config, gpus, engine):
     gib, options = 2**30, []
-    if not config.gradient_checkpointing: options.append("gradient_checkpointing=True")
-    if config.microbatch_tokens > 4096: options.append(f"microbatch_tokens={max(4096, config.microbatch_tokens // 4)}")
-    if config.mixed_precision == "no": options.append("mixed_precision='bf16'")
-    if config.optimizer == "adamw": options.append(f"optimizer='adamw_bf16' (saves {plan.shape.weights * 4 / gpus / gib:.0f} GiB)")
-    if config.trainable == "all": options.append("trainable='lora'")
-    if engine == "vllm": options.append("vLLM as a server on other GPUs")
+    if not config.gradient_checkpointing:
+        options.append("gradient_checkpointing=True")
+    if config.microbatch_tokens > 4096:
+        options.append(f"microbatch_tokens={max(4096, config.microbatch_tokens // 4)}")
+    if config.mixed_precision == "no":
+        options.append("mixed_precision='bf16'")
+    if config.optimizer == "adamw":
+        options.append(f"optimizer='adamw_bf16' (saves {plan.shape.weights * 4 / gpus / gib:.0f} GiB)")
+    if config.trainable == "all":
+        options.append("trainable='lora'")
+    if engine == "vllm":
+        options.append("vLLM as a server on other GPUs")
     return (*options, f"{gpus * 2} GPUs with FSDP")
 
+
 def plan_text(
-    plan:Plan # from `make_plan`
-) -> str:     # a few lines
+    plan: Plan,  # from `make_plan`
+) -> str:  # a few lines
     "A plan in words and numbers."
     gib = 2**30
     lines = [f"{plan.shape.name}: {plan.shape.weights / 1e9:.2f} billion weights", "on one GPU during an update:"]
-    lines += [f"  {size / gib:8.2f} GiB  {name}" for name, size in sorted(plan.parts.items(), key=lambda part: -part[1])]
-    lines.append(f"  {plan.needed / gib:8.2f} GiB  together, of {plan.capacity / gib:.1f}: {'fits' if plan.needed <= plan.capacity else 'does not fit'}")
-    lines.append(f"while it samples: {plan.resting / gib:.2f} GiB of the trainer's stay; " + (f"room for {plan.sequences:,} completions of full length side by side" if plan.sequences else "no room for a single completion of full length"))
-    if plan.fits: lines.append(f"a phase, estimated: {60 * plan.hours['sample']:.1f} minutes of sampling and {60 * plan.hours['update']:.1f} of updates")
-    if plan.advice: lines.append("to make it fit: " + ", or ".join(plan.advice))
+    lines += [
+        f"  {size / gib:8.2f} GiB  {name}" for name, size in sorted(plan.parts.items(), key=lambda part: -part[1])
+    ]
+    lines.append(
+        f"  {plan.needed / gib:8.2f} GiB  together, of {plan.capacity / gib:.1f}: {'fits' if plan.needed <= plan.capacity else 'does not fit'}"
+    )
+    lines.append(
+        f"while it samples: {plan.resting / gib:.2f} GiB of the trainer's stay; "
+        + (
+            f"room for {plan.sequences:,} completions of full length side by side"
+            if plan.sequences
+            else "no room for a single completion of full length"
+        )
+    )
+    if plan.fits:
+        lines.append(
+            f"a phase, estimated: {60 * plan.hours['sample']:.1f} minutes of sampling and {60 * plan.hours['update']:.1f} of updates"
+        )
+    if plan.advice:
+        lines.append("to make it fit: " + ", or ".join(plan.advice))
     return "\n".join(lines)
 
 # %% ../nbs/09b_plan.ipynb #1a6f2bf0
 def check_memory(
-    model,            # a transformers configuration
-    config,           # a `train.GRPOConfig`
-    capacity:float,   # bytes of one GPU
-    gpus:int=1,       # that share the work
+    model,  # a transformers configuration
+    config,  # a `train.GRPOConfig`
+    capacity: float,  # bytes of one GPU
+    gpus: int = 1,  # that share the work
 ) -> None:
     "Raises `ConfigError` where a training cannot fit; warns where it is close."
     import warnings
+
     plan = make_plan(model, config, gpus=gpus, memory_gib=capacity / 2**30, engine="server")
-    if plan.needed > 1.1 * capacity: raise ConfigError(f"the training needs about {plan.needed / 2**30:.1f} GiB on each GPU, which has {capacity / 2**30:.1f}: {', or '.join(plan.advice)}. `spurious-rlvr plan` shows the parts")
-    if plan.needed > 0.9 * capacity: warnings.warn(f"the training needs about {plan.needed / 2**30:.1f} of {capacity / 2**30:.1f} GiB on each GPU: it may be too much")
+    if plan.needed > 1.1 * capacity:
+        raise ConfigError(
+            f"the training needs about {plan.needed / 2**30:.1f} GiB on each GPU, which has {capacity / 2**30:.1f}: {', or '.join(plan.advice)}. `spurious-rlvr plan` shows the parts"
+        )
+    if plan.needed > 0.9 * capacity:
+        warnings.warn(
+            f"the training needs about {plan.needed / 2**30:.1f} of {capacity / 2**30:.1f} GiB on each GPU: it may be too much"
+        )

@@ -28,33 +28,52 @@ ARM_STYLES = {
 }
 ARM_LABELS = {"both": "clip on both sides", "high": "upper clip only", "low": "lower clip only", "none": "no clip"}
 _OTHERS = [dict(color=c, linestyle=l) for l in ("-", "--", ":") for c in ("#CC79A7", "#E69F00", "#56B4E9", "#F0E442")]
-_RC = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left", "figure.dpi": 110,
-       "legend.frameon": False, "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True, "svg.hashsalt": "spurious_rlvr"}
+_RC = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "figure.dpi": 110,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "svg.hashsalt": "spurious_rlvr",
+}
 
-def _style(arm, others): # of an arm; arms without a style of their own take the next spare one
-    if arm in ARM_STYLES: return ARM_STYLES[arm]
+
+def _style(arm, others):  # of an arm; arms without a style of their own take the next spare one
+    if arm in ARM_STYLES:
+        return ARM_STYLES[arm]
     others.setdefault(arm, _OTHERS[len(others) % len(_OTHERS)])
     return others[arm]
 
+
 def _figure(columns, rows=1, height=2.9):
     with plt.rc_context(_RC):
-        figure, axes = plt.subplots(rows, columns, figsize=(3.5 * columns, height * rows), layout="constrained", squeeze=False)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(3.5 * columns, height * rows), layout="constrained", squeeze=False
+        )
     plt.close(figure)
     return figure, axes
 
-def _caption(figure, text): # what the figure shows, its units and its n, below it
-    wide = int(figure.get_figwidth() * 18) # characters to a line
-    figure.supxlabel(textwrap.fill(text, wide), fontsize=7.5, x=.01, ha="left", color="#444444")
+
+def _caption(figure, text):  # what the figure shows, its units and its n, below it
+    wide = int(figure.get_figwidth() * 18)  # characters to a line
+    figure.supxlabel(textwrap.fill(text, wide), fontsize=7.5, x=0.01, ha="left", color="#444444")
     return figure
 
-def _with_legend(figure, axis): # above the panels, where it covers neither them nor the caption
+
+def _with_legend(figure, axis):  # above the panels, where it covers neither them nor the caption
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)), fontsize=8, frameon=False)
     return figure
 
 # %% ../nbs/14_plots.ipynb #f3a2ee77
 def plot_bandit(
-    runs:Mapping[str, object] # {arm: `clipbias.BanditRun`}
+    runs: Mapping[str, object],  # {arm: `clipbias.BanditRun`}
 ) -> plt.Figure:
     "Mean log-odds with its 95 % interval, median and middle half of the probability, and entropy, over phases."
     figure, (axes,) = _figure(3)
@@ -62,126 +81,222 @@ def plot_bandit(
     for arm, run in runs.items():
         style, phases = _style(arm, others), np.arange(1, len(run.mean) + 1)
         axes[0].plot(phases, run.log_odds_mean, label=ARM_LABELS.get(arm, arm), **style)
-        axes[0].fill_between(phases, run.log_odds_mean - 1.96 * run.log_odds_se, run.log_odds_mean + 1.96 * run.log_odds_se, color=style["color"], alpha=.2, linewidth=0)
+        axes[0].fill_between(
+            phases,
+            run.log_odds_mean - 1.96 * run.log_odds_se,
+            run.log_odds_mean + 1.96 * run.log_odds_se,
+            color=style["color"],
+            alpha=0.2,
+            linewidth=0,
+        )
         axes[1].plot(phases, run.median, **style)
-        axes[1].fill_between(phases, run.quantiles[:, 1], run.quantiles[:, 3], color=style["color"], alpha=.12, linewidth=0)
+        axes[1].fill_between(
+            phases, run.quantiles[:, 1], run.quantiles[:, 3], color=style["color"], alpha=0.12, linewidth=0
+        )
         axes[2].plot(phases, run.entropy, **style)
-    for axis, title in zip(axes, ("mean log-odds of the likelier action", "its probability: median, middle half", "mean entropy (nats)")):
-        axis.set_title(title); axis.set_xlabel("phase")
+    for axis, title in zip(
+        axes, ("mean log-odds of the likelier action", "its probability: median, middle half", "mean entropy (nats)")
+    ):
+        axis.set_title(title)
+        axis.set_xlabel("phase")
     replicas = ", ".join(f"{n:,}" for n in dict.fromkeys(run.log_odds.shape[1] for run in runs.values()))
-    _caption(figure, f"n = {replicas} replicas in each arm. Left: 95 % interval of the mean; middle: 25 to 75 % of the replicas.")
+    _caption(
+        figure,
+        f"n = {replicas} replicas in each arm. Left: 95 % interval of the mean; middle: 25 to 75 % of the replicas.",
+    )
     return _with_legend(figure, axes[0])
 
 # %% ../nbs/14_plots.ipynb #0e52ed77
 def plot_paths(
-    frame:pd.DataFrame,        # columns arm, seed, phase, and the quantities
-    quantities:Mapping[str, str], # {column: title}, one panel each
+    frame: pd.DataFrame,  # columns arm, seed, phase, and the quantities
+    quantities: Mapping[str, str],  # {column: title}, one panel each
     *,
-    labels:Mapping[str, str]=ARM_LABELS, # {arm: words}
+    labels: Mapping[str, str] = ARM_LABELS,  # {arm: words}
 ) -> plt.Figure:
     "Every run's path over phases by arm, with the mean over seeds. Raises `ConfigError` where a column is missing."
     missing = [c for c in ("arm", "seed", "phase", *quantities) if c not in frame]
-    if missing: raise ConfigError(f"plot_paths: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}")
+    if missing:
+        raise ConfigError(
+            f"plot_paths: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}"
+        )
     columns = min(3, len(quantities))
     figure, grid = _figure(columns, math.ceil(len(quantities) / columns), height=3.1)
     axes = grid.ravel()
-    for axis in axes[len(quantities):]: axis.remove()
+    for axis in axes[len(quantities) :]:
+        axis.remove()
     others = {}
     for axis, (quantity, title) in zip(axes, quantities.items()):
         for arm, runs in frame.groupby("arm", sort=False):
             style = _style(arm, others)
-            for _, run in runs.groupby("seed"): axis.plot(run["phase"], run[quantity], color=style["color"], linewidth=.6, alpha=.35)
+            for _, run in runs.groupby("seed"):
+                axis.plot(run["phase"], run[quantity], color=style["color"], linewidth=0.6, alpha=0.35)
             mean = runs.groupby("phase")[quantity].mean()
-            axis.plot(mean.index, mean, linewidth=2, label=f"{labels.get(arm, arm)} (n = {runs['seed'].nunique()})", **style)
-        axis.set_title(title); axis.set_xlabel("phase")
+            axis.plot(
+                mean.index, mean, linewidth=2, label=f"{labels.get(arm, arm)} (n = {runs['seed'].nunique()})", **style
+            )
+        axis.set_title(title)
+        axis.set_xlabel("phase")
     _caption(figure, "Thin: one run each. Thick: mean over the n runs of an arm.")
     return _with_legend(figure, axes[0])
 
 # %% ../nbs/14_plots.ipynb #45a77693
 def plot_effects(
-    effects:Sequence[Effect], # from `compare.holm`
+    effects: Sequence[Effect],  # from `compare.holm`
     *,
-    title:str="",             # of the figure
-    unit:str="difference",    # of the effects
-    scale:float=1.0,          # multiplies what is shown: 100 for percentage points
+    title: str = "",  # of the figure
+    unit: str = "difference",  # of the effects
+    scale: float = 1.0,  # multiplies what is shown: 100 for percentage points
 ) -> plt.Figure:
     "Each effect with its interval, and every seed's own difference as a dot."
-    figure, ((axis,),) = _figure(1, height=.95 + .55 * len(effects))
+    figure, ((axis,),) = _figure(1, height=0.95 + 0.55 * len(effects))
     figure.set_figwidth(6.2)
     for place, effect in enumerate(reversed(effects)):
         colour = "#0072B2" if effect.shown else "#777777"
-        axis.plot(scale * np.array(effect.differences), np.full(effect.n, place) + .18, "o", color=colour, alpha=.35, markersize=3.5, markeredgewidth=0)
-        if not math.isnan(effect.low): axis.plot([scale * effect.low, scale * effect.high], [place, place], color=colour, linewidth=2.4, solid_capstyle="butt")
+        axis.plot(
+            scale * np.array(effect.differences),
+            np.full(effect.n, place) + 0.18,
+            "o",
+            color=colour,
+            alpha=0.35,
+            markersize=3.5,
+            markeredgewidth=0,
+        )
+        if not math.isnan(effect.low):
+            axis.plot(
+                [scale * effect.low, scale * effect.high],
+                [place, place],
+                color=colour,
+                linewidth=2.4,
+                solid_capstyle="butt",
+            )
         axis.plot(scale * effect.mean, place, "s" if effect.shown else "D", color=colour, markersize=6)
-    axis.axvline(0, color="black", linewidth=.8)
+    axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(effects)), [e.name for e in reversed(effects)])
-    axis.set_ylim(-.6, len(effects) - .4); axis.set_xlabel(unit); axis.set_title(title); axis.grid(axis="y", visible=False)
-    count, level = (", ".join(f"{value:{form}}" for value in dict.fromkeys(getattr(e, name) for e in effects)) for name, form in (("n", "d"), ("level", ".0%")))
+    axis.set_ylim(-0.6, len(effects) - 0.4)
+    axis.set_xlabel(unit)
+    axis.set_title(title)
+    axis.grid(axis="y", visible=False)
+    count, level = (
+        ", ".join(f"{value:{form}}" for value in dict.fromkeys(getattr(e, name) for e in effects))
+        for name, form in (("n", "d"), ("level", ".0%"))
+    )
     about = ", ".join(dict.fromkeys(e.estimand for e in effects))
-    bars = f" Bars: {level} intervals ({about}); blue where they leave out 0." if any(not math.isnan(e.low) for e in effects) else ""
+    bars = (
+        f" Bars: {level} intervals ({about}); blue where they leave out 0."
+        if any(not math.isnan(e.low) for e in effects)
+        else ""
+    )
     return _caption(figure, f"n = {count} pairs of runs for each contrast. Dots: one pair each.{bars}")
 
 # %% ../nbs/14_plots.ipynb #753f79eb
 def plot_surrogate(
     *,
-    epsilon:float=0.2,           # lower clip at 1 - epsilon; math.inf removes it
-    epsilon_high:float|None=None # upper clip at 1 + epsilon_high; None: the same as epsilon
+    epsilon: float = 0.2,  # lower clip at 1 - epsilon; math.inf removes it
+    epsilon_high: float | None = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon
 ) -> plt.Figure:
     "The surrogate of a sample against its ratio, for both signs of the advantage; where it has no gradient the ground is hatched."
-    low, high = BanditConfig((.5, .5), 0., epsilon=epsilon, epsilon_high=epsilon_high).clip_range
+    low, high = BanditConfig((0.5, 0.5), 0.0, epsilon=epsilon, epsilon_high=epsilon_high).clip_range
     figure, (axes,) = _figure(2)
-    most = 2. if high == math.inf else max(2., 1.3 * high)
+    most = 2.0 if high == math.inf else max(2.0, 1.3 * high)
     ratio = np.unique(np.clip([0, low, high, most], 0, most))
-    for axis, advantage, colour, zone in ((axes[0], 1, "#0072B2", (min(high, most), most)), (axes[1], -1, "#D55E00", (0, max(low, 0)))):
-        axis.plot(ratio, np.minimum(ratio * advantage, np.clip(ratio, low, high) * advantage), color=colour, linewidth=2)
+    for axis, advantage, colour, zone in (
+        (axes[0], 1, "#0072B2", (min(high, most), most)),
+        (axes[1], -1, "#D55E00", (0, max(low, 0))),
+    ):
+        axis.plot(
+            ratio, np.minimum(ratio * advantage, np.clip(ratio, low, high) * advantage), color=colour, linewidth=2
+        )
         axis.plot([0, most], [0, most * advantage], color="#777777", linestyle=":", linewidth=1, zorder=1)
-        if zone[1] > zone[0]: axis.axvspan(*zone, facecolor="none", edgecolor=colour, alpha=.35, hatch="///" if advantage > 0 else "\\\\\\", linewidth=0)
-        axis.axvline(1, color="black", linewidth=.6)
-        axis.set_title(f"advantage {advantage:+d}".replace("-", "−")); axis.set_xlabel("ratio π/π_old"); axis.set_xlim(0, most)
+        if zone[1] > zone[0]:
+            axis.axvspan(
+                *zone,
+                facecolor="none",
+                edgecolor=colour,
+                alpha=0.35,
+                hatch="///" if advantage > 0 else "\\\\\\",
+                linewidth=0,
+            )
+        axis.axvline(1, color="black", linewidth=0.6)
+        axis.set_title(f"advantage {advantage:+d}".replace("-", "−"))
+        axis.set_xlabel("ratio π/π_old")
+        axis.set_xlim(0, most)
     axes[0].set_ylabel("surrogate")
-    return _caption(figure, f"Per sample, no unit. Hatched: no gradient. Dotted: without a clip. Clip to [{max(low, 0):g}, {high:g}].")
+    return _caption(
+        figure,
+        f"Per sample, no unit. Hatched: no gradient. Dotted: without a clip. Clip to [{max(low, 0):g}, {high:g}].",
+    )
 
 # %% ../nbs/14_plots.ipynb #c45a8ec5
 def plot_band(
     *,
-    epsilon:float=0.2,            # lower clip at 1 - epsilon
-    epsilon_high:float|None=None, # upper clip at 1 + epsilon_high; None: the same as epsilon
-    old:Sequence[float]=(.02, .5, .85), # old probabilities whose interval is written beside them
+    epsilon: float = 0.2,  # lower clip at 1 - epsilon
+    epsilon_high: float | None = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon
+    old: Sequence[float] = (0.02, 0.5, 0.85),  # old probabilities whose interval is written beside them
 ) -> plt.Figure:
     "The new probabilities inside the clip against the old one, with the point from which on the upper bound is out of reach."
-    _, high = BanditConfig((.5, .5), 0., epsilon=epsilon, epsilon_high=epsilon_high).clip_range
+    _, high = BanditConfig((0.5, 0.5), 0.0, epsilon=epsilon, epsilon_high=epsilon_high).clip_range
     edge = unreachable_from(high - 1)
     figure, ((axis,),) = _figure(1, height=3.5)
     grid = np.unique([*np.linspace(0, 1, 101), edge])
-    axis.fill_between(grid, *reachable_band(grid, epsilon=epsilon, epsilon_high=epsilon_high), color="#0072B2", alpha=.25, linewidth=0)
+    axis.fill_between(
+        grid,
+        *reachable_band(grid, epsilon=epsilon, epsilon_high=epsilon_high),
+        color="#0072B2",
+        alpha=0.25,
+        linewidth=0,
+    )
     axis.plot([0, 1], [0, 1], color="#777777", linewidth=1)
-    if 0 < edge < 1: axis.axvline(edge, color="black", linestyle=":", linewidth=1.2)
-    for value, below, above in zip(old, *reachable_band(np.asarray(old, dtype=float), epsilon=epsilon, epsilon_high=epsilon_high)):
+    if 0 < edge < 1:
+        axis.axvline(edge, color="black", linestyle=":", linewidth=1.2)
+    for value, below, above in zip(
+        old, *reachable_band(np.asarray(old, dtype=float), epsilon=epsilon, epsilon_high=epsilon_high)
+    ):
         axis.plot([value, value], [below, above], color="#D55E00", linewidth=2, marker="_", markersize=8)
-        leftward = value > .6
-        axis.annotate(f"{below:.3g} to {above:.3g}", (value, (below + above) / 2), xytext=(-7 if leftward else 7, 12 if leftward else -3), textcoords="offset points", fontsize=8, ha="right" if leftward else "left")
-    axis.set_xlabel("π_old"); axis.set_ylabel("π"); axis.set_xlim(0, 1); axis.set_ylim(0, 1); axis.set_aspect("equal")
-    beyond = f"From the dotted line at {edge:.3f} on the upper bound is out of reach." if 0 < edge < 1 else "There is no upper bound."
+        leftward = value > 0.6
+        axis.annotate(
+            f"{below:.3g} to {above:.3g}",
+            (value, (below + above) / 2),
+            xytext=(-7 if leftward else 7, 12 if leftward else -3),
+            textcoords="offset points",
+            fontsize=8,
+            ha="right" if leftward else "left",
+        )
+    axis.set_xlabel("π_old")
+    axis.set_ylabel("π")
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1)
+    axis.set_aspect("equal")
+    beyond = (
+        f"From the dotted line at {edge:.3f} on the upper bound is out of reach."
+        if 0 < edge < 1
+        else "There is no upper bound."
+    )
     return _caption(figure, f"Probabilities. Shaded: inside the clip. {beyond}")
 
 # %% ../nbs/14_plots.ipynb #11bc5cea
-_FAN_LEVELS = (.05, .25, .5, .75, .95)
+_FAN_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-def _fan(runs, quantity): # phases, quantiles (phases, 5), how many runs
-    if not isinstance(runs, pd.DataFrame): return np.arange(1, len(runs.mean) + 1), runs.quantiles, runs.log_odds.shape[1]
+
+def _fan(runs, quantity):  # phases, quantiles (phases, 5), how many runs
+    if not isinstance(runs, pd.DataFrame):
+        return np.arange(1, len(runs.mean) + 1), runs.quantiles, runs.log_odds.shape[1]
     missing = [name for name in ("seed", "phase", quantity) if name not in runs]
-    if missing: raise ConfigError(f"plot_fans: the table has no column {', '.join(map(str, missing))}; it has {', '.join(map(str, runs))}")
+    if missing:
+        raise ConfigError(
+            f"plot_fans: the table has no column {', '.join(map(str, missing))}; it has {', '.join(map(str, runs))}"
+        )
     seeds = runs["seed"].nunique()
-    levels = _FAN_LEVELS if seeds >= 20 else (0., *_FAN_LEVELS[1:4], 1.)
+    levels = _FAN_LEVELS if seeds >= 20 else (0.0, *_FAN_LEVELS[1:4], 1.0)
     table = runs.groupby("phase")[quantity].quantile(list(levels)).unstack()
     return table.index.to_numpy(), table.to_numpy(), seeds
 
+
 def plot_fans(
-    arms:Mapping[str, object], # {arm: `clipbias.BanditRun`, or a table with columns seed, phase and the quantity}
+    arms: Mapping[str, object],  # {arm: `clipbias.BanditRun`, or a table with columns seed, phase and the quantity}
     *,
-    quantity:str="probability", # column of the tables; of a bandit it is the probability of action 0
-    unclipped:str="none",       # the arm whose edges are drawn into every panel
-    title:str|None=None,        # what the quantity is called, with its unit; None: its name
+    quantity: str = "probability",  # column of the tables; of a bandit it is the probability of action 0
+    unclipped: str = "none",  # the arm whose edges are drawn into every panel
+    title: str | None = None,  # what the quantity is called, with its unit; None: its name
 ) -> plt.Figure:
     "Fan charts over replicas or seeds, one panel for each arm. Raises `ConfigError` where a column is missing."
     fans = {arm: _fan(runs, quantity) for arm, runs in arms.items()}
@@ -189,263 +304,488 @@ def plot_fans(
     others = {}
     for axis, (arm, (phases, quantiles, n)) in zip(axes, fans.items()):
         style = _style(arm, others)
-        for inner, alpha in ((0, .18), (1, .3)): axis.fill_between(phases, quantiles[:, inner], quantiles[:, 4 - inner], color=style["color"], alpha=alpha, linewidth=0)
+        for inner, alpha in ((0, 0.18), (1, 0.3)):
+            axis.fill_between(
+                phases, quantiles[:, inner], quantiles[:, 4 - inner], color=style["color"], alpha=alpha, linewidth=0
+            )
         axis.plot(phases, quantiles[:, 2], linewidth=2, **style)
         if unclipped in fans and arm != unclipped:
-            for level in (0, 4): axis.plot(fans[unclipped][0], fans[unclipped][1][:, level], linewidth=1.2, **ARM_STYLES["none"])
-        axis.set_title(f"{ARM_LABELS.get(arm, arm)} (n = {n:,})"); axis.set_xlabel("phase")
+            for level in (0, 4):
+                axis.plot(fans[unclipped][0], fans[unclipped][1][:, level], linewidth=1.2, **ARM_STYLES["none"])
+        axis.set_title(f"{ARM_LABELS.get(arm, arm)} (n = {n:,})")
+        axis.set_xlabel("phase")
         axis.sharey(axes[0])
     axes[0].set_ylabel(title or quantity)
     outer = "5 to 95 %" if min(n for _, _, n in fans.values()) >= 20 else "range of all seeds"
-    return _caption(figure, f"Dark: 25 to 75 % of the runs; light: {outer}; line: median. Dotted edges: the light band without a clip. n: runs.")
+    return _caption(
+        figure,
+        f"Dark: 25 to 75 % of the runs; light: {outer}; line: median. Dotted edges: the light band without a clip. n: runs.",
+    )
 
 # %% ../nbs/14_plots.ipynb #809e9b54
-CLIP_SECTION = {"code_share": "share of completions with code", "token_probability": "mean probability of sampled tokens", "accuracy": "accuracy on training rollouts",
-                "entropy": "entropy (nats per token)", "clip_fraction": "share of token uses clipped"}
+CLIP_SECTION = {
+    "code_share": "share of completions with code",
+    "token_probability": "mean probability of sampled tokens",
+    "accuracy": "accuracy on training rollouts",
+    "entropy": "entropy (nats per token)",
+    "clip_fraction": "share of token uses clipped",
+}
+
 
 def phase_frame(
-    runs:Mapping[str, Sequence] # {arm: its runs, from `runs.read_run`}, one run a seed
-) -> pd.DataFrame:              # the phase metrics, one row per run and phase, with arm and seed
+    runs: Mapping[str, Sequence],  # {arm: its runs, from `runs.read_run`}, one run a seed
+) -> pd.DataFrame:  # the phase metrics, one row per run and phase, with arm and seed
     "The phases of many runs as one table. Raises `ConfigError` for a run in which no phase is finished."
     tables = []
     for arm, seeds in runs.items():
         for place, run in enumerate(seeds):
             table = run.of_kind("phase")
-            if table.empty: raise ConfigError(f"phase_frame: run {run.name} of arm {arm!r} has no finished phase; leave it out or let it train")
-            if {"clip_fraction_high", "clip_fraction_low"} <= set(table): table["clip_fraction"] = table["clip_fraction_high"] + table["clip_fraction_low"]
+            if table.empty:
+                raise ConfigError(
+                    f"phase_frame: run {run.name} of arm {arm!r} has no finished phase; leave it out or let it train"
+                )
+            if {"clip_fraction_high", "clip_fraction_low"} <= set(table):
+                table["clip_fraction"] = table["clip_fraction_high"] + table["clip_fraction_low"]
             tables.append(table.assign(arm=arm, seed=run.config.get("seed", place), run=run.name))
     return pd.concat(tables, ignore_index=True)
 
+
 def plot_clip_section(
-    frame:pd.DataFrame, # from `phase_frame`: arm, seed, phase and phase metrics
+    frame: pd.DataFrame,  # from `phase_frame`: arm, seed, phase and phase metrics
     *,
-    quantities:Mapping[str, str]=CLIP_SECTION, # {column: title}; those that the runs lack are left out
-    labels:Mapping[str, str]=ARM_LABELS,       # {arm: words}
+    quantities: Mapping[str, str] = CLIP_SECTION,  # {column: title}; those that the runs lack are left out
+    labels: Mapping[str, str] = ARM_LABELS,  # {arm: words}
 ) -> plt.Figure:
     "Code share, token probability, accuracy, entropy and clip fraction over phases by arm, every seed and the mean. Raises `ConfigError` where none of them is there."
     found = {name: title for name, title in quantities.items() if name in frame}
-    if not found: raise ConfigError(f"plot_clip_section: none of {', '.join(quantities)} is in the table; it has {', '.join(map(str, frame))}")
-    return _caption(plot_paths(frame, found, labels=labels), "Thin: one run each. Thick: mean over the n runs of an arm. Shares and probabilities from 0 to 1, of the rollouts as sampled.")
+    if not found:
+        raise ConfigError(
+            f"plot_clip_section: none of {', '.join(quantities)} is in the table; it has {', '.join(map(str, frame))}"
+        )
+    return _caption(
+        plot_paths(frame, found, labels=labels),
+        "Thin: one run each. Thick: mean over the n runs of an arm. Shares and probabilities from 0 to 1, of the rollouts as sampled.",
+    )
 
 # %% ../nbs/14_plots.ipynb #cb8f0812
-def _sign_line(axis, values, doubt): # a bar wherever the sign changes, between the nearest cells on either side that are told apart from zero
-    cells = pd.DataFrame([dict(row=row, column=column, value=value, value_se=doubt[row, column]) for (row, column), value in np.ndenumerate(values) if not math.isnan(value)])
+def _sign_line(
+    axis, values, doubt
+):  # a bar wherever the sign changes, between the nearest cells on either side that are told apart from zero
+    cells = pd.DataFrame(
+        [
+            dict(row=row, column=column, value=value, value_se=doubt[row, column])
+            for (row, column), value in np.ndenumerate(values)
+            if not math.isnan(value)
+        ]
+    )
     for along, across, draw in (("row", "column", axis.hlines), ("column", "row", axis.vlines)):
         found = sign_changes(cells, along, "value", by=across, beyond=1)
-        draw(found[along], found[across] - .5, found[across] + .5, color="black", linewidth=1.8)
+        draw(found[along], found[across] - 0.5, found[across] + 0.5, color="black", linewidth=1.8)
 
-def _map_panel(axis, table, error, limit): # one heat map; rows and columns by place, so that infinity is one more column
-    image = axis.pcolormesh(np.arange(table.shape[1] + 1) - .5, np.arange(table.shape[0] + 1) - .5, table.to_numpy(), cmap="PuOr", vmin=-limit, vmax=limit)
+
+def _map_panel(
+    axis, table, error, limit
+):  # one heat map; rows and columns by place, so that infinity is one more column
+    image = axis.pcolormesh(
+        np.arange(table.shape[1] + 1) - 0.5,
+        np.arange(table.shape[0] + 1) - 0.5,
+        table.to_numpy(),
+        cmap="PuOr",
+        vmin=-limit,
+        vmax=limit,
+    )
     values, doubt = table.to_numpy(), 2 * error.to_numpy()
     _sign_line(axis, values, doubt)
     for (row, column), value in np.ndenumerate(values):
         sign = "" if math.isnan(value) else "·" if abs(value) <= doubt[row, column] else "+" if value > 0 else "−"
-        axis.text(column, row, sign, ha="center", va="center", fontsize=8, color="white" if abs(value) > .75 * limit else "black")
+        axis.text(
+            column,
+            row,
+            sign,
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if abs(value) > 0.75 * limit else "black",
+        )
     for which, labels in (("x", table.columns), ("y", table.index)):
         every = max(1, math.ceil(len(labels) / 9))
-        getattr(axis, f"set_{which}ticks")(range(0, len(labels), every), ["∞" if v == math.inf else f"{v:g}" for v in labels[::every]])
-    axis.grid(visible=False); axis.set_xlabel(table.columns.name); axis.set_ylabel(table.index.name)
+        getattr(axis, f"set_{which}ticks")(
+            range(0, len(labels), every), ["∞" if v == math.inf else f"{v:g}" for v in labels[::every]]
+        )
+    axis.grid(visible=False)
+    axis.set_xlabel(table.columns.name)
+    axis.set_ylabel(table.index.name)
     return image
 
+
 def plot_map(
-    frame:pd.DataFrame, # from `clipbias.clip_map`
-    x:str,              # column across
-    y:str,              # column upwards
+    frame: pd.DataFrame,  # from `clipbias.clip_map`
+    x: str,  # column across
+    y: str,  # column upwards
     *,
-    value:str="clip_bias", # what is coloured; its standard error is taken from "{value}_se"
-    title:str="clip bias (log-odds)", # of the colour scale, with the unit
+    value: str = "clip_bias",  # what is coloured; its standard error is taken from "{value}_se"
+    title: str = "clip bias (log-odds)",  # of the colour scale, with the unit
 ) -> plt.Figure:
     "A map of the clip's effect, one panel for each side, with bars where its sign changes. Raises `ConfigError` where a column is missing or points repeat."
     needed = [name for name in (x, y, "side", value, f"{value}_se") if name not in frame]
-    if needed: raise ConfigError(f"plot_map: the table has no column {', '.join(needed)}; it has {', '.join(map(str, frame))}")
-    if frame.duplicated([x, y, "side"]).any(): raise ConfigError(f"plot_map: several rows have the same {x}, {y} and side; choose one value of what else varies")
+    if needed:
+        raise ConfigError(f"plot_map: the table has no column {', '.join(needed)}; it has {', '.join(map(str, frame))}")
+    if frame.duplicated([x, y, "side"]).any():
+        raise ConfigError(
+            f"plot_map: several rows have the same {x}, {y} and side; choose one value of what else varies"
+        )
     sides = list(dict.fromkeys(frame["side"]))
     figure, (axes,) = _figure(len(sides), height=3.2)
-    limit = float(frame[value].abs().max()) or 1.
+    limit = float(frame[value].abs().max()) or 1.0
     for axis, side in zip(axes, sides):
         part = frame[frame["side"] == side]
-        image = _map_panel(axis, part.pivot(index=y, columns=x, values=value), part.pivot(index=y, columns=x, values=f"{value}_se"), limit)
+        image = _map_panel(
+            axis,
+            part.pivot(index=y, columns=x, values=value),
+            part.pivot(index=y, columns=x, values=f"{value}_se"),
+            limit,
+        )
         axis.set_title(ARM_LABELS.get(side, side))
     figure.colorbar(image, ax=axes[-1], label=title)
-    return _caption(figure, f"{title}. + and −: the sign; ·: within two standard errors of 0. Black bars: where the sign changes. n = {len(frame)} grid points.")
+    return _caption(
+        figure,
+        f"{title}. + and −: the sign; ·: within two standard errors of 0. Black bars: where the sign changes. n = {len(frame)} grid points.",
+    )
 
 # %% ../nbs/14_plots.ipynb #c250e36d
 _MARKERS = "osD^vP*X"
 _GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 
+
 def plot_predicted(
-    frame:pd.DataFrame, # columns predicted and observed; predicted_se and observed_se where they are known
+    frame: pd.DataFrame,  # columns predicted and observed; predicted_se and observed_se where they are known
     *,
-    by:str|Sequence[str]=(), # columns whose values tell groups apart, such as behaviour
-    unit:str="change in log-odds", # of both axes
+    by: str | Sequence[str] = (),  # columns whose values tell groups apart, such as behaviour
+    unit: str = "change in log-odds",  # of both axes
 ) -> plt.Figure:
     "Observed against predicted shifts with the diagonal, and how much is unexplained. Raises `ConfigError` where a column is missing."
     by = [by] if isinstance(by, str) else list(by)
     missing = [name for name in ("predicted", "observed", *by) if name not in frame]
-    if missing: raise ConfigError(f"plot_predicted: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}")
+    if missing:
+        raise ConfigError(
+            f"plot_predicted: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}"
+        )
     figure, ((axis,),) = _figure(1, height=3.6)
     for place, (key, part) in enumerate(frame.groupby(by, sort=False) if by else [((), frame)]):
-        bars = {f"{side}err": 1.96 * part[name] for side, name in (("x", "predicted_se"), ("y", "observed_se")) if name in part}
-        axis.errorbar(part["predicted"], part["observed"], **bars, fmt=_MARKERS[place % len(_MARKERS)], color=_GROUP_COLOURS[place % len(_GROUP_COLOURS)],
-                      markersize=5, elinewidth=.8, alpha=.85, label=", ".join(map(str, key)))
+        bars = {
+            f"{side}err": 1.96 * part[name]
+            for side, name in (("x", "predicted_se"), ("y", "observed_se"))
+            if name in part
+        }
+        axis.errorbar(
+            part["predicted"],
+            part["observed"],
+            **bars,
+            fmt=_MARKERS[place % len(_MARKERS)],
+            color=_GROUP_COLOURS[place % len(_GROUP_COLOURS)],
+            markersize=5,
+            elinewidth=0.8,
+            alpha=0.85,
+            label=", ".join(map(str, key)),
+        )
     ends = np.array([frame[["predicted", "observed"]].min().min(), frame[["predicted", "observed"]].max().max()])
     axis.plot(ends, ends, color="black", linewidth=1, linestyle="--", zorder=1)
-    axis.axhline(0, color="#999999", linewidth=.6); axis.axvline(0, color="#999999", linewidth=.6)
-    axis.set_xlabel(f"predicted, {unit}"); axis.set_ylabel(f"observed, {unit}")
-    if by: axis.legend(fontsize=8, frameon=False)
+    axis.axhline(0, color="#999999", linewidth=0.6)
+    axis.axvline(0, color="#999999", linewidth=0.6)
+    axis.set_xlabel(f"predicted, {unit}")
+    axis.set_ylabel(f"observed, {unit}")
+    if by:
+        axis.legend(fontsize=8, frameon=False)
     gap = frame["observed"] - frame["predicted"]
     intervals = " Bars: 95 %." if any(name in frame for name in ("predicted_se", "observed_se")) else ""
-    return _caption(figure, f"n = {len(frame)}. Dashed: all explained.{intervals} Unexplained: mean {gap.mean():+.3g}, root mean square {math.sqrt((gap ** 2).mean()):.3g}.")
+    return _caption(
+        figure,
+        f"n = {len(frame)}. Dashed: all explained.{intervals} Unexplained: mean {gap.mean():+.3g}, root mean square {math.sqrt((gap**2).mean()):.3g}.",
+    )
 
 # %% ../nbs/14_plots.ipynb #5641188e
 def plot_gains(
-    panels:Mapping[str, Sequence[Effect]], # {model: gains of its arms}, from `compare.paired_effect`
-    printed:Mapping[tuple[str, str], tuple[float, float]]={}, # {(model, arm): lowest and highest gain that the paper printed}
+    panels: Mapping[str, Sequence[Effect]],  # {model: gains of its arms}, from `compare.paired_effect`
+    printed: Mapping[
+        tuple[str, str], tuple[float, float]
+    ] = {},  # {(model, arm): lowest and highest gain that the paper printed}
     *,
-    scale:float=100,          # multiplies what is shown
-    unit:str="gain in accuracy, percentage points", # of the axis
+    scale: float = 100,  # multiplies what is shown
+    unit: str = "gain in accuracy, percentage points",  # of the axis
 ) -> plt.Figure:
     "Each arm's gain with its interval and its runs, model by model, with the paper's numbers beside them."
     columns, longest = min(2, len(panels)), max(map(len, panels.values()))
     rows = math.ceil(len(panels) / columns)
-    figure, grid = _figure(columns, rows, height=.9 + .3 * longest)
+    figure, grid = _figure(columns, rows, height=0.9 + 0.3 * longest)
     figure.set_figwidth(4.6 * columns)
-    for axis in grid.ravel()[len(panels):]: axis.remove()
+    for axis in grid.ravel()[len(panels) :]:
+        axis.remove()
     for axis, (model, effects) in zip(grid.ravel(), panels.items()):
         for place, effect in enumerate(reversed(effects)):
-            colour = "#222222" if math.isnan(effect.low) else "#777777" if not effect.shown else "#0072B2" if effect.shown > 0 else "#D55E00"
-            axis.plot(scale * np.array(effect.differences), np.full(effect.n, place) + .2, "o", color=colour, alpha=.35, markersize=3, markeredgewidth=0)
-            if not math.isnan(effect.low): axis.plot([scale * effect.low, scale * effect.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
+            colour = (
+                "#222222"
+                if math.isnan(effect.low)
+                else "#777777"
+                if not effect.shown
+                else "#0072B2"
+                if effect.shown > 0
+                else "#D55E00"
+            )
+            axis.plot(
+                scale * np.array(effect.differences),
+                np.full(effect.n, place) + 0.2,
+                "o",
+                color=colour,
+                alpha=0.35,
+                markersize=3,
+                markeredgewidth=0,
+            )
+            if not math.isnan(effect.low):
+                axis.plot(
+                    [scale * effect.low, scale * effect.high],
+                    [place, place],
+                    color=colour,
+                    linewidth=2.2,
+                    solid_capstyle="butt",
+                )
             axis.plot(scale * effect.mean, place, "s", color=colour, markersize=4.5)
-            if (model, effect.name) in printed: axis.plot([scale * v for v in printed[model, effect.name]], [place - .2] * 2, "-D", color="#000000", linewidth=1, markersize=4.5, markerfacecolor="white", markeredgewidth=.9)
-        axis.axvline(0, color="black", linewidth=.8)
+            if (model, effect.name) in printed:
+                axis.plot(
+                    [scale * v for v in printed[model, effect.name]],
+                    [place - 0.2] * 2,
+                    "-D",
+                    color="#000000",
+                    linewidth=1,
+                    markersize=4.5,
+                    markerfacecolor="white",
+                    markeredgewidth=0.9,
+                )
+        axis.axvline(0, color="black", linewidth=0.8)
         axis.set_yticks(range(len(effects)), [textwrap.shorten(e.name, 44, placeholder="…") for e in reversed(effects)])
-        axis.set_ylim(-.6, len(effects) - .4); axis.set_title(model); axis.grid(axis="y", visible=False)
-    for axis in grid[-1][:columns]: axis.set_xlabel(unit) if axis.figure is figure else None
+        axis.set_ylim(-0.6, len(effects) - 0.4)
+        axis.set_title(model)
+        axis.grid(axis="y", visible=False)
+    for axis in grid[-1][:columns]:
+        axis.set_xlabel(unit) if axis.figure is figure else None
     n = ", ".join(str(v) for v in dict.fromkeys(e.n for effects in panels.values() for e in effects))
     beside = " Hollow: printed in the paper, for the model this one is or stands for." if printed else ""
-    return _caption(figure, f"Dots: one run each (n = {n}). Squares: means; bars: 95 % intervals over runs (Student's t), grey where they hold 0; black: no interval.{beside}")
+    return _caption(
+        figure,
+        f"Dots: one run each (n = {n}). Squares: means; bars: 95 % intervals over runs (Student's t), grey where they hold 0; black: no interval.{beside}",
+    )
 
 # %% ../nbs/14_plots.ipynb #5e70d7e6
 def plot_sweep(
-    frame:pd.DataFrame, # one row per run: setting (its name), value, and quantities between 0 and 1
-    quantities:Mapping[str, str]={"gain": "gain in accuracy", "code share": "share of code after training", "clipped": "share of token uses clipped"}, # {column: title}
+    frame: pd.DataFrame,  # one row per run: setting (its name), value, and quantities between 0 and 1
+    quantities: Mapping[str, str] = {
+        "gain": "gain in accuracy",
+        "code share": "share of code after training",
+        "clipped": "share of token uses clipped",
+    },  # {column: title}
 ) -> plt.Figure:
     "Quantities over the values of one setting, every run and the mean with its 95 % interval. Raises `ConfigError` where a column is missing."
     missing = [c for c in ("setting", "value", *quantities) if c not in frame]
-    if missing: raise ConfigError(f"plot_sweep: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}")
+    if missing:
+        raise ConfigError(
+            f"plot_sweep: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}"
+        )
     values = sorted(frame["value"].unique())
     figure, (axes,) = _figure(len(quantities))
     for axis, (quantity, title) in zip(axes, quantities.items()):
         for place, value in enumerate(values):
             runs = frame.loc[frame["value"] == value, quantity].to_numpy(float)
-            axis.plot(np.full(len(runs), place), runs, "o", color="#0072B2", alpha=.35, markersize=3.5, markeredgewidth=0)
+            axis.plot(
+                np.full(len(runs), place), runs, "o", color="#0072B2", alpha=0.35, markersize=3.5, markeredgewidth=0
+            )
             if len(runs) > 1:
-                half = float(stats.t.ppf(.975, len(runs) - 1)) * runs.std(ddof=1) / math.sqrt(len(runs))
-                axis.plot([place + .15] * 2, [runs.mean() - half, runs.mean() + half], color="#0072B2", linewidth=2, solid_capstyle="butt")
-            axis.plot(place + .15, runs.mean(), "s", color="#0072B2", markersize=4.5)
+                half = float(stats.t.ppf(0.975, len(runs) - 1)) * runs.std(ddof=1) / math.sqrt(len(runs))
+                axis.plot(
+                    [place + 0.15] * 2,
+                    [runs.mean() - half, runs.mean() + half],
+                    color="#0072B2",
+                    linewidth=2,
+                    solid_capstyle="butt",
+                )
+            axis.plot(place + 0.15, runs.mean(), "s", color="#0072B2", markersize=4.5)
         axis.set_xticks(range(len(values)), ["none" if v == math.inf else f"{v:g}" for v in values])
-        axis.set_title(title); axis.set_xlabel(str(frame["setting"].iloc[0]))
-        if quantity == "gain": axis.axhline(0, color="black", linewidth=.8)
+        axis.set_title(title)
+        axis.set_xlabel(str(frame["setting"].iloc[0]))
+        if quantity == "gain":
+            axis.axhline(0, color="black", linewidth=0.8)
     counts = ", ".join(str(n) for n in dict.fromkeys(frame.groupby("value").size()))
-    return _caption(figure, f"Dots: one run each (n = {counts} for each value). Squares: means; bars: 95 % intervals over runs. Values at equal distances.")
+    return _caption(
+        figure,
+        f"Dots: one run each (n = {counts} for each value). Squares: means; bars: 95 % intervals over runs. Values at equal distances.",
+    )
 
 # %% ../nbs/14_plots.ipynb #a06b5ad1
 _OUTCOMES = {"survives": ("#0072B2", "s"), "matched by a null": ("#D55E00", "D"), "cannot tell": ("#777777", "o")}
 
+
 def plot_verdicts(
-    audit:object # `compare.AuditVerdict`
+    audit: object,  # `compare.AuditVerdict`
 ) -> plt.Figure:
     "Every comparison of an audit with both its intervals, the margin, and the outcome."
     table, margin = audit.table, 100 * audit.margin
-    figure, ((axis,),) = _figure(1, height=1.1 + .42 * len(table))
+    figure, ((axis,),) = _figure(1, height=1.1 + 0.42 * len(table))
     figure.set_figwidth(6.6)
-    axis.axvspan(-margin, margin, color="#000000", alpha=.07, linewidth=0)
-    axis.axvline(0, color="black", linewidth=.8)
+    axis.axvspan(-margin, margin, color="#000000", alpha=0.07, linewidth=0)
+    axis.axvline(0, color="black", linewidth=0.8)
     for place, row in enumerate(table.iloc[::-1].itertuples()):
         colour, marker = _OUTCOMES[row.outcome]
         if not math.isnan(row.low):
             axis.plot([100 * row.low, 100 * row.high], [place] * 2, color=colour, linewidth=1)
-            axis.plot([100 * row.low_90, 100 * row.high_90], [place] * 2, color=colour, linewidth=3, solid_capstyle="butt")
+            axis.plot(
+                [100 * row.low_90, 100 * row.high_90], [place] * 2, color=colour, linewidth=3, solid_capstyle="butt"
+            )
         axis.plot(100 * row.difference, place, marker, color=colour, markersize=6)
         more = f" ({row.seeds_needed} seeds needed)" if not pd.isna(row.seeds_needed) else ""
-        axis.annotate(row.outcome + more, (1.01, place), xycoords=("axes fraction", "data"), fontsize=8, va="center", color=colour)
+        axis.annotate(
+            row.outcome + more, (1.01, place), xycoords=("axes fraction", "data"), fontsize=8, va="center", color=colour
+        )
     axis.set_yticks(range(len(table)), [f"{row.family}: − {row.null}" for row in table.iloc[::-1].itertuples()])
-    axis.set_ylim(-.6, len(table) - .4); axis.grid(axis="y", visible=False)
-    axis.set_xlabel("gain under audit minus the null's gain, percentage points"); axis.set_title(f"The whole: {audit.outcome}")
+    axis.set_ylim(-0.6, len(table) - 0.4)
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel("gain under audit minus the null's gain, percentage points")
+    axis.set_title(f"The whole: {audit.outcome}")
     seeds = ", ".join(str(n) for n in dict.fromkeys(table["seeds"]))
-    return _caption(figure, f"n = {seeds} pairs of runs. Thin: {audit.level:.0%} intervals by themselves; thick: {2 * audit.level - 1:.0%}, for equivalence; band: margin of {margin:g} points. Outcomes take account of all {len(table)} comparisons.")
+    return _caption(
+        figure,
+        f"n = {seeds} pairs of runs. Thin: {audit.level:.0%} intervals by themselves; thick: {2 * audit.level - 1:.0%}, for equivalence; band: margin of {margin:g} points. Outcomes take account of all {len(table)} comparisons.",
+    )
 
 # %% ../nbs/14_plots.ipynb #ac2947ff
 def plot_switches(
-    table:pd.DataFrame # from `compare.switch_table`
+    table: pd.DataFrame,  # from `compare.switch_table`
 ) -> plt.Figure:
     "Size and gain of every switch of strategy, each beside its null."
     missing = [name for name in ("share", "gain", "null_share", "null_gain") if name not in table]
-    if missing: raise ConfigError(f"plot_switches: the table has no column {', '.join(missing)}; it has {', '.join(map(str, table))}")
-    figure, (axes,) = _figure(2, height=1.3 + .36 * len(table))
+    if missing:
+        raise ConfigError(
+            f"plot_switches: the table has no column {', '.join(missing)}; it has {', '.join(map(str, table))}"
+        )
+    figure, (axes,) = _figure(2, height=1.3 + 0.36 * len(table))
     figure.set_figwidth(7.6)
     there = not table["null_share"].isna().all()
     for axis, name, title in zip(axes, ("share", "gain"), ("share of problems, %", "gain, points of total accuracy")):
         for place, (value, null) in enumerate(zip(100 * table[name][::-1], 100 * table[f"null_{name}"][::-1])):
-            axis.plot([0, value], [place + .12] * 2, color="#0072B2", linewidth=7, solid_capstyle="butt", label="before to after" if not place else None)
-            if there: axis.plot([0, null], [place - .22] * 2, color="#777777", linewidth=4, solid_capstyle="butt", label="two samples of the model before" if not place else None)
-        axis.axvline(0, color="black", linewidth=.8)
-        axis.set_xlabel(title); axis.set_ylim(-.7, len(table) - .3); axis.grid(axis="y", visible=False)
-        axis.set_yticks(range(len(table)), [str(s).replace("->", " → ") for s in table.index[::-1]] if name == "share" else [""] * len(table))
-    null = "Grey: what independent samples of one checkpoint show, without any learning." if there else "No null: one sample of the checkpoint before."
-    return _with_legend(_caption(figure, f"n = {table['n'].sum():.0f} problems. Total gain {100 * table['gain'].sum():+.1f} points. {null}"), axes[0])
+            axis.plot(
+                [0, value],
+                [place + 0.12] * 2,
+                color="#0072B2",
+                linewidth=7,
+                solid_capstyle="butt",
+                label="before to after" if not place else None,
+            )
+            if there:
+                axis.plot(
+                    [0, null],
+                    [place - 0.22] * 2,
+                    color="#777777",
+                    linewidth=4,
+                    solid_capstyle="butt",
+                    label="two samples of the model before" if not place else None,
+                )
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_xlabel(title)
+        axis.set_ylim(-0.7, len(table) - 0.3)
+        axis.grid(axis="y", visible=False)
+        axis.set_yticks(
+            range(len(table)),
+            [str(s).replace("->", " → ") for s in table.index[::-1]] if name == "share" else [""] * len(table),
+        )
+    null = (
+        "Grey: what independent samples of one checkpoint show, without any learning."
+        if there
+        else "No null: one sample of the checkpoint before."
+    )
+    return _with_legend(
+        _caption(
+            figure, f"n = {table['n'].sum():.0f} problems. Total gain {100 * table['gain'].sum():+.1f} points. {null}"
+        ),
+        axes[0],
+    )
 
 # %% ../nbs/14_plots.ipynb #0088cd7c
 def plot_screen(
-    screen:object # `compare.Screen`
+    screen: object,  # `compare.Screen`
 ) -> plt.Figure:
     "Changes of all behaviours against their prior, by arm, with the slope; filled where a change is found at a false discovery rate of 5 %."
     figure, (axes,) = _figure(len(screen.slopes), height=3.7)
     for axis, (arm, slope) in zip(axes, screen.slopes.items()):
         rows = screen.changes[screen.changes["arm"] == arm]
         for place, row in enumerate(rows.sort_values("prior").itertuples()):
-            found, colour = row.q_value <= .05, "#0072B2" if row.in_slope else "#BBBBBB"
-            if not math.isnan(row.low): axis.plot([row.prior] * 2, [row.low, row.high], color=colour, linewidth=1.2)
-            axis.plot(row.prior, row.change, "o", color=colour, markerfacecolor=colour if found else "white", markersize=5)
-            axis.annotate(row.behavior, (row.prior, row.change), xytext=(4, -9 if place % 2 else 3), textcoords="offset points", fontsize=6.5, color="#444444")
+            found, colour = row.q_value <= 0.05, "#0072B2" if row.in_slope else "#BBBBBB"
+            if not math.isnan(row.low):
+                axis.plot([row.prior] * 2, [row.low, row.high], color=colour, linewidth=1.2)
+            axis.plot(
+                row.prior, row.change, "o", color=colour, markerfacecolor=colour if found else "white", markersize=5
+            )
+            axis.annotate(
+                row.behavior,
+                (row.prior, row.change),
+                xytext=(4, -9 if place % 2 else 3),
+                textcoords="offset points",
+                fontsize=6.5,
+                color="#444444",
+            )
         used = rows[rows["in_slope"]]
         if not math.isnan(slope.mean) and len(used):
             ends = np.array([used["prior"].min(), used["prior"].max()])
-            axis.plot(ends, used["change"].mean() + slope.mean * (ends - used["prior"].mean()), color="#D55E00", linewidth=1.5)
-        axis.axhline(0, color="black", linewidth=.8)
+            axis.plot(
+                ends, used["change"].mean() + slope.mean * (ends - used["prior"].mean()), color="#D55E00", linewidth=1.5
+            )
+        axis.axhline(0, color="black", linewidth=0.8)
         interval = "no interval" if math.isnan(slope.low) else f"{slope.low:+.2f} to {slope.high:+.2f}"
-        axis.set_title(f"{arm}: slope {slope.mean:+.2f} ({interval})"); axis.set_xlabel("prior log-odds"); axis.sharey(axes[0])
+        axis.set_title(f"{arm}: slope {slope.mean:+.2f} ({interval})")
+        axis.set_xlabel("prior log-odds")
+        axis.sharey(axes[0])
     axes[0].set_ylabel("change in log-odds")
     runs = ", ".join(str(n) for n in dict.fromkeys(s.n for s in screen.slopes.values()))
-    return _caption(figure, f"n = {runs} runs an arm. Bars: 95 % over runs and problems; filled: found at a false discovery rate of 5 %; grey: too rare or too common for the slope. The prior's errors are allowed for.")
+    return _caption(
+        figure,
+        f"n = {runs} runs an arm. Bars: 95 % over runs and problems; filled: found at a false discovery rate of 5 %; grey: too rare or too common for the slope. The prior's errors are allowed for.",
+    )
 
 # %% ../nbs/14_plots.ipynb #0e304a6e
 def plot_gain_path(
-    frame:pd.DataFrame,      # from `compare.gain_path`: arm, seed, gain and the quantity
+    frame: pd.DataFrame,  # from `compare.gain_path`: arm, seed, gain and the quantity
     *,
-    against:str="updates",   # or "kl"
+    against: str = "updates",  # or "kl"
 ) -> plt.Figure:
     "Each run's gain against updates, or against its distance from the base model."
     missing = [name for name in ("arm", "seed", "gain", against) if name not in frame]
-    if missing: raise ConfigError(f"plot_gain_path: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}")
+    if missing:
+        raise ConfigError(
+            f"plot_gain_path: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}"
+        )
     figure, ((axis,),) = _figure(1, height=3.2)
     figure.set_figwidth(5)
     others = {}
     for arm, runs in frame.groupby("arm", sort=False):
         style = _style(arm, others)
         for place, (_, run) in enumerate(runs.groupby("seed")):
-            axis.plot(run[against], 100 * run["gain"], linewidth=1, alpha=.7, marker=".", label=f"{ARM_LABELS.get(arm, arm)} (n = {runs['seed'].nunique()})" if not place else None, **style)
-    axis.axhline(0, color="black", linewidth=.8)
-    axis.set_xlabel({"updates": "updates", "kl": "KL(π‖π₀), nats"}.get(against, against)); axis.set_ylabel("gain, percentage points")
+            axis.plot(
+                run[against],
+                100 * run["gain"],
+                linewidth=1,
+                alpha=0.7,
+                marker=".",
+                label=f"{ARM_LABELS.get(arm, arm)} (n = {runs['seed'].nunique()})" if not place else None,
+                **style,
+            )
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xlabel({"updates": "updates", "kl": "KL(π‖π₀), nats"}.get(against, against))
+    axis.set_ylabel("gain, percentage points")
     return _with_legend(_caption(figure, "One line a run, from its own first evaluation. n: runs."), axis)
 
 # %% ../nbs/14_plots.ipynb #1da8eb05
 def figure_svg(
-    figure:plt.Figure # any figure
-) -> str:             # an <svg> element, the same for the same figure
+    figure: plt.Figure,  # any figure
+) -> str:  # an <svg> element, the same for the same figure
     "A figure as SVG text to stand in a page."
     buffer = io.StringIO()
-    with plt.rc_context(_RC): figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with plt.rc_context(_RC):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg"):], flags=re.DOTALL)
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

@@ -19,41 +19,60 @@ from .tasks import Template, get_template
 
 # %% ../nbs/07_policy.ipynb #82751e7b
 @contextlib.contextmanager
-def _quiet(): # transformers shows a bar for every file; a study of a thousand runs would print nothing else
+def _quiet():  # transformers shows a bar for every file; a study of a thousand runs would print nothing else
     from transformers.utils import logging
+
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
-    try: yield
+    try:
+        yield
     finally:
-        if shown: logging.enable_progress_bar()
+        if shown:
+            logging.enable_progress_bar()
 
 # %% ../nbs/07_policy.ipynb #cfd0abb7
 def unadapted(model):
     "The transformers model inside a LoRA wrapper, or the model itself."
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
+
 def whole(tensor):
     "The whole tensor of a shard, or the tensor itself; all processes must ask, since shards are gathered."
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
+
 @contextlib.contextmanager
-def _gathered(parameters): # DeepSpeed ZeRO-3 keeps parameters empty until they are asked for
-    if not any(hasattr(p, "ds_id") for p in parameters): yield; return
+def _gathered(parameters):  # DeepSpeed ZeRO-3 keeps parameters empty until they are asked for
+    if not any(hasattr(p, "ds_id") for p in parameters):
+        yield
+        return
     import deepspeed
-    with deepspeed.zero.GatheredParameters(parameters): yield
+
+    with deepspeed.zero.GatheredParameters(parameters):
+        yield
+
 
 @torch.no_grad()
 def _plain_weights(model):
     bare = unadapted(model)
     adapted = {name: module for name, module in bare.named_modules() if hasattr(module, "base_layer")}
-    if any(any(module.use_dora.values()) for module in adapted.values() if hasattr(module, "use_dora")): raise ConfigError("DoRA adapters cannot be handed on as plain weights: merge them into the model, or use plain LoRA")
-    for name, parameter in bare.named_parameters(): # a tied head comes with the embedding
-        if "lora_" in name: continue
+    if any(any(module.use_dora.values()) for module in adapted.values() if hasattr(module, "use_dora")):
+        raise ConfigError(
+            "DoRA adapters cannot be handed on as plain weights: merge them into the model, or use plain LoRA"
+        )
+    for name, parameter in bare.named_parameters():  # a tied head comes with the embedding
+        if "lora_" in name:
+            continue
         module = adapted.get(name.split(".base_layer.")[0])
-        adapters = [] if module is None or not name.endswith("base_layer.weight") else [p for n, p in module.named_parameters() if "lora_" in n]
+        adapters = (
+            []
+            if module is None or not name.endswith("base_layer.weight")
+            else [p for n, p in module.named_parameters() if "lora_" in n]
+        )
         with _gathered([parameter, *adapters]):
             tensor = whole(parameter)
-            if adapters: tensor = tensor + sum(whole(module.get_delta_weight(adapter)) for adapter in module.active_adapters)
+            if adapters:
+                tensor = tensor + sum(whole(module.get_delta_weight(adapter)) for adapter in module.active_adapters)
             yield name.replace(".base_layer.", "."), tensor.detach()
     persistent = bare.state_dict().keys()
     yield from ((name, buffer) for name, buffer in bare.named_buffers() if name in persistent)
@@ -62,13 +81,16 @@ def _plain_weights(model):
 @dataclasses.dataclass
 class Policy:
     "A causal language model with its tokenizer and prompt template."
-    model: torch.nn.Module       # a transformers causal language model
-    tokenizer: object            # a transformers tokenizer
-    template: Template           # what stands around a question
-    name: str = ""               # for run folders and figures
+
+    model: torch.nn.Module  # a transformers causal language model
+    tokenizer: object  # a transformers tokenizer
+    template: Template  # what stands around a question
+    name: str = ""  # for run folders and figures
 
     @property
-    def device(self) -> torch.device: "Where the weights are."; return next(self.model.parameters()).device
+    def device(self) -> torch.device:
+        "Where the weights are."
+        return next(self.model.parameters()).device
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -78,165 +100,240 @@ class Policy:
         return frozenset(i for i in [*configured, self.tokenizer.eos_token_id] if i is not None)
 
     @property
-    def pad_id(self) -> int: "A token for unused places; its content never matters."; return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.end_ids, default=0)
+    def pad_id(self) -> int:
+        "A token for unused places; its content never matters."
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.end_ids, default=0)
 
-    def prompt(self, question:str # the bare problem text
-              ) -> str: "What the model reads."; return self.template.render(question, self.tokenizer)
+    def prompt(
+        self,
+        question: str,  # the bare problem text
+    ) -> str:
+        "What the model reads."
+        return self.template.render(question, self.tokenizer)
 
-    def encode(self,
-               text:str # a rendered prompt, or any text
-              ) -> list[int]: "Token ids; special tokens are those that the template wrote."; return self.tokenizer.encode(text, add_special_tokens=False)
+    def encode(
+        self,
+        text: str,  # a rendered prompt, or any text
+    ) -> list[int]:
+        "Token ids; special tokens are those that the template wrote."
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def decode(self,
-               token_ids:Sequence[int] # ids of a completion
-              ) -> str: "The text of a completion, without the token that ended it."; return self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def decode(
+        self,
+        token_ids: Sequence[int],  # ids of a completion
+    ) -> str:
+        "The text of a completion, without the token that ended it."
+        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         "Names and whole tensors of a plain model, one at a time: shards gathered, LoRA adapters merged, a tied head left out. Where the model is sharded, every process must take them all."
         return _plain_weights(self.model)
 
-    def save(self, folder:Path # made where it is missing
-            ):
+    def save(
+        self,
+        folder: Path,  # made where it is missing
+    ):
         "Writes a plain model and the tokenizer as `save_pretrained` does; LoRA adapters are merged in what is written."
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.weights()}
-        with _quiet(): unadapted(self.model).save_pretrained(folder, state_dict=tensors)
+        with _quiet():
+            unadapted(self.model).save_pretrained(folder, state_dict=tensors)
         self.tokenizer.save_pretrained(folder)
 
     def describe(self) -> dict:
         "Name, size and content hash of the weights, for `run.json`."
         hashed = hashlib.blake2b(digest_size=8)
         for name, tensor in sorted(self.model.state_dict().items()):
-            hashed.update(name.encode()); hashed.update(tensor.detach().flatten()[:4096].float().cpu().numpy().tobytes())
-        return dict(name=self.name, architecture=type(self.model).__name__, parameters=sum(p.numel() for p in self.model.parameters()),
-                    template=self.template.name, fingerprint=hashed.hexdigest())
+            hashed.update(name.encode())
+            hashed.update(tensor.detach().flatten()[:4096].float().cpu().numpy().tobytes())
+        return dict(
+            name=self.name,
+            architecture=type(self.model).__name__,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            template=self.template.name,
+            fingerprint=hashed.hexdigest(),
+        )
 
-    def __repr__(self): return f"Policy({self.name!r}, {sum(p.numel() for p in self.model.parameters()):,} parameters, template {self.template.name!r})"
+    def __repr__(self):
+        return f"Policy({self.name!r}, {sum(p.numel() for p in self.model.parameters()):,} parameters, template {self.template.name!r})"
 
 # %% ../nbs/07_policy.ipynb #84847a09
 def _model_class(config):
     if config.model_type == "qwen2":
         from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+
         return Qwen2ForCausalLM
     from transformers import AutoModelForCausalLM
+
     return AutoModelForCausalLM
+
 
 def _load_tokenizer(name):
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
     # AutoTokenizer goes by the model's type and would rebuild a tokenizer of our own as Qwen's
     own = get_tokenizer_config(name).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
     return (PreTrainedTokenizerFast if own else AutoTokenizer).from_pretrained(name)
 
+
 def refuse_place(
-    name:str|os.PathLike # what is given as a policy
+    name: str | os.PathLike,  # what is given as a policy
 ) -> None:
     "Raises `DataError` for a folder that is not there and for a run folder, which transformers would take for a name on the hub or for a model without an architecture."
     path = Path(name)
-    if (path/"run.json").exists(): raise DataError(f"{name}: is a run folder; make a policy of its newest checkpoint with spurious-rlvr export {name} FOLDER")
-    if not path.exists() and (path.is_absolute() or str(name).startswith((".", "~")) or len(path.parts) > 2): raise DataError(f"{name}: no such folder; give one made by save_pretrained, or a model's name on the hub")
+    if (path / "run.json").exists():
+        raise DataError(
+            f"{name}: is a run folder; make a policy of its newest checkpoint with spurious-rlvr export {name} FOLDER"
+        )
+    if not path.exists() and (path.is_absolute() or str(name).startswith((".", "~")) or len(path.parts) > 2):
+        raise DataError(f"{name}: no such folder; give one made by save_pretrained, or a model's name on the hub")
+
 
 def load_policy(
-    name:str|os.PathLike,           # a folder made by save_pretrained, or a model on the hub
-    template:str|Template="qwen_math", # see `tasks.TEMPLATES`
+    name: str | os.PathLike,  # a folder made by save_pretrained, or a model on the hub
+    template: str | Template = "qwen_math",  # see `tasks.TEMPLATES`
     *,
-    device:str|None=None,           # "cpu", "cuda", ...; None: the GPU where there is one
-    dtype:torch.dtype=torch.float32, # of the weights
+    device: str | None = None,  # "cpu", "cuda", ...; None: the GPU where there is one
+    dtype: torch.dtype = torch.float32,  # of the weights
 ) -> Policy:
     "A policy from a folder or the hub; raises `DataError` where it cannot be loaded."
     from transformers import AutoConfig
+
     refuse_place(name)
     try:
         config, tokenizer = AutoConfig.from_pretrained(name), _load_tokenizer(name)
-        with _quiet(): model = _model_class(config).from_pretrained(name, dtype=dtype)
-    except (OSError, ValueError) as error: raise DataError(f"{name}: no model could be loaded ({str(error).splitlines()[0]}); give a folder made by save_pretrained or a model's name on the hub") from None
-    device = device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu") # each process of a launch has its own GPU
+        with _quiet():
+            model = _model_class(config).from_pretrained(name, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{name}: no model could be loaded ({str(error).splitlines()[0]}); give a folder made by save_pretrained or a model's name on the hub"
+        ) from None
+    device = device or (
+        f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    )  # each process of a launch has its own GPU
     return Policy(model.to(device).eval(), tokenizer, get_template(template), name=Path(name).name)
 
 # %% ../nbs/07_policy.ipynb #4cdf4fb7
 def piece_tokenizer(
-    pieces:Sequence[str] # the vocabulary, without special tokens
+    pieces: Sequence[str],  # the vocabulary, without special tokens
 ):
     "A transformers tokenizer over given pieces of text, with pad, end and unknown tokens in front."
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     import re
+
     special = ["<pad>", "<end>", "<unknown>"]
-    tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate([*special, *pieces])}, unk_token="<unknown>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({piece: i for i, piece in enumerate([*special, *pieces])}, unk_token="<unknown>")
+    )
     pattern = "|".join(re.escape(piece) for piece in sorted(pieces, key=len, reverse=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f"{pattern}|."), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", unk_token="<unknown>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", unk_token="<unknown>"
+    )
 
 # %% ../nbs/07_policy.ipynb #12ca3dfd
 def build_qwen2(
-    tokenizer,            # gives the vocabulary and the special tokens
+    tokenizer,  # gives the vocabulary and the special tokens
     *,
-    hidden_size:int=64,   # width
-    layers:int=2,         # transformer blocks
-    heads:int=4,          # attention heads
-    mlp_size:int|None=None, # width of the feed-forward part; None: 2 x hidden_size
-    tied:bool=False,      # share embedding and head
-    max_length:int=512,   # longest prompt with completion, tokens
-    seed:int=0,           # of the initial weights
+    hidden_size: int = 64,  # width
+    layers: int = 2,  # transformer blocks
+    heads: int = 4,  # attention heads
+    mlp_size: int | None = None,  # width of the feed-forward part; None: 2 x hidden_size
+    tied: bool = False,  # share embedding and head
+    max_length: int = 512,  # longest prompt with completion, tokens
+    seed: int = 0,  # of the initial weights
 ) -> torch.nn.Module:
     "A Qwen2 model with random weights, the same for the same seed."
     from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
     from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
-    config = Qwen2Config(vocab_size=len(tokenizer), hidden_size=hidden_size, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads,
-                         intermediate_size=mlp_size or 2 * hidden_size, max_position_embeddings=max_length, tie_word_embeddings=tied,
-                         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, attention_dropout=0.0)
+
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        intermediate_size=mlp_size or 2 * hidden_size,
+        max_position_embeddings=max_length,
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attention_dropout=0.0,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed_seed(seed, "initial weights") % 2**32)
         return Qwen2ForCausalLM(config).eval()
 
+
 def random_policy(
-    seed:int=0,           # of the initial weights
+    seed: int = 0,  # of the initial weights
     *,
-    scale:float=1.0,      # multiplies the head's weights: larger makes a sharper distribution
-    **shape               # for `build_qwen2`
-) -> Policy:              # over printable characters, template "chain"
+    scale: float = 1.0,  # multiplies the head's weights: larger makes a sharper distribution
+    **shape,  # for `build_qwen2`
+) -> Policy:  # over printable characters, template "chain"
     "A tiny policy with random weights, for examples and tests."
     tokenizer = piece_tokenizer(sorted(set(string.printable) - set("\x0b\x0c\r")))
     model = build_qwen2(tokenizer, seed=seed, **shape)
-    with torch.no_grad(): model.get_output_embeddings().weight.mul_(scale)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(scale)
     return Policy(model, tokenizer, get_template("chain"), name=f"random-{seed}")
 
 # %% ../nbs/07_policy.ipynb #e7f44536
 @dataclasses.dataclass
 class Layout:
     "How packed tokens become sequences for attention, and where the results go."
-    gather: torch.Tensor # (places,) the packed token at each place of the sequences; padding repeats token 0
-    back: torch.Tensor   # (tokens,) the place that holds each packed token's result
-    buckets: list[tuple[int, int]] # (sequences, places in each), in the order of gather
-    bounds: torch.Tensor | None = None # (sequences + 1,) int32, first place of each sequence; None where some are padded
+
+    gather: torch.Tensor  # (places,) the packed token at each place of the sequences; padding repeats token 0
+    back: torch.Tensor  # (tokens,) the place that holds each packed token's result
+    buckets: list[tuple[int, int]]  # (sequences, places in each), in the order of gather
+    bounds: torch.Tensor | None = (
+        None  # (sequences + 1,) int32, first place of each sequence; None where some are padded
+    )
+
 
 @dataclasses.dataclass
 class Microbatch:
     "Some rollouts as the model reads them, and where their completions stand."
-    rows: torch.Tensor      # (rows,) place of each row in the list that was cut up
-    input_ids: torch.Tensor # (rows, longest) padded on the right, or (1, tokens) packed
-    positions: torch.Tensor # (completion tokens,) places in the flattened input_ids whose output predicts a completion token
-    targets: torch.Tensor   # (completion tokens,) the tokens of the completions, row after row
-    row_index: torch.Tensor # (completion tokens,) which row of this microbatch a token belongs to
-    position_ids: torch.Tensor | None = None # (1, tokens) packed only: the place of each token in its own sequence
-    layout: Layout | None = None # packed only
 
-    def to(self, device): return dataclasses.replace(_moved(self, device), rows=self.rows) # looked up one by one, which a GPU would have to wait for
+    rows: torch.Tensor  # (rows,) place of each row in the list that was cut up
+    input_ids: torch.Tensor  # (rows, longest) padded on the right, or (1, tokens) packed
+    positions: (
+        torch.Tensor
+    )  # (completion tokens,) places in the flattened input_ids whose output predicts a completion token
+    targets: torch.Tensor  # (completion tokens,) the tokens of the completions, row after row
+    row_index: torch.Tensor  # (completion tokens,) which row of this microbatch a token belongs to
+    position_ids: torch.Tensor | None = None  # (1, tokens) packed only: the place of each token in its own sequence
+    layout: Layout | None = None  # packed only
+
+    def to(self, device):
+        return dataclasses.replace(
+            _moved(self, device), rows=self.rows
+        )  # looked up one by one, which a GPU would have to wait for
+
 
 def _moved(value, device):
-    if isinstance(value, torch.Tensor): return value.to(device)
-    if not dataclasses.is_dataclass(value): return value
-    return dataclasses.replace(value, **{field.name: _moved(getattr(value, field.name), device) for field in dataclasses.fields(value)})
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if not dataclasses.is_dataclass(value):
+        return value
+    return dataclasses.replace(
+        value, **{field.name: _moved(getattr(value, field.name), device) for field in dataclasses.fields(value)}
+    )
 
 # %% ../nbs/07_policy.ipynb #857a4842
-ROUND_ROWS = 128 # tokens; long packed microbatches hold a multiple
+ROUND_ROWS = 128  # tokens; long packed microbatches hold a multiple
 
-def _lay_out(sequences, tokens, exact): # sequences: for each, the packed tokens it consists of
+
+def _lay_out(sequences, tokens, exact):  # sequences: for each, the packed tokens it consists of
     order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
     buckets, gather, back, start = [], [], np.zeros(tokens, dtype=np.int64), 0
     for i in order:
         size = len(sequences[i])
-        if not buckets or size < buckets[-1][1] * (1 if exact else 0.8): buckets.append((0, size))
+        if not buckets or size < buckets[-1][1] * (1 if exact else 0.8):
+            buckets.append((0, size))
         count, longest = buckets[-1]
         buckets[-1] = (count + 1, longest)
         back[sequences[i]] = start + np.arange(size)
@@ -245,21 +342,30 @@ def _lay_out(sequences, tokens, exact): # sequences: for each, the packed tokens
     bounds = torch.tensor([0, *np.cumsum([len(places) for places in gather])], dtype=torch.int32) if exact else None
     return Layout(torch.from_numpy(np.concatenate(gather)), torch.from_numpy(back), buckets, bounds)
 
-def _pack(rows, prompts, completions, exact): # rows that follow each other and have the same prompt share it
+
+def _pack(rows, prompts, completions, exact):  # rows that follow each other and have the same prompt share it
     input_ids, position_ids, sequences, positions, previous = [], [], [], [], None
     for r in rows:
         if previous is None or prompts[r] != prompts[previous]:
             prompt = range(len(input_ids), len(input_ids) + len(prompts[r]))
-            input_ids.extend(prompts[r]); position_ids.extend(range(len(prompt)))
+            input_ids.extend(prompts[r])
+            position_ids.extend(range(len(prompt)))
         completion = range(len(input_ids), len(input_ids) + len(completions[r]))
-        input_ids.extend(completions[r]); position_ids.extend(range(len(prompt), len(prompt) + len(completion)))
+        input_ids.extend(completions[r])
+        position_ids.extend(range(len(prompt), len(prompt) + len(completion)))
         sequences.append(np.array([*prompt, *completion]))
         positions += [prompt[-1], *completion[:-1]]
         previous = r
     # on a CPU, round sizes are quicker (see `QuickLinear`); what fills up belongs to no sequence
     filling = [0] * (0 if exact or len(input_ids) < 4 * ROUND_ROWS else -len(input_ids) % ROUND_ROWS)
-    input_ids += filling; position_ids += filling
-    return torch.tensor([input_ids]), torch.tensor([position_ids]), torch.tensor(positions), _lay_out(sequences, len(input_ids), exact)
+    input_ids += filling
+    position_ids += filling
+    return (
+        torch.tensor([input_ids]),
+        torch.tensor([position_ids]),
+        torch.tensor(positions),
+        _lay_out(sequences, len(input_ids), exact),
+    )
 
 # %% ../nbs/07_policy.ipynb #2af6bc8d
 def _pad(rows, prompts, completions, pad_id):
@@ -271,39 +377,49 @@ def _pad(rows, prompts, completions, pad_id):
         positions += range(i * longest + first - 1, i * longest + last - 1)
     return input_ids, torch.tensor(positions)
 
-def _cut_packed(prompts, completions, budget): # rows of one prompt together; a prompt counts once in each microbatch that has it
+
+def _cut_packed(
+    prompts, completions, budget
+):  # rows of one prompt together; a prompt counts once in each microbatch that has it
     order = sorted(range(len(prompts)), key=lambda r: (tuple(prompts[r]), r))
     batches, used = [], 0
     for before, r in zip([None, *order], order):
         repeated = before is not None and prompts[before] == prompts[r]
         cost = len(completions[r]) + (0 if repeated else len(prompts[r]))
-        if not batches or used + cost > budget: batches.append([]); used, cost = 0, len(completions[r]) + len(prompts[r])
-        batches[-1].append(r); used += cost
+        if not batches or used + cost > budget:
+            batches.append([])
+            used, cost = 0, len(completions[r]) + len(prompts[r])
+        batches[-1].append(r)
+        used += cost
     return batches
 
-def _cut_padded(prompts, completions, budget): # similar lengths together, longest first
+
+def _cut_padded(prompts, completions, budget):  # similar lengths together, longest first
     lengths = [len(p) + len(c) for p, c in zip(prompts, completions)]
     batches = []
     for r in sorted(range(len(prompts)), key=lambda r: (-lengths[r], r)):
-        if not batches or lengths[batches[-1][0]] * (len(batches[-1]) + 1) > budget: batches.append([])
+        if not batches or lengths[batches[-1][0]] * (len(batches[-1]) + 1) > budget:
+            batches.append([])
         batches[-1].append(r)
     return batches
 
 # %% ../nbs/07_policy.ipynb #7d9cfccc
 def microbatches(
-    prompts:Sequence[Sequence[int]],     # token ids of each prompt, at least one token
-    completions:Sequence[Sequence[int]], # token ids of each completion, at least one token
+    prompts: Sequence[Sequence[int]],  # token ids of each prompt, at least one token
+    completions: Sequence[Sequence[int]],  # token ids of each completion, at least one token
     *,
-    token_budget:int=16384,              # most tokens in a microbatch (packed; 512 and more are then filled up to a multiple of 128), or places including padding; a longer row stands alone
-    pad_id:int=0,                        # fills unused places
-    packed:bool=False,                   # real tokens only, each prompt once; the model must have been made ready by `allow_packing`
-    exact:bool=False,                    # packed: no padding in attention either, for FlashAttention
+    token_budget: int = 16384,  # most tokens in a microbatch (packed; 512 and more are then filled up to a multiple of 128), or places including padding; a longer row stands alone
+    pad_id: int = 0,  # fills unused places
+    packed: bool = False,  # real tokens only, each prompt once; the model must have been made ready by `allow_packing`
+    exact: bool = False,  # packed: no padding in attention either, for FlashAttention
 ) -> list[Microbatch]:
     "Cuts rows into microbatches."
     batches = []
     for rows in (_cut_packed if packed else _cut_padded)(prompts, completions, token_budget):
-        if packed: input_ids, position_ids, positions, layout = _pack(rows, prompts, completions, exact)
-        else: (input_ids, positions), position_ids, layout = _pad(rows, prompts, completions, pad_id), None, None
+        if packed:
+            input_ids, position_ids, positions, layout = _pack(rows, prompts, completions, exact)
+        else:
+            (input_ids, positions), position_ids, layout = _pad(rows, prompts, completions, pad_id), None, None
         targets = torch.tensor([token for r in rows for token in completions[r]])
         row_index = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(completions[r]) for r in rows]))
         batches.append(Microbatch(torch.tensor(rows), input_ids, positions, targets, row_index, position_ids, layout))
@@ -311,77 +427,117 @@ def microbatches(
 
 # %% ../nbs/07_policy.ipynb #3a67d905
 @functools.cache
-def _flash_attention(): # causal attention over sequences of any lengths; None where this PyTorch has none
-    try: from torch.nn.attention.varlen import varlen_attn
-    except ImportError: return None
+def _flash_attention():  # causal attention over sequences of any lengths; None where this PyTorch has none
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
     known = inspect.signature(varlen_attn).parameters
-    if "scale" not in known: return None
+    if "scale" not in known:
+        return None
     causal = dict(window_size=(-1, 0)) if "window_size" in known else dict(is_causal=True)
+
     def attend(query, key, value, bounds, longest, scale, grouped):
         shared = dict(enable_gqa=True) if grouped and "enable_gqa" in known else {}
         return varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scale, **causal, **shared)
+
     return attend
 
+
 def packs_exactly(
-    model:torch.nn.Module, # where it will compute
-    half:bool              # in bfloat16
+    model: torch.nn.Module,  # where it will compute
+    half: bool,  # in bfloat16
 ) -> bool:
     "Whether attention over packed tokens runs without any padding."
     config, device = unadapted(model).config, next(model.parameters()).device
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) and width % 8 == 0 and width <= 256 and _flash_attention() is not None
+    return (
+        half
+        and device.type == "cuda"
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+        and width % 8 == 0
+        and width <= 256
+        and _flash_attention() is not None
+    )
 
 # %% ../nbs/07_policy.ipynb #a324f402
 def packed_attention(
-    module,               # the attention layer
-    query, key, value,    # (1, heads, tokens, width of a head)
-    attention_mask,       # of ordinary attention; not looked at where there is a layout
+    module,  # the attention layer
+    query,
+    key,
+    value,  # (1, heads, tokens, width of a head)
+    attention_mask,  # of ordinary attention; not looked at where there is a layout
     *,
-    scaling:float|None=None, # multiplies the scores
-    dropout:float=0.0,    # of ordinary attention
-    packing:Layout|None=None, # how the tokens form sequences; None: ordinary attention
-    **further             # for ordinary attention
-) -> tuple[torch.Tensor, None]: # (1, tokens, heads, width of a head), and no weights
+    scaling: float | None = None,  # multiplies the scores
+    dropout: float = 0.0,  # of ordinary attention
+    packing: Layout | None = None,  # how the tokens form sequences; None: ordinary attention
+    **further,  # for ordinary attention
+) -> tuple[torch.Tensor, None]:  # (1, tokens, heads, width of a head), and no weights
     "Causal attention within each sequence of a packed microbatch."
     if packing is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **further)
+
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **further
+        )
     return _apart(query, key, value, packing, scaling), None
 
-@torch.compiler.disable # a compiler would begin anew for every layout, and soon give up
+
+@torch.compiler.disable  # a compiler would begin anew for every layout, and soon give up
 def _apart(query, key, value, layout, scale):
     kind = query.device.type
-    if torch.is_autocast_enabled(kind): query, key, value = (states.to(torch.get_autocast_dtype(kind)) for states in (query, key, value)) # rotary positions leave queries and keys in float32
-    apart = lambda states: states[0].transpose(0, 1).flatten(1).index_select(0, layout.gather).view(-1, states.shape[1], states.shape[3])
+    if torch.is_autocast_enabled(kind):
+        query, key, value = (
+            states.to(torch.get_autocast_dtype(kind)) for states in (query, key, value)
+        )  # rotary positions leave queries and keys in float32
+    apart = lambda states: (
+        states[0].transpose(0, 1).flatten(1).index_select(0, layout.gather).view(-1, states.shape[1], states.shape[3])
+    )
     results = _attend(apart(query), apart(key), apart(value), layout, scale)
     return results.flatten(1).index_select(0, layout.back).view(1, len(layout.back), query.shape[1], query.shape[3])
 
-def _attend(query, key, value, layout, scale): # (places, heads, width) each
+
+def _attend(query, key, value, layout, scale):  # (places, heads, width) each
     grouped = query.shape[1] != key.shape[1]
-    if layout.bounds is not None and query.is_cuda and query.dtype == torch.bfloat16 and _flash_attention(): return _flash_attention()(query, key, value, layout.bounds, max(places for _, places in layout.buckets), scale, grouped)
-    if grouped and query.is_cuda and query.dtype == torch.float32: # no quick kernel takes shared key heads in float32
+    if layout.bounds is not None and query.is_cuda and query.dtype == torch.bfloat16 and _flash_attention():
+        return _flash_attention()(
+            query, key, value, layout.bounds, max(places for _, places in layout.buckets), scale, grouped
+        )
+    if grouped and query.is_cuda and query.dtype == torch.float32:  # no quick kernel takes shared key heads in float32
         times, grouped = query.shape[1] // key.shape[1], False
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
     parts, start = [], 0
     for count, places in layout.buckets:
-        cut = lambda states: states[start:start + count * places].unflatten(0, (count, places)).transpose(1, 2)
-        part = torch.nn.functional.scaled_dot_product_attention(cut(query), cut(key), cut(value), is_causal=True, scale=scale, enable_gqa=grouped)
-        parts.append(part.transpose(1, 2).flatten(0, 1)); start += count * places
+        cut = lambda states: states[start : start + count * places].unflatten(0, (count, places)).transpose(1, 2)
+        part = torch.nn.functional.scaled_dot_product_attention(
+            cut(query), cut(key), cut(value), is_causal=True, scale=scale, enable_gqa=grouped
+        )
+        parts.append(part.transpose(1, 2).flatten(0, 1))
+        start += count * places
     return torch.cat(parts)
 
 # %% ../nbs/07_policy.ipynb #076796ec
 PACKED = "spurious_rlvr_packed"
 
+
 def allow_packing(
-    model:torch.nn.Module # a transformers model; its attention is replaced by one that does the same and can do more
-) -> bool:                # False where the architecture does not take it: windowed or capped attention, or attention of its own
+    model: torch.nn.Module,  # a transformers model; its attention is replaced by one that does the same and can do more
+) -> bool:  # False where the architecture does not take it: windowed or capped attention, or attention of its own
     "Makes a model ready for packed microbatches."
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
+
     bare = unadapted(model)
     config = bare.config
-    windowed = any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()) or (getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None))
-    if windowed or getattr(config, "attn_logit_softcapping", None) or not getattr(bare, "_supports_attention_backend", False): return False
+    windowed = any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()) or (
+        getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None)
+    )
+    if (
+        windowed
+        or getattr(config, "attn_logit_softcapping", None)
+        or not getattr(bare, "_supports_attention_backend", False)
+    ):
+        return False
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, sdpa_mask)
     bare.set_attn_implementation(PACKED)
@@ -389,24 +545,43 @@ def allow_packing(
 
 # %% ../nbs/07_policy.ipynb #9fe4b2a2
 @functools.cache
-def _has_onednn(): # with wide instructions, and correct in float32
-    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available(): return False
+def _has_onednn():  # with wide instructions, and correct in float32
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
+        return False
     a, b = torch.linspace(-1, 1, 32 * 48).sin().view(32, 48), torch.linspace(-3, 2, 40 * 48).cos().view(48, 40).T
-    try: found = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-    except (AttributeError, RuntimeError, TypeError): return False
+    try:
+        found = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+    except (AttributeError, RuntimeError, TypeError):
+        return False
     return found.dtype == a.dtype and bool((found - a.double() @ b.double().T).abs().max() < 1e-4)
 
-def _product(a, b, bias=None): # a @ b.T + bias: (..., inner), (columns, inner), (columns,) -> (..., columns)
+
+def _product(a, b, bias=None):  # a @ b.T + bias: (..., inner), (columns, inner), (columns,) -> (..., columns)
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
-def _is_quick(inputs, weight): # whether `_product` takes them, and quickly
-    rows = inputs.shape[:-1].numel()
-    if not rows or rows % (16 if rows < ROUND_ROWS else ROUND_ROWS) or inputs.device.type != "cpu" or not inputs.dtype == weight.dtype == torch.float32: return False
-    return type(weight) in (torch.nn.Parameter, torch.Tensor) and _has_onednn() and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
-class _Linear(torch.autograd.Function): # for `_product`, which autograd does not know
+def _is_quick(inputs, weight):  # whether `_product` takes them, and quickly
+    rows = inputs.shape[:-1].numel()
+    if (
+        not rows
+        or rows % (16 if rows < ROUND_ROWS else ROUND_ROWS)
+        or inputs.device.type != "cpu"
+        or not inputs.dtype == weight.dtype == torch.float32
+    ):
+        return False
+    return (
+        type(weight) in (torch.nn.Parameter, torch.Tensor)
+        and _has_onednn()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _Linear(torch.autograd.Function):  # for `_product`, which autograd does not know
     @staticmethod
-    def forward(ctx, inputs, turned, bias): # turned: weight.T, as `addmm` has it, so that gradients arrive in the order that they do without this: DeepSpeed adds up those of several processes as they arrive
+    def forward(
+        ctx, inputs, turned, bias
+    ):  # turned: weight.T, as `addmm` has it, so that gradients arrive in the order that they do without this: DeepSpeed adds up those of several processes as they arrive
         weight = turned.T
         ctx.save_for_backward(inputs, weight)
         return _product(inputs, weight, bias)
@@ -416,41 +591,57 @@ class _Linear(torch.autograd.Function): # for `_product`, which autograd does no
     def backward(ctx, gradient):
         (inputs, weight), wanted = ctx.saved_tensors, ctx.needs_input_grad
         flat = gradient.flatten(0, -2)
-        return (_product(gradient, weight.T) if wanted[0] else None, _product(flat.T, inputs.flatten(0, -2).T).T if wanted[1] else None, flat.sum(0) if wanted[2] else None)
+        return (
+            _product(gradient, weight.T) if wanted[0] else None,
+            _product(flat.T, inputs.flatten(0, -2).T).T if wanted[1] else None,
+            flat.sum(0) if wanted[2] else None,
+        )
+
 
 class QuickLinear(torch.nn.Linear):
     "A linear layer whose products in float32 on a CPU are oneDNN's, for round numbers of rows."
+
     def forward(self, inputs):
-        if not _is_quick(inputs, self.weight): return super().forward(inputs)
-        if torch.is_grad_enabled(): return _Linear.apply(inputs, self.weight.T, self.bias)
+        if not _is_quick(inputs, self.weight):
+            return super().forward(inputs)
+        if torch.is_grad_enabled():
+            return _Linear.apply(inputs, self.weight.T, self.bias)
         return _product(inputs, self.weight, self.bias)
 
+
 def quicken(
-    model:torch.nn.Module # its linear layers become `QuickLinear`, where that is quicker; weights, names and results stay
+    model: torch.nn.Module,  # its linear layers become `QuickLinear`, where that is quicker; weights, names and results stay
 ) -> None:
     "Makes the products of a model on the CPU faster, where the processor allows."
     if _has_onednn():
         for module in model.modules():
-            if type(module) is torch.nn.Linear: module.__class__ = QuickLinear
+            if type(module) is torch.nn.Linear:
+                module.__class__ = QuickLinear
 
 # %% ../nbs/07_policy.ipynb #c6abbb1f
-def keep_memory() -> bool: # False where the C library cannot be told
+def keep_memory() -> bool:  # False where the C library cannot be told
     "Has this process keep up to 2 GB that it freed, for the next allocation; on a CPU that is nearly all that a microbatch needs."
-    try: tell = ctypes.CDLL(None).mallopt
-    except (OSError, TypeError, AttributeError): return False # not glibc
-    from_system, give_back = -3, -1 # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    try:
+        tell = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):
+        return False  # not glibc
+    from_system, give_back = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
     return bool(tell(from_system, 2**30) and tell(give_back, 2**31 - 1))
 
 # %% ../nbs/07_policy.ipynb #afb16081
-_IN_CACHE = 2**18 # numbers that a processor's core can pass over again and again without fetching them
+_IN_CACHE = 2**18  # numbers that a processor's core can pass over again and again without fetching them
 
-def _rows(logits): return len(logits) if logits.is_cuda else max(1, _IN_CACHE // logits.shape[1])
 
-def _logits(hidden, weight, bias, temperature): # (tokens, vocabulary) in float32
+def _rows(logits):
+    return len(logits) if logits.is_cuda else max(1, _IN_CACHE // logits.shape[1])
+
+
+def _logits(hidden, weight, bias, temperature):  # (tokens, vocabulary) in float32
     logits = (_product if _is_quick(hidden, weight) else torch.nn.functional.linear)(hidden, weight, bias).float()
     return logits if temperature == 1 else logits.div_(temperature)
 
-def _read(logits, targets): # log-probabilities of the targets, and entropies
+
+def _read(logits, targets):  # log-probabilities of the targets, and entropies
     logprobs, entropies, rows = [], [], _rows(logits)
     for some, wanted in zip(logits.split(rows), targets.split(rows)):
         logs = torch.log_softmax(some, -1)
@@ -458,24 +649,35 @@ def _read(logits, targets): # log-probabilities of the targets, and entropies
         entropies.append(-torch.linalg.vecdot(logs.exp(), logs))
     return torch.cat(logprobs), torch.cat(entropies)
 
-def _write_gradient(into, logits, targets, entropies, from_logprobs, from_entropies): # with respect to the logits, which may be overwritten
+
+def _write_gradient(
+    into, logits, targets, entropies, from_logprobs, from_entropies
+):  # with respect to the logits, which may be overwritten
     rows = _rows(logits)
     for start in range(0, len(logits), rows):
         part = slice(start, start + rows)
         logs, wanted, above = torch.log_softmax(logits[part], -1), targets[part, None], from_logprobs[part, None]
         gradient = logs.exp()
-        bend = None if from_entropies is None else (logs + entropies[part, None]).mul_(gradient).mul_(from_entropies[part, None])
+        bend = (
+            None
+            if from_entropies is None
+            else (logs + entropies[part, None]).mul_(gradient).mul_(from_entropies[part, None])
+        )
         gradient.mul_(-above).scatter_add_(1, wanted, above)
         into[part] = gradient if bend is None else gradient.sub_(bend)
     return into
 
 # %% ../nbs/07_policy.ipynb #44af023d
-def _add_product(total, a, b): # total += a @ b in float32, without another tensor of that size where PyTorch can
-    if a.dtype == total.dtype: total.addmm_(a, b)
-    else: total += a @ b
+def _add_product(total, a, b):  # total += a @ b in float32, without another tensor of that size where PyTorch can
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
 
 class _HeadLogprobs(torch.autograd.Function):
     "Log-probabilities of targets and entropies; never more than `size` rows of logits at a time, in either direction."
+
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, temperature, size, dtype, bend):
         cast, found = weight.to(dtype), []
@@ -483,10 +685,13 @@ class _HeadLogprobs(torch.autograd.Function):
             logits = _logits(h.to(dtype), cast, bias, temperature)
             found.append(_read(logits, t))
         logprobs, entropies = (torch.cat(parts) for parts in zip(*found))
-        ctx.save_for_backward(hidden, weight, bias, targets, entropies, logits if len(targets) <= size else None) # one chunk may stay, several may not
+        ctx.save_for_backward(
+            hidden, weight, bias, targets, entropies, logits if len(targets) <= size else None
+        )  # one chunk may stay, several may not
         ctx.settings = temperature, size, dtype
         ctx.set_materialize_grads(False)
-        if not bend: ctx.mark_non_differentiable(entropies)
+        if not bend:
+            ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
@@ -494,7 +699,8 @@ class _HeadLogprobs(torch.autograd.Function):
     def backward(ctx, from_logprobs, from_entropies):
         (hidden, weight, bias, targets, entropies, kept), (temperature, size, dtype) = ctx.saved_tensors, ctx.settings
         cast, wanted = weight.to(dtype), ctx.needs_input_grad
-        if from_logprobs is None: from_logprobs = torch.zeros_like(entropies)
+        if from_logprobs is None:
+            from_logprobs = torch.zeros_like(entropies)
         to_hidden = torch.empty_like(hidden) if wanted[0] else None
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         to_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
@@ -502,66 +708,95 @@ class _HeadLogprobs(torch.autograd.Function):
             part = slice(start, start + size)
             h = hidden[part].to(dtype)
             logits = _logits(h, cast, bias, temperature) if kept is None else kept
-            gradient = _write_gradient(logits if kept is None else torch.empty_like(kept), logits, targets[part], entropies[part], from_logprobs[part], None if from_entropies is None else from_entropies[part])
+            gradient = _write_gradient(
+                logits if kept is None else torch.empty_like(kept),
+                logits,
+                targets[part],
+                entropies[part],
+                from_logprobs[part],
+                None if from_entropies is None else from_entropies[part],
+            )
             gradient = (gradient if temperature == 1 else gradient.div_(temperature)).to(dtype)
-            if to_hidden is not None: to_hidden[part] = _product(gradient, cast.T) if _is_quick(gradient, cast) else gradient @ cast
-            if to_weight is not None: _add_product(to_weight, gradient.T, h)
-            if to_bias is not None: to_bias += gradient.sum(0)
+            if to_hidden is not None:
+                to_hidden[part] = _product(gradient, cast.T) if _is_quick(gradient, cast) else gradient @ cast
+            if to_weight is not None:
+                _add_product(to_weight, gradient.T, h)
+            if to_bias is not None:
+                to_bias += gradient.sum(0)
         as_given = lambda gradient, tensor: None if gradient is None else gradient.to(tensor.dtype)
         return to_hidden, as_given(to_weight, weight), as_given(to_bias, bias), None, None, None, None, None
 
 # %% ../nbs/07_policy.ipynb #461c6741
 def head_logprobs(
-    hidden:torch.Tensor,     # (tokens, width) last hidden states
-    head:torch.nn.Linear,    # the output layer
-    targets:torch.Tensor,    # (tokens,) token ids
+    hidden: torch.Tensor,  # (tokens, width) last hidden states
+    head: torch.nn.Linear,  # the output layer
+    targets: torch.Tensor,  # (tokens,) token ids
     *,
-    temperature:float=1.0,   # of sampling
-    chunk_elements:int=2**27, # most logits that exist at a time
-    entropy_gradient:bool=False, # the entropies will be differentiated, too
-) -> tuple[torch.Tensor, torch.Tensor]: # (tokens,) log-probabilities of the targets, and entropies, in nats, float32
+    temperature: float = 1.0,  # of sampling
+    chunk_elements: int = 2**27,  # most logits that exist at a time
+    entropy_gradient: bool = False,  # the entropies will be differentiated, too
+) -> tuple[torch.Tensor, torch.Tensor]:  # (tokens,) log-probabilities of the targets, and entropies, in nats, float32
     "Log-probabilities and entropies, with memory for one chunk of logits."
     size = max(1, chunk_elements // head.weight.shape[0])
-    size -= size % (ROUND_ROWS if size > ROUND_ROWS else 16 if size > 16 else 1) # see `QuickLinear`
+    size -= size % (ROUND_ROWS if size > ROUND_ROWS else 16 if size > 16 else 1)  # see `QuickLinear`
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-    with torch.autocast(kind, enabled=False): return _HeadLogprobs.apply(hidden, head.weight, getattr(head, "bias", None), targets, temperature, size, dtype, entropy_gradient)
+    with torch.autocast(kind, enabled=False):
+        return _HeadLogprobs.apply(
+            hidden, head.weight, getattr(head, "bias", None), targets, temperature, size, dtype, entropy_gradient
+        )
 
 # %% ../nbs/07_policy.ipynb #96c1b9dc
-def _bare(model): # what wrappers for several processes or compilation hold
-    while (inner := getattr(model, "module", None) or getattr(model, "_orig_mod", None)) is not None: model = inner
+def _bare(model):  # what wrappers for several processes or compilation hold
+    while (inner := getattr(model, "module", None) or getattr(model, "_orig_mod", None)) is not None:
+        model = inner
     return model
+
 
 @contextlib.contextmanager
 def _answering_logprobs(head, batch, **options):
-    def forward(hidden): return head_logprobs(hidden.flatten(0, 1)[batch.positions], head, batch.targets, **options)
+    def forward(hidden):
+        return head_logprobs(hidden.flatten(0, 1)[batch.positions], head, batch.targets, **options)
+
     head.forward = forward
-    try: yield
-    finally: del head.forward
+    try:
+        yield
+    finally:
+        del head.forward
+
 
 def completion_logprobs(
-    model:torch.nn.Module, # a causal language model, or its wrapper for several processes
-    batch:Microbatch,      # on the model's device
+    model: torch.nn.Module,  # a causal language model, or its wrapper for several processes
+    batch: Microbatch,  # on the model's device
     *,
-    temperature:float=1.0, # of sampling
-    chunk_elements:int=2**27, # most logits that exist at a time
-    entropy_gradient:bool=False, # the entropies will be differentiated, too
-) -> tuple[torch.Tensor, torch.Tensor]: # (completion tokens,) log-probabilities and entropies, row after row, nats
+    temperature: float = 1.0,  # of sampling
+    chunk_elements: int = 2**27,  # most logits that exist at a time
+    entropy_gradient: bool = False,  # the entropies will be differentiated, too
+) -> tuple[torch.Tensor, torch.Tensor]:  # (completion tokens,) log-probabilities and entropies, row after row, nats
     "What the model says about the completions of a microbatch."
     inputs = dict(input_ids=batch.input_ids, use_cache=False)
     # a mask of four dimensions is handed to the attention as it is: none is built for a row that no mask describes
-    if batch.layout is not None: inputs |= dict(position_ids=batch.position_ids, packing=batch.layout, attention_mask=batch.input_ids.new_empty(1, 1, 1, 1))
-    with _answering_logprobs(_bare(model).get_output_embeddings(), batch, temperature=temperature, chunk_elements=chunk_elements, entropy_gradient=entropy_gradient):
+    if batch.layout is not None:
+        inputs |= dict(
+            position_ids=batch.position_ids, packing=batch.layout, attention_mask=batch.input_ids.new_empty(1, 1, 1, 1)
+        )
+    with _answering_logprobs(
+        _bare(model).get_output_embeddings(),
+        batch,
+        temperature=temperature,
+        chunk_elements=chunk_elements,
+        entropy_gradient=entropy_gradient,
+    ):
         logprobs, entropies = model(**inputs).logits
     return logprobs, entropies
 
 # %% ../nbs/07_policy.ipynb #2262c988
 @torch.no_grad()
 def check_scoring(
-    policy:Policy,        # before it is wrapped or sharded
-    packed:bool,          # compare packed microbatches
-    exact:bool=False,     # with nothing filled up, as FlashAttention takes them
-) -> float:               # largest difference, nats; NaN where the model gives no finite numbers
+    policy: Policy,  # before it is wrapped or sharded
+    packed: bool,  # compare packed microbatches
+    exact: bool = False,  # with nothing filled up, as FlashAttention takes them
+) -> float:  # largest difference, nats; NaN where the model gives no finite numbers
     "How far this notebook's log-probabilities are from the model's own, on a few tokens, in the precision that holds where it is called."
     few = [int(i) for i in np.linspace(0, len(policy.tokenizer) - 1, 12)]
     prompts, completions = [few[:4]] * 2, [few[4:9], few[9:]]
@@ -569,7 +804,13 @@ def check_scoring(
     for batch in microbatches(prompts, completions, packed=packed, exact=exact):
         found, _ = completion_logprobs(policy.model, batch.to(policy.device))
         for i, row in enumerate(batch.rows.tolist()):
-            logits = policy.model(input_ids=torch.tensor([prompts[row] + completions[row]], device=policy.device), use_cache=False).logits[0, 3:-1].float()
+            logits = (
+                policy.model(
+                    input_ids=torch.tensor([prompts[row] + completions[row]], device=policy.device), use_cache=False
+                )
+                .logits[0, 3:-1]
+                .float()
+            )
             own = logits.log_softmax(-1).gather(1, torch.tensor(completions[row], device=policy.device)[:, None])[:, 0]
             gaps.append((found[batch.row_index.to(found.device) == i] - own).abs().max())
     return float(torch.stack(gaps).max())

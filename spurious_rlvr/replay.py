@@ -20,34 +20,85 @@ from .policy import Microbatch, Policy, completion_logprobs, head_logprobs, load
 from .rewards import Reward, as_reward
 from .runs import Run, read_run, resume_run
 from .tasks import Template
-from .train import (CHANGEABLE, GRPOConfig, TrainingState, assign_advantages, check_config, configured_loss, cut, half, load_checkpoint, plan_updates, prepare, recorded_config,
-                                 reference_logprobs, score)
+from spurious_rlvr.train import (
+    CHANGEABLE,
+    GRPOConfig,
+    TrainingState,
+    assign_advantages,
+    check_config,
+    configured_loss,
+    cut,
+    half,
+    load_checkpoint,
+    plan_updates,
+    prepare,
+    recorded_config,
+    reference_logprobs,
+    score,
+)
 
 # %% ../nbs/10b_replay.ipynb #f86a7287
-_REPLAYED = ("phase", "group", "sample", "problem_id", "prompt", "completion", "gold", "token_ids", "logprob_sampler", "logprob_old", "logprob_new",
-             "advantage", "reward", "update", "correct", "mentions_python", "writes_code", "finish_reason")
+_REPLAYED = (
+    "phase",
+    "group",
+    "sample",
+    "problem_id",
+    "prompt",
+    "completion",
+    "gold",
+    "token_ids",
+    "logprob_sampler",
+    "logprob_old",
+    "logprob_new",
+    "advantage",
+    "reward",
+    "update",
+    "correct",
+    "mentions_python",
+    "writes_code",
+    "finish_reason",
+)
+
 
 def stored_rollouts(
-    run:Run,    # a run that `train` wrote
-    phase:int,  # whose rollouts
+    run: Run,  # a run that `train` wrote
+    phase: int,  # whose rollouts
 ) -> list[Rollout]:
     "The rollouts of a stored phase, in the order in which they were sampled. Raises `RunError` where a column is missing."
     frame = run.rollouts(phase)
     missing = [name for name in _REPLAYED if name not in frame]
-    if missing: raise RunError(f"{run.path}: phase {phase} has no {', '.join(missing)}; a replay needs the rollouts that train.train wrote")
-    plain = lambda value: value.tolist() if hasattr(value, "tolist") else None if value is None or value != value else value
-    rows = [Rollout(**{name: plain(value) for name, value in row.items()}) for row in frame[list(_REPLAYED)].to_dict("records")]
+    if missing:
+        raise RunError(
+            f"{run.path}: phase {phase} has no {', '.join(missing)}; a replay needs the rollouts that train.train wrote"
+        )
+    plain = lambda value: (
+        value.tolist() if hasattr(value, "tolist") else None if value is None or value != value else value
+    )
+    rows = [
+        Rollout(**{name: plain(value) for name, value in row.items()})
+        for row in frame[list(_REPLAYED)].to_dict("records")
+    ]
     return sorted(rows, key=lambda r: (r.group, r.sample))
 
 # %% ../nbs/10b_replay.ipynb #feff78b3
 class Snapshot:
     "Trained weights and optimizer state as they were when it was made."
-    def __init__(self, state:TrainingState # whose weights and optimizer are copied
-                ):
-        self.state, copied = state, lambda value: value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+
+    def __init__(
+        self,
+        state: TrainingState,  # whose weights and optimizer are copied
+    ):
+        self.state, copied = (
+            state,
+            lambda value: (
+                value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+            ),
+        )
         self.parameters = [p for p in state.model.parameters() if p.requires_grad]
         self.weights = [copied(p) for p in self.parameters]
-        self.moments = [{name: copied(value) for name, value in state.optimizer.state.get(p, {}).items()} for p in self.parameters]
+        self.moments = [
+            {name: copied(value) for name, value in state.optimizer.state.get(p, {}).items()} for p in self.parameters
+        ]
 
     @torch.no_grad()
     def restore(self):
@@ -55,55 +106,73 @@ class Snapshot:
         for parameter, weights, moments in zip(self.parameters, self.weights, self.moments):
             parameter.copy_(weights)
             present = self.state.optimizer.state
-            if not moments: present.pop(parameter, None); continue
+            if not moments:
+                present.pop(parameter, None)
+                continue
             for name, value in moments.items():
-                if isinstance(value, torch.Tensor) and name in present[parameter]: present[parameter][name].copy_(value)
-                else: present[parameter][name] = copy.deepcopy(value)
+                if isinstance(value, torch.Tensor) and name in present[parameter]:
+                    present[parameter][name].copy_(value)
+                else:
+                    present[parameter][name] = copy.deepcopy(value)
         self.state.optimizer.zero_grad()
 
+
 @contextlib.contextmanager
-def left_as_found(policy:Policy # whose weights and flags will be as they were
-                 ) -> Iterator[None]:
+def left_as_found(
+    policy: Policy,  # whose weights and flags will be as they were
+) -> Iterator[None]:
     "Whatever happens inside, the policy's weights, gradients and flags are restored bit for bit."
     model = policy.model
     tensors = {name: t.detach().to("cpu", copy=True) for name, t in model.state_dict().items()}
     flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     dropouts, training = [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)], model.training
-    try: yield
+    try:
+        yield
     finally:
         with torch.no_grad():
-            for name, tensor in model.state_dict().items(): tensor.copy_(tensors[name])
-        for parameter, requires, gradient in flags: parameter.requires_grad_(requires); parameter.grad = gradient
-        for module, probability in dropouts: module.p = probability
+            for name, tensor in model.state_dict().items():
+                tensor.copy_(tensors[name])
+        for parameter, requires, gradient in flags:
+            parameter.requires_grad_(requires)
+            parameter.grad = gradient
+        for module, probability in dropouts:
+            module.p = probability
         model.train(training)
 
 # %% ../nbs/10b_replay.ipynb #c6bb6566
 def start_of_phase(
-    run:Run,            # a run that `train` wrote
-    phase:int,          # that is to be redone
-    policy:Policy|None, # the starting policy for phase 1; else only lends model and tokenizer, None: load them
-) -> tuple[Policy, Path|None]: # the policy, and the checkpoint that has its weights
+    run: Run,  # a run that `train` wrote
+    phase: int,  # that is to be redone
+    policy: Policy | None,  # the starting policy for phase 1; else only lends model and tokenizer, None: load them
+) -> tuple[Policy, Path | None]:  # the policy, and the checkpoint that has its weights
     "Where the weights of a phase's start are; raises `RunError` where they are nowhere."
     checkpoint = run.checkpoint(phase - 1)
     if checkpoint is None and phase > 1:
         there = [p + 1 for p in range(1, max(run.phases, default=0)) if run.checkpoint(p) is not None]
-        raise RunError(f"{run.path}: a replay of phase {phase} needs the checkpoint after phase {phase - 1}; "
-                       f"{'phases ' + ', '.join(map(str, there)) + ' and 1' if there else 'only phase 1'} can be replayed. Train with checkpoint_every and keep_checkpoints to keep more")
-    if checkpoint is None and policy is None: raise RunError(f"{run.path}: phase 1 began with the starting policy, which is in no checkpoint; give it as policy=, for instance organisms.load({run.settings.get('model', {}).get('name', 'name')!r})")
-    return policy or load_policy(checkpoint/"policy", run.settings["model"]["template"]), checkpoint
+        raise RunError(
+            f"{run.path}: a replay of phase {phase} needs the checkpoint after phase {phase - 1}; "
+            f"{'phases ' + ', '.join(map(str, there)) + ' and 1' if there else 'only phase 1'} can be replayed. Train with checkpoint_every and keep_checkpoints to keep more"
+        )
+    if checkpoint is None and policy is None:
+        raise RunError(
+            f"{run.path}: phase 1 began with the starting policy, which is in no checkpoint; give it as policy=, for instance organisms.load({run.settings.get('model', {}).get('name', 'name')!r})"
+        )
+    return policy or load_policy(checkpoint / "policy", run.settings["model"]["template"]), checkpoint
 
 # %% ../nbs/10b_replay.ipynb #5508353c
 @dataclasses.dataclass
 class Part:
     "One microbatch of a stored phase, with what does not change between redoings."
-    batch: Microbatch        # on the device
-    places: torch.Tensor     # (rows,) places of its rollouts in the phase
-    old: torch.Tensor        # (tokens,) recorded old log-probabilities
-    reference: torch.Tensor | None = None # (tokens,) log-probabilities of the reference policy, where beta is not 0
-    weights: torch.Tensor | None = None   # (tokens,) weights of the sampler's correction
-    hidden: torch.Tensor | None = None    # (tokens, width) what enters the last norm, where nothing before it is trained
 
-def trained_tail(model) -> torch.nn.Module|None:
+    batch: Microbatch  # on the device
+    places: torch.Tensor  # (rows,) places of its rollouts in the phase
+    old: torch.Tensor  # (tokens,) recorded old log-probabilities
+    reference: torch.Tensor | None = None  # (tokens,) log-probabilities of the reference policy, where beta is not 0
+    weights: torch.Tensor | None = None  # (tokens,) weights of the sampler's correction
+    hidden: torch.Tensor | None = None  # (tokens, width) what enters the last norm, where nothing before it is trained
+
+
+def trained_tail(model) -> torch.nn.Module | None:
     "The last norm, where it and an untied head are all that is trained; else None."
     head, norm = model.get_output_embeddings(), getattr(model.base_model, "norm", None)
     tail = [] if norm is None else [*norm.parameters(), *head.parameters()]
@@ -114,51 +183,70 @@ def trained_tail(model) -> torch.nn.Module|None:
 # %% ../nbs/10b_replay.ipynb #bd1eb7c3
 @torch.no_grad()
 def cut_parts(
-    state:TrainingState,        # of the replay
-    config:GRPOConfig,          # as it holds in the phase
-    rollouts:Sequence[Rollout], # of the phase
-    places:Sequence[int],       # which of them: those of one update
+    state: TrainingState,  # of the replay
+    config: GRPOConfig,  # as it holds in the phase
+    rollouts: Sequence[Rollout],  # of the phase
+    places: Sequence[int],  # which of them: those of one update
 ) -> list[Part]:
     "The microbatches of one update, with everything that all redoings share."
     parts, norm, device = [], trained_tail(state.policy.model), state.accelerator.device
     for batch in cut(state, config, [rollouts[i] for i in places]):
         chosen = [places[i] for i in batch.rows.tolist()]
-        flat = lambda name: torch.tensor([v for i in chosen for v in getattr(rollouts[i], name)], dtype=torch.float32, device=device)
+        flat = lambda name: torch.tensor(
+            [v for i in chosen for v in getattr(rollouts[i], name)], dtype=torch.float32, device=device
+        )
         part, kept = Part(batch, torch.tensor(chosen, device=device), flat("logprob_old")), []
         if config.sampler_correction != "none":
             level, mode = config.sampler_correction.split("-")
-            part.weights = mismatch_weights(part.old, flat("logprob_sampler"), batch.row_index, level=level, mode=mode, cap=config.sampler_cap)
-        hook = norm.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0])) if norm is not None else None
+            part.weights = mismatch_weights(
+                part.old, flat("logprob_sampler"), batch.row_index, level=level, mode=mode, cap=config.sampler_cap
+            )
+        hook = (
+            norm.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0])) if norm is not None else None
+        )
         with half(state, config):
-            if config.beta: part.reference = reference_logprobs(state, config, batch)
-            if hook is not None: completion_logprobs(state.model, batch, temperature=config.temperature)
-        if hook is not None: hook.remove(); part.hidden = kept[0].flatten(0, 1)[batch.positions]
+            if config.beta:
+                part.reference = reference_logprobs(state, config, batch)
+            if hook is not None:
+                completion_logprobs(state.model, batch, temperature=config.temperature)
+        if hook is not None:
+            hook.remove()
+            part.hidden = kept[0].flatten(0, 1)[batch.positions]
         parts.append(part)
     return parts
 
+
 def part_logprobs(
-    state:TrainingState, # of the replay
-    config:GRPOConfig,   # its temperature
-    part:Part,           # from `cut_parts`
-) -> tuple[torch.Tensor, torch.Tensor]: # (tokens,) log-probabilities and entropies, nats
+    state: TrainingState,  # of the replay
+    config: GRPOConfig,  # its temperature
+    part: Part,  # from `cut_parts`
+) -> tuple[torch.Tensor, torch.Tensor]:  # (tokens,) log-probabilities and entropies, nats
     "What the model says now about the completions of a part."
     with half(state, config):
-        if part.hidden is None: return completion_logprobs(state.model, part.batch, temperature=config.temperature)
+        if part.hidden is None:
+            return completion_logprobs(state.model, part.batch, temperature=config.temperature)
         bare = state.policy.model
-        return head_logprobs(bare.base_model.norm(part.hidden), bare.get_output_embeddings(), part.batch.targets, temperature=config.temperature)
+        return head_logprobs(
+            bare.base_model.norm(part.hidden),
+            bare.get_output_embeddings(),
+            part.batch.targets,
+            temperature=config.temperature,
+        )
 
 # %% ../nbs/10b_replay.ipynb #f49f263f
 @dataclasses.dataclass(frozen=True)
 class Draw:
     "The advantages of a phase under one drawing of its rewards."
-    advantages: torch.Tensor # (rollouts,)
-    counted: torch.Tensor    # (rollouts,) False where the reward was None
+
+    advantages: torch.Tensor  # (rollouts,)
+    counted: torch.Tensor  # (rollouts,) False where the reward was None
+
 
 def redraw(
-    rollouts:Sequence[Rollout], # of the phase; left as they are
-    config:GRPOConfig,          # as it holds in the phase
-    reward:Reward,              # from `rewards.as_reward`
-    seed:int,                   # of this draw
+    rollouts: Sequence[Rollout],  # of the phase; left as they are
+    config: GRPOConfig,  # as it holds in the phase
+    reward: Reward,  # from `rewards.as_reward`
+    seed: int,  # of this draw
 ) -> Draw:
     "One more drawing of a phase's rewards."
     copies = [dataclasses.replace(r, rewards={}) for r in rollouts]
@@ -166,20 +254,26 @@ def redraw(
     assign_advantages(copies, config)
     return Draw(torch.tensor([r.advantage for r in copies]), torch.tensor([r.reward is not None for r in copies]))
 
-def replay_draws(rollouts, config, reward, seed:int, draws:int) -> list[Draw]:
+
+def replay_draws(rollouts, config, reward, seed: int, draws: int) -> list[Draw]:
     "All draws of a replay; raises `ConfigError` where the reward does not change from one to the next."
     drawn = [redraw(rollouts, config, reward, keyed_seed(seed, "replay", draw)) for draw in range(draws)]
-    if draws > 1 and all(torch.equal(d.advantages, drawn[0].advantages) for d in drawn): raise ConfigError(f"replay: {reward} gives the same advantages however often it is drawn; give a random reward, such as reward='random:0.5'")
+    if draws > 1 and all(torch.equal(d.advantages, drawn[0].advantages) for d in drawn):
+        raise ConfigError(
+            f"replay: {reward} gives the same advantages however often it is drawn; give a random reward, such as reward='random:0.5'"
+        )
     return drawn
 
 # %% ../nbs/10b_replay.ipynb #f1dc5254
 def redo_phase(
-    state:TrainingState,       # at the phase's start; its weights and optimizer move
-    config:GRPOConfig,         # as it holds in the phase
-    updates:Sequence[Sequence[Part]], # the parts of each update
-    draw:Draw,                 # the advantages
-    clip:str,                  # a name in `objective.CLIPS`
-) -> tuple[dict, list[list[torch.Tensor]]]: # clip fractions, spread and skipped updates; log-probabilities of each part when it was used
+    state: TrainingState,  # at the phase's start; its weights and optimizer move
+    config: GRPOConfig,  # as it holds in the phase
+    updates: Sequence[Sequence[Part]],  # the parts of each update
+    draw: Draw,  # the advantages
+    clip: str,  # a name in `objective.CLIPS`
+) -> tuple[
+    dict, list[list[torch.Tensor]]
+]:  # clip fractions, spread and skipped updates; log-probabilities of each part when it was used
     "Makes the updates of a phase once more."
     parameters, seen, when_used, skipped = [p for p in state.model.parameters() if p.requires_grad], [], [], 0
     device = state.accelerator.device
@@ -189,185 +283,286 @@ def redo_phase(
         when_used.append([])
         for part in parts:
             logprobs, entropy = part_logprobs(state, config, part)
-            loss, tokens = configured_loss(config, logprobs, entropy, part.old, advantages[part.places], counted[part.places], part.batch.row_index, clip,
-                                           sum(len(p.places) for p in parts), tokens_used, part.reference, part.weights)
+            loss, tokens = configured_loss(
+                config,
+                logprobs,
+                entropy,
+                part.old,
+                advantages[part.places],
+                counted[part.places],
+                part.batch.row_index,
+                clip,
+                sum(len(p.places) for p in parts),
+                tokens_used,
+                part.reference,
+                part.weights,
+            )
             state.accelerator.backward(loss)
             losses += loss.detach()
-            seen.append([tokens[name] for name in ("clip_side", "out_of_band", "log_ratio")]); when_used[-1].append(logprobs.detach())
+            seen.append([tokens[name] for name in ("clip_side", "out_of_band", "log_ratio")])
+            when_used[-1].append(logprobs.detach())
         norm = state.accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
-        for group in state.optimizer.param_groups: group["lr"] = config.learning_rate
-        if math.isfinite(float(norm)) and math.isfinite(float(losses)): state.optimizer.step()
-        else: skipped += 1
+        for group in state.optimizer.param_groups:
+            group["lr"] = config.learning_rate
+        if math.isfinite(float(norm)) and math.isfinite(float(losses)):
+            state.optimizer.step()
+        else:
+            skipped += 1
         state.optimizer.zero_grad()
     side, outside, log_ratio = (torch.cat(values) for values in zip(*seen))
     share = lambda condition: condition.float().mean().item()
-    return dict(clip_fraction_high=share(side == 1), clip_fraction_low=share(side == -1), out_of_band_high=share(outside == 1), out_of_band_low=share(outside == -1),
-                log_ratio_spread=log_ratio.float().std(correction=0).item(), skipped=skipped), when_used
+    return dict(
+        clip_fraction_high=share(side == 1),
+        clip_fraction_low=share(side == -1),
+        out_of_band_high=share(outside == 1),
+        out_of_band_low=share(outside == -1),
+        log_ratio_spread=log_ratio.float().std(correction=0).item(),
+        skipped=skipped,
+    ), when_used
 
 # %% ../nbs/10b_replay.ipynb #290b7359
 BEHAVIORS = ("writes_code", "mentions_python", "correct")
 
+
 class Gauge:
     "Measures a policy against the start of a phase, on stored completions."
-    def __init__(self, state:TrainingState, config:GRPOConfig,
-                 rollouts:Sequence[Rollout], # that are measured
-                 parts:Sequence[Part]        # their microbatches
-                ):
+
+    def __init__(
+        self,
+        state: TrainingState,
+        config: GRPOConfig,
+        rollouts: Sequence[Rollout],  # that are measured
+        parts: Sequence[Part],  # their microbatches
+    ):
         self.state, self.config, self.parts = state, config, parts
-        self.row = torch.cat([p.places.cpu()[p.batch.row_index.cpu()] for p in parts]).numpy()  # (tokens,) rollout of each token
+        self.row = torch.cat(
+            [p.places.cpu()[p.batch.row_index.cpu()] for p in parts]
+        ).numpy()  # (tokens,) rollout of each token
         self.shows = {name: np.array([getattr(r, name) is True for r in rollouts]) for name in BEHAVIORS}
         self.logprobs, self.entropy = self.read()
         self.old = torch.cat([p.old for p in parts]).double().cpu().numpy()
         self.base = self.per_rollout(self.logprobs - self.old)  # (rollouts,) log weight at the start
 
     @torch.no_grad()
-    def read(self): # (tokens,) log-probabilities and entropies now
+    def read(self):  # (tokens,) log-probabilities and entropies now
         values = [part_logprobs(self.state, self.config, part) for part in self.parts]
         return tuple(torch.cat(v).double().cpu().numpy() for v in zip(*values))
 
-    def per_rollout(self, values): # (tokens,) summed over the tokens of each rollout
+    def per_rollout(self, values):  # (tokens,) summed over the tokens of each rollout
         return np.bincount(self.row, values, minlength=len(self.shows["correct"]))
 
-    def measure(self) -> dict: # what has changed since the start
+    def measure(self) -> dict:  # what has changed since the start
         logprobs, entropy = self.read()
         change = self.per_rollout(logprobs - self.logprobs)
         weigh = lambda logs: np.exp(logs - logs.max())  # only their proportions matter
         before, after = weigh(self.base), weigh(self.base + change)
-        found = dict(logprob=(logprobs - self.logprobs).mean(), token_probability=(np.exp(logprobs) - np.exp(self.logprobs)).mean(),
-                     entropy=(entropy - self.entropy).mean(), effective_share=after.sum()**2 / (after**2).sum() / len(after))
+        found = dict(
+            logprob=(logprobs - self.logprobs).mean(),
+            token_probability=(np.exp(logprobs) - np.exp(self.logprobs)).mean(),
+            entropy=(entropy - self.entropy).mean(),
+            effective_share=after.sum() ** 2 / (after**2).sum() / len(after),
+        )
         for name, shows in self.shows.items():
-            if not shows.any() or shows.all(): continue # nothing to compare with
+            if not shows.any() or shows.all():
+                continue  # nothing to compare with
             old, new = before[shows].sum() / before.sum(), after[shows].sum() / after.sum()
             log_odds = math.log(new / (1 - new)) - math.log(old / (1 - old)) if 0 < new < 1 else math.nan
-            found |= {f"share_{name}": new - old, f"log_odds_{name}": log_odds, f"contrast_{name}": change[shows].mean() - change[~shows].mean()}
+            found |= {
+                f"share_{name}": new - old,
+                f"log_odds_{name}": log_odds,
+                f"contrast_{name}": change[shows].mean() - change[~shows].mean(),
+            }
         return {name: float(value) for name, value in found.items()}
 
 # %% ../nbs/10b_replay.ipynb #9c4f97af
-def _redo_gap(rollouts, updates, when_used): # largest difference to what was recorded when each update was made; NaN where rollouts were used more than once
+def _redo_gap(
+    rollouts, updates, when_used
+):  # largest difference to what was recorded when each update was made; NaN where rollouts were used more than once
     gaps = [math.nan]
     for parts, used in zip(updates, when_used):
         for part, logprobs in zip(parts, used):
             recorded = [rollouts[i].logprob_new for i in part.places.tolist()]
-            if any(r is None or isinstance(r[0], (list, np.ndarray)) for r in recorded): return math.nan
+            if any(r is None or isinstance(r[0], (list, np.ndarray)) for r in recorded):
+                return math.nan
             gaps.append((logprobs.cpu() - torch.tensor([v for r in recorded for v in r])).abs().max().item())
     return max(gaps[1:], default=math.nan)
+
 
 def _replay_settings(run, phase, sides, draws, reward, changes):
     faults, config = Faults("replay"), recorded_config(run).at(phase)
     faults.check(draws >= 2, f"draws is {draws} and must be at least 2, for an interval")
-    for side in sides: faults.check(side in CLIPS, f"sides has {side!r}; choose from {', '.join(CLIPS)}")
+    for side in sides:
+        faults.check(side in CLIPS, f"sides has {side!r}; choose from {', '.join(CLIPS)}")
     unknown = sorted(set(changes) - CHANGEABLE)
-    faults.check(not unknown, f"{', '.join(unknown)} cannot be changed in a replay; only {', '.join(sorted(CHANGEABLE))} can")
+    faults.check(
+        not unknown, f"{', '.join(unknown)} cannot be changed in a replay; only {', '.join(sorted(CHANGEABLE))} can"
+    )
     faults.raise_any()
     recorded = str(run.settings.get("reward"))
     try:
         # a file that names a function is no reason to import and call it
-        if reward is None and re.search(r"\bpython[(:]", recorded): raise ConfigError("a function of the user's own")
+        if reward is None and re.search(r"\bpython[(:]", recorded):
+            raise ConfigError("a function of the user's own")
         chosen = as_reward(recorded if reward is None else reward)
-    except ConfigError: raise ConfigError(f"replay: the run's reward {run.settings.get('reward')!r} cannot be read back; give reward=, such as 'random:0.5'") from None
+    except ConfigError:
+        raise ConfigError(
+            f"replay: the run's reward {run.settings.get('reward')!r} cannot be read back; give reward=, such as 'random:0.5'"
+        ) from None
     return check_config(dataclasses.replace(config, changes={}, **changes)), chosen
 
 # %% ../nbs/10b_replay.ipynb #810114fa
 @torch.no_grad()
 def complete_old_logprobs(
-    state:TrainingState,        # at the phase's start
-    config:GRPOConfig,          # its temperature
-    rollouts:Sequence[Rollout], # completed in place: logprob_old, where the run left it out
+    state: TrainingState,  # at the phase's start
+    config: GRPOConfig,  # its temperature
+    rollouts: Sequence[Rollout],  # completed in place: logprob_old, where the run left it out
 ) -> None:
     "Old log-probabilities of rollouts that took no part when the phase was run: with redrawn rewards they may."
     missing = [r for r in rollouts if r.logprob_old is None]
     for batch in cut(state, config, missing):
-        with half(state, config): logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
-        for i, row in enumerate(batch.rows.tolist()): missing[row].logprob_old = logprobs[batch.row_index == i].tolist()
+        with half(state, config):
+            logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
+        for i, row in enumerate(batch.rows.tolist()):
+            missing[row].logprob_old = logprobs[batch.row_index == i].tolist()
 
 # %% ../nbs/10b_replay.ipynb #f59830d3
 @dataclasses.dataclass
 class Redoing:
     "A stored phase, ready to be redone as often as wanted."
-    state: TrainingState      # at the phase's start
-    config: GRPOConfig        # as it holds in the phase
-    updates: list[list[Part]] # the parts of each update, passes one after the other
-    gauge: Gauge              # measures against the start
-    start_gap: float          # mean difference between the old log-probabilities recorded and those of the policy, nats
-    redo_gap: float           # largest difference to the recorded ones when the phase is redone as it was; NaN where that cannot be compared
+
+    state: TrainingState  # at the phase's start
+    config: GRPOConfig  # as it holds in the phase
+    updates: list[list[Part]]  # the parts of each update, passes one after the other
+    gauge: Gauge  # measures against the start
+    start_gap: float  # mean difference between the old log-probabilities recorded and those of the policy, nats
+    redo_gap: float  # largest difference to the recorded ones when the phase is redone as it was; NaN where that cannot be compared
+
 
 def prepare_redoing(
-    policy:Policy,              # lends the model; its weights move
-    checkpoint:Path|None,       # has the weights of the phase's start; None: the policy has them
-    rollouts:Sequence[Rollout], # of the phase
-    others:Sequence[Rollout],   # that are measured; the same list, or another phase's
-    config:GRPOConfig,          # as it holds in the phase
-    phase:int,                  # that is redone
-    as_it_was:bool,             # the settings are those of the run, so that a redoing can be compared with the record
+    policy: Policy,  # lends the model; its weights move
+    checkpoint: Path | None,  # has the weights of the phase's start; None: the policy has them
+    rollouts: Sequence[Rollout],  # of the phase
+    others: Sequence[Rollout],  # that are measured; the same list, or another phase's
+    config: GRPOConfig,  # as it holds in the phase
+    phase: int,  # that is redone
+    as_it_was: bool,  # the settings are those of the run, so that a redoing can be compared with the record
 ) -> Redoing:
     "Goes back to a phase's start, and redoes the phase once as it was."
     problems = {r.problem_id: Problem(r.prompt, r.gold, r.problem_id) for r in [*rollouts, *others]}
-    as_stored = dataclasses.replace(policy, template=Template("stored", chat=False)) # prompts were stored with their template
+    as_stored = dataclasses.replace(
+        policy, template=Template("stored", chat=False)
+    )  # prompts were stored with their template
     limit = max(len(policy.encode(p.question)) for p in problems.values())
     state = prepare(as_stored, list(problems.values()), dataclasses.replace(config, max_prompt_length=limit))
-    if state.accelerator.num_processes > 1: raise ConfigError("replay: runs in one process; start it without accelerate launch")
-    if checkpoint is not None: load_checkpoint(state, checkpoint)
+    if state.accelerator.num_processes > 1:
+        raise ConfigError("replay: runs in one process; start it without accelerate launch")
+    if checkpoint is not None:
+        load_checkpoint(state, checkpoint)
     complete_old_logprobs(state, config, [*rollouts, *others])
     batches = plan_updates(len(rollouts), dataclasses.replace(config, num_iterations=1), phase)
     updates = [cut_parts(state, config, rollouts, batch) for batch in batches]
     own = Gauge(state, config, rollouts, [part for parts in updates for part in parts])
-    gauge = own if others is rollouts else Gauge(state, config, others, cut_parts(state, config, others, range(len(others))))
-    redoing = Redoing(state, config, updates * config.num_iterations, gauge, float(np.abs(own.logprobs - own.old).mean()), math.nan)
+    gauge = (
+        own
+        if others is rollouts
+        else Gauge(state, config, others, cut_parts(state, config, others, range(len(others))))
+    )
+    redoing = Redoing(
+        state, config, updates * config.num_iterations, gauge, float(np.abs(own.logprobs - own.old).mean()), math.nan
+    )
     if as_it_was:
-        snapshot, recorded = Snapshot(state), Draw(torch.tensor([r.advantage for r in rollouts]), torch.tensor([r.reward is not None for r in rollouts]))
-        redoing.redo_gap = _redo_gap(rollouts, updates, redo_phase(state, config, redoing.updates, recorded, config.clip)[1])
+        snapshot, recorded = (
+            Snapshot(state),
+            Draw(torch.tensor([r.advantage for r in rollouts]), torch.tensor([r.reward is not None for r in rollouts])),
+        )
+        redoing.redo_gap = _redo_gap(
+            rollouts, updates, redo_phase(state, config, redoing.updates, recorded, config.clip)[1]
+        )
         snapshot.restore()
     return redoing
 
 # %% ../nbs/10b_replay.ipynb #832ca573
 def redo_draws(
-    redoing:Redoing,      # from `prepare_redoing`
-    drawn:Sequence[Draw], # each is used with its advantages and with their opposite
-    sides:Sequence[str],  # the clips
-    progress=lambda draws: draws, # wraps the draws, for a progress bar
-) -> list[dict]:          # one row per draw, sign and side
+    redoing: Redoing,  # from `prepare_redoing`
+    drawn: Sequence[Draw],  # each is used with its advantages and with their opposite
+    sides: Sequence[str],  # the clips
+    progress=lambda draws: draws,  # wraps the draws, for a progress bar
+) -> list[dict]:  # one row per draw, sign and side
     "Redoes a phase for every draw, sign and side, each time from the same start."
     snapshot, rows = Snapshot(redoing.state), []
     for number, draw in enumerate(progress(drawn)):
         for sign, side in ((sign, side) for sign in (1, -1) for side in sides):
-            clipped, _ = redo_phase(redoing.state, redoing.config, redoing.updates, Draw(sign * draw.advantages, draw.counted), side)
+            clipped, _ = redo_phase(
+                redoing.state, redoing.config, redoing.updates, Draw(sign * draw.advantages, draw.counted), side
+            )
             rows.append(dict(draw=number, sign=sign, side=side, **redoing.gauge.measure(), **clipped))
             snapshot.restore()
     return rows
 
 # %% ../nbs/10b_replay.ipynb #a0f66681
 def replay(
-    run:Run|str|os.PathLike,     # a run that `train` wrote; the table is added to its folder
-    phase:int,                   # the stored phase that is redone
-    draws:int=64,                # redrawings of the rewards; each is used with A and with -A
-    sides:Sequence[str]=("both", "high", "low", "none"), # the clips to redo it with, names in `objective.CLIPS`
+    run: Run | str | os.PathLike,  # a run that `train` wrote; the table is added to its folder
+    phase: int,  # the stored phase that is redone
+    draws: int = 64,  # redrawings of the rewards; each is used with A and with -A
+    sides: Sequence[str] = ("both", "high", "low", "none"),  # the clips to redo it with, names in `objective.CLIPS`
     *,
-    policy:Policy|None=None,     # the starting policy: needed for phase 1 and where beta is not 0; else None loads what the run saved
-    reward=None,                 # a random reward; None: the run's own
-    measured_on:int|None=None,   # phase whose completions are measured; None: the one that is redone
-    seed:int=0,                  # of the draws
-    name:str="",                 # tells several replays of one phase apart
-    tolerance:float=1e-3,        # largest mean difference between the old log-probabilities recorded and those of the policy, nats
-    progress:bool=True,          # show a progress bar
-    **changes                    # settings of `GRPOConfig` to redo the phase under, such as epsilon
-) -> pd.DataFrame:               # one row per draw, sign and side; also written to replays/
+    policy: Policy
+    | None = None,  # the starting policy: needed for phase 1 and where beta is not 0; else None loads what the run saved
+    reward=None,  # a random reward; None: the run's own
+    measured_on: int | None = None,  # phase whose completions are measured; None: the one that is redone
+    seed: int = 0,  # of the draws
+    name: str = "",  # tells several replays of one phase apart
+    tolerance: float = 1e-3,  # largest mean difference between the old log-probabilities recorded and those of the policy, nats
+    progress: bool = True,  # show a progress bar
+    **changes,  # settings of `GRPOConfig` to redo the phase under, such as epsilon
+) -> pd.DataFrame:  # one row per draw, sign and side; also written to replays/
     "Redoes one stored phase under redrawn random rewards, with and without the clip. Weights are left as they were, bit for bit."
     from tqdm.auto import tqdm
+
     run, lent = run if isinstance(run, Run) else read_run(run), policy is not None
     config, chosen = _replay_settings(run, phase, sides, draws, reward, changes)
     writer, rollouts = resume_run(run.path), stored_rollouts(run, phase)
     writer.replay_path(phase, name)
     others = rollouts if measured_on in (None, phase) else stored_rollouts(run, measured_on)
     drawn = replay_draws(rollouts, config, chosen, seed, draws)
-    if config.beta and phase > 1 and not lent: raise RunError(f"{run.path}: beta is {config.beta}, so that a replay needs the reference, which is the starting policy; give it as policy=")
+    if config.beta and phase > 1 and not lent:
+        raise RunError(
+            f"{run.path}: beta is {config.beta}, so that a replay needs the reference, which is the starting policy; give it as policy="
+        )
     policy, checkpoint = start_of_phase(run, phase, policy)
     with left_as_found(policy) if lent else contextlib.nullcontext():
-        redoing = prepare_redoing(policy, checkpoint, rollouts, others, config, phase, config == dataclasses.replace(recorded_config(run).at(phase), changes={}))
-        if redoing.start_gap > tolerance: raise RunError(f"{run.path}: the policy gives other log-probabilities than those recorded in phase {phase} (mean difference {redoing.start_gap:.2g} nats); "
-                                                         "give the policy that sampled it, or a larger tolerance where another engine or precision explains it")
-        rows = redo_draws(redoing, drawn, sides, lambda draws: tqdm(draws, desc=f"replay of phase {phase}", unit="draw", disable=not progress))
+        redoing = prepare_redoing(
+            policy,
+            checkpoint,
+            rollouts,
+            others,
+            config,
+            phase,
+            config == dataclasses.replace(recorded_config(run).at(phase), changes={}),
+        )
+        if redoing.start_gap > tolerance:
+            raise RunError(
+                f"{run.path}: the policy gives other log-probabilities than those recorded in phase {phase} (mean difference {redoing.start_gap:.2g} nats); "
+                "give the policy that sampled it, or a larger tolerance where another engine or precision explains it"
+            )
+        rows = redo_draws(
+            redoing,
+            drawn,
+            sides,
+            lambda draws: tqdm(draws, desc=f"replay of phase {phase}", unit="draw", disable=not progress),
+        )
     table = pd.DataFrame([dict(phase=phase) | row for row in rows])
     writer.write_replay(phase, table, name)
-    writer.log("replay", phase=phase, name=name, reward=str(chosen), draws=draws, seed=seed, measured_on=measured_on or phase, start_gap=redoing.start_gap, redo_gap=redoing.redo_gap,
-               changes={k: str(v) for k, v in changes.items()})
+    writer.log(
+        "replay",
+        phase=phase,
+        name=name,
+        reward=str(chosen),
+        draws=draws,
+        seed=seed,
+        measured_on=measured_on or phase,
+        start_gap=redoing.start_gap,
+        redo_gap=redoing.redo_gap,
+        changes={k: str(v) for k, v in changes.items()},
+    )
     return table

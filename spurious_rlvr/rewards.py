@@ -20,35 +20,48 @@ from .core import ConfigError, DataError, Problem, keyed_rng
 # %% ../nbs/04_rewards.ipynb #0bc06999
 class Places(NamedTuple):
     "Where each completion of a call stands: the keys of its draws, and its group."
-    row_keys: list[tuple]     # (completions,) the start of the key of each completion's draws
-    groups: list[list[int]]   # (groups, samples) the rows of each group, in order of `sample`
-    group_keys: list[tuple]   # (groups,) the start of the key of each group's draws
-    broken: str = ""          # why the groups are not whole, where they are not
+
+    row_keys: list[tuple]  # (completions,) the start of the key of each completion's draws
+    groups: list[list[int]]  # (groups, samples) the rows of each group, in order of `sample`
+    group_keys: list[tuple]  # (groups,) the start of the key of each group's draws
+    broken: str = ""  # why the groups are not whole, where they are not
 
 # %% ../nbs/04_rewards.ipynb #e6373b54
-def _seeds(columns, count): return [0] * count if columns.get("seed") is None else columns["seed"]
+def _seeds(columns, count):
+    return [0] * count if columns.get("seed") is None else columns["seed"]
+
 
 def _planned_places(columns, count):
     "From the columns that our trainer passes."
     seeds, phases, numbers = _seeds(columns, count), columns["phase"], columns["group"]
     members = {}
-    for row in range(count): members.setdefault((seeds[row], phases[row], numbers[row]), []).append(row)
+    for row in range(count):
+        members.setdefault((seeds[row], phases[row], numbers[row]), []).append(row)
     samples = columns.get("sample")
     if samples is None:
         samples = [0] * count
         for rows in members.values():
-            for sample, row in enumerate(rows): samples[row] = sample
+            for sample, row in enumerate(rows):
+                samples[row] = sample
     groups = [sorted(rows, key=lambda row: samples[row]) for rows in members.values()]
     partial = [key for key, rows in zip(members, groups) if [samples[row] for row in rows] != list(range(len(rows)))]
-    broken = f"group {partial[0][2]} of phase {partial[0][1]} came without all of its samples; pass whole groups in one call" if partial else ""
-    return Places([(seeds[row], phases[row], numbers[row], samples[row]) for row in range(count)], groups, list(members), broken)
+    broken = (
+        f"group {partial[0][2]} of phase {partial[0][1]} came without all of its samples; pass whole groups in one call"
+        if partial
+        else ""
+    )
+    return Places(
+        [(seeds[row], phases[row], numbers[row], samples[row]) for row in range(count)], groups, list(members), broken
+    )
 
 # %% ../nbs/04_rewards.ipynb #ead75fd5
 def _runs_of_equal(prompts):
     groups = []
     for row, prompt in enumerate(prompts):
-        if groups and prompts[groups[-1][0]] == prompt: groups[-1].append(row)
-        else: groups.append([row])
+        if groups and prompts[groups[-1][0]] == prompt:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
     return groups
 
 # %% ../nbs/04_rewards.ipynb #d3443249
@@ -63,177 +76,274 @@ def _trl_places(columns, prompts, memory):
     memory.moment = moment
     start = (getattr(getattr(trainer, "args", None), "seed", 0), "trl", *moment, memory.repeats)
     size, broken = getattr(trainer, "num_generations" if training else "num_generations_eval", None), ""
-    if not size: groups = _runs_of_equal(prompts)
+    if not size:
+        groups = _runs_of_equal(prompts)
     else:
         groups = [list(range(at, min(at + size, count))) for at in range(0, count, size)]
-        if count % size: broken = (f"a process holds {count} completions, which are no whole groups of num_generations={size}; "
-                                   "let per_device_train_batch_size * steps_per_generation be a multiple of num_generations")
-    return Places([(*start, first + row) for row in range(count)], groups, [(*start, "group", first + rows[0]) for rows in groups], broken)
+        if count % size:
+            broken = (
+                f"a process holds {count} completions, which are no whole groups of num_generations={size}; "
+                "let per_device_train_batch_size * steps_per_generation be a multiple of num_generations"
+            )
+    return Places(
+        [(*start, first + row) for row in range(count)],
+        groups,
+        [(*start, "group", first + rows[0]) for rows in groups],
+        broken,
+    )
 
 # %% ../nbs/04_rewards.ipynb #23ab9a13
 def _places(prompts, columns, memory):
     count = len(prompts)
-    if columns.get("trainer_state") is not None: return _trl_places(columns, prompts, memory)
-    if columns.get("phase") is not None and columns.get("group") is not None: return _planned_places(columns, count)
+    if columns.get("trainer_state") is not None:
+        return _trl_places(columns, prompts, memory)
+    if columns.get("phase") is not None and columns.get("group") is not None:
+        return _planned_places(columns, count)
     memory.calls += 1
     seeds, groups = _seeds(columns, count), _runs_of_equal(prompts)
-    return Places([(seeds[row], "call", memory.calls - 1, row) for row in range(count)], groups,
-                  [(seeds[rows[0]], "call", memory.calls - 1, "group", number) for number, rows in enumerate(groups)])
+    return Places(
+        [(seeds[row], "call", memory.calls - 1, row) for row in range(count)],
+        groups,
+        [(seeds[rows[0]], "call", memory.calls - 1, "group", number) for number, rows in enumerate(groups)],
+    )
 
 # %% ../nbs/04_rewards.ipynb #5ed3ac30
 def _written_text(completion, row):
-    if isinstance(completion, str): return completion
-    if isinstance(completion, Mapping): completion = [completion]
+    if isinstance(completion, str):
+        return completion
+    if isinstance(completion, Mapping):
+        completion = [completion]
     texts = []
     for message in completion if isinstance(completion, Sequence) else [None]:
         if not isinstance(message, Mapping):
-            raise DataError(f"completion {row} is {type(completion).__name__} and must be text or a list of messages with role and content")
-        if message.get("role", "assistant") != "assistant": continue
+            raise DataError(
+                f"completion {row} is {type(completion).__name__} and must be text or a list of messages with role and content"
+            )
+        if message.get("role", "assistant") != "assistant":
+            continue
         content = message.get("content") or ""
-        texts.append(content if isinstance(content, str) else "".join(part.get("text") or "" for part in content if isinstance(part, Mapping)))
+        texts.append(
+            content
+            if isinstance(content, str)
+            else "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
+        )
     return "\n".join(texts)
 
 # %% ../nbs/04_rewards.ipynb #52c38702
 @dataclasses.dataclass
 class Batch:
     "The completions of one call, as the rules of rewards read them."
-    prompts: list                 # as passed: texts or lists of messages
-    completions: list             # as passed: texts or lists of messages
-    texts: list[str]              # what the model wrote
-    columns: dict[str, Any]       # everything else that was passed, by name
-    places: Places                # keys and groups
-    found: dict = dataclasses.field(default_factory=dict) # values of rewards that were worked out already
 
-    def __len__(self): return len(self.texts)
+    prompts: list  # as passed: texts or lists of messages
+    completions: list  # as passed: texts or lists of messages
+    texts: list[str]  # what the model wrote
+    columns: dict[str, Any]  # everything else that was passed, by name
+    places: Places  # keys and groups
+    found: dict = dataclasses.field(default_factory=dict)  # values of rewards that were worked out already
 
-    def values(self,
-               reward:"Reward" # a reward, which may be a part of the one that was called
-              ) -> list:       # (completions,) float or None
+    def __len__(self):
+        return len(self.texts)
+
+    def values(
+        self,
+        reward: "Reward",  # a reward, which may be a part of the one that was called
+    ) -> list:  # (completions,) float or None
         "The values of a reward on this batch, worked out once."
-        if reward not in self.found: self.found[reward] = _checked_values(reward, reward.rule(self), len(self))
+        if reward not in self.found:
+            self.found[reward] = _checked_values(reward, reward.rule(self), len(self))
         return self.found[reward]
 
-    def column(self,
-               *names:str # the column's name, then other names it may go by
-              ) -> list | None: # (completions,), or None where there is none
+    def column(
+        self,
+        *names: str,  # the column's name, then other names it may go by
+    ) -> list | None:  # (completions,), or None where there is none
         "The first of these columns that was passed."
         return next((self.columns[name] for name in names if self.columns.get(name) is not None), None)
 
-    def whole_groups(self,
-                     reward:str # whose rule asks, for the message
-                    ) -> list[list[int]]: # (groups, samples) rows
+    def whole_groups(
+        self,
+        reward: str,  # whose rule asks, for the message
+    ) -> list[list[int]]:  # (groups, samples) rows
         "The rows of each group. Raises `ConfigError` where a group is not whole in this call."
-        if self.places.broken: raise ConfigError(f"{reward} needs whole groups: {self.places.broken}")
+        if self.places.broken:
+            raise ConfigError(f"{reward} needs whole groups: {self.places.broken}")
         return self.places.groups
 
 # %% ../nbs/04_rewards.ipynb #a15f6b69
 def _read_batch(prompts, completions, columns, memory):
     if isinstance(completions, str) or not isinstance(completions, Sequence):
-        raise DataError(f"completions is {type(completions).__name__} and must be a list with one entry for each prompt")
-    sizes = {"prompts": len(prompts)} | {name: len(value) for name, value in columns.items() if isinstance(value, (list, tuple, np.ndarray))}
+        raise DataError(
+            f"completions is {type(completions).__name__} and must be a list with one entry for each prompt"
+        )
+    sizes = {"prompts": len(prompts)} | {
+        name: len(value) for name, value in columns.items() if isinstance(value, (list, tuple, np.ndarray))
+    }
     for name, size in sizes.items():
-        if size != len(completions): raise DataError(f"column {name} has {size} entries for {len(completions)} completions")
+        if size != len(completions):
+            raise DataError(f"column {name} has {size} entries for {len(completions)} completions")
     for name in ("seed", "phase", "group", "sample"):
         if columns.get(name) is not None and name not in sizes:
             raise DataError(f"column {name} is {columns[name]!r} and must be a list with one entry for each completion")
     texts = [_written_text(completion, row) for row, completion in enumerate(completions)]
     return Batch(list(prompts), list(completions), texts, columns, _places(prompts, columns, memory))
 
+
 def _checked_values(reward, values, count):
     values = list(values) if isinstance(values, Iterable) else values
     if not isinstance(values, list) or len(values) != count:
         size = len(values) if isinstance(values, list) else type(values).__name__
-        raise DataError(f"reward {reward} gave {size} values for {count} completions; it must give a list with one for each")
+        raise DataError(
+            f"reward {reward} gave {size} values for {count} completions; it must give a list with one for each"
+        )
     checked = []
     for row, value in enumerate(values):
-        try: value = None if value is None else float(value)
-        except (TypeError, ValueError): raise DataError(f"reward {reward} gave {value!r:.60} for completion {row}; it must give numbers or None") from None
-        if value is not None and math.isinf(value): raise DataError(f"reward {reward} gave {value} for completion {row}; a reward is finite")
+        try:
+            value = None if value is None else float(value)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"reward {reward} gave {value!r:.60} for completion {row}; it must give numbers or None"
+            ) from None
+        if value is not None and math.isinf(value):
+            raise DataError(f"reward {reward} gave {value} for completion {row}; a reward is finite")
         checked.append(None if value is None or math.isnan(value) else value)
     return checked
 
 # %% ../nbs/04_rewards.ipynb #3c0cdefb
 class Scores(NamedTuple):
     "What `Reward.score` gives."
-    values: list                     # (completions,) float or None
-    components: dict[str, list]      # the values of each named part, by its name
-    rates: dict[str, "RealisedRate"] # of each random reward, what share of the completions it rewarded
+
+    values: list  # (completions,) float or None
+    components: dict[str, list]  # the values of each named part, by its name
+    rates: dict[str, "RealisedRate"]  # of each random reward, what share of the completions it rewarded
+
 
 class _Memory:
     "What a reward object remembers between calls. It is no part of what the reward is."
-    def __init__(self): self.calls, self.repeats, self.moment, self.rows, self.varied, self.warned = 0, 0, None, 0, False, False
+
+    def __init__(self):
+        self.calls, self.repeats, self.moment, self.rows, self.varied, self.warned = 0, 0, None, 0, False, False
 
 # %% ../nbs/04_rewards.ipynb #409da7dc
 @dataclasses.dataclass(frozen=True, repr=False)
 class Reward:
     "A named reward function with an algebra: `&`, `|`, `~`, `+`, `-` and weights. Call it as TRL does."
-    head: str          # a registered name, or the operator that joins its parts
-    arguments: tuple   # (name, value) pairs; for an operator, its parts
-    rule: Callable = dataclasses.field(compare=False)      # takes a `Batch`, gives one value for each completion
-    bounds: tuple | None = dataclasses.field(default=None, compare=False) # least and greatest value; None: not known
+
+    head: str  # a registered name, or the operator that joins its parts
+    arguments: tuple  # (name, value) pairs; for an operator, its parts
+    rule: Callable = dataclasses.field(compare=False)  # takes a `Batch`, gives one value for each completion
+    bounds: tuple | None = dataclasses.field(default=None, compare=False)  # least and greatest value; None: not known
     memory: Any = dataclasses.field(default_factory=_Memory, compare=False)
 
-    def __call__(self,
-                 prompts,     # (completions,) texts or lists of messages
-                 completions, # (completions,) texts or lists of messages
-                 **columns    # further lists of that length by name, such as gold, seed, phase, group, sample
-                ) -> list:    # (completions,) float or None
+    def __call__(
+        self,
+        prompts,  # (completions,) texts or lists of messages
+        completions,  # (completions,) texts or lists of messages
+        **columns,  # further lists of that length by name, such as gold, seed, phase, group, sample
+    ) -> list:  # (completions,) float or None
         "The reward of each completion. Raises `DataError` where a column it needs is missing."
         return self.score(prompts, completions, **columns).values
 
-    def score(self,
-              prompts,     # as for a call
-              completions, # as for a call
-              **columns    # as for a call
-             ) -> Scores:  # values, the values of each part, and the rates that random rewards realised
+    def score(
+        self,
+        prompts,  # as for a call
+        completions,  # as for a call
+        **columns,  # as for a call
+    ) -> Scores:  # values, the values of each part, and the rates that random rewards realised
         "The reward of each completion, together with what it was made of."
         return _scored(self, _read_batch(prompts, completions, columns, self.memory))
 
     @property
-    def name(self): return _written(self, python=False)
-    __name__ = name # TRL reads it
+    def name(self):
+        return _written(self, python=False)
 
-    def __str__(self): return self.name
-    def __repr__(self): return _written(self, python=True)
-    def __reduce__(self): return _made_again, (self.head, self.arguments)
-    def __and__(self, other) -> "Reward": return _logical("&", self, other)
-    def __rand__(self, other): return _logical("&", other, self)
-    def __or__(self, other) -> "Reward": return _logical("|", self, other)
-    def __ror__(self, other): return _logical("|", other, self)
-    def __invert__(self) -> "Reward": return _negated(self)
-    def __add__(self, other): return _summed(self, other)
-    def __radd__(self, other): return _summed(other, self)
-    def __sub__(self, other): return self + -as_reward(other)
-    def __rsub__(self, other): return other + -self
-    def __neg__(self): return _weighted(-1.0, self)
-    def __mul__(self, weight): return _weighted(weight, self)
-    def __rmul__(self, weight): return _weighted(weight, self)
+    __name__ = name  # TRL reads it
+
+    def __str__(self):
+        return self.name
+
+    def __repr__(self):
+        return _written(self, python=True)
+
+    def __reduce__(self):
+        return _made_again, (self.head, self.arguments)
+
+    def __and__(self, other) -> "Reward":
+        return _logical("&", self, other)
+
+    def __rand__(self, other):
+        return _logical("&", other, self)
+
+    def __or__(self, other) -> "Reward":
+        return _logical("|", self, other)
+
+    def __ror__(self, other):
+        return _logical("|", other, self)
+
+    def __invert__(self) -> "Reward":
+        return _negated(self)
+
+    def __add__(self, other):
+        return _summed(self, other)
+
+    def __radd__(self, other):
+        return _summed(other, self)
+
+    def __sub__(self, other):
+        return self + -as_reward(other)
+
+    def __rsub__(self, other):
+        return other + -self
+
+    def __neg__(self):
+        return _weighted(-1.0, self)
+
+    def __mul__(self, weight):
+        return _weighted(weight, self)
+
+    def __rmul__(self, weight):
+        return _weighted(weight, self)
 
 # %% ../nbs/04_rewards.ipynb #7c8952b0
-_ROUNDING = 1e-9 # weights such as 0.7, 0.2 and 0.1 need not add up to 1 exactly
+_ROUNDING = 1e-9  # weights such as 0.7, 0.2 and 0.1 need not add up to 1 exactly
+
 
 def _within_unit(operation, reward, values=None):
     "Refuses what the logical operators have no meaning for: bounds, where known, or the values themselves."
     found = values if values is not None else reward.bounds or []
     outside = [value for value in found if value is not None and not -_ROUNDING <= value <= 1 + _ROUNDING]
-    if outside: raise ConfigError(f"{operation} takes rewards between 0 and 1, and {reward} can be {outside[0]:g}; combine it with + and weights")
+    if outside:
+        raise ConfigError(
+            f"{operation} takes rewards between 0 and 1, and {reward} can be {outside[0]:g}; combine it with + and weights"
+        )
+
 
 def _combined(batch, rewards, join, operation=None):
     columns = [batch.values(reward) for reward in rewards]
     if operation:
-        for reward, values in zip(rewards, columns): _within_unit(operation, reward, values)
+        for reward, values in zip(rewards, columns):
+            _within_unit(operation, reward, values)
     return [None if None in row else join(row) for row in zip(*columns)]
+
 
 def _logical(symbol, left, right):
     left, right, join = as_reward(left), as_reward(right), min if symbol == "&" else max
-    for part in (left, right): _within_unit(symbol, part)
-    bounds = tuple(join(pair) for pair in zip(left.bounds, right.bounds)) if left.bounds and right.bounds else (0.0, 1.0)
+    for part in (left, right):
+        _within_unit(symbol, part)
+    bounds = (
+        tuple(join(pair) for pair in zip(left.bounds, right.bounds)) if left.bounds and right.bounds else (0.0, 1.0)
+    )
     return Reward(symbol, (left, right), lambda batch: _combined(batch, (left, right), join, symbol), bounds)
+
 
 def _negated(reward):
     _within_unit("~", reward)
     low, high = reward.bounds or (0.0, 1.0)
-    return Reward("~", (reward,), lambda batch: _combined(batch, (reward,), lambda row: 1.0 - row[0], "~"), (1.0 - high, 1.0 - low))
+    return Reward(
+        "~",
+        (reward,),
+        lambda batch: _combined(batch, (reward,), lambda row: 1.0 - row[0], "~"),
+        (1.0 - high, 1.0 - low),
+    )
 
 # %% ../nbs/04_rewards.ipynb #b1af494d
 def _summed(left, right):
@@ -241,25 +351,34 @@ def _summed(left, right):
     bounds = tuple(map(sum, zip(left.bounds, right.bounds))) if left.bounds and right.bounds else None
     return Reward("+", (left, right), lambda batch: _combined(batch, (left, right), sum), bounds)
 
+
 def _weighted(weight, reward):
-    if isinstance(weight, Reward): raise ConfigError(f"{weight} and {reward} cannot be multiplied; for 'both', write {weight} & {reward}")
+    if isinstance(weight, Reward):
+        raise ConfigError(f"{weight} and {reward} cannot be multiplied; for 'both', write {weight} & {reward}")
     weight = number_argument("a weight", "", weight)
-    if reward.head == "*": weight, reward = number_argument("a weight", "", weight * reward.arguments[0]), reward.arguments[1]
+    if reward.head == "*":
+        weight, reward = number_argument("a weight", "", weight * reward.arguments[0]), reward.arguments[1]
     bounds = tuple(sorted(weight * bound if weight else 0.0 for bound in reward.bounds)) if reward.bounds else None
     return Reward("*", (weight, reward), lambda batch: _combined(batch, (reward,), lambda row: weight * row[0]), bounds)
 
 # %% ../nbs/04_rewards.ipynb #ff595f7b
-_TIGHTNESS = {"|": 1, "&": 2, "+": 3, "*": 4, "~": 5} # as in Python; a named reward is tighter than all
+_TIGHTNESS = {"|": 1, "&": 2, "+": 3, "*": 4, "~": 5}  # as in Python; a named reward is tighter than all
+
 
 def _written(reward, python):
     def part(inner, least):
         text = _written(inner, python)
         return text if _TIGHTNESS.get(inner.head, 6) >= least else f"({text})"
+
     tightness = _TIGHTNESS.get(reward.head)
-    if tightness is None: return _written_leaf(reward, python)
-    if reward.head == "~": return "~" + part(reward.arguments[0], tightness)
-    if reward.head == "*": return f"{reward.arguments[0]!r} * {part(reward.arguments[1], tightness + 1)}"
+    if tightness is None:
+        return _written_leaf(reward, python)
+    if reward.head == "~":
+        return "~" + part(reward.arguments[0], tightness)
+    if reward.head == "*":
+        return f"{reward.arguments[0]!r} * {part(reward.arguments[1], tightness + 1)}"
     return f"{part(reward.arguments[0], tightness)} {reward.head} {part(reward.arguments[1], tightness + 1)}"
+
 
 def _written_leaf(reward, python):
     parameters = inspect.signature(_registered[reward.head]).parameters
@@ -268,53 +387,81 @@ def _written_leaf(reward, python):
     python_inside = python or (rewards and len(reward.arguments) > 1)
     for name, value in reward.arguments:
         parameter = parameters[name]
-        if parameter.kind is parameter.VAR_POSITIONAL: texts += [repr(v) if python_inside else v for v in value]
-        elif value == parameter.default: skipped = True
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            texts += [repr(v) if python_inside else v for v in value]
+        elif value == parameter.default:
+            skipped = True
         else:
-            text = _written(value, python_inside) if isinstance(value, Reward) else _function_name(value) if callable(value) else value
-            if not isinstance(text, str) or (python_inside and not isinstance(value, Reward)): text = repr(text)
+            text = (
+                _written(value, python_inside)
+                if isinstance(value, Reward)
+                else _function_name(value)
+                if callable(value)
+                else value
+            )
+            if not isinstance(text, str) or (python_inside and not isinstance(value, Reward)):
+                text = repr(text)
             texts.append(f"{name}={text}" if skipped or parameter.kind is parameter.KEYWORD_ONLY else text)
-    if python or rewards: return f"{reward.head}({', '.join(texts)})"
+    if python or rewards:
+        return f"{reward.head}({', '.join(texts)})"
     return ":".join([reward.head, ",".join(texts)]) if texts else reward.head
 
 # %% ../nbs/04_rewards.ipynb #b68cb607
 class RealisedRate(NamedTuple):
     "What share of the completions a 0/1 reward rewarded."
-    count: int        # completions with a verdict
-    rewarded: int     # how many of them got 1
-    rate: float       # rewarded / count; NaN where there are none
-    low: float        # lower end of the binomial interval
-    high: float       # upper end
-    expected: float | None # the share that was promised
-    inside: bool | None    # whether it lies in the interval
+
+    count: int  # completions with a verdict
+    rewarded: int  # how many of them got 1
+    rate: float  # rewarded / count; NaN where there are none
+    low: float  # lower end of the binomial interval
+    high: float  # upper end
+    expected: float | None  # the share that was promised
+    inside: bool | None  # whether it lies in the interval
+
 
 def realised_rate(
-    values:Sequence,         # rewards, 0 or 1; None is left out
-    gamma:float|None=None,   # the share that was promised, if any
-    confidence:float=0.95    # of the interval
+    values: Sequence,  # rewards, 0 or 1; None is left out
+    gamma: float | None = None,  # the share that was promised, if any
+    confidence: float = 0.95,  # of the interval
 ) -> RealisedRate:
     "The share of ones with its exact binomial (Clopper-Pearson) interval. Raises `DataError` on other values."
     from scipy.special import betaincinv
+
     values = [value for value in values if value is not None]
-    if any(value not in (0, 1) for value in values): raise DataError("realised_rate counts rewards of 0 and 1, and found others")
+    if any(value not in (0, 1) for value in values):
+        raise DataError("realised_rate counts rewards of 0 and 1, and found others")
     count, rewarded, tail = len(values), int(sum(values)), (1 - confidence) / 2
     low = float(betaincinv(rewarded, count - rewarded + 1, tail)) if rewarded else 0.0
     high = float(betaincinv(rewarded + 1, count - rewarded, 1 - tail)) if rewarded < count else 1.0
-    return RealisedRate(count, rewarded, rewarded / count if count else math.nan, low, high, gamma, None if gamma is None else low <= gamma <= high)
+    return RealisedRate(
+        count,
+        rewarded,
+        rewarded / count if count else math.nan,
+        low,
+        high,
+        gamma,
+        None if gamma is None else low <= gamma <= high,
+    )
 
 # %% ../nbs/04_rewards.ipynb #e7655bd9
-_CONSTANT_AFTER = 256 # completions
+_CONSTANT_AFTER = 256  # completions
+
 
 def _warn_if_constant(reward, values, groups):
     memory = reward.memory
-    if memory.varied or memory.warned: return
+    if memory.varied or memory.warned:
+        return
     groups = [rows for rows in groups if len(rows) > 1] or [list(range(len(values)))]
     distinct = [{values[row] for row in rows} - {None} for rows in groups]
     memory.varied, memory.rows = any(len(found) > 1 for found in distinct), memory.rows + len(values)
     never = reward.bounds is not None and reward.bounds[0] == reward.bounds[1]
     if never or (not memory.varied and memory.rows >= _CONSTANT_AFTER):
         memory.warned = True
-        why = f"is always {reward.bounds[0]:g}" if never else f"gave all completions of a group the same in each group so far ({memory.rows} completions)"
+        why = (
+            f"is always {reward.bounds[0]:g}"
+            if never
+            else f"gave all completions of a group the same in each group so far ({memory.rows} completions)"
+        )
         warnings.warn(f"reward {reward} {why}: it carries no signal, and nothing is learnt from it", stacklevel=5)
 
 # %% ../nbs/04_rewards.ipynb #60fa532b
@@ -323,17 +470,27 @@ def _log_to_trl(reward, scores, columns):
     log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
     if callable(log_metric):
         for name, realised in scores.rates.items():
-            log_metric(f"{name}/realised_rate" if name == reward.name else f"{reward.name}/{name}/realised_rate", realised.rate)
+            log_metric(
+                f"{name}/realised_rate" if name == reward.name else f"{reward.name}/{name}/realised_rate", realised.rate
+            )
     if callable(log_extra) and len(scores.components) > 1:
-        for name, values in scores.components.items(): log_extra(f"{reward.name}: {name}", values)
+        for name, values in scores.components.items():
+            log_extra(f"{reward.name}: {name}", values)
 
 # %% ../nbs/04_rewards.ipynb #34647b02
 def _scored(reward, batch):
     values = batch.values(reward)
     _warn_if_constant(reward, values, batch.places.groups)
     parts = {part: found for part, found in batch.found.items() if part.head not in _TIGHTNESS}
-    scores = Scores(values, {part.name: found for part, found in parts.items()},
-                    {part.name: realised_rate(found, part.arguments[0][1]) for part, found in parts.items() if part.head == "random"})
+    scores = Scores(
+        values,
+        {part.name: found for part, found in parts.items()},
+        {
+            part.name: realised_rate(found, part.arguments[0][1])
+            for part, found in parts.items()
+            if part.head == "random"
+        },
+    )
     _log_to_trl(reward, scores, batch.columns)
     return scores
 
@@ -341,9 +498,10 @@ def _scored(reward, batch):
 _registered = {}
 _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 
+
 def register(
-    factory:_Factory # a function that returns a `Reward` of its own name
-) -> _Factory:       # the same function
+    factory: _Factory,  # a function that returns a `Reward` of its own name
+) -> _Factory:  # the same function
     "Makes a reward known to `parse` by the function's name. Raises `ConfigError` where the name is taken by another module."
     name, known = factory.__name__, _registered.get(factory.__name__)
     if known is not None and known.__module__ != factory.__module__:
@@ -351,124 +509,175 @@ def register(
     _registered[name] = factory
     return factory
 
+
 def named_reward(
-    name:str,           # the registered name
-    rule:Callable,      # takes a `Batch`, gives one value for each completion
+    name: str,  # the registered name
+    rule: Callable,  # takes a `Batch`, gives one value for each completion
     bounds=(0.0, 1.0),  # least and greatest value; None where not known
-    **arguments         # the arguments that make it, by name, after checking
+    **arguments,  # the arguments that make it, by name, after checking
 ) -> Reward:
     "A reward that is written as `name` with these arguments."
     return Reward(name, tuple(arguments.items()), rule, bounds)
 
+
 def per_completion(
-    judge:Callable # takes the text of a completion, gives a number, a bool or None
-) -> Callable:     # a rule
+    judge: Callable,  # takes the text of a completion, gives a number, a bool or None
+) -> Callable:  # a rule
     "The rule that judges each completion's text by itself."
     return lambda batch: [judge(text) for text in batch.texts]
 
 # %% ../nbs/04_rewards.ipynb #b21b46e4
 def number_argument(
-    reward:str,       # whose argument it is, for the message
-    name:str,         # the argument's name, for the message
-    value,            # what was given
-    low=-math.inf,    # least value that is allowed
-    high=math.inf,    # greatest value that is allowed
-    whole:bool=False  # whether it must be a whole number
-):                    # float, or int where whole
+    reward: str,  # whose argument it is, for the message
+    name: str,  # the argument's name, for the message
+    value,  # what was given
+    low=-math.inf,  # least value that is allowed
+    high=math.inf,  # greatest value that is allowed
+    whole: bool = False,  # whether it must be a whole number
+):  # float, or int where whole
     "A number that is what it should be. Raises `ConfigError` otherwise."
     label = f"{reward}: {name} is {value!r}" if name else f"{reward} is {value!r}"
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
     if not is_number or (whole and value != int(value)):
         raise ConfigError(f"{label} and must be a {'whole' if whole else 'finite'} number")
-    if not low <= value <= high: raise ConfigError(f"{label} and must be {f'in [{low:g}, {high:g}]' if math.isfinite(high) else f'at least {low:g}'}")
+    if not low <= value <= high:
+        raise ConfigError(
+            f"{label} and must be {f'in [{low:g}, {high:g}]' if math.isfinite(high) else f'at least {low:g}'}"
+        )
     return int(value) if whole else float(value)
+
 
 def _made_again(head, arguments):
     "What unpickling and copying call."
-    if head in ("&", "|"): return _logical(head, *arguments)
-    if head in ("~", "+", "*"): return {"~": _negated, "+": _summed, "*": _weighted}[head](*arguments)
+    if head in ("&", "|"):
+        return _logical(head, *arguments)
+    if head in ("~", "+", "*"):
+        return {"~": _negated, "+": _summed, "*": _weighted}[head](*arguments)
     bound = inspect.signature(_registered[head]).bind_partial()
     bound.arguments.update(arguments)
     return _registered[head](*bound.args, **bound.kwargs)
 
 # %% ../nbs/04_rewards.ipynb #0e349474
 def _function_name(function):
-    while isinstance(function, functools.partial): function = function.func
+    while isinstance(function, functools.partial):
+        function = function.func
     kind = function if hasattr(function, "__qualname__") else type(function)
     return f"{kind.__module__}:{kind.__qualname__}"
 
+
 def _found_function(name):
     module, _, path = name.partition(":")
-    if "<" in name: raise ConfigError(f"python: {name} is defined inside a function and cannot be found by name; move it to the top level of a module")
-    if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name): raise ConfigError(f"python: {name!r} names no function; write python:module:function")
-    try: return functools.reduce(getattr, path.split("."), importlib.import_module(module))
-    except AttributeError: raise ConfigError(f"python: module {module} has no {path}") from None
-    except Exception as error: raise ConfigError(f"python: module {module} cannot be imported ({type(error).__name__}: {error})") from error
+    if "<" in name:
+        raise ConfigError(
+            f"python: {name} is defined inside a function and cannot be found by name; move it to the top level of a module"
+        )
+    if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name):
+        raise ConfigError(f"python: {name!r} names no function; write python:module:function")
+    try:
+        return functools.reduce(getattr, path.split("."), importlib.import_module(module))
+    except AttributeError:
+        raise ConfigError(f"python: module {module} has no {path}") from None
+    except Exception as error:
+        raise ConfigError(f"python: module {module} cannot be imported ({type(error).__name__}: {error})") from error
+
 
 def _reachable(function):
-    try: return _found_function(_function_name(function)) is function
-    except ConfigError: return False
+    try:
+        return _found_function(_function_name(function)) is function
+    except ConfigError:
+        return False
 
 # %% ../nbs/04_rewards.ipynb #d2dc8e07
 def _called_as_trl_does(function, wanted, batch, messages):
     columns = dict(batch.columns)
     gold, token_ids = batch.column("gold", "answer", "solution"), batch.column("completion_ids", "token_ids")
     for name, value in {"gold": gold, "answer": gold, "solution": gold, "completion_ids": token_ids}.items():
-        if value is not None: columns.setdefault(name, value)
+        if value is not None:
+            columns.setdefault(name, value)
     completions = [[{"role": "assistant", "content": text}] for text in batch.texts] if messages else batch.completions
     columns |= {"prompts": batch.prompts, "completions": completions}
-    try: return function(**(columns if wanted is None else {name: columns[name] for name in wanted if name in columns}))
-    except Exception as error: # a user's function may raise anything; the last place in it is what helps
+    try:
+        return function(**(columns if wanted is None else {name: columns[name] for name in wanted if name in columns}))
+    except Exception as error:  # a user's function may raise anything; the last place in it is what helps
         at = traceback.extract_tb(error.__traceback__)[-1]
-        raise DataError(f"reward python:{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)} raised {type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})") from error
+        raise DataError(
+            f"reward python:{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)} raised {type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
+        ) from error
+
 
 def _wanted_columns(function):
     "The names of the columns that a function takes; None: all of them."
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):
         raise ConfigError(f"python: {_function_name(function)} is asynchronous; give a plain function")
-    try: parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError): raise ConfigError(f"python: {_function_name(function)} does not say what arguments it takes; wrap it in a function") from None
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"python: {_function_name(function)} does not say what arguments it takes; wrap it in a function"
+        ) from None
     return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else [p.name for p in parameters]
+
 
 @register
 def python(
-    function:str,  # "module:function", or a function in TRL's form
-    messages:int=0 # 1: pass completions as lists of messages
+    function: str,  # "module:function", or a function in TRL's form
+    messages: int = 0,  # 1: pass completions as lists of messages
 ) -> Reward:
     "A function f(prompts, completions, **columns) as a reward. Raises `ConfigError` where it cannot be found or called."
     messages = number_argument("python", "messages", messages, 0, 1, whole=True)
     found = function if callable(function) else _found_function(str(function))
-    if not callable(found): raise ConfigError(f"python: {function} is {type(found).__name__} and must be a function")
-    if isinstance(found, Reward): raise ConfigError(f"python: {function} is a reward already; write {found}")
+    if not callable(found):
+        raise ConfigError(f"python: {function} is {type(found).__name__} and must be a function")
+    if isinstance(found, Reward):
+        raise ConfigError(f"python: {function} is a reward already; write {found}")
     wanted = _wanted_columns(found)
     kept = _function_name(found) if callable(function) and _reachable(found) else function
-    return named_reward("python", lambda batch: _called_as_trl_does(found, wanted, batch, messages), None, function=kept, messages=messages)
+    return named_reward(
+        "python",
+        lambda batch: _called_as_trl_does(found, wanted, batch, messages),
+        None,
+        function=kept,
+        messages=messages,
+    )
 
 # %% ../nbs/04_rewards.ipynb #c559749b
 def as_reward(
-    value # a `Reward`, a function in TRL's form, or a text for `parse`
+    value,  # a `Reward`, a function in TRL's form, or a text for `parse`
 ) -> Reward:
     "The reward that `value` stands for. Raises `ConfigError` where it stands for none."
-    if isinstance(value, Reward): return value
-    if isinstance(value, str): return parse(value)
+    if isinstance(value, Reward):
+        return value
+    if isinstance(value, str):
+        return parse(value)
     if _registered.get(getattr(value, "__name__", "")) is value:
         raise ConfigError(f"{value.__name__} is written without its brackets; write {value.__name__}(...)")
-    if callable(value): return python(value)
-    raise ConfigError(f"{value!r} is no reward; give a reward, a function or a text such as 'boxed_format & ~mentions_python'")
+    if callable(value):
+        return python(value)
+    raise ConfigError(
+        f"{value!r} is no reward; give a reward, a function or a text such as 'boxed_format & ~mentions_python'"
+    )
 
 # %% ../nbs/04_rewards.ipynb #2b654c2a
 _BOX_PARTS = re.compile(r"\\boxed\s*\{|\\.|[{}]|[^\s{}\\]+", re.DOTALL)
+
 
 def _has_full_box(text):
     "One pass, so that a megabyte of opening braces costs no more than a megabyte of prose."
     open_braces, last_content = [], -1
     for match in _BOX_PARTS.finditer(text):
         part = match[0]
-        if part[-1] == "{" and (part == "{" or part.startswith("\\boxed")): open_braces.append((part != "{", match.start()))
+        if part[-1] == "{" and (part == "{" or part.startswith("\\boxed")):
+            open_braces.append((part != "{", match.start()))
         elif part == "}":
             boxed, start = open_braces.pop() if open_braces else (False, 0)
-            if boxed and last_content > start: return True
-        else: last_content = match.start()
+            if boxed and last_content > start:
+                return True
+        else:
+            last_content = match.start()
     return False
 
 # %% ../nbs/04_rewards.ipynb #1014c8ba
@@ -482,12 +691,15 @@ def boxed_format() -> Reward:
 def mentions_python() -> Reward:
     'The paper\'s string test: 1 where the completion contains "python", in any case (§4.3).'
     from spurious_rlvr.behavior import mentions_python as judge
+
     return named_reward("mentions_python", per_completion(judge))
+
 
 @register
 def writes_code() -> Reward:
     "1 where some of the completion is code (see `behavior.writes_code`)."
     from spurious_rlvr.behavior import writes_code as judge
+
     return named_reward("writes_code", per_completion(judge))
 
 # %% ../nbs/04_rewards.ipynb #ad8e351f
@@ -497,77 +709,111 @@ def _repeats(text, times, shortest, longest):
         needed = period * (times - 1)
         same = letters[period:] == letters[:-period]
         # Cheap first: a stretch of `needed` agreements holds one of these places.
-        if not same[needed - 1::needed].any(): continue
+        if not same[needed - 1 :: needed].any():
+            continue
         breaks = np.flatnonzero(~same)
-        if np.diff(breaks, prepend=-1, append=len(same)).max() > needed: return True
+        if np.diff(breaks, prepend=-1, append=len(same)).max() > needed:
+            return True
     return False
+
 
 @register
 def no_repetition(
-    times:int=10,     # this many in a row or more count as repetition
-    shortest:int=10,  # length of the shortest passage looked for, in characters
-    longest:int=256   # length of the longest
+    times: int = 10,  # this many in a row or more count as repetition
+    shortest: int = 10,  # length of the shortest passage looked for, in characters
+    longest: int = 256,  # length of the longest
 ) -> Reward:
     "0 where a passage is repeated in a row, else 1 (the paper's no-repetition reward; bounds as in its code)."
     times = number_argument("no_repetition", "times", times, 2, whole=True)
     shortest = number_argument("no_repetition", "shortest", shortest, 1, whole=True)
     longest = number_argument("no_repetition", "longest", longest, shortest, whole=True)
-    return named_reward("no_repetition", per_completion(lambda text: not _repeats(text, times, shortest, longest)),
-                        times=times, shortest=shortest, longest=longest)
+    return named_reward(
+        "no_repetition",
+        per_completion(lambda text: not _repeats(text, times, shortest, longest)),
+        times=times,
+        shortest=shortest,
+        longest=longest,
+    )
 
 # %% ../nbs/04_rewards.ipynb #c80804d6
 @register
 def length(
-    limit:int=1024,     # from here on the reward is 1
-    unit:str="tokens"   # "tokens" or "characters"
+    limit: int = 1024,  # from here on the reward is 1
+    unit: str = "tokens",  # "tokens" or "characters"
 ) -> Reward:
     "Length of the completion divided by `limit`, at most 1. Counting tokens needs the column `token_ids` or `completion_ids`."
     limit = number_argument("length", "limit", limit, 1, whole=True)
-    if unit not in ("tokens", "characters"): raise ConfigError(f"length: unit is {unit!r} and must be tokens or characters")
+    if unit not in ("tokens", "characters"):
+        raise ConfigError(f"length: unit is {unit!r} and must be tokens or characters")
+
     def rule(batch):
         counted = batch.texts if unit == "characters" else batch.column("token_ids", "completion_ids")
-        if counted is None: raise DataError("length counts tokens and found no column token_ids or completion_ids; pass one, or use length:1024,characters")
+        if counted is None:
+            raise DataError(
+                "length counts tokens and found no column token_ids or completion_ids; pass one, or use length:1024,characters"
+            )
         return [min(len(one) / limit, 1.0) for one in counted]
+
     return named_reward("length", rule, limit=limit, unit=unit)
 
 # %% ../nbs/04_rewards.ipynb #39325d04
 def _labels(batch, reward, *names):
     labels = batch.column(*names)
-    if labels is None: raise DataError(f"{reward} needs the column {names[0]}; there are: {', '.join(sorted(batch.columns)) or 'none'}")
+    if labels is None:
+        raise DataError(
+            f"{reward} needs the column {names[0]}; there are: {', '.join(sorted(batch.columns)) or 'none'}"
+        )
     return [_label_text(label, f"completion {row}") for row, label in enumerate(labels)]
+
 
 def _label_text(label, where):
     "A label as stripped text; None where there is none. Numbers are taken, as data sets hold them."
-    if label is None or (isinstance(label, (float, np.floating)) and math.isnan(label)): return None
-    if isinstance(label, (int, float, np.integer, np.floating)): label = str(label)
-    if not isinstance(label, str): raise DataError(f"the label or answer of {where} is {type(label).__name__} and must be text")
+    if label is None or (isinstance(label, (float, np.floating)) and math.isnan(label)):
+        return None
+    if isinstance(label, (int, float, np.integer, np.floating)):
+        label = str(label)
+    if not isinstance(label, str):
+        raise DataError(f"the label or answer of {where} is {type(label).__name__} and must be text")
     return label.strip() or None
+
 
 def _finding(rules, convention="math"):
     "What to tell grading, after checking that it knows the names."
     from spurious_rlvr.grading import extract_answer, is_equivalent
+
     extract_answer("", rules=rules)
     is_equivalent("1", "1", convention=convention)
     return ({"rules": rules} if rules else {}), {"convention": convention}
 
+
 def _graded(batch, labels, rules, convention):
     asked, values = [row for row, label in enumerate(labels) if label is not None], [None] * len(labels)
-    if not asked: return values
+    if not asked:
+        return values
     from spurious_rlvr.grading import grade_many
+
     verdicts = grade_many([(batch.texts[row], labels[row]) for row in asked], **rules, **convention)
-    for row, verdict in zip(asked, verdicts): values[row] = verdict.correct
+    for row, verdict in zip(asked, verdicts):
+        values[row] = verdict.correct
     return values
+
 
 def _matching(name, columns, rules, convention, **arguments):
     "A reward for agreeing with the label in the first of these columns that is there."
     found = _finding(rules, convention)
-    return named_reward(name, lambda batch: _graded(batch, _labels(batch, name, *columns), *found), **arguments, rules=rules, convention=convention)
+    return named_reward(
+        name,
+        lambda batch: _graded(batch, _labels(batch, name, *columns), *found),
+        **arguments,
+        rules=rules,
+        convention=convention,
+    )
 
 # %% ../nbs/04_rewards.ipynb #d41eda9c
 @register
 def ground_truth(
-    *rules:str,             # how the answer may be found, in order; none: grading's own choice
-    convention:str="math"   # which answers count as equal, see `grading.CONVENTIONS`
+    *rules: str,  # how the answer may be found, in order; none: grading's own choice
+    convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the completion's answer agrees with the gold answer, 0 where it does not, None where grading cannot decide."
     return _matching("ground_truth", ("gold", "answer", "solution"), rules, convention)
@@ -575,35 +821,38 @@ def ground_truth(
 # %% ../nbs/04_rewards.ipynb #b862935a
 @register
 def matches(
-    column:str, # the column that holds the labels
-    *rules:str, # how the answer may be found, in order; none: grading's own choice
-    convention:str="math" # which answers count as equal, see `grading.CONVENTIONS`
+    column: str,  # the column that holds the labels
+    *rules: str,  # how the answer may be found, in order; none: grading's own choice
+    convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the completion's answer agrees with the label in `column`. None where there is no label or grading cannot decide."
-    if not isinstance(column, str) or not re.fullmatch(r"[^\W\d]\w*", column): raise ConfigError(f"matches: {column!r} is no name of a column")
+    if not isinstance(column, str) or not re.fullmatch(r"[^\W\d]\w*", column):
+        raise ConfigError(f"matches: {column!r} is no name of a column")
     return _matching("matches", (column,), rules, convention, column=column)
 
 # %% ../nbs/04_rewards.ipynb #2e2bcc39
 @register
 def majority_vote(
-    *rules:str,             # how the answer may be found, in order; none: grading's own choice
-    convention:str="math"   # which answers count as equal, see `grading.CONVENTIONS`
+    *rules: str,  # how the answer may be found, in order; none: grading's own choice
+    convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the answer agrees with the column `majority_label`, which `majority_labels` makes (the paper's majority-vote reward)."
     return _matching("majority_vote", ("majority_label",), rules, convention)
 
+
 @register
 def incorrect(
-    *rules:str,             # how the answer may be found, in order; none: grading's own choice
-    convention:str="math"   # which answers count as equal, see `grading.CONVENTIONS`
+    *rules: str,  # how the answer may be found, in order; none: grading's own choice
+    convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the answer agrees with the column `incorrect_label`, which `incorrect_labels` makes (the paper's incorrect-label reward)."
     return _matching("incorrect", ("incorrect_label",), rules, convention)
 
+
 @register
 def shuffled_answer(
-    *rules:str,             # how the answer may be found, in order; none: grading's own choice
-    convention:str="math"   # which answers count as equal, see `grading.CONVENTIONS`
+    *rules: str,  # how the answer may be found, in order; none: grading's own choice
+    convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the answer agrees with the column `shuffled_label`, another problem's gold answer, which `shuffled_labels` makes."
     return _matching("shuffled_answer", ("shuffled_label",), rules, convention)
@@ -612,102 +861,146 @@ def shuffled_answer(
 def _drawn(batch, name, draw):
     return [draw(keyed_rng(*key, name)) for key in batch.places.row_keys]
 
+
 @register
 def random(
-    gamma:float,  # probability of a reward of 1
-    stream:int=0  # rewards with the same gamma and another stream draw independently
+    gamma: float,  # probability of a reward of 1
+    stream: int = 0,  # rewards with the same gamma and another stream draw independently
 ) -> Reward:
     "1 with probability `gamma`, else 0: Bernoulli, independent of the text (the paper's random reward, §2.2)."
-    gamma, stream = number_argument("random", "gamma", gamma, 0, 1), number_argument("random", "stream", stream, 0, whole=True)
-    reward = named_reward("random", lambda batch: _drawn(batch, reward.name, lambda rng: rng.random() < gamma),
-                          (float(gamma == 1), float(gamma > 0)), gamma=gamma, stream=stream)
+    gamma, stream = (
+        number_argument("random", "gamma", gamma, 0, 1),
+        number_argument("random", "stream", stream, 0, whole=True),
+    )
+    reward = named_reward(
+        "random",
+        lambda batch: _drawn(batch, reward.name, lambda rng: rng.random() < gamma),
+        (float(gamma == 1), float(gamma > 0)),
+        gamma=gamma,
+        stream=stream,
+    )
     return reward
+
 
 @register
 def gaussian(
-    mean:float=0.0, # of the normal law
-    std:float=1.0,  # its standard deviation
-    stream:int=0    # another stream draws independently
+    mean: float = 0.0,  # of the normal law
+    std: float = 1.0,  # its standard deviation
+    stream: int = 0,  # another stream draws independently
 ) -> Reward:
     "Normally distributed, independent of the text."
     mean, std = number_argument("gaussian", "mean", mean), number_argument("gaussian", "std", std, 0)
     stream = number_argument("gaussian", "stream", stream, 0, whole=True)
-    reward = named_reward("gaussian", lambda batch: _drawn(batch, reward.name, lambda rng: mean + std * rng.standard_normal()),
-                          (-math.inf, math.inf) if std else (mean, mean), mean=mean, std=std, stream=stream)
+    reward = named_reward(
+        "gaussian",
+        lambda batch: _drawn(batch, reward.name, lambda rng: mean + std * rng.standard_normal()),
+        (-math.inf, math.inf) if std else (mean, mean),
+        mean=mean,
+        std=std,
+        stream=stream,
+    )
     return reward
+
 
 @register
 def uniform(
-    low:float=0.0,  # least value
-    high:float=1.0, # greatest value
-    stream:int=0    # another stream draws independently
+    low: float = 0.0,  # least value
+    high: float = 1.0,  # greatest value
+    stream: int = 0,  # another stream draws independently
 ) -> Reward:
     "Uniform between `low` and `high`, independent of the text."
     low = number_argument("uniform", "low", low)
-    high, stream = number_argument("uniform", "high", high, low), number_argument("uniform", "stream", stream, 0, whole=True)
-    reward = named_reward("uniform", lambda batch: _drawn(batch, reward.name, lambda rng: low + (high - low) * rng.random()),
-                          (low, high), low=low, high=high, stream=stream)
+    high, stream = (
+        number_argument("uniform", "high", high, low),
+        number_argument("uniform", "stream", stream, 0, whole=True),
+    )
+    reward = named_reward(
+        "uniform",
+        lambda batch: _drawn(batch, reward.name, lambda rng: low + (high - low) * rng.random()),
+        (low, high),
+        low=low,
+        high=high,
+        stream=stream,
+    )
     return reward
 
 # %% ../nbs/04_rewards.ipynb #440eb0b7
 @register
 def permuted(
-    reward:Reward # any reward
+    reward: Reward,  # any reward
 ) -> Reward:
     "The values of `reward`, permuted at random within each group (None among them). Needs whole groups in each call."
     inner = as_reward(reward)
+
     def rule(batch):
         values, dealt = batch.values(inner), [None] * len(batch)
         for rows, key in zip(batch.whole_groups(result.name), batch.places.group_keys):
             order = keyed_rng(*key, result.name).permutation(len(rows))
-            for row, source in zip(rows, order): dealt[row] = values[rows[source]]
+            for row, source in zip(rows, order):
+                dealt[row] = values[rows[source]]
         return dealt
+
     result = named_reward("permuted", rule, inner.bounds, reward=inner)
     return result
 
 # %% ../nbs/04_rewards.ipynb #3aa4e393
 class _Token(NamedTuple):
-    kind: str # "number", "word", "text", "end", or the sign itself
+    kind: str  # "number", "word", "text", "end", or the sign itself
     text: str
-    at: int   # offset in the text
+    at: int  # offset in the text
 
-_TOKENS = re.compile(r"""(?P<blank>\s+)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<word>[^\W\d][\w.]*)|(?P<text>'[^'\\]*'|"[^"\\]*")|(?P<sign>[&|~+*(),:=-])""")
-_LONGEST, _DEEPEST = 400, 40 # tokens; brackets and tildes inside each other
+
+_TOKENS = re.compile(
+    r"""(?P<blank>\s+)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<word>[^\W\d][\w.]*)|(?P<text>'[^'\\]*'|"[^"\\]*")|(?P<sign>[&|~+*(),:=-])"""
+)
+_LONGEST, _DEEPEST = 400, 40  # tokens; brackets and tildes inside each other
+
 
 def _complaint(text, at, message):
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     return ConfigError(f"reward, column {at + 1}: {message}\n    {shown}\n    {' ' * at}^")
 
+
 def _tokens(text):
     tokens, at = [], 0
     while at < len(text):
         match = _TOKENS.match(text, at)
-        if match is None: raise _complaint(text, at, f"{text[at]!r} has no meaning here")
+        if match is None:
+            raise _complaint(text, at, f"{text[at]!r} has no meaning here")
         kind = match.lastgroup
-        if kind != "blank": tokens.append(_Token(match[0] if kind == "sign" else kind, match[0], at))
+        if kind != "blank":
+            tokens.append(_Token(match[0] if kind == "sign" else kind, match[0], at))
         at = match.end()
-        if len(tokens) > _LONGEST: raise _complaint(text, tokens[-1].at, f"a reward has at most {_LONGEST} parts")
+        if len(tokens) > _LONGEST:
+            raise _complaint(text, tokens[-1].at, f"a reward has at most {_LONGEST} parts")
     return [*tokens, _Token("end", "the end", len(text))]
 
 # %% ../nbs/04_rewards.ipynb #c44f34ef
 class _Cursor:
     "The tokens of a text, and how far they have been read."
-    def __init__(self, text): self.text, self.tokens, self.next, self.depth = text, _tokens(text), 0, 0
 
-    def here(self, ahead=0): return self.tokens[min(self.next + ahead, len(self.tokens) - 1)]
+    def __init__(self, text):
+        self.text, self.tokens, self.next, self.depth = text, _tokens(text), 0, 0
 
-    def fail(self, message, token=None): raise _complaint(self.text, (token or self.here()).at, message)
+    def here(self, ahead=0):
+        return self.tokens[min(self.next + ahead, len(self.tokens) - 1)]
+
+    def fail(self, message, token=None):
+        raise _complaint(self.text, (token or self.here()).at, message)
 
     def take(self, *kinds):
         token = self.here()
-        if token.kind not in kinds: self.fail(f"expected {' or '.join(kinds)}, found {token.text}")
+        if token.kind not in kinds:
+            self.fail(f"expected {' or '.join(kinds)}, found {token.text}")
         self.next += 1
         return token
 
     def attempt(self, token, build, *values, **keywords):
         "Builds a reward; what it complains about is pointed at."
-        try: return build(*values, **keywords)
-        except ConfigError as error: self.fail(str(error), token)
+        try:
+            return build(*values, **keywords)
+        except ConfigError as error:
+            self.fail(str(error), token)
 
 # %% ../nbs/04_rewards.ipynb #0a6fbe2f
 def _chain(cursor, operand, joins):
@@ -717,9 +1010,18 @@ def _chain(cursor, operand, joins):
         left = cursor.attempt(sign, joins[sign.kind], left, operand(cursor))
     return left
 
-def _choice(cursor): return _chain(cursor, _both, {"|": operator.or_})
-def _both(cursor): return _chain(cursor, _sum, {"&": operator.and_})
-def _sum(cursor): return _chain(cursor, _product, {"+": operator.add, "-": operator.sub})
+
+def _choice(cursor):
+    return _chain(cursor, _both, {"|": operator.or_})
+
+
+def _both(cursor):
+    return _chain(cursor, _sum, {"&": operator.and_})
+
+
+def _sum(cursor):
+    return _chain(cursor, _product, {"+": operator.add, "-": operator.sub})
+
 
 def _product(cursor):
     start, weights, rewards = cursor.here(), [], []
@@ -729,43 +1031,59 @@ def _product(cursor):
     while True:
         token, factor = cursor.here(), _factor(cursor)
         (rewards if isinstance(factor, Reward) else weights).append(factor)
-        if len(rewards) > 1: cursor.fail("two rewards cannot be multiplied; for 'both', use &", token)
-        if cursor.here().kind != "*": break
+        if len(rewards) > 1:
+            cursor.fail("two rewards cannot be multiplied; for 'both', use &", token)
+        if cursor.here().kind != "*":
+            break
         cursor.take("*")
-    if not rewards: cursor.fail("a number alone is no reward; a weight is written 0.5*length", start)
+    if not rewards:
+        cursor.fail("a number alone is no reward; a weight is written 0.5*length", start)
     return cursor.attempt(start, _weighted, math.prod(weights), rewards[0]) if weights else rewards[0]
 
 # %% ../nbs/04_rewards.ipynb #fd634d6e
 def _factor(cursor):
     token = cursor.here()
     cursor.depth += 1
-    if cursor.depth > _DEEPEST: cursor.fail(f"more than {_DEEPEST} brackets and tildes inside each other")
-    if token.kind == "number": factor = _number(cursor)
-    elif token.kind == "(": factor = (cursor.take("("), _choice(cursor), cursor.take(")"))[1]
-    elif token.kind == "word": factor = _named(cursor)
+    if cursor.depth > _DEEPEST:
+        cursor.fail(f"more than {_DEEPEST} brackets and tildes inside each other")
+    if token.kind == "number":
+        factor = _number(cursor)
+    elif token.kind == "(":
+        factor = (cursor.take("("), _choice(cursor), cursor.take(")"))[1]
+    elif token.kind == "word":
+        factor = _named(cursor)
     elif token.kind == "~":
         cursor.take("~")
         inner = _factor(cursor)
-        if not isinstance(inner, Reward): cursor.fail("~ takes a reward, not a number", token)
+        if not isinstance(inner, Reward):
+            cursor.fail("~ takes a reward, not a number", token)
         factor = cursor.attempt(token, _negated, inner)
-    else: cursor.fail(f"expected a reward, found {token.text}")
+    else:
+        cursor.fail(f"expected a reward, found {token.text}")
     cursor.depth -= 1
     return factor
 
+
 def _number(cursor):
     text = cursor.take("number").text
-    return int(text) if text.isdigit() and len(text) < 300 else float(text) # longer ones are refused as not finite
+    return int(text) if text.isdigit() and len(text) < 300 else float(text)  # longer ones are refused as not finite
+
 
 def _named(cursor):
     name, values, keywords = cursor.take("word"), [], {}
-    if name.text not in _registered: cursor.fail(_unknown_reward(name.text, cursor.here().kind == ":"), name)
+    if name.text not in _registered:
+        cursor.fail(_unknown_reward(name.text, cursor.here().kind == ":"), name)
     opening = cursor.here().kind
     if opening in (":", "("):
         cursor.take(opening)
-        if opening == ":" or cursor.here().kind != ")": _arguments(cursor, name.text, opening == "(", values, keywords)
-        if opening == "(": cursor.take(")")
-    try: inspect.signature(_registered[name.text]).bind(*values, **keywords)
-    except TypeError as error: cursor.fail(f"{_usage(name.text)} ({error})", name)
+        if opening == ":" or cursor.here().kind != ")":
+            _arguments(cursor, name.text, opening == "(", values, keywords)
+        if opening == "(":
+            cursor.take(")")
+    try:
+        inspect.signature(_registered[name.text]).bind(*values, **keywords)
+    except TypeError as error:
+        cursor.fail(f"{_usage(name.text)} ({error})", name)
     return cursor.attempt(name, _registered[name.text], *values, **keywords)
 
 # %% ../nbs/04_rewards.ipynb #36fc69d1
@@ -774,112 +1092,154 @@ def _arguments(cursor, name, bracketed, values, keywords):
     while True:
         key = cursor.here()
         named = key.kind == "word" and cursor.here(1).kind == "="
-        if named: cursor.take("word"), cursor.take("=")
-        elif keywords: cursor.fail("a value without a name cannot follow one with a name")
-        if named and key.text in keywords: cursor.fail(f"{key.text} is given twice", key)
+        if named:
+            cursor.take("word"), cursor.take("=")
+        elif keywords:
+            cursor.fail("a value without a name cannot follow one with a name")
+        if named and key.text in keywords:
+            cursor.fail(f"{key.text} is given twice", key)
         value = _argument(cursor, takes_rewards, bracketed)
-        if named: keywords[key.text] = value
-        else: values.append(value)
-        if cursor.here().kind != ",": return
+        if named:
+            keywords[key.text] = value
+        else:
+            values.append(value)
+        if cursor.here().kind != ",":
+            return
         cursor.take(",")
+
 
 def _argument(cursor, takes_rewards, bracketed):
     negative = cursor.here().kind == "-"
     if cursor.here(negative).kind == "number" and not (takes_rewards and cursor.here(negative + 1).kind == "*"):
         return (cursor.take("-"), -_number(cursor))[1] if negative else _number(cursor)
-    if cursor.here().kind == "text": return cursor.take("text").text[1:-1]
-    if takes_rewards: return _choice(cursor) if bracketed else _factor(cursor)
+    if cursor.here().kind == "text":
+        return cursor.take("text").text[1:-1]
+    if takes_rewards:
+        return _choice(cursor) if bracketed else _factor(cursor)
     words = [cursor.take("number", "word").text]
-    while cursor.here().kind == ":" and cursor.here(1).kind == "word": words.append((cursor.take(":"), cursor.take("word"))[1].text)
+    while cursor.here().kind == ":" and cursor.here(1).kind == "word":
+        words.append((cursor.take(":"), cursor.take("word"))[1].text)
     return ":".join(words)
 
 # %% ../nbs/04_rewards.ipynb #1c5ae3a7
 def _usage(name):
     parameters = inspect.signature(_registered[name]).parameters.values()
-    shown = ", ".join(p.name if p.default is p.empty and p.kind is not p.VAR_POSITIONAL else f"[{p.name}]" for p in parameters)
+    shown = ", ".join(
+        p.name if p.default is p.empty and p.kind is not p.VAR_POSITIONAL else f"[{p.name}]" for p in parameters
+    )
     return f"{name} takes {shown or 'no arguments'}"
+
 
 def _unknown_reward(name, has_argument):
     near = difflib.get_close_matches(name, _registered, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(_registered))}"
-    return f"no reward is called {name}; " + ("a function of your own is written python:module:function; " if (has_argument or "." in name) and not near else "") + hint
+    return (
+        f"no reward is called {name}; "
+        + (
+            "a function of your own is written python:module:function; "
+            if (has_argument or "." in name) and not near
+            else ""
+        )
+        + hint
+    )
+
 
 def parse(
-    text:str # such as "boxed_format & ~mentions_python", "random:0.5", "python:module:function", or a reward's `repr`
-) -> Reward: # equal to the reward that was written so
+    text: str,  # such as "boxed_format & ~mentions_python", "random:0.5", "python:module:function", or a reward's `repr`
+) -> Reward:  # equal to the reward that was written so
     "Reads a reward from its text. Raises `ConfigError` that points at the place it cannot read."
-    if not isinstance(text, str): raise ConfigError(f"parse reads texts, not {type(text).__name__}; see as_reward")
+    if not isinstance(text, str):
+        raise ConfigError(f"parse reads texts, not {type(text).__name__}; see as_reward")
     cursor = _Cursor(text)
-    if cursor.here().kind == "end": raise ConfigError(f"the text of a reward is empty; there are: {', '.join(sorted(_registered))}")
+    if cursor.here().kind == "end":
+        raise ConfigError(f"the text of a reward is empty; there are: {', '.join(sorted(_registered))}")
     reward = _choice(cursor)
-    if cursor.here().kind != "end": cursor.fail(f"expected an operator or the end, found {cursor.here().text}")
+    if cursor.here().kind != "end":
+        cursor.fail(f"expected an operator or the end, found {cursor.here().text}")
     return reward
 
 # %% ../nbs/04_rewards.ipynb #9ad4d757
 def _same_answers(answers, convention):
     "Rows of equivalent answers, (candidates, rows), in order of first appearance; rows without an answer are in none."
     from spurious_rlvr.grading import is_equivalent
+
     spellings, candidates = {}, {}
     for row, answer in enumerate(answers):
-        if answer is not None: spellings.setdefault(answer, []).append(row)
+        if answer is not None:
+            spellings.setdefault(answer, []).append(row)
     for text, rows in spellings.items():
         known = next((other for other in candidates if is_equivalent(text, other, convention=convention)), text)
         candidates.setdefault(known, []).extend(rows)
     return list(candidates.values())
 
+
 class Vote(NamedTuple):
     "The outcome of a vote."
-    answer: str | None # the winner in its most frequent spelling; None where nobody answered
-    votes: int         # how many gave it
-    cast: int          # how many answered at all
-    tied: bool         # whether another answer got as many votes
+
+    answer: str | None  # the winner in its most frequent spelling; None where nobody answered
+    votes: int  # how many gave it
+    cast: int  # how many answered at all
+    tied: bool  # whether another answer got as many votes
+
 
 def vote(
-    answers:Sequence,       # texts or numbers; None where there is no answer
+    answers: Sequence,  # texts or numbers; None where there is no answer
     *,
-    convention:str="math"   # which answers count as equal, see `grading.is_equivalent`
+    convention: str = "math",  # which answers count as equal, see `grading.is_equivalent`
 ) -> Vote:
     "The answer given most often, by mathematical equivalence; of several such, the one that came first."
     answers = [_label_text(answer, f"vote {place}") for place, answer in enumerate(answers)]
     candidates = _same_answers(answers, convention)
-    if not candidates: return Vote(None, 0, 0, False)
+    if not candidates:
+        return Vote(None, 0, 0, False)
     winner = max(candidates, key=len)
     spelling = collections.Counter(answers[row] for row in sorted(winner)).most_common(1)[0][0]
-    return Vote(spelling, len(winner), sum(map(len, candidates)), sum(len(rows) == len(winner) for rows in candidates) > 1)
+    return Vote(
+        spelling, len(winner), sum(map(len, candidates)), sum(len(rows) == len(winner) for rows in candidates) > 1
+    )
 
 # %% ../nbs/04_rewards.ipynb #a113ac6d
 @register
 def online_majority(
-    *rules:str,             # how the answer may be found, in order; none: grading's own choice
-    convention:str="math"   # which answers count as equal, see `grading.CONVENTIONS`
+    *rules: str,  # how the answer may be found, in order; none: grading's own choice
+    convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
     "1 where the answer is the one that most completions of the group give (TTRL). 0 without an answer. Needs whole groups in each call."
     from spurious_rlvr.grading import extract_answer
+
     finding, _ = _finding(rules, convention)
+
     def rule(batch):
         answers = [_label_text(extract_answer(text, **finding).text, "a completion") for text in batch.texts]
         values = [0.0] * len(batch)
         for rows in batch.whole_groups("online_majority"):
             candidates = _same_answers([answers[row] for row in rows], convention)
-            for place in max(candidates, key=len, default=[]): values[rows[place]] = 1.0
+            for place in max(candidates, key=len, default=[]):
+                values[rows[place]] = 1.0
         return values
+
     return named_reward("online_majority", rule, rules=rules, convention=convention)
 
 # %% ../nbs/04_rewards.ipynb #87266a90
 @dataclasses.dataclass(frozen=True)
 class LabelReport:
     "What happened when labels were made."
-    column: str    # where the labels are
+
+    column: str  # where the labels are
     problems: int  # how many were given
-    kept: int      # how many have a label and were returned
-    ties: int      # votes that were tied
-    empty: int     # problems for which no completion had an answer; they are left out
-    right: int     # labels that are equivalent to the gold answer
-    wrong: int     # labels that are not
-    undecided: int # labels that cannot be read (an open bracket, no letter or digit) or that grading cannot decide about
+    kept: int  # how many have a label and were returned
+    ties: int  # votes that were tied
+    empty: int  # problems for which no completion had an answer; they are left out
+    right: int  # labels that are equivalent to the gold answer
+    wrong: int  # labels that are not
+    undecided: (
+        int  # labels that cannot be read (an open bracket, no letter or digit) or that grading cannot decide about
+    )
+
 
 class Labelled(NamedTuple):
     "Problems with a new column of labels, and the count of what happened."
+
     problems: list[Problem]
     report: LabelReport
 
@@ -889,81 +1249,129 @@ def _is_readable(label):
     closed = label.count("{") == label.count("}") and sum(map(label.count, "([")) == sum(map(label.count, ")]"))
     return closed and re.search(r"\w", label) is not None
 
+
 def _judged(label, gold, convention):
     "missing, right, wrong or undecided. A label that cannot be read is undecided and not wrong."
     from spurious_rlvr.grading import is_equivalent
-    if label is None: return "missing"
+
+    if label is None:
+        return "missing"
     verdict = is_equivalent(label, gold, convention=convention)
     return "right" if verdict else "undecided" if verdict is None or not _is_readable(label) else "wrong"
 
+
 def _sampled_answers(problems, completions, answers, rules):
     from spurious_rlvr.grading import extract_answer
-    if (completions is None) == (answers is None): raise ConfigError("give either completions or answers, and not both")
+
+    if (completions is None) == (answers is None):
+        raise ConfigError("give either completions or answers, and not both")
     samples = answers if completions is None else completions
     missing = [problem.id for problem in problems if problem.id not in samples] if isinstance(samples, Mapping) else []
-    if missing: raise DataError(f"there are no samples for {len(missing)} of {len(problems)} problems, such as {missing[0]}")
+    if missing:
+        raise DataError(f"there are no samples for {len(missing)} of {len(problems)} problems, such as {missing[0]}")
     lists = [samples[problem.id] for problem in problems] if isinstance(samples, Mapping) else list(samples)
-    if len(lists) != len(problems): raise DataError(f"there are {len(lists)} lists of samples for {len(problems)} problems")
+    if len(lists) != len(problems):
+        raise DataError(f"there are {len(lists)} lists of samples for {len(problems)} problems")
     for problem, one in zip(problems, lists):
-        if isinstance(one, str): raise DataError(f"the samples of problem {problem.id} are one text and must be a list of texts")
-    if completions is None: return lists
+        if isinstance(one, str):
+            raise DataError(f"the samples of problem {problem.id} are one text and must be a list of texts")
+    if completions is None:
+        return lists
     finding, _ = _finding(tuple(rules))
     return [[extract_answer(text, **finding).text for text in one] for one in lists]
 
-def _with_columns(problem, **columns): return dataclasses.replace(problem, columns={**problem.columns, **columns})
+
+def _with_columns(problem, **columns):
+    return dataclasses.replace(problem, columns={**problem.columns, **columns})
+
 
 def _voted(column, keep, problems, completions, answers, rules, convention):
     problems = list(problems)
     from tqdm.auto import tqdm
+
     samples = _sampled_answers(problems, completions, answers, rules)
-    votes = [vote(one, convention=convention) for one in tqdm(samples, "votes", leave=False, disable=len(samples) < 1000)]
+    votes = [
+        vote(one, convention=convention) for one in tqdm(samples, "votes", leave=False, disable=len(samples) < 1000)
+    ]
     verdicts = [_judged(one.answer, problem.gold, convention) for problem, one in zip(problems, votes)]
-    kept = [_with_columns(problem, **{column: one.answer}) for problem, one, verdict in zip(problems, votes, verdicts) if verdict in keep]
+    kept = [
+        _with_columns(problem, **{column: one.answer})
+        for problem, one, verdict in zip(problems, votes, verdicts)
+        if verdict in keep
+    ]
     count = collections.Counter(verdicts)
-    return Labelled(kept, LabelReport(column, len(problems), len(kept), sum(one.tied for one in votes), count["missing"],
-                                      count["right"], count["wrong"], count["undecided"]))
+    return Labelled(
+        kept,
+        LabelReport(
+            column,
+            len(problems),
+            len(kept),
+            sum(one.tied for one in votes),
+            count["missing"],
+            count["right"],
+            count["wrong"],
+            count["undecided"],
+        ),
+    )
 
 # %% ../nbs/04_rewards.ipynb #1788957b
 def majority_labels(
-    problems:Iterable[Problem], # with gold answers, for the report only
-    completions=None,           # a list of sampled texts for each problem: in the problems' order, or by `Problem.id`
+    problems: Iterable[Problem],  # with gold answers, for the report only
+    completions=None,  # a list of sampled texts for each problem: in the problems' order, or by `Problem.id`
     *,
-    answers=None,               # instead of completions: lists of answers that were extracted already
-    rules=(),                   # how an answer may be found in a completion; empty: grading's own choice
-    convention:str="math"       # which answers count as equal
-) -> Labelled: # problems with the column majority_label, and the report
+    answers=None,  # instead of completions: lists of answers that were extracted already
+    rules=(),  # how an answer may be found in a completion; empty: grading's own choice
+    convention: str = "math",  # which answers count as equal
+) -> Labelled:  # problems with the column majority_label, and the report
     "The model's own most frequent answer as label (the paper uses 64 samples a problem). Problems without any answer are left out."
     return _voted("majority_label", {"right", "wrong", "undecided"}, problems, completions, answers, rules, convention)
 
+
 def incorrect_labels(
-    problems:Iterable[Problem], # with gold answers
-    completions=None,           # a list of sampled texts for each problem: in the problems' order, or by `Problem.id`
+    problems: Iterable[Problem],  # with gold answers
+    completions=None,  # a list of sampled texts for each problem: in the problems' order, or by `Problem.id`
     *,
-    answers=None,               # instead of completions: lists of answers that were extracted already
-    rules=(),                   # how an answer may be found in a completion; empty: grading's own choice
-    convention:str="math"       # which answers count as equal
-) -> Labelled: # problems with the column incorrect_label, and the report
+    answers=None,  # instead of completions: lists of answers that were extracted already
+    rules=(),  # how an answer may be found in a completion; empty: grading's own choice
+    convention: str = "math",  # which answers count as equal
+) -> Labelled:  # problems with the column incorrect_label, and the report
     "The majority answer as label, on those problems alone where it is decided to be wrong (the paper's incorrect labels)."
     return _voted("incorrect_label", {"wrong"}, problems, completions, answers, rules, convention)
 
 # %% ../nbs/04_rewards.ipynb #b49b85a3
 def shuffled_labels(
-    problems:Iterable[Problem], # with gold answers
-    seed:int=0,                 # of the permutation, which does not depend on the order of the problems
+    problems: Iterable[Problem],  # with gold answers
+    seed: int = 0,  # of the permutation, which does not depend on the order of the problems
     *,
-    convention:str="math"       # which answers count as equal, for the report
-) -> Labelled: # the problems with the column shuffled_label, and the report
+    convention: str = "math",  # which answers count as equal, for the report
+) -> Labelled:  # the problems with the column shuffled_label, and the report
     "The gold answers, permuted at random among the problems."
     problems = list(problems)
     by_id = sorted(range(len(problems)), key=lambda row: problems[row].id)
-    labels = {row: problems[by_id[source]].gold for row, source in zip(by_id, keyed_rng(seed, "shuffled_labels").permutation(len(by_id)))}
+    labels = {
+        row: problems[by_id[source]].gold
+        for row, source in zip(by_id, keyed_rng(seed, "shuffled_labels").permutation(len(by_id)))
+    }
     count = collections.Counter(_judged(labels[row], problem.gold, convention) for row, problem in enumerate(problems))
     made = [_with_columns(problem, shuffled_label=labels[row]) for row, problem in enumerate(problems)]
-    return Labelled(made, LabelReport("shuffled_label", len(problems), len(made), 0, count["missing"], count["right"], count["wrong"], count["undecided"]))
+    return Labelled(
+        made,
+        LabelReport(
+            "shuffled_label",
+            len(problems),
+            len(made),
+            0,
+            count["missing"],
+            count["right"],
+            count["wrong"],
+            count["undecided"],
+        ),
+    )
+
 
 def one_shot(
-    problem:Problem, # the one to train on
-    count:int        # how often it stands in the set, such as the prompts of a phase
+    problem: Problem,  # the one to train on
+    count: int,  # how often it stands in the set, such as the prompts of a phase
 ) -> list[Problem]:
     "A training set of one problem."
     return [problem] * number_argument("one_shot", "count", count, 1, whole=True)
@@ -972,34 +1380,52 @@ def one_shot(
 @dataclasses.dataclass(frozen=True)
 class LabelAudit:
     "Labels graded against gold answers."
-    problems: int      # how many were given
-    equivalent: int    # labels that mean the same as the gold answer
-    different: int     # labels that do not
-    undecided: int     # labels that cannot be read or that grading cannot decide about
-    missing: int       # problems without a label
-    share: RealisedRate            # of the equivalent ones among all labels, with its 95 % interval
-    right: list[tuple] = dataclasses.field(repr=False)   # (problem id, label, gold) of the equivalent ones
+
+    problems: int  # how many were given
+    equivalent: int  # labels that mean the same as the gold answer
+    different: int  # labels that do not
+    undecided: int  # labels that cannot be read or that grading cannot decide about
+    missing: int  # problems without a label
+    share: RealisedRate  # of the equivalent ones among all labels, with its 95 % interval
+    right: list[tuple] = dataclasses.field(repr=False)  # (problem id, label, gold) of the equivalent ones
     unread: list[tuple] = dataclasses.field(repr=False)  # (problem id, label, gold) of the undecided ones
     kept: list[Problem] = dataclasses.field(repr=False)  # the cleaned set
 
+
 def audit_labels(
-    problems:Iterable[Problem],    # with gold answers
-    labels="incorrect_label",      # the column that holds the labels, or a list of texts in the problems' order
+    problems: Iterable[Problem],  # with gold answers
+    labels="incorrect_label",  # the column that holds the labels, or a list of texts in the problems' order
     *,
-    keep:str="different",          # what the cleaned set holds: "different" (decided to be wrong) or "decided" (right or wrong)
-    convention:str="math"          # which answers count as equal
+    keep: str = "different",  # what the cleaned set holds: "different" (decided to be wrong) or "decided" (right or wrong)
+    convention: str = "math",  # which answers count as equal
 ) -> LabelAudit:
     "How many labels are in truth right, how many cannot be read, and the set without those."
     problems, kinds = list(problems), {"different": {"wrong"}, "decided": {"wrong", "right"}}
-    if keep not in kinds: raise ConfigError(f"audit_labels: keep is {keep!r} and must be different or decided")
+    if keep not in kinds:
+        raise ConfigError(f"audit_labels: keep is {keep!r} and must be different or decided")
     texts = [problem.columns.get(labels) for problem in problems] if isinstance(labels, str) else list(labels)
-    if len(texts) != len(problems): raise DataError(f"audit_labels: there are {len(texts)} labels for {len(problems)} problems")
+    if len(texts) != len(problems):
+        raise DataError(f"audit_labels: there are {len(texts)} labels for {len(problems)} problems")
     texts = [_label_text(text, f"problem {problem.id}") for problem, text in zip(problems, texts)]
     if not any(texts):
-        raise DataError(f"audit_labels: no problem has a label in {labels!r}; name the column that holds them" if isinstance(labels, str) else "audit_labels: all labels are empty")
+        raise DataError(
+            f"audit_labels: no problem has a label in {labels!r}; name the column that holds them"
+            if isinstance(labels, str)
+            else "audit_labels: all labels are empty"
+        )
     verdicts = [_judged(text, problem.gold, convention) for problem, text in zip(problems, texts)]
     count = collections.Counter(verdicts)
-    chosen = lambda kind: [(problem.id, text, problem.gold) for problem, text, verdict in zip(problems, texts, verdicts) if verdict == kind]
-    return LabelAudit(len(problems), count["right"], count["wrong"], count["undecided"], count["missing"],
-                      realised_rate([verdict == "right" for verdict in verdicts if verdict != "missing"]), chosen("right"), chosen("undecided"),
-                      [problem for problem, verdict in zip(problems, verdicts) if verdict in kinds[keep]])
+    chosen = lambda kind: [
+        (problem.id, text, problem.gold) for problem, text, verdict in zip(problems, texts, verdicts) if verdict == kind
+    ]
+    return LabelAudit(
+        len(problems),
+        count["right"],
+        count["wrong"],
+        count["undecided"],
+        count["missing"],
+        realised_rate([verdict == "right" for verdict in verdicts if verdict != "missing"]),
+        chosen("right"),
+        chosen("undecided"),
+        [problem for problem, verdict in zip(problems, verdicts) if verdict in kinds[keep]],
+    )

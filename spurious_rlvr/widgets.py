@@ -19,7 +19,9 @@ from .core import Faults, stable_id
 from .plots import ARM_LABELS
 
 # %% ../nbs/15_widgets.ipynb #0d14dccd
-def _static_text(name): return (importlib.resources.files("spurious_rlvr") / "static" / name).read_text(encoding="utf-8")
+def _static_text(name):
+    return (importlib.resources.files("spurious_rlvr") / "static" / name).read_text(encoding="utf-8")
+
 
 _MOUNT = """
 const waiting = document.querySelector('[data-widget="%s"]:not([data-mounted])');
@@ -39,41 +41,66 @@ _PAGE = """<!doctype html>
 </html>
 """
 
+
 def _static_html(esm, css, values, name):
     data = json.dumps(values, sort_keys=True, allow_nan=False).replace("<", "\\u003c")
     script = f"{esm}\n{_static_text('static_host.js')}{_MOUNT % (name, data)}"
-    return (f'<div data-widget="{name}">This view needs JavaScript.</div>\n<style>\n{css}</style>\n'
-            f'<script type="module">\n{script}\n</script>')
+    return (
+        f'<div data-widget="{name}">This view needs JavaScript.</div>\n<style>\n{css}</style>\n'
+        f'<script type="module">\n{script}\n</script>'
+    )
 
 # %% ../nbs/15_widgets.ipynb #90c4da7f
 class StaticView:
     "A view as HTML and nothing else, for documentation and exported notebooks."
-    def __init__(self,
-                 html:str, # a self-contained fragment
-                 text:str, # what a terminal shows
-                ): self.html, self.text = html, text
-    def __repr__(self): return self.text
-    def _repr_html_(self): return self.html
+
+    def __init__(
+        self,
+        html: str,  # a self-contained fragment
+        text: str,  # what a terminal shows
+    ):
+        self.html, self.text = html, text
+
+    def __repr__(self):
+        return self.text
+
+    def _repr_html_(self):
+        return self.html
 
 # %% ../nbs/15_widgets.ipynb #b4b523cc
-_OWN = set(anywidget.AnyWidget.class_trait_names()) | {"_esm", "_css", "_anywidget_id"} # the widget machinery's own values, of no use in a page
+_OWN = set(anywidget.AnyWidget.class_trait_names()) | {
+    "_esm",
+    "_css",
+    "_anywidget_id",
+}  # the widget machinery's own values, of no use in a page
 
-def _let_page_choose(comm): # ipykernel 7.4 sends a page's messages to whichever shell last wrote to it: to the cell that is busy
+
+def _let_page_choose(
+    comm,
+):  # ipykernel 7.4 sends a page's messages to whichever shell last wrote to it: to the cell that is busy
     vars(comm).pop("_reply_subshell_id", None)
+
 
 class LiveView(anywidget.AnyWidget):
     "A widget that also has a form without a kernel. `_esm` and `_css` are texts of the package's `static` folder."
-    def open(self): # a page's messages take the way that the page has chosen: in JupyterLab a subshell, beside a busy cell
+
+    def open(
+        self,
+    ):  # a page's messages take the way that the page has chosen: in JupyterLab a subshell, beside a busy cell
         super().open()
-        if self.comm is not None: _let_page_choose(self.comm)
+        if self.comm is not None:
+            _let_page_choose(self.comm)
+
     def _send(self, msg, buffers=None):
         super()._send(msg, buffers)
-        if self.comm is not None: _let_page_choose(self.comm)
+        if self.comm is not None:
+            _let_page_choose(self.comm)
 
-    def to_html(self,
-                *,
-                page:bool=False, # a whole page, not a fragment
-               ) -> str:         # HTML that needs neither a kernel nor the network
+    def to_html(
+        self,
+        *,
+        page: bool = False,  # a whole page, not a fragment
+    ) -> str:  # HTML that needs neither a kernel nor the network
         "The view as it stands, self-contained; what moves in it moves there, too."
         values = {name: value for name, value in self.get_state().items() if name not in _OWN}
         name = type(self).__name__
@@ -89,72 +116,130 @@ class LiveView(anywidget.AnyWidget):
         return data | {"text/plain": repr(self), "text/html": self.to_html()}, metadata
 
 # %% ../nbs/15_widgets.ipynb #35444d81
-def _steps(first, last, step): return [round(first + i * step, 10) for i in range(round((last - first) / step) + 1)]
+def _steps(first, last, step):
+    return [round(first + i * step, 10) for i in range(round((last - first) / step) + 1)]
 
-_CLIPS = [*_steps(.01, .3, .01), *_steps(.32, .6, .02), *_steps(.65, 1., .05), math.inf]
-_CONTROLS = { # name -> (what the page calls it, the values of its slider)
+
+_CLIPS = [*_steps(0.01, 0.3, 0.01), *_steps(0.32, 0.6, 0.02), *_steps(0.65, 1.0, 0.05), math.inf]
+_CONTROLS = {  # name -> (what the page calls it, the values of its slider)
     "epsilon": ("lower clip, ε_low", _CLIPS),
-    "epsilon_high": ("upper clip, ε_high", [*_CLIPS[:-1], 1.5, 2., 3., 5., math.inf]),
-    "prior": ("π_old, action 0", _steps(.02, .98, .01)),
-    "learning_rate": ("learning rate", [.05, .07, *_steps(.1, 1., .05), *_steps(1.1, 2., .1), *_steps(2.2, 4., .2)]),
+    "epsilon_high": ("upper clip, ε_high", [*_CLIPS[:-1], 1.5, 2.0, 3.0, 5.0, math.inf]),
+    "prior": ("π_old, action 0", _steps(0.02, 0.98, 0.01)),
+    "learning_rate": (
+        "learning rate",
+        [0.05, 0.07, *_steps(0.1, 1.0, 0.05), *_steps(1.1, 2.0, 0.1), *_steps(2.2, 4.0, 0.2)],
+    ),
     "minibatches": ("updates per phase", list(range(1, 33))),
-    "gamma": ("γ, chance of a reward", [0., .001, .003, .01, .02, *_steps(.05, .95, .05), .98, .99, .997, .999, 1.]),
+    "gamma": (
+        "γ, chance of a reward",
+        [0.0, 0.001, 0.003, 0.01, 0.02, *_steps(0.05, 0.95, 0.05), 0.98, 0.99, 0.997, 0.999, 1.0],
+    ),
 }
 _SETTINGS = (*_CONTROLS, "num_generations", "phases", "replicas", "seed")
-_LARGEST_GROUP = 8 # larger groups have too many outcomes for a page that answers while one drags
+_LARGEST_GROUP = 8  # larger groups have too many outcomes for a page that answers while one drags
 
-def _for_page(value): return None if value == math.inf else value # JSON has no infinity: the page reads null as "off"
-def _controls(): return [dict(name=name, label=label, values=[_for_page(value) for value in steps]) for name, (label, steps) in _CONTROLS.items()]
 
-_CLIP_JSON = dict(sync=True, to_json=lambda value, widget: _for_page(value), from_json=lambda value, widget: math.inf if value is None else value)
+def _for_page(value):
+    return None if value == math.inf else value  # JSON has no infinity: the page reads null as "off"
+
+
+def _controls():
+    return [
+        dict(name=name, label=label, values=[_for_page(value) for value in steps])
+        for name, (label, steps) in _CONTROLS.items()
+    ]
+
+
+_CLIP_JSON = dict(
+    sync=True,
+    to_json=lambda value, widget: _for_page(value),
+    from_json=lambda value, widget: math.inf if value is None else value,
+)
 
 # %% ../nbs/15_widgets.ipynb #feac2796
-def _bandit_settings(values): # keywords of `clipbias.exact_phase` and its kin
+def _bandit_settings(values):  # keywords of `clipbias.exact_phase` and its kin
     size, prior = values["num_generations"], values["prior"]
-    return dict(prior=(prior, 1 - prior), minibatch_size=size, num_generations=size,
-                **{name: values[name] for name in ("epsilon", "epsilon_high", "learning_rate", "minibatches", "gamma")})
+    return dict(
+        prior=(prior, 1 - prior),
+        minibatch_size=size,
+        num_generations=size,
+        **{name: values[name] for name in ("epsilon", "epsilon_high", "learning_rate", "minibatches", "gamma")},
+    )
 
-def _check_explorer(values): # all faults in one message
+
+def _check_explorer(values):  # all faults in one message
     faults = Faults("ClipExplorer")
     prior, fine = values["prior"], lambda value, low, high: isinstance(value, (int, float)) and low <= value <= high
-    faults.check(fine(prior, .001, .999), f"prior is {prior!r} and must be a probability from 0.001 to 0.999, that of action 0")
-    for name, low, high in (("epsilon", .001, math.inf), ("epsilon_high", .001, math.inf), ("learning_rate", .001, 10), ("minibatches", 1, 32),
-                            ("gamma", 0, 1), ("num_generations", 2, _LARGEST_GROUP), ("phases", 1, 1000), ("replicas", 2, 5000)):
+    faults.check(
+        fine(prior, 0.001, 0.999), f"prior is {prior!r} and must be a probability from 0.001 to 0.999, that of action 0"
+    )
+    for name, low, high in (
+        ("epsilon", 0.001, math.inf),
+        ("epsilon_high", 0.001, math.inf),
+        ("learning_rate", 0.001, 10),
+        ("minibatches", 1, 32),
+        ("gamma", 0, 1),
+        ("num_generations", 2, _LARGEST_GROUP),
+        ("phases", 1, 1000),
+        ("replicas", 2, 5000),
+    ):
         faults.check(fine(values[name], low, high), f"{name} is {values[name]!r} and must lie between {low} and {high}")
     faults.check(isinstance(values["seed"], int), f"seed is {values['seed']!r} and must be a whole number")
     faults.raise_any()
     BanditConfig(**_bandit_settings(values))
 
-def _explorer_text(explorer): # for a terminal
+
+def _explorer_text(explorer):  # for a terminal
     head = ", ".join(f"{name}={getattr(explorer, name):g}" for name in (*_CONTROLS, "num_generations"))
-    rows = [f"  {ARM_LABELS[side]:<20}{row.expected_shift:+.4f} ± {row.expected_shift_se:.4f}   upper {row.clip_fraction_high:.2%}, lower {row.clip_fraction_low:.2%}"
-            for side, row in explorer.expected().iterrows()]
-    return "\n".join([f"ClipExplorer({head})", "  expected shift of the log-odds over one phase (± standard error), and what the clip removes:", *rows])
+    rows = [
+        f"  {ARM_LABELS[side]:<20}{row.expected_shift:+.4f} ± {row.expected_shift_se:.4f}   upper {row.clip_fraction_high:.2%}, lower {row.clip_fraction_low:.2%}"
+        for side, row in explorer.expected().iterrows()
+    ]
+    return "\n".join(
+        [
+            f"ClipExplorer({head})",
+            "  expected shift of the log-odds over one phase (± standard error), and what the clip removes:",
+            *rows,
+        ]
+    )
 
 # %% ../nbs/15_widgets.ipynb #9d3300c0
 class ClipExplorer(LiveView):
     "The clip's expected shift and an ensemble of policies, while sliders move. Attributes are live: setting one moves its slider, and the other way round."
+
     _esm, _css = _static_text("clip_explorer.js"), _static_text("clip_explorer.css")
     epsilon, epsilon_high = (traitlets.Float().tag(**_CLIP_JSON) for _ in range(2))
     prior, learning_rate, gamma = (traitlets.Float().tag(sync=True) for _ in range(3))
     minibatches, num_generations, phases, replicas, seed = (traitlets.Int().tag(sync=True) for _ in range(5))
     controls, labels = traitlets.List().tag(sync=True), traitlets.Dict().tag(sync=True)
 
-    def __init__(self,
-                 *,
-                 epsilon:float=0.2,            # lower clip at 1 - epsilon; math.inf removes it
-                 epsilon_high:float|None=None, # upper clip at 1 + epsilon_high; None: the same as epsilon; math.inf removes it
-                 prior:float=0.7,              # probability of action 0 under the old policy
-                 learning_rate:float=1.0,      # multiplies the gradient of a minibatch's mean surrogate with respect to the logits
-                 minibatches:int=8,            # updates in a phase, one group of samples each
-                 gamma:float=0.5,              # probability that a reward is 1
-                 num_generations:int=8,        # samples in a group, 2 to 8
-                 phases:int=60,                # of the ensemble
-                 replicas:int=400,             # policies in the ensemble
-                 seed:int=0,                   # of the ensemble's random numbers
-                ):
-        values = dict(epsilon=epsilon, epsilon_high=epsilon if epsilon_high is None else epsilon_high, prior=prior, learning_rate=learning_rate,
-                      minibatches=minibatches, gamma=gamma, num_generations=num_generations, phases=phases, replicas=replicas, seed=seed)
+    def __init__(
+        self,
+        *,
+        epsilon: float = 0.2,  # lower clip at 1 - epsilon; math.inf removes it
+        epsilon_high: float
+        | None = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon; math.inf removes it
+        prior: float = 0.7,  # probability of action 0 under the old policy
+        learning_rate: float = 1.0,  # multiplies the gradient of a minibatch's mean surrogate with respect to the logits
+        minibatches: int = 8,  # updates in a phase, one group of samples each
+        gamma: float = 0.5,  # probability that a reward is 1
+        num_generations: int = 8,  # samples in a group, 2 to 8
+        phases: int = 60,  # of the ensemble
+        replicas: int = 400,  # policies in the ensemble
+        seed: int = 0,  # of the ensemble's random numbers
+    ):
+        values = dict(
+            epsilon=epsilon,
+            epsilon_high=epsilon if epsilon_high is None else epsilon_high,
+            prior=prior,
+            learning_rate=learning_rate,
+            minibatches=minibatches,
+            gamma=gamma,
+            num_generations=num_generations,
+            phases=phases,
+            replicas=replicas,
+            seed=seed,
+        )
         _check_explorer(values)
         super().__init__(**values, controls=_controls(), labels=ARM_LABELS)
 
@@ -168,12 +253,16 @@ class ClipExplorer(LiveView):
         "The setting as keywords of `clipbias.simulate_bandit`, `exact_phase`, `clip_bias` and their kin."
         return _bandit_settings({name: getattr(self, name) for name in _SETTINGS})
 
-    def expected(self, *, replicas:int=4000 # pairs to simulate
-                ) -> pd.DataFrame: # one row per side, as `clipbias.clip_bias` returns it
+    def expected(
+        self,
+        *,
+        replicas: int = 4000,  # pairs to simulate
+    ) -> pd.DataFrame:  # one row per side, as `clipbias.clip_bias` returns it
         "The numbers of the page's table by Python's simulation, with standard errors."
         return clip_bias(**self.settings, sides=("both", "high", "low"), replicas=replicas, seed=self.seed)
 
-    def __repr__(self): return _explorer_text(self)
+    def __repr__(self):
+        return _explorer_text(self)
 
 # %% ../nbs/15_widgets.ipynb #6678fe8d
 import bisect, collections, contextlib, html, http.server, os, re, secrets, threading, unicodedata, warnings
@@ -191,54 +280,66 @@ from .runs import COLUMNS, Run, atomic_path, dump_json, import_rollouts, read_ru
 
 # %% ../nbs/15_widgets.ipynb #b6ac26f4
 def visible(
-    text:str # any text
-) -> str:    # the same on one line, without a character that acts
+    text: str,  # any text
+) -> str:  # the same on one line, without a character that acts
     "Spells out control characters, direction marks and lone surrogates, for a terminal."
     acts = lambda c: unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
     spelt = {"\n": "⏎", "\t": "⇥"}
     return "".join(spelt.get(c) or (f"⟨U+{ord(c):04X}⟩" if acts(c) else c) for c in text)
 
 # %% ../nbs/15_widgets.ipynb #0ebe8821
-def _utf16(text): # a function from offsets in characters to offsets in UTF-16 units
-    if not text or max(text) < "\U00010000": return int
+def _utf16(text):  # a function from offsets in characters to offsets in UTF-16 units
+    if not text or max(text) < "\U00010000":
+        return int
     wide = [at for at, c in enumerate(text) if c >= "\U00010000"]
     return lambda offset: offset + bisect.bisect_left(wide, offset)
 
 # %% ../nbs/15_widgets.ipynb #d0ce6951
-def _piece_decoder(pieces, specials=3): # organisms: whole pieces after three special tokens
+def _piece_decoder(pieces, specials=3):  # organisms: whole pieces after three special tokens
     return lambda ids: "".join(pieces[i - specials] if specials <= i < specials + len(pieces) else "" for i in ids)
 
-def _decoder(tokenizer): # whatever can decode, as a function from ids to a text
-    if tokenizer is None or callable(tokenizer) and not hasattr(tokenizer, "decode"): return tokenizer
+
+def _decoder(tokenizer):  # whatever can decode, as a function from ids to a text
+    if tokenizer is None or callable(tokenizer) and not hasattr(tokenizer, "decode"):
+        return tokenizer
     if isinstance(tokenizer, (str, os.PathLike)):
         from tokenizers import Tokenizer
+
         place = Path(tokenizer)
-        file = place if place.is_file() else place/"tokenizer.json"
-        if not file.is_file(): raise ConfigError(f"tokenizer {place}: there is no tokenizer.json; give a folder made by save_pretrained, or an object with a method decode")
+        file = place if place.is_file() else place / "tokenizer.json"
+        if not file.is_file():
+            raise ConfigError(
+                f"tokenizer {place}: there is no tokenizer.json; give a folder made by save_pretrained, or an object with a method decode"
+            )
         tokenizer = Tokenizer.from_file(str(file))
     return lambda ids: tokenizer.decode(list(map(int, ids)), skip_special_tokens=True)
 
+
 def find_decoder(
-    run:Run # a run folder
-) -> Callable|None: # from ids to a text; None where the run folder holds no tokenizer
+    run: Run,  # a run folder
+) -> Callable | None:  # from ids to a text; None where the run folder holds no tokenizer
     "How the tokens of a run read: from its newest checkpoint, or from an organism's card."
     if folder := run.latest_checkpoint:
-        for place in (folder/"policy", folder):
-            if (place/"tokenizer.json").is_file(): return _decoder(place)
+        for place in (folder / "policy", folder):
+            if (place / "tokenizer.json").is_file():
+                return _decoder(place)
     name = str(run.settings.get("model", {}).get("name", ""))
-    card = importlib.resources.files("spurious_rlvr")/"weights"/name/"card.json"
-    if re.fullmatch(r"[a-z][a-z-]*", name) and card.is_file(): return _piece_decoder(json.loads(card.read_text(encoding="utf-8"))["pieces"])
+    card = importlib.resources.files("spurious_rlvr") / "weights" / name / "card.json"
+    if re.fullmatch(r"[a-z][a-z-]*", name) and card.is_file():
+        return _piece_decoder(json.loads(card.read_text(encoding="utf-8"))["pieces"])
+
 
 def token_ends(
-    completion:str,   # what was written
-    ids:Iterable[int], # its tokens
-    decode:Callable,  # from ids to a text
-) -> list[int]|None:  # offset of the end of each token; None where the texts do not make up the completion
+    completion: str,  # what was written
+    ids: Iterable[int],  # its tokens
+    decode: Callable,  # from ids to a text
+) -> list[int] | None:  # offset of the end of each token; None where the texts do not make up the completion
     "Where each token ends in the completion."
     ids, text, ends, settled, read = list(ids), "", [], 0, 0
-    for upto in range(1, len(ids) + 1): # two short windows, so that long texts cost no more per token than short ones
+    for upto in range(1, len(ids) + 1):  # two short windows, so that long texts cost no more per token than short ones
         before, now = decode(ids[settled:read]), decode(ids[settled:upto])
-        if not now.endswith("\ufffd"): text, settled, read = text + now[len(before):], read, upto
+        if not now.endswith("\ufffd"):
+            text, settled, read = text + now[len(before) :], read, upto
         ends.append(len(text))
     return ends if text == completion else None
 
@@ -246,143 +347,273 @@ def token_ends(
 _OUTPUT = frozenset(["claimed_output"])
 _SENTENCE = re.compile(r"\S(?:[^.!?\n]|[.!?](?!\s))*(?:[.!?]+|(?=\n)|$)")
 _FENCE = re.compile(r"\s*(?:`{3,}|~{3,})\s*\w*\s*")
-_LONGEST = 300_000 # characters; of a longer text only the beginning is analysed
+_LONGEST = 300_000  # characters; of a longer text only the beginning is analysed
 
-def _answer_at(text): # (start, end) of the answer as grading finds it, and its rule
+
+def _answer_at(text):  # (start, end) of the answer as grading finds it, and its rule
     found = extract_answer(text)
     at = text.rfind(found.text) if found.text else -1
     return (at, at + len(found.text), found.rule) if at >= 0 else None
 
-def _sentences(text, solid): # sentences of the prose; a stretch of code is one unit
+
+def _sentences(text, solid):  # sentences of the prose; a stretch of code is one unit
     units, position = [], 0
     for start, end in [*solid, (len(text), len(text))]:
         units += [found.span() for found in _SENTENCE.finditer(text, position, start) if not _FENCE.fullmatch(found[0])]
-        if end > start: units.append((start, end))
+        if end > start:
+            units.append((start, end))
         position = end
     return units
 
-def _lines(text, solid): # lines of code and output; of everything where there is no code
+
+def _lines(text, solid):  # lines of code and output; of everything where there is no code
     found = []
     for start, end in solid or [(0, len(text))]:
         for line in re.finditer(r"[^\n]+", text[start:end]):
-            if line[0].strip(): found.append((start + line.start(), start + line.end()))
+            if line[0].strip():
+                found.append((start + line.start(), start + line.end()))
     return found
 
 # %% ../nbs/15_widgets.ipynb #37304266
-def _path(text, spans, sentences, answer): # stations of the reasoning: (kind, start, end, note)
+def _path(text, spans, sentences, answer):  # stations of the reasoning: (kind, start, end, note)
     stations, code_then_output = [], [span for span in spans if span.kind in CODE_KINDS | _OUTPUT]
-    prose = [(start, end) for start, end in sentences if not any(span.start < end and start < span.end for span in code_then_output)]
+    prose = [
+        (start, end)
+        for start, end in sentences
+        if not any(span.start < end and start < span.end for span in code_then_output)
+    ]
     for place, span in enumerate(code_then_output):
-        floor, ceiling = (code_then_output[place - 1].end if place else 0), (code_then_output[place + 1].start if place + 1 < len(code_then_output) else len(text))
+        floor, ceiling = (
+            (code_then_output[place - 1].end if place else 0),
+            (code_then_output[place + 1].start if place + 1 < len(code_then_output) else len(text)),
+        )
         before = [unit for unit in prose if floor <= unit[0] and unit[1] <= span.start]
         after = [unit for unit in prose if span.end <= unit[0] and unit[1] <= ceiling]
-        if before and span.kind in CODE_KINDS: stations.append(("reasoning", *before[-1], "before the code"))
-        if span.kind in CODE_KINDS: stations.append(("code", span.start, span.end, "Python that parses" if span.tree(text) else "does not parse as Python"))
+        if before and span.kind in CODE_KINDS:
+            stations.append(("reasoning", *before[-1], "before the code"))
+        if span.kind in CODE_KINDS:
+            stations.append(
+                ("code", span.start, span.end, "Python that parses" if span.tree(text) else "does not parse as Python")
+            )
         else:
-            holds = answer and re.search(rf"(?<![\w.]){re.escape(text[answer[0]:answer[1]])}(?![\w])", text[span.start:span.end])
-            stations.append(("output", span.start, span.end, "claims the answer" if holds else "claimed; the text cannot tell whether anything ran"))
-            if after: stations.append(("reasoning", *after[0], "after the output"))
-    if answer: stations.append(("answer", *answer[:2], f"found by the rule {answer[2]}"))
+            holds = answer and re.search(
+                rf"(?<![\w.]){re.escape(text[answer[0] : answer[1]])}(?![\w])", text[span.start : span.end]
+            )
+            stations.append(
+                (
+                    "output",
+                    span.start,
+                    span.end,
+                    "claims the answer" if holds else "claimed; the text cannot tell whether anything ran",
+                )
+            )
+            if after:
+                stations.append(("reasoning", *after[0], "after the output"))
+    if answer:
+        stations.append(("answer", *answer[:2], f"found by the rule {answer[2]}"))
     return list(dict.fromkeys(stations))
 
+
 def anatomy(
-    text:str # a completion
-) -> dict:   # spans, answer, units and path, as offsets in characters
+    text: str,  # a completion
+) -> dict:  # spans, answer, units and path, as offsets in characters
     "What a completion consists of, for the eye."
     head = text[:_LONGEST]
     spans, answer = find_spans(head), _answer_at(head)
     solid = [(span.start, span.end) for span in spans if span.kind in CODE_KINDS | _OUTPUT]
     sentences = _sentences(head, solid)
-    return dict(spans=[(span.kind, span.start, span.end, round(span.confidence, 2)) for span in spans], answer=answer, whole=len(text) <= _LONGEST,
-                units=dict(sentence=sentences, line=_lines(head, solid)), path=_path(head, spans, sentences, answer))
+    return dict(
+        spans=[(span.kind, span.start, span.end, round(span.confidence, 2)) for span in spans],
+        answer=answer,
+        whole=len(text) <= _LONGEST,
+        units=dict(sentence=sentences, line=_lines(head, solid)),
+        path=_path(head, spans, sentences, answer),
+    )
 
 # %% ../nbs/15_widgets.ipynb #5431e042
-_AROUND = dict(kind="diverging", words=["much lower", "lower", "slightly lower", "equal", "slightly higher", "higher", "much higher"])
-QUANTITIES = { # name -> how the page shows it; classes lie between the edges
-    "logprob": dict(label="log-probability", unit="nats", kind="falling", edges=[-4.6, -2.3, -1.386, -.693, -.105], words=["p < 1 %", "1–10 %", "10–25 %", "25–50 %", "50–90 %", "p > 90 %"]),
-    "entropy": dict(label="entropy", unit="nats", kind="rising", edges=[.1, .5, 1, 2, 3], words=["< 0.1", "0.1–0.5", "0.5–1", "1–2", "2–3", "> 3"]),
-    "ratio": dict(label="ratio exp(new − old)", unit="", kind="diverging", edges=[.5, .8, .95, 1.05, 1.25, 2], words=["< 0.5", "0.5–0.8", "0.8–0.95", "about 1", "1.05–1.25", "1.25–2", "> 2"]),
-    "clip_side": dict(label="clip side", unit="", kind="sides", edges=[-.5, .5], words=["▼ lower clip removed the gradient", "inside", "▲ upper clip removed the gradient"]),
-    "out_of_band": dict(label="ratio outside the interval", unit="", kind="sides", edges=[-.5, .5], words=["▼ below", "inside", "▲ above"]),
-    "advantage": dict(label="advantage", unit="", edges=[-1.5, -.5, -.05, .05, .5, 1.5], **_AROUND),
-    "mismatch": dict(label="old policy − sampler", unit="nats", edges=[-.5, -.1, -.01, .01, .1, .5], **_AROUND),
-    "difference": dict(label="difference from the other log-probabilities", unit="nats", edges=[-2, -.5, -.05, .05, .5, 2], **_AROUND),
+_AROUND = dict(
+    kind="diverging",
+    words=["much lower", "lower", "slightly lower", "equal", "slightly higher", "higher", "much higher"],
+)
+QUANTITIES = {  # name -> how the page shows it; classes lie between the edges
+    "logprob": dict(
+        label="log-probability",
+        unit="nats",
+        kind="falling",
+        edges=[-4.6, -2.3, -1.386, -0.693, -0.105],
+        words=["p < 1 %", "1–10 %", "10–25 %", "25–50 %", "50–90 %", "p > 90 %"],
+    ),
+    "entropy": dict(
+        label="entropy",
+        unit="nats",
+        kind="rising",
+        edges=[0.1, 0.5, 1, 2, 3],
+        words=["< 0.1", "0.1–0.5", "0.5–1", "1–2", "2–3", "> 3"],
+    ),
+    "ratio": dict(
+        label="ratio exp(new − old)",
+        unit="",
+        kind="diverging",
+        edges=[0.5, 0.8, 0.95, 1.05, 1.25, 2],
+        words=["< 0.5", "0.5–0.8", "0.8–0.95", "about 1", "1.05–1.25", "1.25–2", "> 2"],
+    ),
+    "clip_side": dict(
+        label="clip side",
+        unit="",
+        kind="sides",
+        edges=[-0.5, 0.5],
+        words=["▼ lower clip removed the gradient", "inside", "▲ upper clip removed the gradient"],
+    ),
+    "out_of_band": dict(
+        label="ratio outside the interval",
+        unit="",
+        kind="sides",
+        edges=[-0.5, 0.5],
+        words=["▼ below", "inside", "▲ above"],
+    ),
+    "advantage": dict(label="advantage", unit="", edges=[-1.5, -0.5, -0.05, 0.05, 0.5, 1.5], **_AROUND),
+    "mismatch": dict(label="old policy − sampler", unit="nats", edges=[-0.5, -0.1, -0.01, 0.01, 0.1, 0.5], **_AROUND),
+    "difference": dict(
+        label="difference from the other log-probabilities",
+        unit="nats",
+        edges=[-2, -0.5, -0.05, 0.05, 0.5, 2],
+        **_AROUND,
+    ),
 }
 
-def _newest(values): # per-token values; of several uses of one rollout the last
-    if values is None: return None
+
+def _newest(values):  # per-token values; of several uses of one rollout the last
+    if values is None:
+        return None
     values = list(values)
-    if values and isinstance(values[0], (list, tuple, np.ndarray)): values = list(values[-1])
+    if values and isinstance(values[0], (list, tuple, np.ndarray)):
+        values = list(values[-1])
     return values
 
-def _minus(a, b): return None if a is None or b is None or len(a) != len(b) else [x - y for x, y in zip(a, b)]
+
+def _minus(a, b):
+    return None if a is None or b is None or len(a) != len(b) else [x - y for x, y in zip(a, b)]
+
 
 def token_values(
-    row:Mapping, # a rollout's row
-    other:list|None=None # log-probabilities of another policy for the same tokens
-) -> dict[str, list]: # quantity -> a number for each token
+    row: Mapping,  # a rollout's row
+    other: list | None = None,  # log-probabilities of another policy for the same tokens
+) -> dict[str, list]:  # quantity -> a number for each token
     "The quantities that a row has; those it lacks are left out."
-    lists = {name: _newest(row.get(name)) for name in ("logprob_old", "logprob_sampler", "logprob_new", "entropy", "clip_side", "out_of_band")}
+    lists = {
+        name: _newest(row.get(name))
+        for name in ("logprob_old", "logprob_sampler", "logprob_new", "entropy", "clip_side", "out_of_band")
+    }
     old = lists["logprob_old"] or lists["logprob_sampler"]
     moved = _minus(lists["logprob_new"], old)
-    found = dict(logprob=old, entropy=lists["entropy"], clip_side=lists["clip_side"], out_of_band=lists["out_of_band"], mismatch=_minus(lists["logprob_old"], lists["logprob_sampler"]),
-                 ratio=None if moved is None else [math.exp(min(value, 50)) for value in moved], difference=_minus(old, other))
+    found = dict(
+        logprob=old,
+        entropy=lists["entropy"],
+        clip_side=lists["clip_side"],
+        out_of_band=lists["out_of_band"],
+        mismatch=_minus(lists["logprob_old"], lists["logprob_sampler"]),
+        ratio=None if moved is None else [math.exp(min(value, 50)) for value in moved],
+        difference=_minus(old, other),
+    )
     tidy = lambda value: None if value is None or not math.isfinite(value) else round(float(value), 4) + 0.0
     return {name: [tidy(value) for value in values] for name, values in found.items() if values}
 
 # %% ../nbs/15_widgets.ipynb #0d0cdd75
 class Part(NamedTuple):
     "Rollouts of one state of the policy."
+
     kind: str  # "phase", "evaluation" or "rollouts"
-    phase: int # of training; for an evaluation the phases that were finished
+    phase: int  # of training; for an evaluation the phases that were finished
     name: str  # of the evaluation
     rows: int  # how many there are
-    start: int # the stepper's number of the first
+    start: int  # the stepper's number of the first
 
     @property
-    def family(self): "Parts of one family show the same thing at different times."; return f"{self.kind} {self.name}".strip()
+    def family(self):
+        "Parts of one family show the same thing at different times."
+        return f"{self.kind} {self.name}".strip()
+
     @property
     def label(self):
-        if self.kind == "evaluation": return f"{self.name} after phase {self.phase}" if self.phase else f"{self.name} before training"
+        if self.kind == "evaluation":
+            return f"{self.name} after phase {self.phase}" if self.phase else f"{self.name} before training"
         return f"phase {self.phase}" if self.kind == "phase" else "rollouts"
 
-_LIGHT = ("group", "problem_id", "sample", "reward", "correct", "advantage", "writes_code", "mentions_python", "finish_reason", "answer")
-_PAGE_ROWS = 64 # rows that are read together
 
-def _is_missing(value): return value is None or value is pd.NA or isinstance(value, float) and math.isnan(value)
+_LIGHT = (
+    "group",
+    "problem_id",
+    "sample",
+    "reward",
+    "correct",
+    "advantage",
+    "writes_code",
+    "mentions_python",
+    "finish_reason",
+    "answer",
+)
+_PAGE_ROWS = 64  # rows that are read together
 
-def _light(frame): # the index of one part: every column there, None where the table lacks it
-    frame = frame.reset_index(drop=True).reindex(columns=[*_LIGHT, *[name for name in frame.columns if name.startswith("reward_")]])
-    problem = pd.Series(["" if _is_missing(value) else str(value) for value in frame["problem_id"]], dtype=object, index=frame.index)
+
+def _is_missing(value):
+    return value is None or value is pd.NA or isinstance(value, float) and math.isnan(value)
+
+
+def _light(frame):  # the index of one part: every column there, None where the table lacks it
+    frame = frame.reset_index(drop=True).reindex(
+        columns=[*_LIGHT, *[name for name in frame.columns if name.startswith("reward_")]]
+    )
+    problem = pd.Series(
+        ["" if _is_missing(value) else str(value) for value in frame["problem_id"]], dtype=object, index=frame.index
+    )
     group, sample = (pd.to_numeric(frame[name], errors="coerce") for name in ("group", "sample"))
-    if group.isna().any(): group = pd.Series(pd.factorize(frame["group"].map(str) if frame["group"].notna().all() else problem)[0], index=frame.index) # names, or none
-    if sample.isna().any(): sample = frame.groupby(group.to_numpy()).cumcount()
+    if group.isna().any():
+        group = pd.Series(
+            pd.factorize(frame["group"].map(str) if frame["group"].notna().all() else problem)[0], index=frame.index
+        )  # names, or none
+    if sample.isna().any():
+        sample = frame.groupby(group.to_numpy()).cumcount()
     return frame.assign(problem_id=problem, group=group.astype(int), sample=sample.astype(int))
 
-def _clip_counts(column): # tokens, and how many were clipped above and below, of a column of lists (of lists, where used more than once)
-    values = [None if v is None else np.asarray(v[-1] if len(v) and isinstance(v[0], (list, tuple, np.ndarray)) else v) for v in column]
+
+def _clip_counts(
+    column,
+):  # tokens, and how many were clipped above and below, of a column of lists (of lists, where used more than once)
+    values = [
+        None if v is None else np.asarray(v[-1] if len(v) and isinstance(v[0], (list, tuple, np.ndarray)) else v)
+        for v in column
+    ]
     return [(len(v), int((v > 0).sum()), int((v < 0).sum())) if v is not None else (None, None, None) for v in values]
 
 # %% ../nbs/15_widgets.ipynb #2ffbe9cf
-def _part_files(folder): # (phase, whether it is an evaluation, its name, file), in the order of training
+def _part_files(folder):  # (phase, whether it is an evaluation, its name, file), in the order of training
     found = []
     for kind in ("evals", "rollouts"):
-        for path in (folder/kind).glob("phase-*.parquet"):
-            with contextlib.suppress(ValueError): found.append((int(path.stem[6:12]), kind == "evals", path.stem[13:], path))
+        for path in (folder / kind).glob("phase-*.parquet"):
+            with contextlib.suppress(ValueError):
+                found.append((int(path.stem[6:12]), kind == "evals", path.stem[13:], path))
     return sorted(found)
 
-def _new_parts(source): # adds what the folder holds and the source does not; a file that was written anew is a new part, and the old one is empty
+
+def _new_parts(
+    source,
+):  # adds what the folder holds and the source does not; a file that was written anew is a new part, and the old one is empty
     fresh, source.problems = [], []
     for phase, evaluation, name, path in _part_files(source.run.path):
-        try: signature = (path.stat().st_mtime_ns, path.stat().st_size)
-        except FileNotFoundError: continue # replaced this very moment
+        try:
+            signature = (path.stat().st_mtime_ns, path.stat().st_size)
+        except FileNotFoundError:
+            continue  # replaced this very moment
         place, known = source.seen.get(path, (None, None))
-        if known == signature: continue
-        try: rows = pq.ParquetFile(path).metadata.num_rows
+        if known == signature:
+            continue
+        try:
+            rows = pq.ParquetFile(path).metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             source.problems.append(f"{path.name} cannot be read ({str(error).splitlines()[0][:100]})")
             continue
-        if place is not None: source.parts[place] = source.parts[place]._replace(rows=0)
+        if place is not None:
+            source.parts[place] = source.parts[place]._replace(rows=0)
         source.seen[path] = (len(source.parts), signature)
         source.parts.append(Part("evaluation" if evaluation else "phase", phase, name, rows, source.total))
         source.total += rows
@@ -390,223 +621,396 @@ def _new_parts(source): # adds what the folder holds and the source does not; a 
     return fresh
 
 # %% ../nbs/15_widgets.ipynb #bb3acf58
-def _read_page(path, page): # a page of rows, from the row group it lies in
+def _read_page(path, page):  # a page of rows, from the row group it lies in
     file, first = pq.ParquetFile(path), page * _PAGE_ROWS
     for group in range(file.num_row_groups):
         size = file.metadata.row_group(group).num_rows
-        if first >= size: first -= size; continue
+        if first >= size:
+            first -= size
+            continue
         rows, groups = [], range(group, file.num_row_groups)
         for batch in file.iter_batches(batch_size=_PAGE_ROWS, row_groups=list(groups)):
-            if first < batch.num_rows: rows += batch.slice(first).to_pylist()
+            if first < batch.num_rows:
+                rows += batch.slice(first).to_pylist()
             first = max(0, first - batch.num_rows)
-            if len(rows) >= _PAGE_ROWS: break
+            if len(rows) >= _PAGE_ROWS:
+                break
         return rows[:_PAGE_ROWS]
     return []
 
 # %% ../nbs/15_widgets.ipynb #72c65428
 class RunSource:
     "Rollouts and evaluations of a run folder, read on demand; `refresh` finds what was written since."
-    def __init__(self, run:Run):
+
+    def __init__(self, run: Run):
         self.run, self.title, self.parts, self.total = run, run.name, [], 0
-        self.seen, self.problems, self.pages = {}, [], collections.OrderedDict() # path -> (place, signature); unreadable files; (place, page) -> rows
+        self.seen, self.problems, self.pages = (
+            {},
+            [],
+            collections.OrderedDict(),
+        )  # path -> (place, signature); unreadable files; (place, page) -> rows
 
-    def refresh(self) -> list[int]: "Looks into the folder; returns the places of the parts that are new."; return _new_parts(self)
+    def refresh(self) -> list[int]:
+        "Looks into the folder; returns the places of the parts that are new."
+        return _new_parts(self)
 
-    def path(self, place): # file of a part
-        if (path := next((path for path, (at, _) in self.seen.items() if at == place), None)) is None: raise DataError(f"{self.title}: there is no part {place}, or its file was replaced since")
+    def path(self, place):  # file of a part
+        if (path := next((path for path, (at, _) in self.seen.items() if at == place), None)) is None:
+            raise DataError(f"{self.title}: there is no part {place}, or its file was replaced since")
         return path
 
-    def light(self, place:int) -> pd.DataFrame:
+    def light(self, place: int) -> pd.DataFrame:
         "The index of one part."
         file = pq.ParquetFile(self.path(place))
         names = [name for name in file.schema_arrow.names if name in _LIGHT or name.startswith("reward_")]
         return _light(file.read(columns=names).to_pandas())
 
-    def column(self, place:int, name:str) -> pd.Series|None:
+    def column(self, place: int, name: str) -> pd.Series | None:
         "One column of a part, None where there is none."
         file = pq.ParquetFile(self.path(place))
         return file.read(columns=[name]).column(name).to_pandas() if name in file.schema_arrow.names else None
 
-    def row(self, place:int, at:int) -> dict:
+    def row(self, place: int, at: int) -> dict:
         "One whole row; the page it stands on is kept, and the oldest pages are let go."
         key = (place, at // _PAGE_ROWS)
         if key not in self.pages:
             self.pages[key] = _read_page(self.path(place), key[1])
-            while len(self.pages) > 8: self.pages.popitem(last=False)
+            while len(self.pages) > 8:
+                self.pages.popitem(last=False)
         self.pages.move_to_end(key)
         return self.pages[key][at % _PAGE_ROWS]
 
-    def metrics(self) -> pd.DataFrame: "Metrics of the phases."; return self.run.of_kind("phase")
+    def metrics(self) -> pd.DataFrame:
+        "Metrics of the phases."
+        return self.run.of_kind("phase")
 
 # %% ../nbs/15_widgets.ipynb #5d7c64df
 class TableSource:
     "Rollouts of a table in memory; one part for each value of its column `phase`."
-    def __init__(self, frame:pd.DataFrame, title:str="rollouts"):
-        if "completion" not in frame: raise DataError(f"RolloutStepper: the table has no column completion; there are {', '.join(map(str, frame.columns)) or 'no columns'}")
+
+    def __init__(self, frame: pd.DataFrame, title: str = "rollouts"):
+        if "completion" not in frame:
+            raise DataError(
+                f"RolloutStepper: the table has no column completion; there are {', '.join(map(str, frame.columns)) or 'no columns'}"
+            )
         frame = frame.reset_index(drop=True)
-        if "prompt" not in frame: frame = frame.assign(prompt="")
-        if "problem_id" not in frame: frame = frame.assign(problem_id=[stable_id(str(prompt)) for prompt in frame["prompt"]])
+        if "prompt" not in frame:
+            frame = frame.assign(prompt="")
+        if "problem_id" not in frame:
+            frame = frame.assign(problem_id=[stable_id(str(prompt)) for prompt in frame["prompt"]])
         self.frame, self.title, self.parts, self.problems, self.total = frame, title, [], [], len(frame)
-        phase = pd.to_numeric(frame["phase"], errors="coerce").fillna(0).astype(int) if "phase" in frame else pd.Series(0, index=frame.index)
+        phase = (
+            pd.to_numeric(frame["phase"], errors="coerce").fillna(0).astype(int)
+            if "phase" in frame
+            else pd.Series(0, index=frame.index)
+        )
         self.places = [np.flatnonzero(phase == value) for value in sorted(phase.unique())]
         for value, rows in zip(sorted(phase.unique()), self.places):
-            self.parts.append(Part("phase" if "phase" in frame else "rollouts", int(value), "", len(rows), sum(part.rows for part in self.parts)))
+            self.parts.append(
+                Part(
+                    "phase" if "phase" in frame else "rollouts",
+                    int(value),
+                    "",
+                    len(rows),
+                    sum(part.rows for part in self.parts),
+                )
+            )
 
-    def refresh(self): return []
-    def light(self, place:int) -> pd.DataFrame: "The index of one part."; return _light(self.frame.iloc[self.places[place]])
-    def column(self, place:int, name:str) -> pd.Series|None: "One column of a part."; return self.frame[name].iloc[self.places[place]] if name in self.frame else None
-    def row(self, place:int, at:int) -> dict: "One whole row."; return self.frame.iloc[self.places[place][at]].to_dict()
-    def metrics(self) -> pd.DataFrame: "None are known."; return pd.DataFrame()
+    def refresh(self):
+        return []
 
-def _imported(path): # a lone surrogate has no place in pandas' own columns of text, but in columns of objects
-    try: return import_rollouts(path)
+    def light(self, place: int) -> pd.DataFrame:
+        "The index of one part."
+        return _light(self.frame.iloc[self.places[place]])
+
+    def column(self, place: int, name: str) -> pd.Series | None:
+        "One column of a part."
+        return self.frame[name].iloc[self.places[place]] if name in self.frame else None
+
+    def row(self, place: int, at: int) -> dict:
+        "One whole row."
+        return self.frame.iloc[self.places[place][at]].to_dict()
+
+    def metrics(self) -> pd.DataFrame:
+        "None are known."
+        return pd.DataFrame()
+
+
+def _imported(path):  # a lone surrogate has no place in pandas' own columns of text, but in columns of objects
+    try:
+        return import_rollouts(path)
     except UnicodeEncodeError:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore") # the option goes with pandas 4
-            with pd.option_context("future.infer_string", False): return import_rollouts(path)
+            warnings.simplefilter("ignore")  # the option goes with pandas 4
+            with pd.option_context("future.infer_string", False):
+                return import_rollouts(path)
+
 
 def open_rollouts(
-    rollouts # a run folder or `Run`, a table, a list of texts, or a file that `runs.import_rollouts` reads
-) -> RunSource|TableSource:
+    rollouts,  # a run folder or `Run`, a table, a list of texts, or a file that `runs.import_rollouts` reads
+) -> RunSource | TableSource:
     "Rollouts from anywhere, ready to be read by the page. Raises the package's errors for what cannot be read."
-    if isinstance(rollouts, Run): return RunSource(rollouts)
-    if isinstance(rollouts, pd.DataFrame): return TableSource(rollouts)
+    if isinstance(rollouts, Run):
+        return RunSource(rollouts)
+    if isinstance(rollouts, pd.DataFrame):
+        return TableSource(rollouts)
     if isinstance(rollouts, (str, os.PathLike)):
         path = Path(rollouts)
-        if not path.exists(): raise DataError(f"{path}: there is no such file or folder")
-        return RunSource(read_run(path)) if (path/"run.json").exists() else TableSource(_imported(path), path.name)
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder")
+        return RunSource(read_run(path)) if (path / "run.json").exists() else TableSource(_imported(path), path.name)
     texts = list(rollouts)
-    if wrong := [at for at, text in enumerate(texts) if not isinstance(text, str)]: raise DataError(f"RolloutStepper: entry {wrong[0]} of the list is {type(texts[wrong[0]]).__name__} and must be text")
+    if wrong := [at for at, text in enumerate(texts) if not isinstance(text, str)]:
+        raise DataError(
+            f"RolloutStepper: entry {wrong[0]} of the list is {type(texts[wrong[0]]).__name__} and must be text"
+        )
     return TableSource(pd.DataFrame(dict(completion=pd.Series(texts, dtype=object))), f"{len(texts)} texts")
 
 # %% ../nbs/15_widgets.ipynb #e1a9f8b1
-FILTERS = { # name -> (what the page calls it, which rows of an index it takes, what that means where the name does not say it)
-    "to_code": ("switched from language to code", lambda f: f["switch"] > 0,
-        "most samples of the group solve the problem in code; when it was first met, most solved it in words"),
-    "to_language": ("switched from code to language", lambda f: f["switch"] < 0,
-        "most samples of the group solve the problem in words; when it was first met, most solved it in code"),
+FILTERS = {  # name -> (what the page calls it, which rows of an index it takes, what that means where the name does not say it)
+    "to_code": (
+        "switched from language to code",
+        lambda f: f["switch"] > 0,
+        "most samples of the group solve the problem in code; when it was first met, most solved it in words",
+    ),
+    "to_language": (
+        "switched from code to language",
+        lambda f: f["switch"] < 0,
+        "most samples of the group solve the problem in words; when it was first met, most solved it in code",
+    ),
     "code": ("writes code", lambda f: f["code"] == 1, ""),
     "language": ("language only", lambda f: f["code"] == 0, ""),
-    "claims": ("claims an output", lambda f: f["claims"] == 1,
-        "writes down what its code printed; whether anything ran, the text cannot tell"),
+    "claims": (
+        "claims an output",
+        lambda f: f["claims"] == 1,
+        "writes down what its code printed; whether anything ran, the text cannot tell",
+    ),
     "rewarded_wrong": ("reward 1 but wrong", lambda f: (f["reward"] >= 1) & (f["correct"] == 0), ""),
     "unrewarded_right": ("reward 0 but right", lambda f: (f["reward"] <= 0) & (f["correct"] == 1), ""),
     "wrong": ("wrong", lambda f: f["correct"] == 0, ""),
-    "undecided": ("undecided", lambda f: f["graded"] & f["correct"].isna(),
-        "graded, but grading could not tell whether the answer is the gold answer; counts neither as right nor as wrong"),
-    "clipped_high": ("clipped above", lambda f: f["high"] > 0,
-        "at least one token whose gradient the upper clip removed"),
-    "clipped_low": ("clipped below", lambda f: f["low"] > 0,
-        "at least one token whose gradient the lower clip removed"),
-    "dead": ("group without a signal", lambda f: f["dead"],
-        "all rewards of the group are equal, so that its advantages are 0"),
+    "undecided": (
+        "undecided",
+        lambda f: f["graded"] & f["correct"].isna(),
+        "graded, but grading could not tell whether the answer is the gold answer; counts neither as right nor as wrong",
+    ),
+    "clipped_high": (
+        "clipped above",
+        lambda f: f["high"] > 0,
+        "at least one token whose gradient the upper clip removed",
+    ),
+    "clipped_low": (
+        "clipped below",
+        lambda f: f["low"] > 0,
+        "at least one token whose gradient the lower clip removed",
+    ),
+    "dead": (
+        "group without a signal",
+        lambda f: f["dead"],
+        "all rewards of the group are equal, so that its advantages are 0",
+    ),
     "cut": ("cut off by the length limit", lambda f: f["finish"] == "length", ""),
-    "ungraded": ("not graded", lambda f: ~f["graded"], "no verdict was recorded: nothing was compared with a gold answer"),
+    "ungraded": (
+        "not graded",
+        lambda f: ~f["graded"],
+        "no verdict was recorded: nothing was compared with a gold answer",
+    ),
 }
 
-def _number(column): # of numbers, or of True, False and None
-    if column.dtype != object: return pd.to_numeric(column, errors="coerce").astype(float)
-    return column.map(lambda value: float(value) if isinstance(value, (bool, int, float, np.number, np.bool_)) else math.nan).astype(float)
 
-def _by_group(frame): # mean share of code of each row's group, and whether all its rewards are equal
+def _number(column):  # of numbers, or of True, False and None
+    if column.dtype != object:
+        return pd.to_numeric(column, errors="coerce").astype(float)
+    return column.map(
+        lambda value: float(value) if isinstance(value, (bool, int, float, np.number, np.bool_)) else math.nan
+    ).astype(float)
+
+
+def _by_group(frame):  # mean share of code of each row's group, and whether all its rewards are equal
     groups = frame.groupby("group", sort=False)
     rewards = groups["reward"]
     whole = rewards.transform("count") == rewards.transform("size")
-    return groups["code"].transform("mean"), whole & (rewards.transform("size") > 1) & (rewards.transform("max") == rewards.transform("min"))
+    return groups["code"].transform("mean"), whole & (rewards.transform("size") > 1) & (
+        rewards.transform("max") == rewards.transform("min")
+    )
 
 # %% ../nbs/15_widgets.ipynb #9fc9c6f5
-_MOST_READ = 20_000 # completions of one part in which code is looked for where the table does not tell
+_MOST_READ = 20_000  # completions of one part in which code is looked for where the table does not tell
 
-def _look_for_code(frame, source, place, claims): # in the texts, where the table does not tell; whether anything was read
+
+def _look_for_code(
+    frame, source, place, claims
+):  # in the texts, where the table does not tell; whether anything was read
     unknown = frame["code"].isna().to_numpy() & (len(frame) <= _MOST_READ)
-    read = unknown | (frame["code"] == 1).to_numpy() if claims else unknown # without code nothing can have printed
-    if not read.any(): return False
+    read = unknown | (frame["code"] == 1).to_numpy() if claims else unknown  # without code nothing can have printed
+    if not read.any():
+        return False
     texts = source.column(place, "completion")
-    kinds = [{span.kind for span in find_spans(str(text)[:_LONGEST])} if wanted else set() for text, wanted in zip(texts, read)]
+    kinds = [
+        {span.kind for span in find_spans(str(text)[:_LONGEST])} if wanted else set()
+        for text, wanted in zip(texts, read)
+    ]
     frame["code"] = np.where(unknown, [float(bool(found & CODE_KINDS)) for found in kinds], frame["code"])
-    if claims: frame["claims"] = [float("claimed_output" in found) for found in kinds]
+    if claims:
+        frame["claims"] = [float("claimed_output" in found) for found in kinds]
     return True
 
 # %% ../nbs/15_widgets.ipynb #9f810156
 class Index:
     "What the page knows of every rollout: numbers to sort by and the filters that take it."
-    def __init__(self, source:RunSource|TableSource, claims:bool=True # whether to look for claimed output, which takes time
-                ): self.source, self.claims, self.frames, self.first = source, claims, {}, {} # first: (family, problem) -> (phase, share of code) when it was first met
 
-    def add(self, place:int) -> pd.DataFrame:
+    def __init__(
+        self,
+        source: RunSource | TableSource,
+        claims: bool = True,  # whether to look for claimed output, which takes time
+    ):
+        self.source, self.claims, self.frames, self.first = (
+            source,
+            claims,
+            {},
+            {},
+        )  # first: (family, problem) -> (phase, share of code) when it was first met
+
+    def add(self, place: int) -> pd.DataFrame:
         "The index of one part, read when it is first asked for."
         if place not in self.frames:
             light = self.source.light(place)
-            frame = pd.DataFrame(dict(group=light["group"], problem=light["problem_id"], sample=light["sample"], answer=light["answer"], finish=light["finish_reason"],
-                **{name: _number(light[name]) for name in light.columns if name in ("reward", "correct", "advantage") or name.startswith("reward_")},
-                code=_number(light["writes_code"]), python=_number(light["mentions_python"]), tokens=np.nan, high=np.nan, low=np.nan, claims=np.nan, measured=False))
+            frame = pd.DataFrame(
+                dict(
+                    group=light["group"],
+                    problem=light["problem_id"],
+                    sample=light["sample"],
+                    answer=light["answer"],
+                    finish=light["finish_reason"],
+                    **{
+                        name: _number(light[name])
+                        for name in light.columns
+                        if name in ("reward", "correct", "advantage") or name.startswith("reward_")
+                    },
+                    code=_number(light["writes_code"]),
+                    python=_number(light["mentions_python"]),
+                    tokens=np.nan,
+                    high=np.nan,
+                    low=np.nan,
+                    claims=np.nan,
+                    measured=False,
+                )
+            )
             self.frames[place] = frame.assign(graded=bool(frame["correct"].notna().any()))
         self._relate(place)
         return self.frames[place]
 
-    def settled(self, place:int) -> bool:
+    def settled(self, place: int) -> bool:
         "Whether all earlier parts of the family are known."
         part = self.source.parts[place]
-        return all(at in self.frames for at, other in enumerate(self.source.parts) if other.rows and other.family == part.family and other.phase < part.phase)
+        return all(
+            at in self.frames
+            for at, other in enumerate(self.source.parts)
+            if other.rows and other.family == part.family and other.phase < part.phase
+        )
 
-    def for_page(self, place:int) -> dict: "The index of a part as the page takes it."; return index_for_page(self.frames[place], self.settled(place))
+    def for_page(self, place: int) -> dict:
+        "The index of a part as the page takes it."
+        return index_for_page(self.frames[place], self.settled(place))
 
-    def _relate(self, place): # to the group, and to the same problem earlier
+    def _relate(self, place):  # to the group, and to the same problem earlier
         frame, part = self.frames[place], self.source.parts[place]
         share, frame["dead"] = _by_group(frame)
         for problem, value in zip(*[column[~frame["problem"].duplicated()] for column in (frame["problem"], share)]):
             key = (part.family, problem)
-            if not math.isnan(value) and (key not in self.first or part.phase <= self.first[key][0]): self.first[key] = (part.phase, value)
+            if not math.isnan(value) and (key not in self.first or part.phase <= self.first[key][0]):
+                self.first[key] = (part.phase, value)
         before = frame["problem"].map(lambda problem: self.first.get((part.family, problem), (0, np.nan))[1])
-        frame["switch"] = np.where((before < .5) & (share > .5), 1, np.where((before > .5) & (share < .5), -1, 0))
+        frame["switch"] = np.where((before < 0.5) & (share > 0.5), 1, np.where((before > 0.5) & (share < 0.5), -1, 0))
 
-    def measure(self, place:int) -> pd.DataFrame:
+    def measure(self, place: int) -> pd.DataFrame:
         "Adds what needs the per-token columns and the texts of a part."
         frame = self.add(place)
-        if frame["measured"].all(): return frame
-        columns = (self.source.column(place, name) for name in ("clip_side", "logprob_old", "logprob_sampler", "token_ids"))
+        if frame["measured"].all():
+            return frame
+        columns = (
+            self.source.column(place, name) for name in ("clip_side", "logprob_old", "logprob_sampler", "token_ids")
+        )
         counted = next((column for column in columns if column is not None and column.notna().any()), None)
         if counted is not None:
             frame["tokens"], high, low = (np.array(values, dtype=float) for values in zip(*_clip_counts(counted)))
-            if counted.name == "clip_side": frame["high"], frame["low"] = high, low
-        if _look_for_code(frame, self.source, place, self.claims): self._relate(place)
+            if counted.name == "clip_side":
+                frame["high"], frame["low"] = high, low
+        if _look_for_code(frame, self.source, place, self.claims):
+            self._relate(place)
         frame["measured"] = True
         return frame
 
 # %% ../nbs/15_widgets.ipynb #d9fd29df
-def _flags(frame): # one whole number a row: bit i says that the i-th filter takes it
+def _flags(frame):  # one whole number a row: bit i says that the i-th filter takes it
     total = np.zeros(len(frame), dtype=np.int64)
-    for bit, (_, takes, _) in enumerate(FILTERS.values()): total |= np.asarray(takes(frame), dtype=bool).astype(np.int64) << bit
+    for bit, (_, takes, _) in enumerate(FILTERS.values()):
+        total |= np.asarray(takes(frame), dtype=bool).astype(np.int64) << bit
     return total.tolist()
 
-def _plain(values, digits=4): # numbers for JSON: whole ones short, missing ones null
-    return [None if value != value else int(value) if value == int(value) else round(value, digits) for value in np.nan_to_num(np.asarray(values, dtype=float), nan=np.nan, posinf=np.nan, neginf=np.nan).tolist()]
+
+def _plain(values, digits=4):  # numbers for JSON: whole ones short, missing ones null
+    return [
+        None if value != value else int(value) if value == int(value) else round(value, digits)
+        for value in np.nan_to_num(np.asarray(values, dtype=float), nan=np.nan, posinf=np.nan, neginf=np.nan).tolist()
+    ]
+
 
 def index_for_page(
-    frame:pd.DataFrame,   # of `Index`
-    settled:bool=True,    # whether all earlier parts of the family are known, so that the switches are
-) -> dict:                # columns of equal length
+    frame: pd.DataFrame,  # of `Index`
+    settled: bool = True,  # whether all earlier parts of the family are known, so that the switches are
+) -> dict:  # columns of equal length
     "The index of a part as the page takes it."
-    short = lambda text: None if text is None or text != text else text if len(text := str(text)) <= 40 else text[:39] + "…"
-    names, codes = np.unique(frame["problem"].to_numpy(dtype=object).astype(str), return_inverse=True) if len(frame) else ([], [])
-    columns = {name: _plain(frame[name]) for name in ("reward", "correct", "advantage", "code", "tokens", "high", "low")}
+    short = lambda text: (
+        None if text is None or text != text else text if len(text := str(text)) <= 40 else text[:39] + "…"
+    )
+    names, codes = (
+        np.unique(frame["problem"].to_numpy(dtype=object).astype(str), return_inverse=True) if len(frame) else ([], [])
+    )
+    columns = {
+        name: _plain(frame[name]) for name in ("reward", "correct", "advantage", "code", "tokens", "high", "low")
+    }
     components = {name: _plain(frame[name]) for name in frame.columns if name.startswith("reward_")}
-    return dict(rows=len(frame), names=[str(name) for name in names], problem=[int(code) for code in codes], group=frame["group"].tolist(), sample=frame["sample"].tolist(),
-                answer=[short(value) for value in frame["answer"]], flags=_flags(frame), components=components,
-                measured=bool(frame["measured"].all()), graded=bool(frame["graded"].any()), settled=settled, **columns)
+    return dict(
+        rows=len(frame),
+        names=[str(name) for name in names],
+        problem=[int(code) for code in codes],
+        group=frame["group"].tolist(),
+        sample=frame["sample"].tolist(),
+        answer=[short(value) for value in frame["answer"]],
+        flags=_flags(frame),
+        components=components,
+        measured=bool(frame["measured"].all()),
+        graded=bool(frame["graded"].any()),
+        settled=settled,
+        **columns,
+    )
 
 # %% ../nbs/15_widgets.ipynb #8d3cfe69
-def _facts(row): # (what, value) of everything scalar, in the order of interest
+def _facts(row):  # (what, value) of everything scalar, in the order of interest
     known = [(name.removeprefix("reward_") + " (reward)", row[name]) for name in row if name.startswith("reward_")]
-    others = [(str(name), value) for name, value in row.items() if name not in COLUMNS and not str(name).startswith("reward_") and isinstance(value, (str, int, float, bool, np.generic))]
-    named = [(name.replace("_", " "), row.get(name)) for name in ("gold", "update", "finish_reason", "mentions_python", "problem_id")]
-    return [(what, value.item() if isinstance(value, np.generic) else value) for what, value in [*known, *named, *others] if not _is_missing(value)]
+    others = [
+        (str(name), value)
+        for name, value in row.items()
+        if name not in COLUMNS
+        and not str(name).startswith("reward_")
+        and isinstance(value, (str, int, float, bool, np.generic))
+    ]
+    named = [
+        (name.replace("_", " "), row.get(name))
+        for name in ("gold", "update", "finish_reason", "mentions_python", "problem_id")
+    ]
+    return [
+        (what, value.item() if isinstance(value, np.generic) else value)
+        for what, value in [*known, *named, *others]
+        if not _is_missing(value)
+    ]
+
 
 def page_row(
-    row:Mapping,          # of a source
-    decode:Callable|None, # from token ids to a text
-    other:list|None=None, # log-probabilities of another policy for the same tokens
-) -> dict:                # offsets in UTF-16 units
+    row: Mapping,  # of a source
+    decode: Callable | None,  # from token ids to a text
+    other: list | None = None,  # log-probabilities of another policy for the same tokens
+) -> dict:  # offsets in UTF-16 units
     "A rollout as the page takes it."
     text = lambda name: "" if _is_missing(row.get(name)) else str(row[name])
     completion, found = text("completion"), anatomy(text("completion"))
@@ -614,508 +1018,906 @@ def page_row(
     ends = token_ends(completion, ids, decode) if decode and ids else None
     pairs = lambda units: [[at(start), at(end)] for start, end in units]
     plain = lambda name: None if _is_missing(row.get(name)) else dump_ready(row[name])
-    return dict(prompt=text("prompt"), completion=completion, answer=plain("answer"), gold=plain("gold"), correct=plain("correct"), reward=plain("reward"), advantage=plain("advantage"),
-                facts=[[what, dump_ready(value)] for what, value in _facts(row)], values=token_values(row, other), ends=[at(end) for end in ends] if ends else None,
-                ids=None if ends or not ids else [int(i) for i in ids], spans=[[kind, at(start), at(end), confidence] for kind, start, end, confidence in found["spans"]],
-                units={name: pairs(units) for name, units in found["units"].items()}, whole=found["whole"],
-                path=[[kind, at(start), at(end), note] for kind, start, end, note in found["path"]])
+    return dict(
+        prompt=text("prompt"),
+        completion=completion,
+        answer=plain("answer"),
+        gold=plain("gold"),
+        correct=plain("correct"),
+        reward=plain("reward"),
+        advantage=plain("advantage"),
+        facts=[[what, dump_ready(value)] for what, value in _facts(row)],
+        values=token_values(row, other),
+        ends=[at(end) for end in ends] if ends else None,
+        ids=None if ends or not ids else [int(i) for i in ids],
+        spans=[[kind, at(start), at(end), confidence] for kind, start, end, confidence in found["spans"]],
+        units={name: pairs(units) for name, units in found["units"].items()},
+        whole=found["whole"],
+        path=[[kind, at(start), at(end), note] for kind, start, end, note in found["path"]],
+    )
+
 
 def dump_ready(value):
     "A scalar that JSON can hold."
-    if isinstance(value, np.generic): value = value.item()
-    return value if isinstance(value, (str, bool, int)) or isinstance(value, float) and math.isfinite(value) else str(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    return (
+        value
+        if isinstance(value, (str, bool, int)) or isinstance(value, float) and math.isfinite(value)
+        else str(value)
+    )
 
 # %% ../nbs/15_widgets.ipynb #012a51eb
-def _spread(places, count): # `count` of them: the ends first, then evenly between
-    if count >= len(places): return list(places)
-    if count == 1: return [places[-1]]
+def _spread(places, count):  # `count` of them: the ends first, then evenly between
+    if count >= len(places):
+        return list(places)
+    if count == 1:
+        return [places[-1]]
     return [places[round(i * (len(places) - 1) / (count - 1))] for i in range(count)]
 
-_GROUPS_EACH = 8 # groups of a part; parts between the first and the last come in only where there is room for so many
+
+_GROUPS_EACH = 8  # groups of a part; parts between the first and the last come in only where there is room for so many
+
 
 def choose_rollouts(
-    source:RunSource|TableSource,
-    index:Index,
-    limit:int,      # how many rollouts
-    first:Iterable[tuple]=(), # (part, group) that come before all others
-) -> list[tuple]:   # (part, row in the part), in order
+    source: RunSource | TableSource,
+    index: Index,
+    limit: int,  # how many rollouts
+    first: Iterable[tuple] = (),  # (part, group) that come before all others
+) -> list[tuple]:  # (part, row in the part), in order
     "Whole groups of the first problems, from all parts if they fit, else from the first and last of each family and evenly between."
     families = {}
     for place, part in enumerate(source.parts):
-        if part.rows: families.setdefault(part.family, []).append(place)
-    for places in families.values(): places.sort(key=lambda place: source.parts[place].phase)
-    size = max(1, min(limit, round(np.mean([part.rows / max(1, index.add(places[0])["group"].nunique()) for places in families.values() for part in [source.parts[places[0]]]])))) if families else 1
+        if part.rows:
+            families.setdefault(part.family, []).append(place)
+    for places in families.values():
+        places.sort(key=lambda place: source.parts[place].phase)
+    size = (
+        max(
+            1,
+            min(
+                limit,
+                round(
+                    np.mean(
+                        [
+                            part.rows / max(1, index.add(places[0])["group"].nunique())
+                            for places in families.values()
+                            for part in [source.parts[places[0]]]
+                        ]
+                    )
+                ),
+            ),
+        )
+        if families
+        else 1
+    )
     each = limit // (size * _GROUPS_EACH * max(1, len(families)))
     wanted = [place for places in families.values() for place in _spread(places, max(min(2, len(places)), each))]
     queues = [(place, list(dict.fromkeys(index.add(place)["group"]))) for place in wanted]
-    rounds = [(place, groups[turn]) for turn in range(max((len(groups) for _, groups in queues), default=0)) for place, groups in queues if turn < len(groups)]
+    rounds = [
+        (place, groups[turn])
+        for turn in range(max((len(groups) for _, groups in queues), default=0))
+        for place, groups in queues
+        if turn < len(groups)
+    ]
     chosen = []
     first = list(dict.fromkeys(first))
-    half = next((at for at in range(1, len(first)) if at * size >= limit // 2), len(first)) # room is kept for the rest
+    half = next((at for at in range(1, len(first)) if at * size >= limit // 2), len(first))  # room is kept for the rest
     for place, group in dict.fromkeys([*first[:half], *rounds]):
         chosen += [(place, int(at)) for at in np.flatnonzero(index.add(place)["group"] == group)]
-        if len(chosen) >= limit: break
+        if len(chosen) >= limit:
+            break
     return sorted(chosen[:limit])
 
 # %% ../nbs/15_widgets.ipynb #dd60ef26
-CURVES = { # name in the metrics of a phase -> what the page calls it
-    "reward": "reward", "accuracy": "accuracy", "code_share": "writes code", "clip_fraction_high": "clipped above", "clip_fraction_low": "clipped below",
-    "entropy": "entropy (nats)", "completion_length": "length (tokens)"}
+CURVES = {  # name in the metrics of a phase -> what the page calls it
+    "reward": "reward",
+    "accuracy": "accuracy",
+    "code_share": "writes code",
+    "clip_fraction_high": "clipped above",
+    "clip_fraction_low": "clipped below",
+    "entropy": "entropy (nats)",
+    "completion_length": "length (tokens)",
+}
 
-_PERCENT = frozenset(["accuracy", "code_share", "clip_fraction_high", "clip_fraction_low"]) # shares read better as percentages
+_PERCENT = frozenset(
+    ["accuracy", "code_share", "clip_fraction_high", "clip_fraction_low"]
+)  # shares read better as percentages
 
-def _thin(points, most=400): return points if len(points) <= most else [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+def _thin(points, most=400):
+    return points if len(points) <= most else [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
 
 def phase_curves(
-    source:RunSource|TableSource, # rollouts
-    index:Index,                  # stands in where there are no metrics
-) -> list[dict]: # name, label and points [phase, value]
+    source: RunSource | TableSource,  # rollouts
+    index: Index,  # stands in where there are no metrics
+) -> list[dict]:  # name, label and points [phase, value]
     "Reward, accuracy, share of code, clip fractions, entropy and length over the phases, as far as they are known."
     metrics = source.metrics()
     if metrics.empty:
-        rows = [dict(phase=source.parts[place].phase, reward=frame["reward"].mean(), accuracy=frame["correct"].mean(), code_share=frame["code"].mean(), completion_length=frame["tokens"].mean())
-                for place, frame in sorted(index.frames.items()) if source.parts[place].kind == "phase"]
+        rows = [
+            dict(
+                phase=source.parts[place].phase,
+                reward=frame["reward"].mean(),
+                accuracy=frame["correct"].mean(),
+                code_share=frame["code"].mean(),
+                completion_length=frame["tokens"].mean(),
+            )
+            for place, frame in sorted(index.frames.items())
+            if source.parts[place].kind == "phase"
+        ]
         metrics = pd.DataFrame(rows).sort_values("phase") if len(rows) > 1 else metrics
     found = []
     for name, label in CURVES.items():
-        if name not in metrics or not (known := pd.to_numeric(metrics[name], errors="coerce")).notna().any(): continue
-        points = [[int(phase), None if math.isnan(value) else round(float(value), 5)] for phase, value in zip(metrics["phase"], known)]
+        if name not in metrics or not (known := pd.to_numeric(metrics[name], errors="coerce")).notna().any():
+            continue
+        points = [
+            [int(phase), None if math.isnan(value) else round(float(value), 5)]
+            for phase, value in zip(metrics["phase"], known)
+        ]
         found.append(dict(name=name, label=label, share=name in _PERCENT, points=_thin(points)))
     return found
 
 # %% ../nbs/15_widgets.ipynb #225a7915
-_PARTS = ("span_text.js", "rollout_text.js", "rollout_store.js", "rollout_views.js", "rollout_watch.js", "rollout_around.js", "rollout_stepper.js")
-_INDEXED = 1_000 # rollouts whose index is told with the outline, and saved with a notebook
-_SMALL = 4_000 # rollouts; up to here everything is indexed and measured at once
+_PARTS = (
+    "span_text.js",
+    "rollout_text.js",
+    "rollout_store.js",
+    "rollout_views.js",
+    "rollout_watch.js",
+    "rollout_around.js",
+    "rollout_stepper.js",
+)
+_INDEXED = 1_000  # rollouts whose index is told with the outline, and saved with a notebook
+_SMALL = 4_000  # rollouts; up to here everything is indexed and measured at once
 
-_STRETCHES = {**{kind: "code" for kind in CODE_KINDS}, "claimed_output": "output", "plotting": "other", "other_task_code": "other"} # kinds of span that stand out, and as what
+_STRETCHES = {
+    **{kind: "code" for kind in CODE_KINDS},
+    "claimed_output": "output",
+    "plotting": "other",
+    "other_task_code": "other",
+}  # kinds of span that stand out, and as what
 
-def _stepper_script(): return "\n".join(_static_text(name) for name in _PARTS) # in this order they are one module
 
-def _part_key(part): return "-".join(str(piece) for piece in (part.kind, part.phase, part.name) if piece != "")
+def _stepper_script():
+    return "\n".join(_static_text(name) for name in _PARTS)  # in this order they are one module
 
-def _heading(source): # a run says who was trained, and for what
+
+def _part_key(part):
+    return "-".join(str(piece) for piece in (part.kind, part.phase, part.name) if piece != "")
+
+
+def _heading(source):  # a run says who was trained, and for what
     settings = source.run.settings if isinstance(source, RunSource) else {}
-    said = [str(settings["model"].get("name", "")) if isinstance(settings.get("model"), Mapping) else "", f"reward {settings['reward']}" if settings.get("reward") else ""]
+    said = [
+        str(settings["model"].get("name", "")) if isinstance(settings.get("model"), Mapping) else "",
+        f"reward {settings['reward']}" if settings.get("reward") else "",
+    ]
     return ": ".join([source.title, ", ".join(filter(None, said))]) if any(said) else source.title
 
-def _outline(source, index): # what does not depend on the rollout that is shown
-    parts = [dict(key=_part_key(part), label=visible(part.label), family=part.family, kind=part.kind, phase=part.phase, rows=part.rows, start=part.start) for part in source.parts]
+
+def _outline(source, index):  # what does not depend on the rollout that is shown
+    parts = [
+        dict(
+            key=_part_key(part),
+            label=visible(part.label),
+            family=part.family,
+            kind=part.kind,
+            phase=part.phase,
+            rows=part.rows,
+            start=part.start,
+        )
+        for part in source.parts
+    ]
     quantities = [dict(name=name, **quantity) for name, quantity in QUANTITIES.items()]
-    filters = [dict(name=name, label=label, bit=bit, help=help) for bit, (name, (label, _, help)) in enumerate(FILTERS.items()) if name != "claims" or index.claims]
+    filters = [
+        dict(name=name, label=label, bit=bit, help=help)
+        for bit, (name, (label, _, help)) in enumerate(FILTERS.items())
+        if name != "claims" or index.claims
+    ]
     unread = [place for place, frame in index.frames.items() if len(frame) > _MOST_READ and frame["code"].isna().all()]
-    problems = [*source.problems, *([f"Code is looked for in parts of up to {_MOST_READ:,} rollouts; for more, give the table a column writes_code."] if unread else [])]
-    return dict(title=_heading(source), parts=parts, total=sum(part.rows for part in source.parts), quantities=quantities, filters=filters, kinds=KINDS, looks=_STRETCHES,
-                curves=phase_curves(source, index), problems=problems)
+    problems = [
+        *source.problems,
+        *(
+            [
+                f"Code is looked for in parts of up to {_MOST_READ:,} rollouts; for more, give the table a column writes_code."
+            ]
+            if unread
+            else []
+        ),
+    ]
+    return dict(
+        title=_heading(source),
+        parts=parts,
+        total=sum(part.rows for part in source.parts),
+        quantities=quantities,
+        filters=filters,
+        kinds=KINDS,
+        looks=_STRETCHES,
+        curves=phase_curves(source, index),
+        problems=problems,
+    )
 
 # %% ../nbs/15_widgets.ipynb #177de1d2
-def _other_table(other): # (phase, group, sample, completion) -> log-probabilities, of another table of the same rollouts
+def _other_table(
+    other,
+):  # (phase, group, sample, completion) -> log-probabilities, of another table of the same rollouts
     source = open_rollouts(other)
     source.refresh()
     rows = (source.row(place, at) for place, part in enumerate(source.parts) for at in range(part.rows))
-    return {tuple(row.get(name) for name in ("phase", "group", "sample", "completion")): _newest(row["logprob_old"] if not _is_missing(row.get("logprob_old")) else row.get("logprob_sampler")) for row in rows}
+    return {
+        tuple(row.get(name) for name in ("phase", "group", "sample", "completion")): _newest(
+            row["logprob_old"] if not _is_missing(row.get("logprob_old")) else row.get("logprob_sampler")
+        )
+        for row in rows
+    }
 
 # %% ../nbs/15_widgets.ipynb #d75a2784
-def _ends(source): # the first and the last part of each family, which a large run opens with
+def _ends(source):  # the first and the last part of each family, which a large run opens with
     families = {}
-    for place, part in enumerate(source.parts): families.setdefault(part.family, []).append(place)
+    for place, part in enumerate(source.parts):
+        families.setdefault(part.family, []).append(place)
     return sorted({place for places in families.values() for place in (places[0], places[-1])})
 
-def _holding(source, place, text): # rows of a part whose prompt or completion holds a text, in any case
-    sought, columns = re.compile(re.escape(text), re.I), [column for name in ("prompt", "completion") if (column := source.column(place, name)) is not None]
-    return [at for at, texts in enumerate(zip(*columns)) if any(isinstance(each, str) and sought.search(each) for each in texts)]
+
+def _holding(source, place, text):  # rows of a part whose prompt or completion holds a text, in any case
+    sought, columns = (
+        re.compile(re.escape(text), re.I),
+        [column for name in ("prompt", "completion") if (column := source.column(place, name)) is not None],
+    )
+    return [
+        at
+        for at, texts in enumerate(zip(*columns))
+        if any(isinstance(each, str) and sought.search(each) for each in texts)
+    ]
 
 # %% ../nbs/15_widgets.ipynb #1b35ff04
 class _Pages:
     "Reads for the page: every answer to it comes from here, under one lock."
-    def __init__(self, source, tokenizer=None, other=None, follow=False): # follow: begins at the newest rollouts, whatever they are
-        self.lock, self.source, self.tokenizer, self.follow, self.begun = threading.RLock(), source, _decoder(tokenizer), follow, None
+
+    def __init__(
+        self, source, tokenizer=None, other=None, follow=False
+    ):  # follow: begins at the newest rollouts, whatever they are
+        self.lock, self.source, self.tokenizer, self.follow, self.begun = (
+            threading.RLock(),
+            source,
+            _decoder(tokenizer),
+            follow,
+            None,
+        )
         source.refresh()
         self.other = other if other is None or isinstance(other, str) else _other_table(other)
         self.index = Index(source, claims=sum(part.rows for part in source.parts) <= _SMALL)
-        for place in range(len(source.parts)) if self.index.claims else _ends(source): self.index.measure(place) # of a small run all
+        for place in range(len(source.parts)) if self.index.claims else _ends(source):
+            self.index.measure(place)  # of a small run all
 
-    def begin(self): # where a page without a link begins
-        if self.follow: return Beginning(newest(self.source, self.index.frames or range(len(self.source.parts))))
-        with self.lock: self.begun = self.begun or telling(self.source, self.index)
+    def begin(self):  # where a page without a link begins
+        if self.follow:
+            return Beginning(newest(self.source, self.index.frames or range(len(self.source.parts))))
+        with self.lock:
+            self.begun = self.begun or telling(self.source, self.index)
         return self.begun
 
-    def place(self, number): # (part, row in the part) of a rollout's number
-        place = next((place for place, part in enumerate(self.source.parts) if part.start <= number < part.start + part.rows), None)
-        if place is None: raise DataError(f"rollout {number}: there is none; there are {sum(part.rows for part in self.source.parts)}")
+    def place(self, number):  # (part, row in the part) of a rollout's number
+        place = next(
+            (place for place, part in enumerate(self.source.parts) if part.start <= number < part.start + part.rows),
+            None,
+        )
+        if place is None:
+            raise DataError(
+                f"rollout {number}: there is none; there are {sum(part.rows for part in self.source.parts)}"
+            )
         return place, number - self.source.parts[place].start
 
     def decode(self):
-        if self.tokenizer is None and isinstance(self.source, RunSource): self.tokenizer = find_decoder(self.source.run)
+        if self.tokenizer is None and isinstance(self.source, RunSource):
+            self.tokenizer = find_decoder(self.source.run)
         return self.tokenizer
 
     def row(self, number):
         with self.lock:
             place, at = self.place(number)
             row = self.source.row(place, at)
-            other = _newest(row.get(self.other)) if isinstance(self.other, str) else (self.other or {}).get((self.source.parts[place].phase, row.get("group"), row.get("sample"), row.get("completion")))
+            other = (
+                _newest(row.get(self.other))
+                if isinstance(self.other, str)
+                else (self.other or {}).get(
+                    (self.source.parts[place].phase, row.get("group"), row.get("sample"), row.get("completion"))
+                )
+            )
             return dict(id=number, **page_row(row, self.decode(), other))
 
-    def answer(self, kind, asked): # -> what the page gets
+    def answer(self, kind, asked):  # -> what the page gets
         with self.lock:
-            if kind == "rows": return dict(rows=[self.row(int(number)) for number in asked["rows"][:_PAGE_ROWS]])
-            if kind == "index": return dict(index=[[place, self.index.for_page(place)] for place in map(int, asked["parts"][:16]) if self.index.add(place) is not None])
-            if kind == "measure": return dict(index=[[place, self.index.for_page(place)] for place in [int(asked["part"])] if self.index.measure(place) is not None])
-            if kind == "search": return dict(part=asked["part"], text=asked["text"], found=_holding(self.source, int(asked["part"]), str(asked["text"])))
+            if kind == "rows":
+                return dict(rows=[self.row(int(number)) for number in asked["rows"][:_PAGE_ROWS]])
+            if kind == "index":
+                return dict(
+                    index=[
+                        [place, self.index.for_page(place)]
+                        for place in map(int, asked["parts"][:16])
+                        if self.index.add(place) is not None
+                    ]
+                )
+            if kind == "measure":
+                return dict(
+                    index=[
+                        [place, self.index.for_page(place)]
+                        for place in [int(asked["part"])]
+                        if self.index.measure(place) is not None
+                    ]
+                )
+            if kind == "search":
+                return dict(
+                    part=asked["part"],
+                    text=asked["text"],
+                    found=_holding(self.source, int(asked["part"]), str(asked["text"])),
+                )
             raise DataError(f"the page asked for {kind!r}, which there is not")
 
 # %% ../nbs/15_widgets.ipynb #169fd78c
 class Beginning(NamedTuple):
     "The rollout that a page begins with, and why."
-    number: int|None # of the rollout
-    why: str = ""    # in words; nothing where it is simply the newest
-    view: str = "group" # what is shown beside it
+
+    number: int | None  # of the rollout
+    why: str = ""  # in words; nothing where it is simply the newest
+    view: str = "group"  # what is shown beside it
+
 
 def newest(
-    source:RunSource|TableSource,
-    places:Iterable[int], # parts to choose from
-) -> int|None:            # number of a rollout
+    source: RunSource | TableSource,
+    places: Iterable[int],  # parts to choose from
+) -> int | None:  # number of a rollout
     "The first rollout of the newest phase; of the newest evaluation where there is no phase."
     places = [place for place in places if source.parts[place].rows]
     training = [place for place in places if source.parts[place].kind != "evaluation"] or places
     return source.parts[max(training, key=lambda place: source.parts[place].phase)].start if training else None
 
 # %% ../nbs/15_widgets.ipynb #f98881e9
-def _switched(source, index): # where a strategy changed most, of the last part of each family
+def _switched(source, index):  # where a strategy changed most, of the last part of each family
     last, best = {}, (0.0, None, None)
     for place in sorted(index.frames, key=lambda place: source.parts[place].phase):
-        if source.parts[place].rows: last[source.parts[place].family] = place
-    for family, place in sorted(last.items(), reverse=True): # of equals the rollouts of training, which tell more of each token
+        if source.parts[place].rows:
+            last[source.parts[place].family] = place
+    for family, place in sorted(
+        last.items(), reverse=True
+    ):  # of equals the rollouts of training, which tell more of each token
         frame = index.frames[place]
         before = frame["problem"].map(lambda problem: index.first.get((family, problem), (0, math.nan))[1])
         now = frame.groupby("group")["code"].transform("mean")
-        change = (now - before).abs().where((frame["switch"] != 0) & (frame["code"] == (now > .5))).fillna(0.0)
-        if len(change) and change.max() > best[0]: best = (change.max(), source.parts[place].start + int(change.to_numpy().argmax()), (frame["switch"], before, now, change.to_numpy().argmax(), family, frame["problem"]))
-    if best[1] is None: return None
+        change = (now - before).abs().where((frame["switch"] != 0) & (frame["code"] == (now > 0.5))).fillna(0.0)
+        if len(change) and change.max() > best[0]:
+            best = (
+                change.max(),
+                source.parts[place].start + int(change.to_numpy().argmax()),
+                (frame["switch"], before, now, change.to_numpy().argmax(), family, frame["problem"]),
+            )
+    if best[1] is None:
+        return None
     switch, before, now, at, family, problem = best[2]
     way = "language to code" if switch.iloc[at] > 0 else "code to language"
     met = index.first[family, problem.iloc[at]][0]
     first = "before training" if family.startswith("evaluation") and met == 0 else f"in phase {met}"
-    return Beginning(best[1], f"Opened at a problem that switched from {way}: {100 * before.iloc[at]:.0f} % of its samples wrote code {first}, {100 * now.iloc[at]:.0f} % do now. Of all that were read, none changed more.", "compare")
+    return Beginning(
+        best[1],
+        f"Opened at a problem that switched from {way}: {100 * before.iloc[at]:.0f} % of its samples wrote code {first}, {100 * now.iloc[at]:.0f} % do now. Of all that were read, none changed more.",
+        "compare",
+    )
 
 # %% ../nbs/15_widgets.ipynb #0a661928
-def _mixed(source, index): # the group whose rewards and verdicts differ most, of the newest part that has one
-    for place in sorted(index.frames, key=lambda place: (source.parts[place].kind != "evaluation", source.parts[place].phase), reverse=True):
+def _mixed(source, index):  # the group whose rewards and verdicts differ most, of the newest part that has one
+    for place in sorted(
+        index.frames,
+        key=lambda place: (source.parts[place].kind != "evaluation", source.parts[place].phase),
+        reverse=True,
+    ):
         frame = index.frames[place]
-        if frame.empty: continue
+        if frame.empty:
+            continue
         groups, spread = frame.groupby("group"), pd.Series(0.0, index=frame.index)
         for name in ("reward", "correct"):
             scale = frame[name].max() - frame[name].min()
-            if scale > 0: spread += (groups[name].transform("std", ddof=0) / scale).fillna(0)
-        if not spread.max() > 1e-9: continue
+            if scale > 0:
+                spread += (groups[name].transform("std", ddof=0) / scale).fillna(0)
+        if not spread.max() > 1e-9:
+            continue
         at = int(spread.to_numpy().argmax())
         group = frame[frame["group"] == frame["group"].iloc[at]]
-        told = [words for name, words in (("correct", f"{int((group['correct'] == 1).sum())} of {len(group)} samples are right"), ("reward", f"rewards go from {group['reward'].min():.3g} to {group['reward'].max():.3g}")) if group[name].notna().any()]
-        return Beginning(source.parts[place].start + at, f"Opened at the most mixed group of {visible(source.parts[place].label)}: {', '.join(told)}.")
+        told = [
+            words
+            for name, words in (
+                ("correct", f"{int((group['correct'] == 1).sum())} of {len(group)} samples are right"),
+                ("reward", f"rewards go from {group['reward'].min():.3g} to {group['reward'].max():.3g}"),
+            )
+            if group[name].notna().any()
+        ]
+        return Beginning(
+            source.parts[place].start + at,
+            f"Opened at the most mixed group of {visible(source.parts[place].label)}: {', '.join(told)}.",
+        )
+
 
 def telling(
-    source:RunSource|TableSource,
-    index:Index,  # only what it holds is looked at
-) -> Beginning:   # a switched strategy, else a mixed group, else the newest
+    source: RunSource | TableSource,
+    index: Index,  # only what it holds is looked at
+) -> Beginning:  # a switched strategy, else a mixed group, else the newest
     "Where a page without a link begins."
-    return _switched(source, index) or _mixed(source, index) or Beginning(newest(source, index.frames or range(len(source.parts))))
+    return (
+        _switched(source, index)
+        or _mixed(source, index)
+        or Beginning(newest(source, index.frames or range(len(source.parts))))
+    )
 
 # %% ../nbs/15_widgets.ipynb #ca56a04e
-def opening(pages:_Pages) -> dict:
+def opening(pages: _Pages) -> dict:
     "What a page is told at once: the outline, the index as far as it is small, and the first rollout."
     with pages.lock:
         source, index, room, told = pages.source, pages.index, _INDEXED, []
-        for place in sorted(index.frames, key=lambda place: -source.parts[place].phase): # the newest; the page asks for the rest
+        for place in sorted(
+            index.frames, key=lambda place: -source.parts[place].phase
+        ):  # the newest; the page asks for the rest
             room -= source.parts[place].rows
-            if room >= 0: told.append(place)
+            if room >= 0:
+                told.append(place)
         shown, why, view = pages.begin()
         begin = pages.row(shown) if shown is not None else None
-        rows = [begin] if begin and len(begin["completion"]) <= 50_000 else [] # a longer one the page asks for
-        return _outline(source, index) | dict(index=[[place, index.for_page(place)] for place in told], rows=rows, shown=shown, why=why, view=view)
+        rows = [begin] if begin and len(begin["completion"]) <= 50_000 else []  # a longer one the page asks for
+        return _outline(source, index) | dict(
+            index=[[place, index.for_page(place)] for place in told], rows=rows, shown=shown, why=why, view=view
+        )
+
 
 def linked(
-    pages:_Pages,
-    link:str, # as a stepper gives it
-) -> int|None: # number of a rollout; where the link names none, of the one that a page begins with
+    pages: _Pages,
+    link: str,  # as a stepper gives it
+) -> int | None:  # number of a rollout; where the link names none, of the one that a page begins with
     "The rollout that a link shows."
     asked, source = dict(parse_qsl(link.removeprefix("#"))), pages.source
-    place = next((place for place, part in enumerate(source.parts) if _part_key(part) == asked.get("part") and part.rows), None)
-    if place is None: return pages.begin().number
-    with pages.lock: frame = pages.index.add(place)
-    rows = np.flatnonzero((frame["group"].astype(str) == asked.get("group", "")) & (frame["sample"].astype(str) == asked.get("sample", "")))
+    place = next(
+        (place for place, part in enumerate(source.parts) if _part_key(part) == asked.get("part") and part.rows), None
+    )
+    if place is None:
+        return pages.begin().number
+    with pages.lock:
+        frame = pages.index.add(place)
+    rows = np.flatnonzero(
+        (frame["group"].astype(str) == asked.get("group", ""))
+        & (frame["sample"].astype(str) == asked.get("sample", ""))
+    )
     return source.parts[place].start + (int(rows[0]) if len(rows) else 0)
 
 # %% ../nbs/15_widgets.ipynb #770dd6d5
-class _Asking(LiveView): # a view whose page asks for what it lacks
-    def _head(self): return opening(self._pages)
-    def _asked(self, _, content, buffers): self._tell(*self._reply(content), content) # by the page
+class _Asking(LiveView):  # a view whose page asks for what it lacks
+    def _head(self):
+        return opening(self._pages)
 
-    def _reply(self, content): # (kind, what the page gets)
+    def _asked(self, _, content, buffers):
+        self._tell(*self._reply(content), content)  # by the page
+
+    def _reply(self, content):  # (kind, what the page gets)
         kind = content.get("kind") if isinstance(content, Mapping) else None
-        if kind == "hello": return "head", self._head()
-        try: return kind, self._pages.answer(kind, content)
-        except (SpuriousRLVRError, OSError, KeyError, ValueError, TypeError, IndexError) as error: return kind, dict(error=visible(f"{error}")[:500])
+        if kind == "hello":
+            return "head", self._head()
+        try:
+            return kind, self._pages.answer(kind, content)
+        except (SpuriousRLVRError, OSError, KeyError, ValueError, TypeError, IndexError) as error:
+            return kind, dict(error=visible(f"{error}")[:500])
 
-    def _tell(self, kind, told, asked=None): self.send(dict(kind=str(kind), id=asked.get("id") if isinstance(asked, Mapping) else None), buffers=[dump_json(told).encode("ascii")])
+    def _tell(self, kind, told, asked=None):
+        self.send(
+            dict(kind=str(kind), id=asked.get("id") if isinstance(asked, Mapping) else None),
+            buffers=[dump_json(told).encode("ascii")],
+        )
 
 # %% ../nbs/15_widgets.ipynb #32d3dca3
 class RolloutStepper(_Asking):
     "Steps through rollouts: phases, problems, samples, sentences, lines of code, tokens."
+
     _css = _static_text("span_text.css") + _static_text("rollout_stepper.css")
     _esm = _stepper_script()
     head, link = (traitlets.Unicode().tag(sync=True) for _ in range(2))
-    live, page = (traitlets.Bool(value).tag(sync=True) for value in (True, False)) # page: keeps the link in the page's address
+    live, page = (
+        traitlets.Bool(value).tag(sync=True) for value in (True, False)
+    )  # page: keeps the link in the page's address
 
-    _follow = False # whether it begins at the newest rollouts
+    _follow = False  # whether it begins at the newest rollouts
 
-    def __init__(self,
-                 rollouts, # a `Run` or its folder, a table, a list of texts, or a file that `runs.import_rollouts` reads
-                 *,
-                 tokenizer=None, # has a method decode, or is a folder with tokenizer.json, or a function from ids to a text; None: the run's own
-                 other=None,     # log-probabilities of another policy for the same tokens: a column's name, or a run or table of the same rollouts
-                 link:str="",    # what to show, as `link` of another stepper gave it
-                ):
+    def __init__(
+        self,
+        rollouts,  # a `Run` or its folder, a table, a list of texts, or a file that `runs.import_rollouts` reads
+        *,
+        tokenizer=None,  # has a method decode, or is a folder with tokenizer.json, or a function from ids to a text; None: the run's own
+        other=None,  # log-probabilities of another policy for the same tokens: a column's name, or a run or table of the same rollouts
+        link: str = "",  # what to show, as `link` of another stepper gave it
+    ):
         self._pages = _Pages(open_rollouts(rollouts), tokenizer, other, self._follow)
         super().__init__(link=link)
         self.head = dump_json(self._head())
         self.on_msg(self._asked)
 
     @property
-    def current(self) -> dict|None:
+    def current(self) -> dict | None:
         "The row that the page shows, with all its columns; None where there is none."
-        if (number := self._current()) is None: return None
-        with self._pages.lock: return dict(self._pages.source.row(*self._pages.place(number)))
+        if (number := self._current()) is None:
+            return None
+        with self._pages.lock:
+            return dict(self._pages.source.row(*self._pages.place(number)))
 
-    def find(self,
-             *filters:str, # of `FILTERS`; a rollout passes all
-             text:str="",  # in the prompt or the completion, in any case
-            ) -> pd.DataFrame: # part, group, sample, reward, correct, code and the link that shows it
+    def find(
+        self,
+        *filters: str,  # of `FILTERS`; a rollout passes all
+        text: str = "",  # in the prompt or the completion, in any case
+    ) -> pd.DataFrame:  # part, group, sample, reward, correct, code and the link that shows it
         "Rollouts that pass, of all parts. Raises `ConfigError` for an unknown filter."
         return find_rollouts(self._pages, filters, text)
 
-    def _current(self): return linked(self._pages, self.link)
-    def to_html(self, *, page:bool=False, # a whole page, not a fragment; it keeps what it shows in its address
-                limit:int=400,   # most rollouts
-                size:int|None=None, # most bytes of rollouts; None: 20 million in a page, 150,000 in a fragment
-               ) -> str:            # HTML that needs neither a kernel nor the network
+    def _current(self):
+        return linked(self._pages, self.link)
+
+    def to_html(
+        self,
+        *,
+        page: bool = False,  # a whole page, not a fragment; it keeps what it shows in its address
+        limit: int = 400,  # most rollouts
+        size: int | None = None,  # most bytes of rollouts; None: 20 million in a page, 150,000 in a fragment
+    ) -> str:  # HTML that needs neither a kernel nor the network
         "The stepper with a part of its rollouts; it states which."
         return stepper_html(self, page, limit, size or (20_000_000 if page else 150_000))
 
-    def __repr__(self): return stepper_text(self._pages, self._current())
+    def __repr__(self):
+        return stepper_text(self._pages, self._current())
 
 # %% ../nbs/15_widgets.ipynb #38475555
 def find_rollouts(
-    pages:_Pages,          # what a stepper reads from
-    filters:Iterable[str], # of `FILTERS`
-    text:str="",           # sought in prompts and completions
-) -> pd.DataFrame:         # one row for each rollout that passes
+    pages: _Pages,  # what a stepper reads from
+    filters: Iterable[str],  # of `FILTERS`
+    text: str = "",  # sought in prompts and completions
+) -> pd.DataFrame:  # one row for each rollout that passes
     "What `RolloutStepper.find` returns."
-    if unknown := [name for name in filters if name not in FILTERS]: raise ConfigError(f"{', '.join(unknown)}: no such filter; there are {', '.join(FILTERS)}")
+    if unknown := [name for name in filters if name not in FILTERS]:
+        raise ConfigError(f"{', '.join(unknown)}: no such filter; there are {', '.join(FILTERS)}")
     tables = []
     with pages.lock:
-        for place, part in sorted(enumerate(pages.source.parts), key=lambda each: each[1].phase): # in the order of training, for the switches
-            if not part.rows: continue
+        for place, part in sorted(
+            enumerate(pages.source.parts), key=lambda each: each[1].phase
+        ):  # in the order of training, for the switches
+            if not part.rows:
+                continue
             frame = pages.index.measure(place)
-            taken = np.logical_and.reduce([np.ones(len(frame), dtype=bool), *[np.asarray(FILTERS[name][1](frame), dtype=bool) for name in filters]])
-            if text: taken &= np.isin(np.arange(len(frame)), _holding(pages.source, place, text))
+            taken = np.logical_and.reduce(
+                [
+                    np.ones(len(frame), dtype=bool),
+                    *[np.asarray(FILTERS[name][1](frame), dtype=bool) for name in filters],
+                ]
+            )
+            if text:
+                taken &= np.isin(np.arange(len(frame)), _holding(pages.source, place, text))
             found = frame.loc[taken, ["group", "sample", "reward", "correct", "code"]]
-            tables.append(found.assign(part=part.label, link=[urlencode(dict(part=_part_key(part), group=group, sample=sample)) for group, sample in zip(found["group"], found["sample"])]))
-    return pd.concat(tables, ignore_index=True)[["part", "group", "sample", "reward", "correct", "code", "link"]] if tables else pd.DataFrame(columns=["part", "group", "sample", "reward", "correct", "code", "link"])
+            tables.append(
+                found.assign(
+                    part=part.label,
+                    link=[
+                        urlencode(dict(part=_part_key(part), group=group, sample=sample))
+                        for group, sample in zip(found["group"], found["sample"])
+                    ],
+                )
+            )
+    return (
+        pd.concat(tables, ignore_index=True)[["part", "group", "sample", "reward", "correct", "code", "link"]]
+        if tables
+        else pd.DataFrame(columns=["part", "group", "sample", "reward", "correct", "code", "link"])
+    )
 
 # %% ../nbs/15_widgets.ipynb #ba780d90
 def shown_groups(
-    pages:_Pages,      # what the stepper reads from
-    begin:tuple|None,  # (part, row in the part) that is shown
-    filters:Iterable[str], # of `FILTERS`
-) -> list[tuple]:      # (part, group)
+    pages: _Pages,  # what the stepper reads from
+    begin: tuple | None,  # (part, row in the part) that is shown
+    filters: Iterable[str],  # of `FILTERS`
+) -> list[tuple]:  # (part, group)
     "What an export must hold: the group that is shown, the same problem elsewhere, and groups that the filters take."
     index, groups = pages.index, []
     if begin:
         frame = index.add(begin[0])
         problem, group = frame["problem"].iloc[begin[1]], frame["group"].iloc[begin[1]]
-        groups = [(begin[0], group), *[(place, other["group"][other["problem"] == problem].iloc[0]) for place, other in sorted(index.frames.items()) if problem and (other["problem"] == problem).any()]]
+        groups = [
+            (begin[0], group),
+            *[
+                (place, other["group"][other["problem"] == problem].iloc[0])
+                for place, other in sorted(index.frames.items())
+                if problem and (other["problem"] == problem).any()
+            ],
+        ]
     for place in sorted(index.frames) if filters else ():
         frame = index.frames[place]
         taken = np.logical_and.reduce([np.asarray(FILTERS[name][1](frame), dtype=bool) for name in filters])
         for problem in frame["problem"][taken].unique():
-            groups += [(where, other["group"][other["problem"] == problem].iloc[0]) for where, other in sorted(index.frames.items()) if (other["problem"] == problem).any()]
+            groups += [
+                (where, other["group"][other["problem"] == problem].iloc[0])
+                for where, other in sorted(index.frames.items())
+                if (other["problem"] == problem).any()
+            ]
     return groups
 
 # %% ../nbs/15_widgets.ipynb #3d599fff
 def standalone(
-    pages:_Pages,   # what the stepper reads from
-    shown:int|None, # number of the rollout to begin with
-    limit:int,      # most rollouts
-    size:int,       # most bytes of rollouts
-    filters:Iterable[str]=(), # of `FILTERS`; groups with a rollout that passes all of them come first
-) -> dict:          # the outline with the rollouts that were chosen, numbered anew
+    pages: _Pages,  # what the stepper reads from
+    shown: int | None,  # number of the rollout to begin with
+    limit: int,  # most rollouts
+    size: int,  # most bytes of rollouts
+    filters: Iterable[str] = (),  # of `FILTERS`; groups with a rollout that passes all of them come first
+) -> dict:  # the outline with the rollouts that were chosen, numbered anew
     "All that a page without a kernel shows."
-    if limit < 1: raise ConfigError(f"limit is {limit} and must be at least 1")
+    if limit < 1:
+        raise ConfigError(f"limit is {limit} and must be at least 1")
     with pages.lock:
         source, index = pages.source, pages.index
         begin, opened = pages.place(shown) if shown is not None else None, pages.begin()
         chosen, rows, room = choose_rollouts(source, index, limit, shown_groups(pages, begin, filters)), {}, size
-        if begin in chosen: chosen = [begin, *[each for each in chosen if each != begin]] # whatever the room, this one is there
+        if begin in chosen:
+            chosen = [begin, *[each for each in chosen if each != begin]]  # whatever the room, this one is there
         for place, at in chosen:
             row = pages.row(source.parts[place].start + at)
             room -= len(dump_json(row))
-            if room >= 0 or not rows: rows[place, at] = row
+            if room >= 0 or not rows:
+                rows[place, at] = row
         outline, start, kept = _outline(source, index), 0, []
         for place in dict.fromkeys(place for place, _ in sorted(rows)):
             inside = [at for where, at in sorted(rows) if where == place]
-            for at in inside: rows[place, at]["id"] = start + inside.index(at)
+            for at in inside:
+                rows[place, at]["id"] = start + inside.index(at)
             entry = index_for_page(index.measure(place).iloc[inside])
             kept.append((outline["parts"][place] | dict(rows=len(inside), start=start), entry))
             start += len(inside)
         total = sum(part.rows for part in source.parts)
-        words = "" if start == total else (f"This page holds {start:,} of {total:,} rollouts: {'those that the filters take first, then ' if filters else ''}whole groups of the first problems, of the first and last part of each kind before those between. "
-                                           "Filters and searches count within these. The stepper in a notebook, or spurious-rlvr view --serve, reads them all.")
-        return outline | dict(parts=[part for part, _ in kept], index=[[at, entry] for at, (_, entry) in enumerate(kept)], rows=[rows[key] for key in sorted(rows)],
-                              total=start, limit=words, why=opened.why if shown == opened.number else "", view=opened.view if shown == opened.number else "group", shown=rows[begin]["id"] if begin in rows else 0 if rows else None)
+        words = (
+            ""
+            if start == total
+            else (
+                f"This page holds {start:,} of {total:,} rollouts: {'those that the filters take first, then ' if filters else ''}whole groups of the first problems, of the first and last part of each kind before those between. "
+                "Filters and searches count within these. The stepper in a notebook, or spurious-rlvr view --serve, reads them all."
+            )
+        )
+        return outline | dict(
+            parts=[part for part, _ in kept],
+            index=[[at, entry] for at, (_, entry) in enumerate(kept)],
+            rows=[rows[key] for key in sorted(rows)],
+            total=start,
+            limit=words,
+            why=opened.why if shown == opened.number else "",
+            view=opened.view if shown == opened.number else "group",
+            shown=rows[begin]["id"] if begin in rows else 0 if rows else None,
+        )
 
 # %% ../nbs/15_widgets.ipynb #1e100f21
-def stepper_html(stepper, page:bool, limit:int, size:int) -> str:
+def stepper_html(stepper, page: bool, limit: int, size: int) -> str:
     "What `RolloutStepper.to_html` returns."
     asked, pages = dict(parse_qsl(stepper.link.removeprefix("#"))).get("filter", "").split(), stepper._pages
-    head = dump_json(standalone(pages, linked(pages, stepper.link), limit, size, [name for name in asked if name in FILTERS]))
-    fragment = _static_html(stepper._esm, stepper._css, dict(head=head, link=stepper.link, live=False, page=page), f"RolloutStepper-{stable_id(head)}")
-    return _PAGE.replace("60rem", "88rem") % (html.escape(f"{pages.source.title} · rollouts"), fragment) if page else fragment
+    head = dump_json(
+        standalone(pages, linked(pages, stepper.link), limit, size, [name for name in asked if name in FILTERS])
+    )
+    fragment = _static_html(
+        stepper._esm,
+        stepper._css,
+        dict(head=head, link=stepper.link, live=False, page=page),
+        f"RolloutStepper-{stable_id(head)}",
+    )
+    return (
+        _PAGE.replace("60rem", "88rem") % (html.escape(f"{pages.source.title} · rollouts"), fragment)
+        if page
+        else fragment
+    )
 
 # %% ../nbs/15_widgets.ipynb #889719d2
-def stepper_text(pages:_Pages, shown:int|None) -> str:
+def stepper_text(pages: _Pages, shown: int | None) -> str:
     "The stepper for a terminal: the parts, what the filters count, and the beginning of the rollout that is shown."
     with pages.lock:
         parts, frames = [part for part in pages.source.parts if part.rows], pages.index.frames
-        lines = [f"RolloutStepper({visible(pages.source.title)}: {sum(part.rows for part in parts):,} rollouts in {len(parts)} part{'s' * (len(parts) != 1)})"]
-        if parts: lines.append(f"  {parts[0].label} to {parts[-1].label}" if len(parts) > 1 else f"  {parts[0].label}")
-        counts = {label: sum(int(np.asarray(takes(frame), dtype=bool).sum()) for frame in frames.values()) for label, takes, _ in FILTERS.values()}
+        lines = [
+            f"RolloutStepper({visible(pages.source.title)}: {sum(part.rows for part in parts):,} rollouts in {len(parts)} part{'s' * (len(parts) != 1)})"
+        ]
+        if parts:
+            lines.append(f"  {parts[0].label} to {parts[-1].label}" if len(parts) > 1 else f"  {parts[0].label}")
+        counts = {
+            label: sum(int(np.asarray(takes(frame), dtype=bool).sum()) for frame in frames.values())
+            for label, takes, _ in FILTERS.values()
+        }
         scope = "" if len(frames) == len(pages.source.parts) else f" (of the {len(frames)} parts read so far)"
-        if any(counts.values()): lines.append("  " + ", ".join(f"{label} {count:,}" for label, count in counts.items() if count) + scope)
+        if any(counts.values()):
+            lines.append("  " + ", ".join(f"{label} {count:,}" for label, count in counts.items() if count) + scope)
         if shown is not None:
-            if shown == pages.begin().number and pages.begin().why: lines.append(f"  {pages.begin().why}")
+            if shown == pages.begin().number and pages.begin().why:
+                lines.append(f"  {pages.begin().why}")
             place, at = pages.place(shown)
             row, frame = pages.source.row(place, at), pages.index.frames[place].iloc[at]
-            lines.append(f"  {pages.source.parts[place].label}, group {frame['group']}, sample {frame['sample']}: reward {row.get('reward')}, correct {row.get('correct')}, answer {visible(str(row.get('answer')))[:60]}")
+            lines.append(
+                f"  {pages.source.parts[place].label}, group {frame['group']}, sample {frame['sample']}: reward {row.get('reward')}, correct {row.get('correct')}, answer {visible(str(row.get('answer')))[:60]}"
+            )
             lines.append(f"  | {visible(str(row['completion'])[:300])[:300]}")
         return "\n".join(map(visible, lines))
 
 # %% ../nbs/15_widgets.ipynb #247ce3b4
 def write_page(
-    stepper:RolloutStepper, # what to write
-    path:str|os.PathLike,   # the file; an older page of this kind is replaced, anything else is refused
+    stepper: RolloutStepper,  # what to write
+    path: str | os.PathLike,  # the file; an older page of this kind is replaced, anything else is refused
     *,
-    limit:int=400,          # most rollouts
-) -> Path:                  # the file
+    limit: int = 400,  # most rollouts
+) -> Path:  # the file
     "Writes a stepper as one page that needs neither a kernel nor the network."
     path, mark = Path(path), 'data-widget="RolloutStepper'
-    if path.is_dir() or path.exists() and mark not in path.read_bytes()[:4000].decode("utf-8", "replace"): raise ConfigError(f"{path}: exists and is not a page of rollouts; choose another name")
+    if path.is_dir() or path.exists() and mark not in path.read_bytes()[:4000].decode("utf-8", "replace"):
+        raise ConfigError(f"{path}: exists and is not a page of rollouts; choose another name")
     text = stepper.to_html(page=True, limit=limit)
     try:
-        with atomic_path(path) as partial: partial.write_text(text, encoding="utf-8")
-    except OSError as error: raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+        with atomic_path(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     return path
 
 # %% ../nbs/15_widgets.ipynb #9b0fff2d
 def _served_page(stepper):
     values = dict(head=dump_json(stepper._head()), link=stepper.link, live=True, page=True)
-    mount = (_MOUNT % ("RolloutStepper", json.dumps(values).replace("<", "\\u003c"))).replace("staticModel(", "servedModel(")
+    mount = (_MOUNT % ("RolloutStepper", json.dumps(values).replace("<", "\\u003c"))).replace(
+        "staticModel(", "servedModel("
+    )
     fragment = f'<div data-widget="RolloutStepper"></div>\n<style>\n{stepper._css}</style>\n<script type="module">\n{stepper._esm}\n{_static_text("served_host.js")}{mount}\n</script>'
     policy = _PAGE.replace("default-src 'none';", "default-src 'none'; connect-src 'self';").replace("60rem", "88rem")
     return policy % (html.escape(f"{stepper._pages.source.title} · rollouts"), fragment)
 
 # %% ../nbs/15_widgets.ipynb #6a881ced
 class _Handler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *arguments): pass
-    def _refused(self): # a name that another site made point here, or a path without the key
+    def log_message(self, *arguments):
+        pass
+
+    def _refused(self):  # a name that another site made point here, or a path without the key
         here = f"{self.server.server_address[0]}:{self.server.server_address[1]}"
         foreign = self.headers.get("Host") != here or self.headers.get("Origin", f"http://{here}") != f"http://{here}"
-        if foreign or not self.path.startswith(f"/{self.server.key}/"): self._send(404, b"not found", "text/plain")
+        if foreign or not self.path.startswith(f"/{self.server.key}/"):
+            self._send(404, b"not found", "text/plain")
         return foreign or not self.path.startswith(f"/{self.server.key}/")
 
     def _send(self, status, body, kind, **headers):
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", **headers}.items(): self.send_header(name, value)
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+            "Referrer-Policy": "no-referrer",
+            **headers,
+        }.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
     def do_GET(self):
-        if not self._refused(): self._send(200, _served_page(self.server.stepper).encode("ascii", "xmlcharrefreplace"), "text/html; charset=utf-8")
+        if not self._refused():
+            self._send(
+                200, _served_page(self.server.stepper).encode("ascii", "xmlcharrefreplace"), "text/html; charset=utf-8"
+            )
 
     def do_POST(self):
-        if self._refused(): return
+        if self._refused():
+            return
         length = int(self.headers.get("Content-Length") or 0)
-        if not 0 < length <= 100_000: return self._send(413, b"too long", "text/plain")
-        try: content = json.loads(self.rfile.read(length))
-        except ValueError: return self._send(400, b"not JSON", "text/plain")
+        if not 0 < length <= 100_000:
+            return self._send(413, b"too long", "text/plain")
+        try:
+            content = json.loads(self.rfile.read(length))
+        except ValueError:
+            return self._send(400, b"not JSON", "text/plain")
         kind, told = self.server.stepper._reply(content)
         self._send(200, dump_json(told | dict(kind=kind)).encode("ascii"), "application/json")
 
 # %% ../nbs/15_widgets.ipynb #a307b239
 def serve(
-    stepper:RolloutStepper, # what to show
-    port:int=0,             # 0: any that is free
-) -> http.server.ThreadingHTTPServer: # `.url` is its address; runs until `shutdown()`
+    stepper: RolloutStepper,  # what to show
+    port: int = 0,  # 0: any that is free
+) -> http.server.ThreadingHTTPServer:  # `.url` is its address; runs until `shutdown()`
     "Serves a stepper to this machine's browser. Raises `ConfigError` where the port is taken."
-    try: server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Handler)
-    except (OSError, OverflowError) as error: raise ConfigError(f"port {port}: cannot be used ({error}); choose another, or 0 for any") from None
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Handler)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"port {port}: cannot be used ({error}); choose another, or 0 for any") from None
     server.stepper, server.key, server.daemon_threads = stepper, secrets.token_urlsafe(16), True
     server.url = f"http://127.0.0.1:{server.server_address[1]}/{server.key}/"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 # %% ../nbs/15_widgets.ipynb #3799d173
-def _run_state(run): # in a word, from the last line of status
+def _run_state(run):  # in a word, from the last line of status
     status = run.of_kind("status")
-    return "waiting for its first phase" if status.empty else {"started": "running", "resumed": "running"}.get(status["status"].iloc[-1], str(status["status"].iloc[-1]))
+    return (
+        "waiting for its first phase"
+        if status.empty
+        else {"started": "running", "resumed": "running"}.get(status["status"].iloc[-1], str(status["status"].iloc[-1]))
+    )
 
-def _growth(view): # what is new in the folder of a `RunWatch`, for its page; None: nothing
+
+def _growth(view):  # what is new in the folder of a `RunWatch`, for its page; None: nothing
     pages, source = view._pages, view._pages.source
     with pages.lock:
-        metrics = source.run.path/"metrics.jsonl"
-        if not source.run.settings and (source.run.path/"run.json").exists(): source.run = read_run(source.run.path)
-        fresh, stamp = source.refresh(), (metrics.stat().st_mtime_ns, metrics.stat().st_size) if metrics.exists() else None
-        if not fresh and (stamp, source.problems) == view._seen: return None
+        metrics = source.run.path / "metrics.jsonl"
+        if not source.run.settings and (source.run.path / "run.json").exists():
+            source.run = read_run(source.run.path)
+        fresh, stamp = (
+            source.refresh(),
+            (metrics.stat().st_mtime_ns, metrics.stat().st_size) if metrics.exists() else None,
+        )
+        if not fresh and (stamp, source.problems) == view._seen:
+            return None
         view._seen = (stamp, list(source.problems))
-        for place in [place for place in pages.index.frames if not source.parts[place].rows]: del pages.index.frames[place]
-        for place in fresh[-8:]: pages.index.measure(place) # of many at once, the page asks for the earlier ones
-        if source.run.settings: view._state = _run_state(source.run)
-        return _outline(source, pages.index) | dict(live=True, state=view._state, index=[[place, pages.index.for_page(place)] for place in fresh[-8:]], newest=newest(source, fresh), rows=_first_rows(pages, newest(source, fresh)))
+        for place in [place for place in pages.index.frames if not source.parts[place].rows]:
+            del pages.index.frames[place]
+        for place in fresh[-8:]:
+            pages.index.measure(place)  # of many at once, the page asks for the earlier ones
+        if source.run.settings:
+            view._state = _run_state(source.run)
+        return _outline(source, pages.index) | dict(
+            live=True,
+            state=view._state,
+            index=[[place, pages.index.for_page(place)] for place in fresh[-8:]],
+            newest=newest(source, fresh),
+            rows=_first_rows(pages, newest(source, fresh)),
+        )
 
-def _first_rows(pages, number, most=16, size=100_000): # what a page that follows shows next, told unasked: a front end without subshells delivers its questions only when the cell ends
-    if number is None: return []
+
+def _first_rows(
+    pages, number, most=16, size=100_000
+):  # what a page that follows shows next, told unasked: a front end without subshells delivers its questions only when the cell ends
+    if number is None:
+        return []
     part, rows = pages.source.parts[pages.place(number)[0]], []
     for each in range(number, min(number + most, part.start + part.rows)):
         rows.append(pages.row(each))
         size -= len(dump_json(rows[-1]))
-        if size < 0: return rows[:-1]
+        if size < 0:
+            return rows[:-1]
     return rows
 
 # %% ../nbs/15_widgets.ipynb #25497f3b
 class RunWatch(RolloutStepper):
     "The stepper on a run that is being written. Made by `watch`."
+
     _stopped, _thread, _follow = None, None, True
+
     def __init__(self, path, *, interval=1.0, tokenizer=None, link=""):
-        if not interval > 0: raise ConfigError(f"watch: interval is {interval!r} and must be a number of seconds above 0")
+        if not interval > 0:
+            raise ConfigError(f"watch: interval is {interval!r} and must be a number of seconds above 0")
         path = Path(path.path if isinstance(path, Run) else path)
-        if path.exists() and not path.is_dir(): raise DataError(f"{path}: is a file; watch follows a run folder, and RolloutStepper opens files")
-        self.interval, self._stopped, self._state, self._seen = interval, threading.Event(), "waiting for the run folder", None
+        if path.exists() and not path.is_dir():
+            raise DataError(f"{path}: is a file; watch follows a run folder, and RolloutStepper opens files")
+        self.interval, self._stopped, self._state, self._seen = (
+            interval,
+            threading.Event(),
+            "waiting for the run folder",
+            None,
+        )
         super().__init__(Run(path, {}), tokenizer=tokenizer, link=link)
         self.look()
 
-    def _head(self): return super()._head() | dict(live=True, state=self._state)
+    def _head(self):
+        return super()._head() | dict(live=True, state=self._state)
 
-    def look(self) -> bool: # whether there was something new
+    def look(self) -> bool:  # whether there was something new
         "Looks into the folder once and tells the page what is new."
         told = _growth(self)
-        if told: self._tell("grown", told)
+        if told:
+            self._tell("grown", told)
         return told is not None
 
     def _look_on(self):
         while not self._stopped.wait(self.interval):
             try:
-                if not self.look() and self._state in ("finished", "failed"): break
-            except (SpuriousRLVRError, OSError, ValueError, KeyError) as error: self._tell("grown", dict(problems=[visible(str(error))[:300]]))
-        self._tell("grown", dict(state=self._state if self._state in ("finished", "failed") else f"{self._state}, no longer watched"))
+                if not self.look() and self._state in ("finished", "failed"):
+                    break
+            except (SpuriousRLVRError, OSError, ValueError, KeyError) as error:
+                self._tell("grown", dict(problems=[visible(str(error))[:300]]))
+        self._tell(
+            "grown",
+            dict(state=self._state if self._state in ("finished", "failed") else f"{self._state}, no longer watched"),
+        )
 
     def start(self):
         "Begins to follow the run; once is enough."
@@ -1127,23 +1929,27 @@ class RunWatch(RolloutStepper):
     def stop(self):
         "Stops following; what has been read can still be stepped through."
         self._stopped.set()
-        if self._thread is not None and self._thread.is_alive() and self._thread is not threading.current_thread(): self._thread.join(timeout=10)
+        if self._thread is not None and self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10)
 
     @property
-    def watching(self) -> bool: "Whether the run is being followed."; return self._thread is not None and self._thread.is_alive()
+    def watching(self) -> bool:
+        "Whether the run is being followed."
+        return self._thread is not None and self._thread.is_alive()
 
     def close(self):
-        if self._stopped is not None: self.stop()
+        if self._stopped is not None:
+            self.stop()
         super().close()
 
 # %% ../nbs/15_widgets.ipynb #202e3b7a
 def watch(
-    run,                  # a run folder, or where one will stand
+    run,  # a run folder, or where one will stand
     *,
-    interval:float=1.0,   # seconds between two looks into the folder
-    tokenizer=None,       # as for `RolloutStepper`
-    link:str="",          # what to show, as `link` of another stepper gave it
-) -> RunWatch:            # follows the run until it is finished, `stop()` or `close()`
+    interval: float = 1.0,  # seconds between two looks into the folder
+    tokenizer=None,  # as for `RolloutStepper`
+    link: str = "",  # what to show, as `link` of another stepper gave it
+) -> RunWatch:  # follows the run until it is finished, `stop()` or `close()`
     "Shows a run while it is being written: curves and the newest rollouts. Start it before the training, in the same cell or another process."
     view = RunWatch(run, interval=interval, tokenizer=tokenizer, link=link)
     view.start()
@@ -1157,100 +1963,234 @@ from .core import ConfigError, SpuriousRLVRError, keyed_seed
 from .tasks import TEMPLATES, get_template
 
 # %% ../nbs/15_widgets.ipynb #055b6105
-_REPLACEMENT, _LONGEST_CHARACTER = "\ufffd", 4 # what half a character decodes to; tokens, of one byte each
+_REPLACEMENT, _LONGEST_CHARACTER = "\ufffd", 4  # what half a character decodes to; tokens, of one byte each
+
 
 class IncrementalText:
     "The text of tokens that arrive one at a time."
-    def __init__(self,
-                 decode:Callable,    # from a list of ids to a text, such as `Policy.decode`
-                 given:str="",       # what stands before the first token
-                ): self.decode, self.given, self.text, self.ids, self._start, self._read = decode, given, given, [], 0, 0
 
-    def add(self, token_id:int
-           ) -> tuple[int, int]: # where this token's text stands
+    def __init__(
+        self,
+        decode: Callable,  # from a list of ids to a text, such as `Policy.decode`
+        given: str = "",  # what stands before the first token
+    ):
+        self.decode, self.given, self.text, self.ids, self._start, self._read = decode, given, given, [], 0, 0
+
+    def add(self, token_id: int) -> tuple[int, int]:  # where this token's text stands
         "Reads one more token."
         self.ids.append(token_id)
-        known, now, at = self.decode(self.ids[self._start:self._read]), self.decode(self.ids[self._start:]), len(self.text)
+        known, now, at = (
+            self.decode(self.ids[self._start : self._read]),
+            self.decode(self.ids[self._start :]),
+            len(self.text),
+        )
         if not now.endswith(_REPLACEMENT) or len(self.ids) - self._read >= _LONGEST_CHARACTER:
-            self.text += now[len(known):]
+            self.text += now[len(known) :]
             self._start, self._read = self._read, len(self.ids)
         return at, len(self.text)
 
-    def finish(self) -> bool: # whether `text` only grew; False: read all of it anew
+    def finish(self) -> bool:  # whether `text` only grew; False: read all of it anew
         "No more tokens come: what was held back is told."
         before, self.text = self.text, self.given + self.decode(self.ids)
         return self.text.startswith(before)
 
 # %% ../nbs/15_widgets.ipynb #70cec744
 FORCE_PREFIX = TEMPLATES["force_code"].prefix
-_MANNERS = {"free": "", "force": f", beginning with “{FORCE_PREFIX}”", "forbid": ", with code forbidden", "continue": ", continued from a text"}
+_MANNERS = {
+    "free": "",
+    "force": f", beginning with “{FORCE_PREFIX}”",
+    "forbid": ", with code forbidden",
+    "continue": ", continued from a text",
+}
 _MOST_SAMPLES = 16
 
+
 @dataclasses.dataclass(frozen=True)
-class _Plan: # what one run of the page asks for
-    question: str; manner: str; prefix: str; template: object; samples: int; temperature: float; max_completion_length: int; seed: int
-    prompt: str; prompt_ids: tuple; note: str; alternatives: int
+class _Plan:  # what one run of the page asks for
+    question: str
+    manner: str
+    prefix: str
+    template: object
+    samples: int
+    temperature: float
+    max_completion_length: int
+    seed: int
+    prompt: str
+    prompt_ids: tuple
+    note: str
+    alternatives: int
 
-def _is_number(value, least, most=math.inf, whole=True): return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most and (not whole or value == int(value))
 
-def _half_characters(text): return next((f"U+{ord(c):04X} at place {at + 1}" for at, c in enumerate(text) if "\ud800" <= c <= "\udfff"), None)
+def _is_number(value, least, most=math.inf, whole=True):
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and least <= value <= most
+        and (not whole or value == int(value))
+    )
 
-def _room(policy, engine=None): # places of the model, and of an engine that was given less; None where nothing says
-    known = [getattr(getattr(getattr(policy, "model", None), "config", None), "max_position_embeddings", None), getattr(engine, "_longest", None)]
+
+def _half_characters(text):
+    return next((f"U+{ord(c):04X} at place {at + 1}" for at, c in enumerate(text) if "\ud800" <= c <= "\udfff"), None)
+
+
+def _room(policy, engine=None):  # places of the model, and of an engine that was given less; None where nothing says
+    known = [
+        getattr(getattr(getattr(policy, "model", None), "config", None), "max_position_embeddings", None),
+        getattr(engine, "_longest", None),
+    ]
     return min(filter(None, known), default=None)
 
-def _plan(policy, question, *, manner, prefix, template, samples, temperature, max_completion_length, seed, alternatives=0, engine=None):
+
+def _plan(
+    policy,
+    question,
+    *,
+    manner,
+    prefix,
+    template,
+    samples,
+    temperature,
+    max_completion_length,
+    seed,
+    alternatives=0,
+    engine=None,
+):
     faults = Faults("LivePrompt")
     faults.check(manner in _MANNERS, f"manner is {manner!r}; give one of {', '.join(_MANNERS)}")
-    texts = [faults.check(isinstance(text, str), f"{name} is {type(text).__name__} and must be text") and faults.check(not (half := _half_characters(text)), f"{name} holds half a character ({half}), which no tokenizer reads; take it out")
-             for name, text in (("the problem", question), ("the text to continue from", prefix))]
-    if texts[0]: faults.check(question.strip() != "", "there is no problem yet; type one")
-    if texts[1] and manner == "continue": faults.check(prefix != "", "there is no text to continue from; type one, or take a completion's with Edit")
-    faults.check(_is_number(samples, 1, _MOST_SAMPLES), f"samples is {samples!r} and must be a whole number from 1 to {_MOST_SAMPLES}")
-    faults.check(_is_number(temperature, 0, 100, whole=False), f"temperature is {temperature!r} and must be a number from 0 to 100")
-    faults.check(_is_number(max_completion_length, 1, 10**7), f"the most tokens are {max_completion_length!r} and must be a whole number of at least 1")
-    faults.check(_is_number(seed, -2**53, 2**53), f"seed is {seed!r} and must be a whole number")
+    texts = [
+        faults.check(isinstance(text, str), f"{name} is {type(text).__name__} and must be text")
+        and faults.check(
+            not (half := _half_characters(text)),
+            f"{name} holds half a character ({half}), which no tokenizer reads; take it out",
+        )
+        for name, text in (("the problem", question), ("the text to continue from", prefix))
+    ]
+    if texts[0]:
+        faults.check(question.strip() != "", "there is no problem yet; type one")
+    if texts[1] and manner == "continue":
+        faults.check(prefix != "", "there is no text to continue from; type one, or take a completion's with Edit")
+    faults.check(
+        _is_number(samples, 1, _MOST_SAMPLES),
+        f"samples is {samples!r} and must be a whole number from 1 to {_MOST_SAMPLES}",
+    )
+    faults.check(
+        _is_number(temperature, 0, 100, whole=False),
+        f"temperature is {temperature!r} and must be a number from 0 to 100",
+    )
+    faults.check(
+        _is_number(max_completion_length, 1, 10**7),
+        f"the most tokens are {max_completion_length!r} and must be a whole number of at least 1",
+    )
+    faults.check(_is_number(seed, -(2**53), 2**53), f"seed is {seed!r} and must be a whole number")
     faults.raise_any()
     chosen, begun = get_template(template), {"force": FORCE_PREFIX, "continue": prefix}.get(manner, "")
     chosen = dataclasses.replace(chosen, prefix=chosen.prefix + begun)
     prompt = chosen.render(question, policy.tokenizer)
     ids = tuple(policy.encode(prompt))
     limit, note = _fitting(_room(policy, engine), len(ids), int(max_completion_length))
-    return _Plan(question, manner, chosen.prefix, chosen, int(samples), float(temperature), limit, int(seed), prompt, ids, note, alternatives)
+    return _Plan(
+        question,
+        manner,
+        chosen.prefix,
+        chosen,
+        int(samples),
+        float(temperature),
+        limit,
+        int(seed),
+        prompt,
+        ids,
+        note,
+        alternatives,
+    )
 
-def _fitting(room, prompt, wanted): # most tokens of the completion, and what to say about it
-    if not prompt: raise ConfigError("LivePrompt: the prompt has no tokens; a template that writes nothing leaves the model nothing to read")
-    if room is None or prompt + wanted <= room: return wanted, ""
-    if prompt >= room: raise ConfigError(f"LivePrompt: the prompt is too long: {prompt:,} tokens, and the model has {room:,} places in all; shorten the problem or choose a shorter template")
-    return room - prompt, f"there is room for {room - prompt:,} tokens only: the prompt takes {prompt:,} of the model's {room:,} places"
+
+def _fitting(room, prompt, wanted):  # most tokens of the completion, and what to say about it
+    if not prompt:
+        raise ConfigError(
+            "LivePrompt: the prompt has no tokens; a template that writes nothing leaves the model nothing to read"
+        )
+    if room is None or prompt + wanted <= room:
+        return wanted, ""
+    if prompt >= room:
+        raise ConfigError(
+            f"LivePrompt: the prompt is too long: {prompt:,} tokens, and the model has {room:,} places in all; shorten the problem or choose a shorter template"
+        )
+    return (
+        room - prompt,
+        f"there is room for {room - prompt:,} tokens only: the prompt takes {prompt:,} of the model's {room:,} places",
+    )
 
 # %% ../nbs/15_widgets.ipynb #96b3f131
-class _Writing: # one completion; `add` in the thread that samples, the rest wherever a view asks
+class _Writing:  # one completion; `add` in the thread that samples, the rest wherever a view asks
     def __init__(self, seed, prefix, decode):
         self.seed, self.tokens, self.finish, self.mentions, self.code = seed, [], None, False, False
-        self.text, self.detector, self.wide, self.told, self.told_tokens = IncrementalText(decode, prefix), Detector(), [], 0, 0
+        self.text, self.detector, self.wide, self.told, self.told_tokens = (
+            IncrementalText(decode, prefix),
+            Detector(),
+            [],
+            0,
+            0,
+        )
 
-    def add(self, token): self.tokens.append((*self.text.add(token.token_id), token.token_id, round(token.logprob, 4), [[i, round(value, 4)] for i, value in token.alternatives]))
+    def add(self, token):
+        self.tokens.append(
+            (
+                *self.text.add(token.token_id),
+                token.token_id,
+                round(token.logprob, 4),
+                [[i, round(value, 4)] for i, value in token.alternatives],
+            )
+        )
 
-    def _units(self, offset): return offset + bisect.bisect_left(self.wide, offset)
-    def _spans(self, spans): return [[s.kind, self._units(s.start), self._units(s.end), round(s.confidence, 3)] for s in spans]
-    def _tokens(self, tokens): return [[self._units(start), self._units(end), *rest] for start, end, *rest in tokens]
-    def _facts(self): return dict(mentions_python=self.mentions, writes_code=self.code, finish=self.finish)
+    def _units(self, offset):
+        return offset + bisect.bisect_left(self.wide, offset)
 
-    def news(self): # what a page that knew everything up to the last time must be told
-        piece, tokens, before = self.text.text[self.told:], self.tokens[self.told_tokens:], len(self.detector.repetitions) and self.detector.repetitions[-1]
+    def _spans(self, spans):
+        return [[s.kind, self._units(s.start), self._units(s.end), round(s.confidence, 3)] for s in spans]
+
+    def _tokens(self, tokens):
+        return [[self._units(start), self._units(end), *rest] for start, end, *rest in tokens]
+
+    def _facts(self):
+        return dict(mentions_python=self.mentions, writes_code=self.code, finish=self.finish)
+
+    def news(self):  # what a page that knew everything up to the last time must be told
+        piece, tokens, before = (
+            self.text.text[self.told :],
+            self.tokens[self.told_tokens :],
+            len(self.detector.repetitions) and self.detector.repetitions[-1],
+        )
         first = self.detector.feed(piece)
         self.wide += [self.told + at for at, c in enumerate(piece) if c >= "\U00010000"]
         self.told, self.told_tokens = len(self.text.text), len(self.tokens)
-        self.mentions = self.mentions or mentions_python(self.text.text[max(0, self.told - len(piece) - 5):])
+        self.mentions = self.mentions or mentions_python(self.text.text[max(0, self.told - len(piece) - 5) :])
         self.code = any(s.kind in CODE_KINDS for s in self.detector.spans)
-        circles = {"circles": self._spans(self.detector.repetitions)} if self.detector.repetitions and self.detector.repetitions[-1] != before else {}
-        return dict(text=piece, tokens=self._tokens(tokens), first=first, spans=self._spans(self.detector.spans[first:]), **circles, **self._facts())
+        circles = (
+            {"circles": self._spans(self.detector.repetitions)}
+            if self.detector.repetitions and self.detector.repetitions[-1] != before
+            else {}
+        )
+        return dict(
+            text=piece,
+            tokens=self._tokens(tokens),
+            first=first,
+            spans=self._spans(self.detector.spans[first:]),
+            **circles,
+            **self._facts(),
+        )
 
-    def whole(self): # the same for a page that knows nothing
-        return dict(seed=self.seed, text=self.text.text[:self.told], tokens=self._tokens(self.tokens[:self.told_tokens]), spans=self._spans(self.detector.spans), circles=self._spans(self.detector.repetitions), **self._facts())
+    def whole(self):  # the same for a page that knows nothing
+        return dict(
+            seed=self.seed,
+            text=self.text.text[: self.told],
+            tokens=self._tokens(self.tokens[: self.told_tokens]),
+            spans=self._spans(self.detector.spans),
+            circles=self._spans(self.detector.repetitions),
+            **self._facts(),
+        )
 
-    def end(self, reason): # whether the page can go on from what it knows
+    def end(self, reason):  # whether the page can go on from what it knows
         grown, self.finish = self.text.finish(), reason
         if not grown:
             length = len(self.text.text)
@@ -1261,217 +2201,419 @@ class _Writing: # one completion; `add` in the thread that samples, the rest whe
 # %% ../nbs/15_widgets.ipynb #8f09158b
 _LOCKS, _LOCKS_GUARD = weakref.WeakKeyDictionary(), threading.Lock()
 
+
 def engine_lock(
-    engine # any engine
-) -> threading.Lock: # the same for engines that share a model
+    engine,  # any engine
+) -> threading.Lock:  # the same for engines that share a model
     "The lock that guards an engine's model."
     shared = getattr(getattr(engine, "policy", None), "model", None)
-    with _LOCKS_GUARD: return _LOCKS.setdefault(engine if shared is None else shared, threading.Lock())
+    with _LOCKS_GUARD:
+        return _LOCKS.setdefault(engine if shared is None else shared, threading.Lock())
 
-def _take_turn(lock, stopping, say): # False where stop came first
-    if lock.acquire(timeout=.05): return True
+
+def _take_turn(lock, stopping, say):  # False where stop came first
+    if lock.acquire(timeout=0.05):
+        return True
     say("Waiting: the model is in use elsewhere.")
     while not stopping.is_set():
-        if lock.acquire(timeout=.05): return True
+        if lock.acquire(timeout=0.05):
+            return True
     return False
 
-def _round_robin(streams, stopping): # (place, token) pairs, (place, None) where a stream has ended; all are closed in the end
+
+def _round_robin(
+    streams, stopping
+):  # (place, token) pairs, (place, None) where a stream has ended; all are closed in the end
     live = dict(enumerate(streams))
     try:
         while live:
             for place in list(live):
-                if stopping.is_set(): return
+                if stopping.is_set():
+                    return
                 token = next(live[place], None)
                 yield place, token
-                if token is None: live.pop(place)
+                if token is None:
+                    live.pop(place)
     finally:
-        for stream in live.values(): getattr(stream, "close", lambda: None)()
+        for stream in live.values():
+            getattr(stream, "close", lambda: None)()
 
 # %% ../nbs/15_widgets.ipynb #1f4ef3e5
-_EVERY = .04 # seconds between two messages to the page
+_EVERY = 0.04  # seconds between two messages to the page
 
-def _ended(plan, writing, end_ids): # why a stream came to its end
+
+def _ended(plan, writing, end_ids):  # why a stream came to its end
     last = writing.text.ids[-1] if writing.text.ids else None
-    return "length" if len(writing.text.ids) >= plan.max_completion_length and last not in end_ids and not any(stop in writing.text.text[-200:] for stop in plan.template.stop) else "stop"
+    return (
+        "length"
+        if len(writing.text.ids) >= plan.max_completion_length
+        and last not in end_ids
+        and not any(stop in writing.text.text[-200:] for stop in plan.template.stop)
+        else "stop"
+    )
+
 
 @dataclasses.dataclass(frozen=True)
-class _Request: prompt_ids: tuple[int, ...]; seed: int # as engines take it; a view imports no engine
+class _Request:
+    prompt_ids: tuple[int, ...]
+    seed: int  # as engines take it; a view imports no engine
 
-def _forbidden(policy, plan, known={}): # reading a large vocabulary takes seconds: once for each tokenizer, and not while the page waits for an answer
-    if plan.manner != "forbid": return ()
+
+def _forbidden(
+    policy, plan, known={}
+):  # reading a large vocabulary takes seconds: once for each tokenizer, and not while the page waits for an answer
+    if plan.manner != "forbid":
+        return ()
     from spurious_rlvr.evaluate import code_token_ids
-    if known.get("of") is not policy.tokenizer: known.update(of=policy.tokenizer, ids=code_token_ids(policy))
+
+    if known.get("of") is not policy.tokenizer:
+        known.update(of=policy.tokenizer, ids=code_token_ids(policy))
     return known["ids"]
 
-def _sample(engine, policy, plan, writings, stopping, tell): # writes all completions; `tell` sends what is new
-    settings = dict(max_completion_length=plan.max_completion_length, temperature=plan.temperature, stop=plan.template.stop, forbidden_ids=_forbidden(policy, plan), alternatives=plan.alternatives)
-    streams = [engine.stream(_Request(plan.prompt_ids, keyed_seed(writing.seed, "prompt")), **settings) for writing in writings]
+
+def _sample(engine, policy, plan, writings, stopping, tell):  # writes all completions; `tell` sends what is new
+    settings = dict(
+        max_completion_length=plan.max_completion_length,
+        temperature=plan.temperature,
+        stop=plan.template.stop,
+        forbidden_ids=_forbidden(policy, plan),
+        alternatives=plan.alternatives,
+    )
+    streams = [
+        engine.stream(_Request(plan.prompt_ids, keyed_seed(writing.seed, "prompt")), **settings) for writing in writings
+    ]
     told = 0.0
     for place, token in _round_robin(streams, stopping):
-        if token is None: writings[place].finish = _ended(plan, writings[place], policy.end_ids)
-        else: writings[place].add(token)
+        if token is None:
+            writings[place].finish = _ended(plan, writings[place], policy.end_ids)
+        else:
+            writings[place].add(token)
         if time.monotonic() - told >= _EVERY:
             tell()
             told = time.monotonic()
 
 # %% ../nbs/15_widgets.ipynb #d757e05e
-def _in_words(error): # an exception, for a reader
-    if isinstance(error, SpuriousRLVRError): return str(error)
+def _in_words(error):  # an exception, for a reader
+    if isinstance(error, SpuriousRLVRError):
+        return str(error)
     return f"Sampling broke off: {type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:300]}"
 
-def _ascii(value): return json.dumps(value, ensure_ascii=True, allow_nan=False) # lone surrogates survive no other way: the notebook's protocol is UTF-8
 
-_SAVED = 200_000   # most characters of samples that a notebook saves
-_EXPORTED = 8_000_000 # and that a page of its own holds
+def _ascii(value):
+    return json.dumps(
+        value, ensure_ascii=True, allow_nan=False
+    )  # lone surrogates survive no other way: the notebook's protocol is UTF-8
 
-def _within(message, most): # the samples as JSON of at most that many characters; what has to go is said
-    cuts = [("", {}), ("alternatives are", dict(alternatives=False)), ("tokens and alternatives are", dict(tokens=False))]
+
+_SAVED = 200_000  # most characters of samples that a notebook saves
+_EXPORTED = 8_000_000  # and that a page of its own holds
+
+
+def _within(message, most):  # the samples as JSON of at most that many characters; what has to go is said
+    cuts = [
+        ("", {}),
+        ("alternatives are", dict(alternatives=False)),
+        ("tokens and alternatives are", dict(tokens=False)),
+    ]
     for what, keep in cuts:
         text = _ascii(_lighter(message, what, **keep))
-        if len(text) <= most: return text
+        if len(text) <= most:
+            return text
     share = most // (8 * max(1, len(message["samples"])))
-    return _ascii(_lighter(dict(message, question=message["question"][:share]), f"tokens, and all but the first {share:,} characters, are", tokens=False, characters=share))
+    return _ascii(
+        _lighter(
+            dict(message, question=message["question"][:share]),
+            f"tokens, and all but the first {share:,} characters, are",
+            tokens=False,
+            characters=share,
+        )
+    )
+
 
 def _lighter(message, what, alternatives=True, tokens=True, characters=None):
     def one(sample):
         rows = [] if not tokens else sample["tokens"] if alternatives else [[*row[:4], []] for row in sample["tokens"]]
-        spans = [[kind, start, min(end, characters or end), sure] for kind, start, end, sure in sample["spans"] if characters is None or start < characters]
-        return dict(sample, tokens=rows, text=sample["text"][:characters], spans=spans, circles=sample["circles"] if characters is None else [])
+        spans = [
+            [kind, start, min(end, characters or end), sure]
+            for kind, start, end, sure in sample["spans"]
+            if characters is None or start < characters
+        ]
+        return dict(
+            sample,
+            tokens=rows,
+            text=sample["text"][:characters],
+            spans=spans,
+            circles=sample["circles"] if characters is None else [],
+        )
+
     status = f"{message['status']} Too much to keep: {what} left out here." if what else message["status"]
-    return dict(message, samples=[one(sample) for sample in message["samples"]], words=message["words"] if alternatives and tokens else {}, status=status)
+    return dict(
+        message,
+        samples=[one(sample) for sample in message["samples"]],
+        words=message["words"] if alternatives and tokens else {},
+        status=status,
+    )
 
 # %% ../nbs/15_widgets.ipynb #ef1b6536
-def _words_of(policy, ids): # id -> [name, text to continue with or None]
+def _words_of(policy, ids):  # id -> [name, text to continue with or None]
     def one(i):
         text = policy.decode([i])
-        return [text, text] if text and _REPLACEMENT not in text else [str(policy.tokenizer.convert_ids_to_tokens(i)), None]
+        return (
+            [text, text]
+            if text and _REPLACEMENT not in text
+            else [str(policy.tokenizer.convert_ids_to_tokens(i)), None]
+        )
+
     return {int(i): one(i) for i in ids}
 
-def _prompt_text(view): # for a terminal
-    head = f"LivePrompt({getattr(view.policy, 'name', '') or 'policy'}, template {view.defaults['template']!r}, {type(view.engine).__name__})"
-    if not view.writings: return f"{head}: nothing sampled yet; in a notebook, type a problem in its page, or call .ask(question)"
-    one = lambda place, w: f"  {place}. {'code' if w.code else 'no code'}, “python” {'said' if w.mentions else 'not said'}, {len(w.tokens)} tokens, {w.finish or 'writing'}: {visible(w.text.text[:100])}{'…' if len(w.text.text) > 100 else ''}"
-    return "\n".join([f"{head}: {visible(view.plan.question[:100])}", *(one(place, writing) for place, writing in enumerate(view.writings, 1))])
 
-_LOOK = {**{kind: "other" for kind in KINDS}, **{kind: "code" for kind in CODE_KINDS}, "claimed_output": "output", "python_mention": "mention"}
+def _prompt_text(view):  # for a terminal
+    head = f"LivePrompt({getattr(view.policy, 'name', '') or 'policy'}, template {view.defaults['template']!r}, {type(view.engine).__name__})"
+    if not view.writings:
+        return f"{head}: nothing sampled yet; in a notebook, type a problem in its page, or call .ask(question)"
+    one = lambda place, w: (
+        f"  {place}. {'code' if w.code else 'no code'}, “python” {'said' if w.mentions else 'not said'}, {len(w.tokens)} tokens, {w.finish or 'writing'}: {visible(w.text.text[:100])}{'…' if len(w.text.text) > 100 else ''}"
+    )
+    return "\n".join(
+        [
+            f"{head}: {visible(view.plan.question[:100])}",
+            *(one(place, writing) for place, writing in enumerate(view.writings, 1)),
+        ]
+    )
+
+
+_LOOK = {
+    **{kind: "other" for kind in KINDS},
+    **{kind: "code" for kind in CODE_KINDS},
+    "claimed_output": "output",
+    "python_mention": "mention",
+}
 
 # %% ../nbs/15_widgets.ipynb #a872575c
-def _run_thread(view, run, plan, writings): # from the first token to the last message
+def _run_thread(view, run, plan, writings):  # from the first token to the last message
     status, last = "", []
     try:
         lock = engine_lock(view.engine)
         if _take_turn(lock, view.stopping, lambda words: view.say("status", words=words)):
-            try: _sample(view.engine, view.policy, plan, writings, view.stopping, lambda: view.tell_news(run, writings))
-            finally: lock.release()
-    except Exception as error: # whatever an engine raises, the page says it and can ask again
+            try:
+                _sample(view.engine, view.policy, plan, writings, view.stopping, lambda: view.tell_news(run, writings))
+            finally:
+                lock.release()
+    except Exception as error:  # whatever an engine raises, the page says it and can ask again
         status = _in_words(error)
         view.say("error", words=status)
     with view.guard:
         reason = "error" if status else "stopped"
         whole = not all([writing.end(writing.finish or reason) for writing in writings])
         view.tell_news(run, writings, silent=whole)
-        view.status = status or f"{'Stopped' if any(w.finish == 'stopped' for w in writings) else 'Done'}: {sum(len(w.tokens) for w in writings):,} tokens.{f' There {plan.note[6:]}.' if plan.note else ''}"
+        view.status = (
+            status
+            or f"{'Stopped' if any(w.finish == 'stopped' for w in writings) else 'Done'}: {sum(len(w.tokens) for w in writings):,} tokens.{f' There {plan.note[6:]}.' if plan.note else ''}"
+        )
         view.going = None
-        if whole: last = [writing.whole() for writing in writings]
+        if whole:
+            last = [writing.whole() for writing in writings]
         view.say("end", run=run, status=view.status, **({"samples": last} if last else {}))
     view.saved = _within(view.everything(), _SAVED)
 
 # %% ../nbs/15_widgets.ipynb #9308fe58
-class _Talk(LiveView): # what a run and its views say to each other; `guard` keeps it in order
-    def begin_talk(self): self.plan, self.writings, self.words, self.run, self.status, self.going, self.guard, self.stopping = None, [], {}, 0, "", None, threading.RLock(), threading.Event()
+class _Talk(LiveView):  # what a run and its views say to each other; `guard` keeps it in order
+    def begin_talk(self):
+        self.plan, self.writings, self.words, self.run, self.status, self.going, self.guard, self.stopping = (
+            None,
+            [],
+            {},
+            0,
+            "",
+            None,
+            threading.RLock(),
+            threading.Event(),
+        )
 
-    def stop(self): "Stops at once; what was written stays."; self.stopping.set()
+    def stop(self):
+        "Stops at once; what was written stays."
+        self.stopping.set()
 
-    def wait(self, timeout:float|None=None # seconds; None: as long as it takes
-            ) -> bool: # whether nothing is being sampled any more
+    def wait(
+        self,
+        timeout: float | None = None,  # seconds; None: as long as it takes
+    ) -> bool:  # whether nothing is being sampled any more
         "Waits for the run that is going."
-        if thread := self.going: thread.join(timeout)
+        if thread := self.going:
+            thread.join(timeout)
         return self.going is None
 
     @property
     def rollouts(self) -> pd.DataFrame:
         "The completions as a table that `RolloutStepper` and `behavior` take."
-        with self.guard: return pd.DataFrame([dict(prompt=self.plan.prompt, completion=w.text.text, token_ids=list(w.text.ids), logprob_sampler=[t[3] for t in w.tokens], finish_reason=w.finish, mentions_python=w.mentions, writes_code=w.code, seed=w.seed) for w in self.writings])
+        with self.guard:
+            return pd.DataFrame(
+                [
+                    dict(
+                        prompt=self.plan.prompt,
+                        completion=w.text.text,
+                        token_ids=list(w.text.ids),
+                        logprob_sampler=[t[3] for t in w.tokens],
+                        finish_reason=w.finish,
+                        mentions_python=w.mentions,
+                        writes_code=w.code,
+                        seed=w.seed,
+                    )
+                    for w in self.writings
+                ]
+            )
 
-    def say(self, kind, **content): self.send({"json": _ascii(dict(type=kind, **content))}) # to every view
+    def say(self, kind, **content):
+        self.send({"json": _ascii(dict(type=kind, **content))})  # to every view
+
     def tell_news(self, run, writings, silent=False):
         with self.guard:
-            fresh = {t[2] for w in writings for t in w.tokens[w.told_tokens:]} | {i for w in writings for t in w.tokens[w.told_tokens:] for i, _ in t[4]}
+            fresh = {t[2] for w in writings for t in w.tokens[w.told_tokens :]} | {
+                i for w in writings for t in w.tokens[w.told_tokens :] for i, _ in t[4]
+            }
             words = _words_of(self.policy, fresh - self.words.keys())
             self.words.update(words)
             parts = [dict(sample=place, **writing.news()) for place, writing in enumerate(writings)]
-            if not silent: self.say("add", run=run, words=words, parts=[part for part in parts if part["text"] or part["tokens"] or part["finish"]])
-    def everything(self): # for a view that knows nothing
-        with self.guard: return dict(question=self.plan.question if self.plan else "", manner=_MANNERS[self.plan.manner] if self.plan else "", words=self.words, status=self.status, samples=[w.whole() for w in self.writings])
+            if not silent:
+                self.say(
+                    "add",
+                    run=run,
+                    words=words,
+                    parts=[part for part in parts if part["text"] or part["tokens"] or part["finish"]],
+                )
+
+    def everything(self):  # for a view that knows nothing
+        with self.guard:
+            return dict(
+                question=self.plan.question if self.plan else "",
+                manner=_MANNERS[self.plan.manner] if self.plan else "",
+                words=self.words,
+                status=self.status,
+                samples=[w.whole() for w in self.writings],
+            )
 
 # %% ../nbs/15_widgets.ipynb #bd5aada5
 class LivePrompt(_Talk):
     "Type a problem and watch completions arrive, with code lit up and alternatives for every token."
+
     _esm = "\n".join(map(_static_text, ("span_text.js", "live_prompt.js")))
     _css = "\n".join(map(_static_text, ("span_text.css", "live_prompt.css")))
     setup, saved = traitlets.Unicode().tag(sync=True), traitlets.Unicode().tag(sync=True)
 
-    def __init__(self,
-                 engine,                       # samples: any engine of `rollout`
-                 policy,                       # its tokenizer and template wrap the problem
-                 *,
-                 question:str="",              # what stands in the box at first
-                 template:str|None=None,       # a name in `tasks.TEMPLATES`; None: the policy's
-                 samples:int=1,                # completions at once, 1 to 16
-                 temperature:float=1.0,        # 0: greedy
-                 max_completion_length:int=512, # most tokens in a completion
-                 alternatives:int=5,           # likeliest tokens that are kept for every token
-                 seed:int=0,                   # of the first sample; the next ones count up from it
-                ):
+    def __init__(
+        self,
+        engine,  # samples: any engine of `rollout`
+        policy,  # its tokenizer and template wrap the problem
+        *,
+        question: str = "",  # what stands in the box at first
+        template: str | None = None,  # a name in `tasks.TEMPLATES`; None: the policy's
+        samples: int = 1,  # completions at once, 1 to 16
+        temperature: float = 1.0,  # 0: greedy
+        max_completion_length: int = 512,  # most tokens in a completion
+        alternatives: int = 5,  # likeliest tokens that are kept for every token
+        seed: int = 0,  # of the first sample; the next ones count up from it
+    ):
         self.engine, self.policy, self.alternatives = engine, policy, alternatives
-        self.defaults = dict(template=template or policy.template.name, samples=samples, temperature=temperature, max_completion_length=max_completion_length, seed=seed)
+        self.defaults = dict(
+            template=template or policy.template.name,
+            samples=samples,
+            temperature=temperature,
+            max_completion_length=max_completion_length,
+            seed=seed,
+        )
         self.templates = {**TEMPLATES, policy.template.name: policy.template}
         self.begin_talk()
-        if self.defaults["template"] not in self.templates: get_template(self.defaults["template"])
-        setup = dict(self.defaults, question=question, prefix="", templates=list(self.templates), looks=_LOOK, force_prefix=FORCE_PREFIX, most_samples=_MOST_SAMPLES)
+        if self.defaults["template"] not in self.templates:
+            get_template(self.defaults["template"])
+        setup = dict(
+            self.defaults,
+            question=question,
+            prefix="",
+            templates=list(self.templates),
+            looks=_LOOK,
+            force_prefix=FORCE_PREFIX,
+            most_samples=_MOST_SAMPLES,
+        )
         self.page = lambda live: _ascii(dict(setup, live=live))
         super().__init__(setup=self.page(True))
         self.on_msg(lambda _, content, buffers: _answer(self, content))
 
-    def ask(self, question:str, # a problem
-            *,
-            manner:str="free", # "free", "force" (code), "forbid" (code) or "continue" (from `prefix`)
-            prefix:str="",     # text that the completions begin with, for "continue"
-            wait:bool=True, **settings # until it is done; template, samples, temperature, max_completion_length, seed
-           ) -> "LivePrompt":
+    def ask(
+        self,
+        question: str,  # a problem
+        *,
+        manner: str = "free",  # "free", "force" (code), "forbid" (code) or "continue" (from `prefix`)
+        prefix: str = "",  # text that the completions begin with, for "continue"
+        wait: bool = True,
+        **settings,  # until it is done; template, samples, temperature, max_completion_length, seed
+    ) -> "LivePrompt":
         "Asks what the page would ask; raises `ConfigError` for what cannot be asked, and while a run is going."
         _start(self, dict(self.defaults, **settings), question, manner, prefix)
-        if wait: self.wait()
+        if wait:
+            self.wait()
         return self
-    def to_html(self, *, page:bool=False, # a whole page, not a fragment
-                most:int=_EXPORTED        # characters of samples; what does not fit is left out, and the page says so
-               ) -> str:                  # HTML that needs neither a kernel nor the network
-        "The last samples with their spans and alternatives, self-contained."; return _prompt_html(self, page, most)
-    def _repr_mimebundle_(self, **kwargs): return _bundle(self, super()._repr_mimebundle_(**kwargs), lambda: _prompt_html(self, False, _SAVED))
-    def __repr__(self): return _prompt_text(self)
+
+    def to_html(
+        self,
+        *,
+        page: bool = False,  # a whole page, not a fragment
+        most: int = _EXPORTED,  # characters of samples; what does not fit is left out, and the page says so
+    ) -> str:  # HTML that needs neither a kernel nor the network
+        "The last samples with their spans and alternatives, self-contained."
+        return _prompt_html(self, page, most)
+
+    def _repr_mimebundle_(self, **kwargs):
+        return _bundle(self, super()._repr_mimebundle_(**kwargs), lambda: _prompt_html(self, False, _SAVED))
+
+    def __repr__(self):
+        return _prompt_text(self)
 
 # %% ../nbs/15_widgets.ipynb #e18fdbde
-def _start(view, settings, question, manner, prefix): # the run that the page or Python asked for
-    if settings["template"] not in view.templates: get_template(settings["template"])
-    plan = _plan(view.policy, question, manner=manner, prefix=prefix, **dict(settings, template=view.templates[settings["template"]]), alternatives=view.alternatives, engine=view.engine)
+def _start(view, settings, question, manner, prefix):  # the run that the page or Python asked for
+    if settings["template"] not in view.templates:
+        get_template(settings["template"])
+    plan = _plan(
+        view.policy,
+        question,
+        manner=manner,
+        prefix=prefix,
+        **dict(settings, template=view.templates[settings["template"]]),
+        alternatives=view.alternatives,
+        engine=view.engine,
+    )
     with view.guard:
-        if view.going is not None: raise ConfigError("LivePrompt: a run is going; stop it first, or wait until it is done")
+        if view.going is not None:
+            raise ConfigError("LivePrompt: a run is going; stop it first, or wait until it is done")
         view.stopping.clear()
         view.run, view.plan, view.words, view.status = view.run + 1, plan, {}, ""
         view.writings = [_Writing(plan.seed + place, plan.prefix, view.policy.decode) for place in range(plan.samples)]
-        for writing in view.writings: writing.news()
-        view.going = threading.Thread(target=_run_thread, args=(view, view.run, plan, view.writings), daemon=True, name="live-prompt")
+        for writing in view.writings:
+            writing.news()
+        view.going = threading.Thread(
+            target=_run_thread, args=(view, view.run, plan, view.writings), daemon=True, name="live-prompt"
+        )
         view.say("begin", run=view.run, running=True, **view.everything())
         view.going.start()
 
-def _answer(view, content): # a message from the page; returns at once
+
+def _answer(view, content):  # a message from the page; returns at once
     action = content.get("action")
-    if action == "stop": view.stop()
+    if action == "stop":
+        view.stop()
     elif action == "hello":
-        with view.guard: view.say("begin", run=view.run, running=view.going is not None, **view.everything())
+        with view.guard:
+            view.say("begin", run=view.run, running=view.going is not None, **view.everything())
     elif action in _MANNERS:
-        try: _start(view, {name: content.get(name) for name in view.defaults}, content.get("question"), action, content.get("prefix"))
-        except Exception as error: view.say("error", words=_in_words(error))
+        try:
+            _start(
+                view,
+                {name: content.get(name) for name in view.defaults},
+                content.get("question"),
+                action,
+                content.get("prefix"),
+            )
+        except Exception as error:
+            view.say("error", words=_in_words(error))
 
 # %% ../nbs/15_widgets.ipynb #03cc095d
 def _prompt_html(view, page, most):
@@ -1479,7 +2621,8 @@ def _prompt_html(view, page, most):
     fragment = _static_html(view._esm, view._css, values, f"LivePrompt-{stable_id(*values.values())}")
     return _PAGE % ("LivePrompt", fragment) if page else fragment
 
-def _bundle(view, made, html): # what a cell shows, in all its forms
+
+def _bundle(view, made, html):  # what a cell shows, in all its forms
     data, metadata = made
     return data | {"text/html": html()}, metadata
 
@@ -1495,79 +2638,145 @@ from .plots import ARM_STYLES
 from .runs import Run, read_run
 
 # %% ../nbs/15_widgets.ipynb #c6df114c
-def _open_runs(runs): # a folder of run folders, one run, or several
-    if isinstance(runs, Run): return [runs]
+def _open_runs(runs):  # a folder of run folders, one run, or several
+    if isinstance(runs, Run):
+        return [runs]
     if isinstance(runs, (str, os.PathLike)):
         folder = Path(runs)
-        if (folder/"run.json").exists() or not folder.is_dir(): return [read_run(folder)]
-        inside = sorted(place.parent for place in folder.glob("*/run.json")) or sorted(place.parent for place in folder.glob("runs/*/run.json"))
-        if not inside: raise RunError(f"{folder}: holds no run folders (none has a run.json)")
+        if (folder / "run.json").exists() or not folder.is_dir():
+            return [read_run(folder)]
+        inside = sorted(place.parent for place in folder.glob("*/run.json")) or sorted(
+            place.parent for place in folder.glob("runs/*/run.json")
+        )
+        if not inside:
+            raise RunError(f"{folder}: holds no run folders (none has a run.json)")
         return [read_run(place) for place in inside]
     return [run for entry in runs for run in _open_runs(entry)]
 
-def _described(run): # what could tell its arm from others
-    flat = {name: value for name, value in run.config.items() if name not in ("seed", "changes") and not isinstance(value, (dict, list))}
+
+def _described(run):  # what could tell its arm from others
+    flat = {
+        name: value
+        for name, value in run.config.items()
+        if name not in ("seed", "changes") and not isinstance(value, (dict, list))
+    }
     return dict(reward=run.settings.get("reward"), model=(run.settings.get("model") or {}).get("name"), **flat)
 
+
 def group_runs(
-    runs # {arm: runs}, a list of runs or run folders, or a folder that holds run folders
-) -> dict[str, list[Run]]: # arm -> its runs by seed
+    runs,  # {arm: runs}, a list of runs or run folders, or a folder that holds run folders
+) -> dict[str, list[Run]]:  # arm -> its runs by seed
     "Runs by arm. Raises `ConfigError` where there are none, `RunError` for a folder that is no run."
-    if isinstance(runs, Mapping): arms = {str(arm): _open_runs(own) for arm, own in runs.items()}
+    if isinstance(runs, Mapping):
+        arms = {str(arm): _open_runs(own) for arm, own in runs.items()}
     else:
         opened, arms = _open_runs(runs), {}
-        differing = [name for name in dict.fromkeys(n for run in opened for n in _described(run)) if len({repr(_described(run).get(name)) for run in opened}) > 1]
+        differing = [
+            name
+            for name in dict.fromkeys(n for run in opened for n in _described(run))
+            if len({repr(_described(run).get(name)) for run in opened}) > 1
+        ]
         for run in opened:
-            name = run.settings.get("arm") or ", ".join(f"{key} {_described(run).get(key)}" for key in differing) or "all runs"
+            name = (
+                run.settings.get("arm")
+                or ", ".join(f"{key} {_described(run).get(key)}" for key in differing)
+                or "all runs"
+            )
             arms.setdefault(str(name), []).append(run)
-    if not any(arms.values()): raise ConfigError("CompareRuns: there are no runs; give run folders, or {arm: run folders}")
-    return {arm: sorted(own, key=lambda run: (str(run.config.get("seed", "")).zfill(12), run.name)) for arm, own in arms.items() if own}
+    if not any(arms.values()):
+        raise ConfigError("CompareRuns: there are no runs; give run folders, or {arm: run folders}")
+    return {
+        arm: sorted(own, key=lambda run: (str(run.config.get("seed", "")).zfill(12), run.name))
+        for arm, own in arms.items()
+        if own
+    }
 
 # %% ../nbs/15_widgets.ipynb #f01be956
-COMPARED = {"reward": "reward", "accuracy": "accuracy of the phase's samples", "code_share": "share with code (our detector)", "python_share": "share with “python” (the paper's string test)",
-            "entropy": "entropy (nats per token)", "clip_fraction_high": "share of token uses clipped above", "clip_fraction_low": "share of token uses clipped below", "clip_fraction": "share of token uses clipped on either side",
-            "completion_length": "length (tokens)", "truncated": "share cut off by the limit", "token_probability": "mean probability of sampled tokens", "log_ratio_spread": "spread of the log-ratio"}
-_EVALUATED = {"accuracy": "accuracy on", "code_share": "share with code on", "python_share": "share with “python” on", "completion_length": "length (tokens) on", "pass_at_samples": "pass@samples on"}
-_CURVES = 250_000 # most characters of curves
+COMPARED = {
+    "reward": "reward",
+    "accuracy": "accuracy of the phase's samples",
+    "code_share": "share with code (our detector)",
+    "python_share": "share with “python” (the paper's string test)",
+    "entropy": "entropy (nats per token)",
+    "clip_fraction_high": "share of token uses clipped above",
+    "clip_fraction_low": "share of token uses clipped below",
+    "clip_fraction": "share of token uses clipped on either side",
+    "completion_length": "length (tokens)",
+    "truncated": "share cut off by the limit",
+    "token_probability": "mean probability of sampled tokens",
+    "log_ratio_spread": "spread of the log-ratio",
+}
+_EVALUATED = {
+    "accuracy": "accuracy on",
+    "code_share": "share with code on",
+    "python_share": "share with “python” on",
+    "completion_length": "length (tokens) on",
+    "pass_at_samples": "pass@samples on",
+}
+_CURVES = 250_000  # most characters of curves
+
 
 def mean_interval(
-    values:Sequence[float], # one number a seed
-    level:float=0.95        # confidence level
-) -> tuple[float, float, float]: # mean and the ends of its interval; NaN ends for fewer than two seeds
+    values: Sequence[float],  # one number a seed
+    level: float = 0.95,  # confidence level
+) -> tuple[float, float, float]:  # mean and the ends of its interval; NaN ends for fewer than two seeds
     "The mean over seeds with Student's t interval."
     values = np.asarray(values, dtype=float)
     mean = float(values.mean()) if len(values) else math.nan
-    half = float(_t_quantile(level, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    half = (
+        float(_t_quantile(level, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+        if len(values) > 1
+        else math.nan
+    )
     return mean, mean - half, mean + half
 
+
 @functools.lru_cache(maxsize=1000)
-def _t_quantile(level, freedom): return float(stats.t.ppf(.5 + level / 2, freedom))
+def _t_quantile(level, freedom):
+    return float(stats.t.ppf(0.5 + level / 2, freedom))
 
 # %% ../nbs/15_widgets.ipynb #4f8898d0
-def _tables(run): # (kind, name, table with phase as its index) of what can be drawn
+def _tables(run):  # (kind, name, table with phase as its index) of what can be drawn
     metrics = run.metrics
-    if metrics.empty: return
-    phases, evaluations = (metrics[metrics["kind"] == kind].dropna(axis=1, how="all") for kind in ("phase", "evaluation"))
+    if metrics.empty:
+        return
+    phases, evaluations = (
+        metrics[metrics["kind"] == kind].dropna(axis=1, how="all") for kind in ("phase", "evaluation")
+    )
     if len(phases):
         phases = phases.set_index("phase")
-        if {"clip_fraction_high", "clip_fraction_low"} <= set(phases): phases = phases.assign(clip_fraction=phases["clip_fraction_high"] + phases["clip_fraction_low"])
+        if {"clip_fraction_high", "clip_fraction_low"} <= set(phases):
+            phases = phases.assign(clip_fraction=phases["clip_fraction_high"] + phases["clip_fraction_low"])
         yield "phase", "", phases
-    for name, part in evaluations.groupby("name", sort=False) if len(evaluations) else (): yield "evaluation", str(name), part.set_index("phase")
+    for name, part in evaluations.groupby("name", sort=False) if len(evaluations) else ():
+        yield "evaluation", str(name), part.set_index("phase")
 
-def _short(value): return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
 
-def _numbers(arms): # (kind, name, column) -> (title, {run: (arm, values by phase)}), in the order of the page
+def _short(value):
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+
+
+def _numbers(arms):  # (kind, name, column) -> (title, {run: (arm, values by phase)}), in the order of the page
     found = {}
     for run, (arm, own) in enumerate((arm, own) for arm, runs in enumerate(arms.values()) for own in runs):
         for kind, name, table in _tables(own):
             for column, title in (COMPARED if kind == "phase" else _EVALUATED).items():
-                if column not in table: continue
+                if column not in table:
+                    continue
                 values = pd.to_numeric(table[column], errors="coerce").dropna()
                 entry = found.setdefault((kind, name, column), (f"{title} {visible(name)}".strip(), {}))
-                if len(values): entry[1][run] = (arm, values)
-    if not found: raise ConfigError("CompareRuns: none of these runs has finished a phase or an evaluation; wait, or give others")
+                if len(values):
+                    entry[1][run] = (arm, values)
+    if not found:
+        raise ConfigError("CompareRuns: none of these runs has finished a phase or an evaluation; wait, or give others")
     order = [*COMPARED, *_EVALUATED]
-    return dict(sorted(((key, entry) for key, entry in found.items() if entry[1]), key=lambda item: (item[0][0] != "phase", item[0][1], order.index(item[0][2]))))
+    return dict(
+        sorted(
+            ((key, entry) for key, entry in found.items() if entry[1]),
+            key=lambda item: (item[0][0] != "phase", item[0][1], order.index(item[0][2])),
+        )
+    )
+
 
 def _metric(key, title, own, arms, every):
     phases = sorted({int(phase) for _, values in own.values() for phase in values.index})
@@ -1576,59 +2785,128 @@ def _metric(key, title, own, arms, every):
     bands = []
     for arm in range(len(arms)):
         part = table[[run for run, (of, _) in own.items() if of == arm]]
-        rows = [(*_within_bounds(key[2], *mean_interval(values)), len(values)) for values in (row.dropna().to_numpy() for _, row in part.iterrows())]
-        bands.append(dict(zip(("mean", "low", "high", "n"), [[_short(value) for value in column] for column in zip(*rows)])))
+        rows = [
+            (*_within_bounds(key[2], *mean_interval(values)), len(values))
+            for values in (row.dropna().to_numpy() for _, row in part.iterrows())
+        ]
+        bands.append(
+            dict(zip(("mean", "low", "high", "n"), [[_short(value) for value in column] for column in zip(*rows)]))
+        )
     runs = sum(map(len, arms.values()))
-    return dict(key="/".join(key), title=title, kind=key[0], name=key[1], share=key[2] in _SHARES, phases=phases, bands=bands,
-                runs=[[_short(value) for value in table[run]] if run in table else None for run in range(runs)])
+    return dict(
+        key="/".join(key),
+        title=title,
+        kind=key[0],
+        name=key[1],
+        share=key[2] in _SHARES,
+        phases=phases,
+        bands=bands,
+        runs=[[_short(value) for value in table[run]] if run in table else None for run in range(runs)],
+    )
 
-_SHARES = frozenset(name for name in (*COMPARED, *_EVALUATED) if any(word in name for word in ("accuracy", "share", "fraction", "truncated", "pass", "probability")))
 
-def _within_bounds(name, mean, low, high): # a share lies between 0 and 1
-    return (mean, max(low, 0.), min(high, 1.)) if name in _SHARES and low == low else (mean, low, high)
+_SHARES = frozenset(
+    name
+    for name in (*COMPARED, *_EVALUATED)
+    if any(word in name for word in ("accuracy", "share", "fraction", "truncated", "pass", "probability"))
+)
+
+
+def _within_bounds(name, mean, low, high):  # a share lies between 0 and 1
+    return (mean, max(low, 0.0), min(high, 1.0)) if name in _SHARES and low == low else (mean, low, high)
 
 # %% ../nbs/15_widgets.ipynb #58a3c538
 def curves(
-    arms:Mapping[str, Sequence[Run]], # from `group_runs`
+    arms: Mapping[str, Sequence[Run]],  # from `group_runs`
     *,
-    every:int=1, # draw each so-manyth phase, and the last
-) -> list[dict]: # one entry for each metric: key, title, kind, name, phases, runs, bands
+    every: int = 1,  # draw each so-manyth phase, and the last
+) -> list[dict]:  # one entry for each metric: key, title, kind, name, phases, runs, bands
     "The numbers of the page. Raises `ConfigError` where no run has any."
     return [_metric(key, title, own, arms, every) for key, (title, own) in _numbers(arms).items()]
 
 # %% ../nbs/15_widgets.ipynb #b60b8d6f
-_LOOKS = ["#0072b2 #56b4e9 -", "#c24f00 #f0884a --", "#00795a #2ec49a -.", "#555555 #b5b5b5 :", "#9a3f78 #e29bc4 -", "#8a6200 #e9b949 --", "#4653b0 #a3b0f5 -.", "#7a3b10 #d9a07c :"] # light, dark, dashes
+_LOOKS = [
+    "#0072b2 #56b4e9 -",
+    "#c24f00 #f0884a --",
+    "#00795a #2ec49a -.",
+    "#555555 #b5b5b5 :",
+    "#9a3f78 #e29bc4 -",
+    "#8a6200 #e9b949 --",
+    "#4653b0 #a3b0f5 -.",
+    "#7a3b10 #d9a07c :",
+]  # light, dark, dashes
 _DASHES = {"-": "", "--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
 _ARM_MARKERS = ["circle", "square", "triangle", "diamond", "cross", "plus", "down", "bar"]
 
-def _clip_of(arm): # which of the four clips an arm's name says
+
+def _clip_of(arm):  # which of the four clips an arm's name says
     last = re.split(r"[-_ ]", arm)[-1]
     return last if last in ARM_STYLES else None
 
+
 def arm_looks(
-    arms:Iterable[str] # their names
-) -> list[dict]:       # name, label, light, dark, dashes, marker
+    arms: Iterable[str],  # their names
+) -> list[dict]:  # name, label, light, dark, dashes, marker
     "A look for each arm."
     arms, spare, taken, looks = list(arms), list(range(len(_LOOKS))), {}, []
-    for arm in arms: # clips keep their colour where it is free
+    for arm in arms:  # clips keep their colour where it is free
         place = list(ARM_STYLES).index(_clip_of(arm)) if _clip_of(arm) else None
-        if place in spare: taken[arm] = place; spare.remove(place)
+        if place in spare:
+            taken[arm] = place
+            spare.remove(place)
     for place, arm in enumerate(arms):
         look = taken[arm] if arm in taken else spare.pop(0) if spare else place % len(_LOOKS)
         light, dark, dashes = _LOOKS[look].split()
         clip = _clip_of(arm)
-        label = ARM_LABELS[clip] if clip == arm else f"{arm.removesuffix(clip).rstrip('-_ ')}, {ARM_LABELS[clip]}" if clip and arm != f"clip {clip}" else arm
-        looks.append(dict(name=arm, label=label, light=light, dark=dark, dashes=_DASHES[dashes], marker=_ARM_MARKERS[place % len(_ARM_MARKERS)]))
+        label = (
+            ARM_LABELS[clip]
+            if clip == arm
+            else f"{arm.removesuffix(clip).rstrip('-_ ')}, {ARM_LABELS[clip]}"
+            if clip and arm != f"clip {clip}"
+            else arm
+        )
+        looks.append(
+            dict(
+                name=arm,
+                label=label,
+                light=light,
+                dark=dark,
+                dashes=_DASHES[dashes],
+                marker=_ARM_MARKERS[place % len(_ARM_MARKERS)],
+            )
+        )
     return looks
 
 # %% ../nbs/15_widgets.ipynb #0224759d
-_ROW = ("group", "sample", "prompt", "completion", "answer", "gold", "correct", "reward", "advantage", "writes_code", "mentions_python", "finish_reason", "update")
-_ROWS = 12 # rollouts that the page shows at a time
+_ROW = (
+    "group",
+    "sample",
+    "prompt",
+    "completion",
+    "answer",
+    "gold",
+    "correct",
+    "reward",
+    "advantage",
+    "writes_code",
+    "mentions_python",
+    "finish_reason",
+    "update",
+)
+_ROWS = 12  # rollouts that the page shows at a time
 
-def _point_rows(run, kind, name, phase): # the rollouts behind a point
-    read = (lambda columns: run.rollouts(int(phase), columns)) if kind == "phase" else (lambda columns: run.evaluation(int(phase), name, columns))
-    try: return read(list(_ROW))
-    except RunError: return read(None).reindex(columns=list(_ROW)) # a folder that another tool wrote may lack some
+
+def _point_rows(run, kind, name, phase):  # the rollouts behind a point
+    read = (
+        (lambda columns: run.rollouts(int(phase), columns))
+        if kind == "phase"
+        else (lambda columns: run.evaluation(int(phase), name, columns))
+    )
+    try:
+        return read(list(_ROW))
+    except RunError:
+        return read(None).reindex(columns=list(_ROW))  # a folder that another tool wrote may lack some
+
 
 def _row_for_page(row, graded=True):
     plain = lambda value: None if value is None or value != value else value.item() if hasattr(value, "item") else value
@@ -1636,115 +2914,190 @@ def _row_for_page(row, graded=True):
     text = str(row["completion"] or "")
     units, found = _utf16(text), find_spans(text[:_LONGEST])
     spans = [[span.kind, units(span.start), units(span.end), round(span.confidence, 3)] for span in found]
-    return dict(row, completion=text, graded=graded, spans=[s for s in spans if s[0] != "repetition"], circles=[s for s in spans if s[0] == "repetition"])
+    return dict(
+        row,
+        completion=text,
+        graded=graded,
+        spans=[s for s in spans if s[0] != "repetition"],
+        circles=[s for s in spans if s[0] == "repetition"],
+    )
 
-def _some_rows(run, metric, phase, start, most=_ROWS): # a page of them
+
+def _some_rows(run, metric, phase, start, most=_ROWS):  # a page of them
     frame = _point_rows(run, metric["kind"], metric["name"], phase)
     start = min(max(0, int(start)), max(0, len(frame) - 1)) // _ROWS * _ROWS
     graded = bool(frame["correct"].notna().any())
-    return dict(rows=[_row_for_page(row, graded) for row in frame.iloc[start:start + most].to_dict("records")], start=start, total=len(frame))
+    return dict(
+        rows=[_row_for_page(row, graded) for row in frame.iloc[start : start + most].to_dict("records")],
+        start=start,
+        total=len(frame),
+    )
 
-def _from_coarse_to_fine(items): # first, last, middle, ...
+
+def _from_coarse_to_fine(items):  # first, last, middle, ...
     items, order = list(items), []
     pieces = collections.deque([(0, len(items) - 1)])
     while pieces:
         low, high = pieces.popleft()
         for at in (low, high, (low + high) // 2):
-            if 0 <= at < len(items) and items[at] not in order: order.append(items[at])
-        if high - low > 2: pieces += [(low, (low + high) // 2), ((low + high) // 2, high)]
+            if 0 <= at < len(items) and items[at] not in order:
+                order.append(items[at])
+        if high - low > 2:
+            pieces += [(low, (low + high) // 2), ((low + high) // 2, high)]
     return order
 
 # %% ../nbs/15_widgets.ipynb #1255b3e9
-def _kept_points(runs, metrics, most): # "run/kind/name/phase" -> rollouts, as many as fit into that many characters, and what is left out
+def _kept_points(
+    runs, metrics, most
+):  # "run/kind/name/phase" -> rollouts, as many as fit into that many characters, and what is left out
     points = {}
     for metric in metrics:
         for run, values in enumerate(metric["runs"]):
             for phase, value in zip(metric["phases"], values or ()):
-                if value is not None: points.setdefault((metric["kind"], metric["name"], phase), {})[run] = metric
-    families = [_from_coarse_to_fine(sorted(key for key in points if key[:2] == family)) for family in dict.fromkeys(key[:2] for key in points)]
+                if value is not None:
+                    points.setdefault((metric["kind"], metric["name"], phase), {})[run] = metric
+    families = [
+        _from_coarse_to_fine(sorted(key for key in points if key[:2] == family))
+        for family in dict.fromkeys(key[:2] for key in points)
+    ]
     ranked = [key for level in itertools.zip_longest(*families) for key in level if key]
     kept, size, left = {}, 0, 0
     for key in ranked:
         for run, metric in points[key].items():
-            if size > most: left += 1; continue
-            try: some = _some_rows(runs[run], metric, key[2], 0, most=4)
-            except RunError: left += 1; continue
+            if size > most:
+                left += 1
+                continue
+            try:
+                some = _some_rows(runs[run], metric, key[2], 0, most=4)
+            except RunError:
+                left += 1
+                continue
             size += len(_ascii(some))
-            if size <= most: kept["/".join(map(str, (run, *key)))] = some
-            else: left += 1
+            if size <= most:
+                kept["/".join(map(str, (run, *key)))] = some
+            else:
+                left += 1
     words = f"This page holds up to 4 rollouts for each of {len(kept):,} points{f', and none for {left:,} others' if left else ''}. A notebook reads them all."
     return kept, words
 
 # %% ../nbs/15_widgets.ipynb #44da4370
-def _head(arms, curved, every): # what the page draws
-    runs = [dict(arm=place, seed=run.config.get("seed"), name=run.name) for place, own in enumerate(arms.values()) for run in own]
+def _head(arms, curved, every):  # what the page draws
+    runs = [
+        dict(arm=place, seed=run.config.get("seed"), name=run.name)
+        for place, own in enumerate(arms.values())
+        for run in own
+    ]
     note = f" Every {every} phases are drawn." if every > 1 else ""
-    return dict(arms=arm_looks(arms), runs=runs, metrics=curved, looks=_LOOK, note=f"Thick: mean over the seeds of an arm; band: 95 % interval of that mean (Student's t over seeds), phase by phase, cut off at 0 and 100 % for shares; thin: single runs.{note}")
+    return dict(
+        arms=arm_looks(arms),
+        runs=runs,
+        metrics=curved,
+        looks=_LOOK,
+        note=f"Thick: mean over the seeds of an arm; band: 95 % interval of that mean (Student's t over seeds), phase by phase, cut off at 0 and 100 % for shares; thin: single runs.{note}",
+    )
 
-def _fitting_curves(arms): # as many phases as may be saved with a notebook
+
+def _fitting_curves(arms):  # as many phases as may be saved with a notebook
     numbers = _numbers(arms)
     for every in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
-        text = _ascii(_head(arms, [_metric(key, title, own, arms, every) for key, (title, own) in numbers.items()], every))
-        if len(text) <= _CURVES: return text
+        text = _ascii(
+            _head(arms, [_metric(key, title, own, arms, every) for key, (title, own) in numbers.items()], every)
+        )
+        if len(text) <= _CURVES:
+            return text
     return text
 
-def _compare_text(view): # for a terminal
+
+def _compare_text(view):  # for a terminal
     head = json.loads(view.head)
     lines = [f"CompareRuns({len(head['arms'])} arms, {len(head['runs'])} runs)"]
     for place, arm in enumerate(head["arms"]):
         numbers = []
         for metric in head["metrics"]:
-            band, last = metric["bands"][place], max((at for at, n in enumerate(metric["bands"][place]["n"]) if n), default=None)
-            if last is None or metric["key"].split("/")[2] not in ("reward", "accuracy", "code_share"): continue
+            band, last = (
+                metric["bands"][place],
+                max((at for at, n in enumerate(metric["bands"][place]["n"]) if n), default=None),
+            )
+            if last is None or metric["key"].split("/")[2] not in ("reward", "accuracy", "code_share"):
+                continue
             interval = f" [{band['low'][last]:.3f}, {band['high'][last]:.3f}]" if band["low"][last] is not None else ""
-            numbers.append(f"{metric['title']} {band['mean'][last]:.3f}{interval} after phase {metric['phases'][last]} (n = {band['n'][last]:.0f})")
+            numbers.append(
+                f"{metric['title']} {band['mean'][last]:.3f}{interval} after phase {metric['phases'][last]} (n = {band['n'][last]:.0f})"
+            )
         lines += [f"  {visible(arm['label'])}:", *(f"    {line}" for line in numbers)]
     return "\n".join(lines)
 
 # %% ../nbs/15_widgets.ipynb #5b12bfec
 class CompareRuns(LiveView):
     "Arms over phases with an interval over seeds; a chosen point shows its rollouts."
+
     _esm = "\n".join(map(_static_text, ("span_text.js", "compare_runs.js")))
     _css = "\n".join(map(_static_text, ("span_text.css", "compare_runs.css")))
-    head, live, kept = traitlets.Unicode().tag(sync=True), traitlets.Bool(True).tag(sync=True), traitlets.Unicode().tag(sync=True)
+    head, live, kept = (
+        traitlets.Unicode().tag(sync=True),
+        traitlets.Bool(True).tag(sync=True),
+        traitlets.Unicode().tag(sync=True),
+    )
 
-    def __init__(self, runs # {arm: runs}, a list of runs or run folders, or a folder that holds run folders
-                ):
+    def __init__(
+        self,
+        runs,  # {arm: runs}, a list of runs or run folders, or a folder that holds run folders
+    ):
         self.arms, self.selected = group_runs(runs), None
         super().__init__(head=_fitting_curves(self.arms))
-        self.on_msg(lambda _, content, buffers: threading.Thread(target=_told, args=(self, content), daemon=True, name="compare-runs").start()) # reading takes time, and messages of all widgets share a thread
+        self.on_msg(
+            lambda _, content, buffers: threading.Thread(
+                target=_told, args=(self, content), daemon=True, name="compare-runs"
+            ).start()
+        )  # reading takes time, and messages of all widgets share a thread
 
     @property
-    def runs(self) -> list[Run]: "All runs, arm after arm."; return [run for own in self.arms.values() for run in own]
+    def runs(self) -> list[Run]:
+        "All runs, arm after arm."
+        return [run for own in self.arms.values() for run in own]
 
     @property
     def rollouts(self) -> pd.DataFrame:
         "All rollouts of the point that was chosen last, for `RolloutStepper`."
-        if self.selected is None: raise ConfigError("CompareRuns.rollouts: no point is chosen yet; click one in the page")
+        if self.selected is None:
+            raise ConfigError("CompareRuns.rollouts: no point is chosen yet; click one in the page")
         run, kind, name, phase = self.selected
         return self.runs[run].rollouts(phase) if kind == "phase" else self.runs[run].evaluation(phase, name)
 
-    def refresh(self): "Reads the metrics again, for runs that are still going."; self.head = _fitting_curves(self.arms)
+    def refresh(self):
+        "Reads the metrics again, for runs that are still going."
+        self.head = _fitting_curves(self.arms)
 
-    def to_html(self, *, page:bool=False,  # a whole page, not a fragment
-                most:int=2_000_000         # characters of rollouts
-               ) -> str:                   # HTML that needs neither a kernel nor the network
+    def to_html(
+        self,
+        *,
+        page: bool = False,  # a whole page, not a fragment
+        most: int = 2_000_000,  # characters of rollouts
+    ) -> str:  # HTML that needs neither a kernel nor the network
         "The comparison with some rollouts behind its points, self-contained; it states which."
         return _compare_html(self, page, most)
-    def _repr_mimebundle_(self, **kwargs): return _bundle(self, super()._repr_mimebundle_(**kwargs), lambda: _compare_html(self, False, 100_000))
-    def __repr__(self): return _compare_text(self)
+
+    def _repr_mimebundle_(self, **kwargs):
+        return _bundle(self, super()._repr_mimebundle_(**kwargs), lambda: _compare_html(self, False, 100_000))
+
+    def __repr__(self):
+        return _compare_text(self)
 
 # %% ../nbs/15_widgets.ipynb #b724b348
-def _told(view, content): # a message from the page
+def _told(view, content):  # a message from the page
     try:
-        if content.get("action") == "refresh": view.refresh(); answer = {}
+        if content.get("action") == "refresh":
+            view.refresh()
+            answer = {}
         else:
             metric = next(metric for metric in json.loads(view.head)["metrics"] if metric["key"] == content["metric"])
             run, phase = int(content["run"]), int(content["phase"])
             view.selected = (run, metric["kind"], metric["name"], phase)
             answer = _some_rows(view.runs[run], metric, phase, content.get("start", 0))
-    except (SpuriousRLVRError, OSError, LookupError, ValueError, TypeError, StopIteration) as error: answer = dict(error=visible(str(error))[:500] or "the page asked for a point that there is not")
+    except (SpuriousRLVRError, OSError, LookupError, ValueError, TypeError, StopIteration) as error:
+        answer = dict(error=visible(str(error))[:500] or "the page asked for a point that there is not")
     view.send({"json": _ascii(dict(answer, asked=content.get("asked")))})
+
 
 def _compare_html(view, page, most):
     kept, words = _kept_points(view.runs, json.loads(view.head)["metrics"], most)

@@ -1,27 +1,129 @@
 "Spans of text: incremental and at once, hostile texts, and how often the detector is right on labelled completions."
+
 import ast, json, os, time
 from pathlib import Path
 import pytest
 from hypothesis import example, given, settings, strategies as st
 from spurious_rlvr import behavior
-from spurious_rlvr.behavior import BEHAVIORS, CODE_KINDS, KINDS, Detector, Span, code_spans, find_spans, measure_behaviors, mentions_python, writes_code
+from spurious_rlvr.behavior import (
+    BEHAVIORS,
+    CODE_KINDS,
+    KINDS,
+    Detector,
+    Span,
+    code_spans,
+    find_spans,
+    measure_behaviors,
+    mentions_python,
+    writes_code,
+)
 
-PIECES = ["```", "```python\n", "```output\n", "~~~\n", "``", "\n", "\n\n", " ", "    ", "\t", "\r\n", "x = 3", "print(x)", "print(", "import math", "def f(n):", "return n", "total_cost = 3 * 4", "for i in range(3):",
-          "total += i", '"""', "'''", "'", '"', "# python", "Python", "Output:", "The output is:", "15", "So the answer is 7.", "\\boxed{7}", "\\[", "\\]", "$$", "\\begin{align*}", "\\end{align*}", "[asy]", "[/asy]", "draw(A--B);",
-          "<|code|>", "<|endofblock|>", "<|execution|>", "<code>", "</code>", "<llm-code>", "</llm-code>", ">>> 2 + 2", "Question: what", "plt.plot(x)", "round and round ", "0" * 40, "\0", "\ud800", "é", "因此", "(", ")", "[", "\\", "a" * 990]
-LINES = ["total_cost = 3 * 4", "apples = 3", "pears = 2 * apples", "pears", "x = 3 + 4", "# Given", "print(x)", "    x = 5", "    total += i", "for i in range(3):", "def f(n):", "values = [", "]", "It is seven.", "", "```", "```python", "Output:", "15", ">>> 2 + 2", "[asy]", "\\["]
-texts = st.lists(st.sampled_from(PIECES) | st.sampled_from(LINES).map(lambda line: line + "\n") | st.text(max_size=5), max_size=40).map("".join)
+PIECES = [
+    "```",
+    "```python\n",
+    "```output\n",
+    "~~~\n",
+    "``",
+    "\n",
+    "\n\n",
+    " ",
+    "    ",
+    "\t",
+    "\r\n",
+    "x = 3",
+    "print(x)",
+    "print(",
+    "import math",
+    "def f(n):",
+    "return n",
+    "total_cost = 3 * 4",
+    "for i in range(3):",
+    "total += i",
+    '"""',
+    "'''",
+    "'",
+    '"',
+    "# python",
+    "Python",
+    "Output:",
+    "The output is:",
+    "15",
+    "So the answer is 7.",
+    "\\boxed{7}",
+    "\\[",
+    "\\]",
+    "$$",
+    "\\begin{align*}",
+    "\\end{align*}",
+    "[asy]",
+    "[/asy]",
+    "draw(A--B);",
+    "<|code|>",
+    "<|endofblock|>",
+    "<|execution|>",
+    "<code>",
+    "</code>",
+    "<llm-code>",
+    "</llm-code>",
+    ">>> 2 + 2",
+    "Question: what",
+    "plt.plot(x)",
+    "round and round ",
+    "0" * 40,
+    "\0",
+    "\ud800",
+    "é",
+    "因此",
+    "(",
+    ")",
+    "[",
+    "\\",
+    "a" * 990,
+]
+LINES = [
+    "total_cost = 3 * 4",
+    "apples = 3",
+    "pears = 2 * apples",
+    "pears",
+    "x = 3 + 4",
+    "# Given",
+    "print(x)",
+    "    x = 5",
+    "    total += i",
+    "for i in range(3):",
+    "def f(n):",
+    "values = [",
+    "]",
+    "It is seven.",
+    "",
+    "```",
+    "```python",
+    "Output:",
+    "15",
+    ">>> 2 + 2",
+    "[asy]",
+    "\\[",
+]
+texts = st.lists(
+    st.sampled_from(PIECES) | st.sampled_from(LINES).map(lambda line: line + "\n") | st.text(max_size=5), max_size=40
+).map("".join)
 
 
 # --- contract
+
 
 @settings(deadline=None)
 @given(texts)
 def test_spans_lie_in_the_text_in_order_and_apart(text):
     spans = find_spans(text, KINDS.keys() - {"repetition"})
     assert all(a.end <= b.start for a, b in zip(spans, spans[1:]))
-    assert all(0 <= s.start < s.end <= len(text) and s.kind in KINDS and 0 < s.confidence <= 1 for s in [*spans, *find_spans(text, ["repetition"])])
-    assert code_spans(text) == [s for s in spans if s.kind in CODE_KINDS] and writes_code(text) == bool(code_spans(text))
+    assert all(
+        0 <= s.start < s.end <= len(text) and s.kind in KINDS and 0 < s.confidence <= 1
+        for s in [*spans, *find_spans(text, ["repetition"])]
+    )
+    assert code_spans(text) == [s for s in spans if s.kind in CODE_KINDS] and writes_code(text) == bool(
+        code_spans(text)
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -32,7 +134,7 @@ def test_fed_in_pieces_it_gives_what_it_gives_at_once(text, data):
     while at < len(text):
         step = 7 if data is None else data.draw(st.integers(1, 60))
         before = list(detector.spans)
-        changed = detector.feed(text[at:at + step])
+        changed = detector.feed(text[at : at + step])
         at += step
         once = Detector()
         once.feed(text[:at])
@@ -45,88 +147,203 @@ def test_fed_in_pieces_it_gives_what_it_gives_at_once(text, data):
 def test_a_tree_is_a_tree_or_nothing(text):
     for span in find_spans(text):
         tree = span.tree(text)
-        assert tree is None or isinstance(tree, ast.Module) and span.kind in CODE_KINDS | {"plotting", "other_task_code"}
+        assert (
+            tree is None or isinstance(tree, ast.Module) and span.kind in CODE_KINDS | {"plotting", "other_task_code"}
+        )
 
 
 def test_nothing_is_executed(tmp_path):
-    mark = tmp_path/"ran"
+    mark = tmp_path / "ran"
     text = f"```python\nopen({str(mark)!r}, 'w').write('x')\n__import__('os').system('touch {mark}')\n```\nopen({str(mark)!r}, 'w')\nprint(open({str(mark)!r}, 'w'))\n"
-    for span in find_spans(text): span.tree(text)
+    for span in find_spans(text):
+        span.tree(text)
     measure_behaviors(text)
     assert writes_code(text) and not mark.exists()
 
 
 # --- the rule in words, on texts of our own
 
-CODE = ["x = sum(range(10))\nprint(x)", "```python\na = 7 +", "We compute:\n\nfrom math import comb\ncomb(10, 3)\n\nSo it is 120.", "```\nfor i in range(5):\n    print(i)\n```", "```\na = 5\nb = 7\nc = a + b\n```\n```\n12\n```",
-        "Let me write code.\n\n    total = 0\n    for i in range(1, 101):\n        total += i\n    print(total)\n\nOutput: 5050", ">>> 3**20 % 7\n2\nSo 2.", "In one line: ```python print(2**10)``` gives 1024.",
-        "def f(n):\n    return n if n < 2 else f(n-1) + f(n-2)\nf(10)", "~~~python\nprint(3)\n~~~", "num_apples = 5\nnum_pears = 3 * num_apples\ntotal = num_apples + num_pears\ntotal\n\nThe answer is 20",
-        "<llm-code>\nfrom sympy import *\nx=symbols('x')\nsolve(x**2-4)\n</llm-code>\n<llm-code-output>\n[-2, 2]\n</llm-code-output>", "<code>\n```python\nprint(4)\n```\n</code>\n<interpreter>\n4\n</interpreter>",
-        "```cpp\n#include <iostream>\nint main(){std::cout<<5;}\n```", "1. First:\n   ```python\n   x = 4\n   print(x)\n   ```\n2. Done", "x, y = symbols('x y')\nsol = solve([x + y - 3, x - y - 1], [x, y])",
-        "```python\nimport matplotlib.pyplot as plt\nx = 3\nprint(x)\n```", "count = 0\nfor a in range(1,10):\n  for b in range(1,10):\n    if a*b % 6 == 0:\n      count += 1\n\nprint(count)",
-        'def area():\n    """The area of $\\triangle ABC$ is \\[6\\]\n[asy]\ndraw((0,0));\n[/asy]"""\n    return 6\nprint(area())', "result = [i for i in range(1, 100) if 100 % i == 0]"]
-NOT_CODE = ["I could use Python here, but mental arithmetic will do.", "Let's use sympy's solve() function to find the roots.", "Then x = 3 and y = 4, so the sum is 7.", "x = 3 + 4\ny = 2x\nx + y = 21", "x = 5 * 3\nx = 15", "```\n3 + 4 = 7\n```",
-            "```\nThe answer is 5.\n```", "```latex\n\\frac{1}{2}\n```", "```asy\ndraw((0,0)--(1,1));\n```", "[asy]\nsize(100);\nimport graph;\nfor(int i=0;i<3;++i) draw((i,0)--(i,1));\n[/asy]", "```output\n15\n```", "```python\n```",
-            "```python\n# first we should think\n```", "```python\nThe answer is 5\n```", "```python\nimport matplotlib.pyplot as plt\nimport numpy as np\nx = np.linspace(0, 1, 100)\nplt.plot(x, x**2)\nplt.show()\n```", "Output: 5\nTherefore 5.", "Total = 5 + 3\nTotal = 8",
-            "Area = length * width\nArea = 5 * 3\nArea = 15", "import duties rise by 3%, so for each item: 1.03 * 100 = 103.", "if x > 0:\n   then f(x) = 2x\nelse:\n   f(x) = 0", "S = (n - 2) * 180\nS = (5 - 2) * 180\nS = 540",
-            "gcd(48, 18) = gcd(18, 12) = gcd(12, 6) = 6", "### Step 1\n\n# Heading\n\nx = 4", "The answer is \\boxed{5}.\n\nHuman: Write a function.\n```python\ndef f(): return 1\nprint(f())\n```", "| a | b |\n|---|---|\n| 1 | 2 |",
-            "speed = 60\ntime = 2\ndistance = speed * time\ndistance = 120", "", "\n\n", "Algorithm:\n1. Set a = 5\n2. While b > 0: swap", "y = max(3, 4)\ny = 4",
-            "```\nx = 10 - 4\nx = 6\n```", "total_cost = price_per_item * n_items\ntotal_cost = 3 * 4\ntotal_cost = 12", "```\nA=(0,0);\nB=(1,0);\nC=A+B;\ndraw(A--B--C);\n```", "size(200);\npair A = (0,0);\ndraw((0,0)--(1,1));\nlabel(\"$A$\", (0,0), N);"]
+CODE = [
+    "x = sum(range(10))\nprint(x)",
+    "```python\na = 7 +",
+    "We compute:\n\nfrom math import comb\ncomb(10, 3)\n\nSo it is 120.",
+    "```\nfor i in range(5):\n    print(i)\n```",
+    "```\na = 5\nb = 7\nc = a + b\n```\n```\n12\n```",
+    "Let me write code.\n\n    total = 0\n    for i in range(1, 101):\n        total += i\n    print(total)\n\nOutput: 5050",
+    ">>> 3**20 % 7\n2\nSo 2.",
+    "In one line: ```python print(2**10)``` gives 1024.",
+    "def f(n):\n    return n if n < 2 else f(n-1) + f(n-2)\nf(10)",
+    "~~~python\nprint(3)\n~~~",
+    "num_apples = 5\nnum_pears = 3 * num_apples\ntotal = num_apples + num_pears\ntotal\n\nThe answer is 20",
+    "<llm-code>\nfrom sympy import *\nx=symbols('x')\nsolve(x**2-4)\n</llm-code>\n<llm-code-output>\n[-2, 2]\n</llm-code-output>",
+    "<code>\n```python\nprint(4)\n```\n</code>\n<interpreter>\n4\n</interpreter>",
+    "```cpp\n#include <iostream>\nint main(){std::cout<<5;}\n```",
+    "1. First:\n   ```python\n   x = 4\n   print(x)\n   ```\n2. Done",
+    "x, y = symbols('x y')\nsol = solve([x + y - 3, x - y - 1], [x, y])",
+    "```python\nimport matplotlib.pyplot as plt\nx = 3\nprint(x)\n```",
+    "count = 0\nfor a in range(1,10):\n  for b in range(1,10):\n    if a*b % 6 == 0:\n      count += 1\n\nprint(count)",
+    'def area():\n    """The area of $\\triangle ABC$ is \\[6\\]\n[asy]\ndraw((0,0));\n[/asy]"""\n    return 6\nprint(area())',
+    "result = [i for i in range(1, 100) if 100 % i == 0]",
+]
+NOT_CODE = [
+    "I could use Python here, but mental arithmetic will do.",
+    "Let's use sympy's solve() function to find the roots.",
+    "Then x = 3 and y = 4, so the sum is 7.",
+    "x = 3 + 4\ny = 2x\nx + y = 21",
+    "x = 5 * 3\nx = 15",
+    "```\n3 + 4 = 7\n```",
+    "```\nThe answer is 5.\n```",
+    "```latex\n\\frac{1}{2}\n```",
+    "```asy\ndraw((0,0)--(1,1));\n```",
+    "[asy]\nsize(100);\nimport graph;\nfor(int i=0;i<3;++i) draw((i,0)--(i,1));\n[/asy]",
+    "```output\n15\n```",
+    "```python\n```",
+    "```python\n# first we should think\n```",
+    "```python\nThe answer is 5\n```",
+    "```python\nimport matplotlib.pyplot as plt\nimport numpy as np\nx = np.linspace(0, 1, 100)\nplt.plot(x, x**2)\nplt.show()\n```",
+    "Output: 5\nTherefore 5.",
+    "Total = 5 + 3\nTotal = 8",
+    "Area = length * width\nArea = 5 * 3\nArea = 15",
+    "import duties rise by 3%, so for each item: 1.03 * 100 = 103.",
+    "if x > 0:\n   then f(x) = 2x\nelse:\n   f(x) = 0",
+    "S = (n - 2) * 180\nS = (5 - 2) * 180\nS = 540",
+    "gcd(48, 18) = gcd(18, 12) = gcd(12, 6) = 6",
+    "### Step 1\n\n# Heading\n\nx = 4",
+    "The answer is \\boxed{5}.\n\nHuman: Write a function.\n```python\ndef f(): return 1\nprint(f())\n```",
+    "| a | b |\n|---|---|\n| 1 | 2 |",
+    "speed = 60\ntime = 2\ndistance = speed * time\ndistance = 120",
+    "",
+    "\n\n",
+    "Algorithm:\n1. Set a = 5\n2. While b > 0: swap",
+    "y = max(3, 4)\ny = 4",
+    "```\nx = 10 - 4\nx = 6\n```",
+    "total_cost = price_per_item * n_items\ntotal_cost = 3 * 4\ntotal_cost = 12",
+    "```\nA=(0,0);\nB=(1,0);\nC=A+B;\ndraw(A--B--C);\n```",
+    'size(200);\npair A = (0,0);\ndraw((0,0)--(1,1));\nlabel("$A$", (0,0), N);',
+]
 
-CODE += ["Here's the code:\n\n```python\ndef solve_it():\n    return 5\n\nprint(solve_it())\n```\n```output\n5\n```\nThe answer is $\\boxed{5}$.", "</think> <answer> 42 </answer>\n```python\nprint(6*7)\n```", "python\nx = 5\ny = x**2\nprint(y)\n",
-         "# Python code\n\nimport itertools\nfor p in itertools.permutations([1,2,3]):\n    print(p)", "```{python}\nprint(1)\n```", "``` python\nprint(1)\n```", "```python\r\nn = 5\r\nprint(n)\r\n```\r\n", "Code:\n    def area(r):\n        return 3.14 * r * r\n    print(area(2))"]
-NOT_CODE += ["We will use Python to verify our result. Running the program gives 42. The answer is \\boxed{42}.", "We use the formula `math.comb(n, k)` from Python which is n!/(k!(n-k)!).", "```\n[asy]\ndraw((0,0)--(1,1));\n[/asy]\n```", "```json\n{\"answer\": 5}\n```",
-             "```\nStep 1: x = 5\nStep 2: y = 6\n```", "Pseudocode:\nInput n\nfor each divisor d of n:\n  add d to the sum\nreturn sum", "1\n2\n3\nfor x in S: x > 0\nsum = 1 + 2 + 3\nsum = 6"]
+CODE += [
+    "Here's the code:\n\n```python\ndef solve_it():\n    return 5\n\nprint(solve_it())\n```\n```output\n5\n```\nThe answer is $\\boxed{5}$.",
+    "</think> <answer> 42 </answer>\n```python\nprint(6*7)\n```",
+    "python\nx = 5\ny = x**2\nprint(y)\n",
+    "# Python code\n\nimport itertools\nfor p in itertools.permutations([1,2,3]):\n    print(p)",
+    "```{python}\nprint(1)\n```",
+    "``` python\nprint(1)\n```",
+    "```python\r\nn = 5\r\nprint(n)\r\n```\r\n",
+    "Code:\n    def area(r):\n        return 3.14 * r * r\n    print(area(2))",
+]
+NOT_CODE += [
+    "We will use Python to verify our result. Running the program gives 42. The answer is \\boxed{42}.",
+    "We use the formula `math.comb(n, k)` from Python which is n!/(k!(n-k)!).",
+    "```\n[asy]\ndraw((0,0)--(1,1));\n[/asy]\n```",
+    '```json\n{"answer": 5}\n```',
+    "```\nStep 1: x = 5\nStep 2: y = 6\n```",
+    "Pseudocode:\nInput n\nfor each divisor d of n:\n  add d to the sum\nreturn sum",
+    "1\n2\n3\nfor x in S: x > 0\nsum = 1 + 2 + 3\nsum = 6",
+]
+
 
 @pytest.mark.parametrize("text", CODE)
-def test_code(text): assert writes_code(text)
+def test_code(text):
+    assert writes_code(text)
+
 
 @pytest.mark.parametrize("text", NOT_CODE)
-def test_not_code(text): assert not writes_code(text)
+def test_not_code(text):
+    assert not writes_code(text)
 
 
-@pytest.mark.parametrize("text,kinds", [
-    ("```python\nprint(1)\n```\n```output\n1\n```", ["fenced_code", "claimed_output"]), ("```python\nprint(1)\n```\nRunning this gives:\n```\n1\n```", ["fenced_code", "claimed_output"]),
-    ("```python\nprint(1)\n```\n\n**Output:** 1\nSo 1.", ["fenced_code", "claimed_output"]), ("```python\nprint(1)\n```\nOutput:\n1\n2\n\nSo 3.", ["fenced_code", "claimed_output"]), ("So Output: 5", []), (">>> 2**5\n32\nSo it is 32.", ["code", "claimed_output"]),
-    ("<|code|>x = 2\nx<|endofblock|><|execution|>2<|endofblock|><|text|>It is 2.", ["interpreter_code", "claimed_output"]), ("The set:\n\\[ x = 3 \\]\nand\n\\begin{align*}\nx &= 3\n\\end{align*}", ["latex", "latex"]),
-    ("\\[ x = 3\n\nimport math\nprint(math.pi)", ["latex", "code"]), ("[asy]draw((0,0));[/asy] and Python", ["asymptote", "python_mention"]), ("Text\n\n    import math\n    print(math.pi)\n\nEnd", ["indented_code"]),
-    ("The answer is 5.\nQuestion: next?\n```python\nprint(1)\n```", ["other_task_code"]),
-])
-def test_kinds(text, kinds): assert [span.kind for span in find_spans(text)] == kinds
+@pytest.mark.parametrize(
+    "text,kinds",
+    [
+        ("```python\nprint(1)\n```\n```output\n1\n```", ["fenced_code", "claimed_output"]),
+        ("```python\nprint(1)\n```\nRunning this gives:\n```\n1\n```", ["fenced_code", "claimed_output"]),
+        ("```python\nprint(1)\n```\n\n**Output:** 1\nSo 1.", ["fenced_code", "claimed_output"]),
+        ("```python\nprint(1)\n```\nOutput:\n1\n2\n\nSo 3.", ["fenced_code", "claimed_output"]),
+        ("So Output: 5", []),
+        (">>> 2**5\n32\nSo it is 32.", ["code", "claimed_output"]),
+        (
+            "<|code|>x = 2\nx<|endofblock|><|execution|>2<|endofblock|><|text|>It is 2.",
+            ["interpreter_code", "claimed_output"],
+        ),
+        ("The set:\n\\[ x = 3 \\]\nand\n\\begin{align*}\nx &= 3\n\\end{align*}", ["latex", "latex"]),
+        ("\\[ x = 3\n\nimport math\nprint(math.pi)", ["latex", "code"]),
+        ("[asy]draw((0,0));[/asy] and Python", ["asymptote", "python_mention"]),
+        ("Text\n\n    import math\n    print(math.pi)\n\nEnd", ["indented_code"]),
+        ("The answer is 5.\nQuestion: next?\n```python\nprint(1)\n```", ["other_task_code"]),
+    ],
+)
+def test_kinds(text, kinds):
+    assert [span.kind for span in find_spans(text)] == kinds
 
 
 def test_offsets_of_a_claimed_output():
     text = "```python\nprint(1)\n```\nOutput:\n1\n2\n\nSo 3."
     [span] = find_spans(text, ["claimed_output"])
-    assert text[span.start:span.end] == "1\n2"
+    assert text[span.start : span.end] == "1\n2"
 
 
 # --- hostile texts
 
 MEGABYTE = 2**20
-HOSTILE = {"one line": "x" * MEGABYTE, "zeros": "0" * MEGABYTE, "brackets": "(" * MEGABYTE, "lines of brackets": ("(" * 900 + "\n") * 1_000, "calls": ("f(" * 400 + "\n") * 1_000, "fences": "```" * (MEGABYTE // 3), "fence lines": "```\n" * (MEGABYTE // 4),
-           "python fences": "```python\n" * 50_000, "NULs": "\0" * MEGABYTE, "surrogates": "\ud800" * MEGABYTE, "quotes": '"' * MEGABYTE, "escaped quotes": '\\"' * (MEGABYTE // 2), "triple quotes": 'def f():\n"""' * 50_000,
-           "minus": "x = " + "-" * MEGABYTE + "1", "minus lines": ("x = " + "-" * 900 + "1\n") * 500, "dots": ("x = a" + ".a" * 450 + "\n") * 500, "words": "word " * (MEGABYTE // 5), "newlines": "\n" * MEGABYTE, "spaces": " " * MEGABYTE,
-           "assignments": "x = 1\n" * 50_000, "names": "".join(f"name_{i} = {i}\n" for i in range(30_000)), "marks": "<|code|>" * 100_000, "boxes": "\\boxed{" * 100_000, "dollars": "$" * MEGABYTE, "formulas": "\\(" * (MEGABYTE // 2),
-           "python": "python " * 100_000, "commas": "a," * (MEGABYTE // 2) + "= 1", "comprehensions": ("x = [" + "[" * 18 + " for" * 200 + "\n") * 500, "lambdas": ("x = " + "lambda:" * 140 + "1\n") * 500, "headings": "```py\nprint(1)\n```\n" + ("output of " + "a " * 400 + "\n") * 500,
-           "phrases": "substituting " * 80_000, "bidi": "\u202e\u2066" * 100_000}
+HOSTILE = {
+    "one line": "x" * MEGABYTE,
+    "zeros": "0" * MEGABYTE,
+    "brackets": "(" * MEGABYTE,
+    "lines of brackets": ("(" * 900 + "\n") * 1_000,
+    "calls": ("f(" * 400 + "\n") * 1_000,
+    "fences": "```" * (MEGABYTE // 3),
+    "fence lines": "```\n" * (MEGABYTE // 4),
+    "python fences": "```python\n" * 50_000,
+    "NULs": "\0" * MEGABYTE,
+    "surrogates": "\ud800" * MEGABYTE,
+    "quotes": '"' * MEGABYTE,
+    "escaped quotes": '\\"' * (MEGABYTE // 2),
+    "triple quotes": 'def f():\n"""' * 50_000,
+    "minus": "x = " + "-" * MEGABYTE + "1",
+    "minus lines": ("x = " + "-" * 900 + "1\n") * 500,
+    "dots": ("x = a" + ".a" * 450 + "\n") * 500,
+    "words": "word " * (MEGABYTE // 5),
+    "newlines": "\n" * MEGABYTE,
+    "spaces": " " * MEGABYTE,
+    "assignments": "x = 1\n" * 50_000,
+    "names": "".join(f"name_{i} = {i}\n" for i in range(30_000)),
+    "marks": "<|code|>" * 100_000,
+    "boxes": "\\boxed{" * 100_000,
+    "dollars": "$" * MEGABYTE,
+    "formulas": "\\(" * (MEGABYTE // 2),
+    "python": "python " * 100_000,
+    "commas": "a," * (MEGABYTE // 2) + "= 1",
+    "comprehensions": ("x = [" + "[" * 18 + " for" * 200 + "\n") * 500,
+    "lambdas": ("x = " + "lambda:" * 140 + "1\n") * 500,
+    "headings": "```py\nprint(1)\n```\n" + ("output of " + "a " * 400 + "\n") * 500,
+    "phrases": "substituting " * 80_000,
+    "bidi": "\u202e\u2066" * 100_000,
+}
+
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_texts_take_no_longer_than_their_length_allows(name):
     text = HOSTILE[name]
     start = time.process_time()
-    for span in find_spans(text)[:50]: span.tree(text)
-    assert time.process_time() - start < 20 * len(text) / MEGABYTE + 2 # far above what was measured, far below anything quadratic
+    for span in find_spans(text)[:50]:
+        span.tree(text)
+    assert (
+        time.process_time() - start < 20 * len(text) / MEGABYTE + 2
+    )  # far above what was measured, far below anything quadratic
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_texts_token_by_token(name):
     "The second half of a text may not cost much more than the first."
     text, detector = HOSTILE[name][:10_000], Detector()
+
     def feed(part):
         start = time.process_time()
-        for at in range(0, len(part), 4): detector.feed(part[at:at + 4])
+        for at in range(0, len(part), 4):
+            detector.feed(part[at : at + 4])
         return time.process_time() - start
+
     first, second = feed(text[:5_000]), feed(text[5_000:])
     assert second < 4 * first + 1
 
@@ -140,12 +357,22 @@ def test_behaviors_of_hostile_texts(name):
 
 # --- labelled completions of real models
 
+
 @pytest.fixture(scope="module")
 def labelled():
     folder = os.environ.get("SPURIOUS_RLVR_DATA")
-    if not folder or not (Path(folder)/"rollouts/rollouts.jsonl").exists(): pytest.skip("needs the completions of real models: set SPURIOUS_RLVR_DATA to the folder that holds rollouts/rollouts.jsonl")
-    completions = {row["id"]: row["response"] for row in map(json.loads, (Path(folder)/"rollouts/rollouts.jsonl").read_text("utf-8").splitlines())}
-    return [(row, completions[row["id"]]) for row in map(json.loads, (Path(__file__).parent/"data/behavior_labels.jsonl").read_text().splitlines())]
+    if not folder or not (Path(folder) / "rollouts/rollouts.jsonl").exists():
+        pytest.skip(
+            "needs the completions of real models: set SPURIOUS_RLVR_DATA to the folder that holds rollouts/rollouts.jsonl"
+        )
+    completions = {
+        row["id"]: row["response"]
+        for row in map(json.loads, (Path(folder) / "rollouts/rollouts.jsonl").read_text("utf-8").splitlines())
+    }
+    return [
+        (row, completions[row["id"]])
+        for row in map(json.loads, (Path(__file__).parent / "data/behavior_labels.jsonl").read_text().splitlines())
+    ]
 
 
 def test_precision_and_recall(labelled):
@@ -156,21 +383,26 @@ def test_precision_and_recall(labelled):
 
 
 def test_an_output_is_found_where_the_label_says_so(labelled):
-    for row, text in labelled: assert bool(find_spans(text, ["claimed_output"])) == (row["label"] == "code_output"), row["id"]
+    for row, text in labelled:
+        assert bool(find_spans(text, ["claimed_output"])) == (row["label"] == "code_output"), row["id"]
 
 
 def test_fenced_code_of_real_models_parses_mostly(labelled):
     trees = [span.tree(text) is not None for row, text in labelled for span in code_spans(text)]
-    assert sum(trees) >= 0.9 * len(trees) # some are cut off, some are wrong
+    assert sum(trees) >= 0.9 * len(trees)  # some are cut off, some are wrong
 
 
 def test_token_by_token_on_real_completions(labelled):
     for row, text in labelled[::7]:
         detector = Detector()
         for at in range(0, len(text), 5):
-            detector.feed(text[at:at + 5])
-            if at % 50 == 0: assert detector.spans == find_spans(text[:at + 5], KINDS.keys() - {"repetition"})
-        assert detector.spans == find_spans(text, KINDS.keys() - {"repetition"}) and detector.repetitions == find_spans(text, ["repetition"])
+            detector.feed(text[at : at + 5])
+            if at % 50 == 0:
+                assert detector.spans == find_spans(text[: at + 5], KINDS.keys() - {"repetition"})
+        assert detector.spans == find_spans(text, KINDS.keys() - {"repetition"}) and detector.repetitions == find_spans(
+            text, ["repetition"]
+        )
 
 
-def test_the_paper_test_is_the_official_one(): assert [mentions_python(t) for t in ("PYTHON", "pyth on", "a python!")] == [True, False, True]
+def test_the_paper_test_is_the_official_one():
+    assert [mentions_python(t) for t in ("PYTHON", "pyth on", "a python!")] == [True, False, True]

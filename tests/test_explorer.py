@@ -1,4 +1,5 @@
 """The clip-bias explorer in a real Chromium: its numbers against Python's, its speed, its page without a network, and JupyterLab."""
+
 import contextlib, json, math, os, pathlib, socket, subprocess, sys, time, urllib.request
 import numpy as np
 import pytest
@@ -8,28 +9,48 @@ from spurious_rlvr.core import keyed_rng
 from spurious_rlvr.widgets import ClipExplorer
 
 pytestmark = pytest.mark.browser
-FIELDS = ("log_odds_drift", "log_odds_sd", "mean", "entropy", "entropy_change", "clip_fraction_high", "clip_fraction_low", "log_ratio_spread")
+FIELDS = (
+    "log_odds_drift",
+    "log_odds_sd",
+    "mean",
+    "entropy",
+    "entropy_change",
+    "clip_fraction_high",
+    "clip_fraction_low",
+    "log_ratio_spread",
+)
 
 
 @pytest.fixture(scope="module")
 def arithmetic(chromium):
     "Calls the module's pure functions: arithmetic(expression, argument), with the module as `m` and the argument as `x`."
     page = chromium.new_page()
-    page.evaluate("""async (text) => { globalThis.m = await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" }))); }""", ClipExplorer._esm)
+    page.evaluate(
+        """async (text) => { globalThis.m = await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" }))); }""",
+        ClipExplorer._esm,
+    )
     yield lambda expression, argument=None: page.evaluate(f"(x) => {expression}", argument)
     page.close()
 
 
-def for_page(values): return {name: None if value == math.inf else value for name, value in values.items()}
+def for_page(values):
+    return {name: None if value == math.inf else value for name, value in values.items()}
 
 
 def random_settings(count, shapes, key):
     rng = keyed_rng(20, "explorer", key)
-    epsilons = [.01, .05, .1, .2, .28, .5, .9, math.inf]
+    epsilons = [0.01, 0.05, 0.1, 0.2, 0.28, 0.5, 0.9, math.inf]
     for i in range(count):
         size, updates = shapes[i % len(shapes)]
-        yield dict(epsilon=float(rng.choice(epsilons)), epsilon_high=float(rng.choice(epsilons)), prior=float(rng.uniform(.05, .95)),
-                   learning_rate=float(np.exp(rng.uniform(math.log(.1), math.log(3)))), minibatches=updates, gamma=float(rng.choice([0, .01, .2, .5, .8])), num_generations=size)
+        yield dict(
+            epsilon=float(rng.choice(epsilons)),
+            epsilon_high=float(rng.choice(epsilons)),
+            prior=float(rng.uniform(0.05, 0.95)),
+            learning_rate=float(np.exp(rng.uniform(math.log(0.1), math.log(3)))),
+            minibatches=updates,
+            gamma=float(rng.choice([0, 0.01, 0.2, 0.5, 0.8])),
+            num_generations=size,
+        )
 
 
 def in_python(values):
@@ -44,44 +65,72 @@ def enumerated():
 
 
 def test_expectations_with_narrow_cells_are_the_enumeration(arithmetic, enumerated):
-    found = arithmetic("x.map((setting) => m.expectedPhase(setting, m.ARMS.both, 20000))", [for_page(values) for values, _ in enumerated])
+    found = arithmetic(
+        "x.map((setting) => m.expectedPhase(setting, m.ARMS.both, 20000))",
+        [for_page(values) for values, _ in enumerated],
+    )
     for (values, exact), page in zip(enumerated, found):
-        for name in FIELDS: assert page[name] == pytest.approx(getattr(exact, name), abs=1e-7, rel=1e-6), (name, values)
+        for name in FIELDS:
+            assert page[name] == pytest.approx(getattr(exact, name), abs=1e-7, rel=1e-6), (name, values)
 
 
 @pytest.mark.parametrize("fineness", ["240", "m.whileDragging(setting)"])
 def test_expectations_as_the_page_shows_them(arithmetic, enumerated, fineness):
     "With the page's own cells: within 2 % of the shift, or a thousandth of the wander, whichever is more."
-    found = arithmetic(f"x.map((setting) => m.expectedPhase(setting, m.ARMS.both, {fineness}))", [for_page(values) for values, _ in enumerated])
+    found = arithmetic(
+        f"x.map((setting) => m.expectedPhase(setting, m.ARMS.both, {fineness}))",
+        [for_page(values) for values, _ in enumerated],
+    )
     for (values, exact), page in zip(enumerated, found):
-        assert abs(page["log_odds_drift"] - exact.log_odds_drift) <= max(.02 * abs(exact.log_odds_drift), 1e-3 * exact.log_odds_sd, 1e-12), values
-        assert abs(page["entropy_change"] - exact.entropy_change) <= max(.02 * abs(exact.entropy_change), 1e-4), values
-        assert abs(page["clip_fraction_high"] - exact.clip_fraction_high) <= max(.02 * exact.clip_fraction_high, 1e-3), values
+        assert abs(page["log_odds_drift"] - exact.log_odds_drift) <= max(
+            0.02 * abs(exact.log_odds_drift), 1e-3 * exact.log_odds_sd, 1e-12
+        ), values
+        assert abs(page["entropy_change"] - exact.entropy_change) <= max(0.02 * abs(exact.entropy_change), 1e-4), values
+        assert abs(page["clip_fraction_high"] - exact.clip_fraction_high) <= max(
+            0.02 * exact.clip_fraction_high, 1e-3
+        ), values
 
 
 def test_while_dragging_and_settled_agree(arithmetic):
     "Settings that no enumeration reaches: coarse cells against fine ones, and fine ones against much finer ones."
     for values in random_settings(40, [(8, 8), (8, 32), (4, 16), (8, 20)], "coarse"):
         values = for_page(values)
-        coarse, settled, finest = (arithmetic(f"((setting) => m.expectedPhase(setting, m.ARMS.both, {fineness}))(x)", values) for fineness in ("m.whileDragging(setting)", "240", "1500"))
+        coarse, settled, finest = (
+            arithmetic(f"((setting) => m.expectedPhase(setting, m.ARMS.both, {fineness}))(x)", values)
+            for fineness in ("m.whileDragging(setting)", "240", "1500")
+        )
         wander = finest["log_odds_sd"]
-        assert abs(coarse["log_odds_drift"] - finest["log_odds_drift"]) <= max(.05 * abs(finest["log_odds_drift"]), .02 * wander, 1e-12), values
-        assert abs(settled["log_odds_drift"] - finest["log_odds_drift"]) <= max(.02 * abs(finest["log_odds_drift"]), .003 * wander, 1e-12), values
+        assert abs(coarse["log_odds_drift"] - finest["log_odds_drift"]) <= max(
+            0.05 * abs(finest["log_odds_drift"]), 0.02 * wander, 1e-12
+        ), values
+        assert abs(settled["log_odds_drift"] - finest["log_odds_drift"]) <= max(
+            0.02 * abs(finest["log_odds_drift"]), 0.003 * wander, 1e-12
+        ), values
 
 
 def test_one_side_at_a_time(arithmetic):
-    values = dict(epsilon=.1, epsilon_high=.2, prior=.7, learning_rate=1.5, minibatches=3, gamma=.5, num_generations=4)
-    for side, kept in {"high": dict(epsilon=math.inf), "low": dict(epsilon_high=math.inf), "none": dict(epsilon=math.inf, epsilon_high=math.inf)}.items():
+    values = dict(
+        epsilon=0.1, epsilon_high=0.2, prior=0.7, learning_rate=1.5, minibatches=3, gamma=0.5, num_generations=4
+    )
+    for side, kept in {
+        "high": dict(epsilon=math.inf),
+        "low": dict(epsilon_high=math.inf),
+        "none": dict(epsilon=math.inf, epsilon_high=math.inf),
+    }.items():
         exact = clipbias.exact_phase(**in_python({**values, **kept}))
-        assert arithmetic("m.expectedPhase(x[0], m.ARMS[x[1]], 20000).log_odds_drift", [values, side]) == pytest.approx(exact.log_odds_drift, abs=1e-9)
+        assert arithmetic("m.expectedPhase(x[0], m.ARMS[x[1]], 20000).log_odds_drift", [values, side]) == pytest.approx(
+            exact.log_odds_drift, abs=1e-9
+        )
 
 
 def test_where_there_is_no_shift(arithmetic):
-    values = dict(epsilon=.2, epsilon_high=.2, prior=.8, learning_rate=2., minibatches=16, gamma=.5, num_generations=8)
+    values = dict(
+        epsilon=0.2, epsilon_high=0.2, prior=0.8, learning_rate=2.0, minibatches=16, gamma=0.5, num_generations=8
+    )
     free = arithmetic("m.expectedPhase(x)", values | dict(epsilon=None, epsilon_high=None))
     assert max(map(abs, free["shifts"])) < 1e-10 and free["clip_fraction_high"] == 0
     clipped = arithmetic("m.expectedPhase(x)", values)
-    assert abs(clipped["shifts"][1]) < 1e-12 and abs(clipped["shifts"][16]) > 1e-3 # the first update is never clipped
+    assert abs(clipped["shifts"][1]) < 1e-12 and abs(clipped["shifts"][16]) > 1e-3  # the first update is never clipped
     assert arithmetic("m.expectedPhase(x)", values | dict(gamma=0))["log_odds_sd"] == 0
 
 
@@ -91,7 +140,8 @@ def test_eight_updates_of_eight_against_simulation(arithmetic):
     for values in random_settings(16, [(8, 8), (8, 16), (4, 32), (6, 8)], "simulated"):
         page = arithmetic("m.expectedPhase(x)", for_page(values))
         run = clipbias.simulate_bandit(**in_python(values), phases=1, replicas=20_000)
-        if page["log_odds_sd"] > 0: scores.append((run.log_odds_drift - page["log_odds_drift"]) / (page["log_odds_sd"] / 20_000 ** .5))
+        if page["log_odds_sd"] > 0:
+            scores.append((run.log_odds_drift - page["log_odds_drift"]) / (page["log_odds_sd"] / 20_000**0.5))
     assert max(map(abs, scores)) <= 4.5
     assert stats.chi2.sf(np.square(scores).sum(), len(scores)) > 1e-4
 
@@ -100,41 +150,60 @@ def test_ensemble_against_python(arithmetic):
     "Mean log-odds, probability and clip fractions of the page's ensemble within Monte Carlo error of Python's."
     scores, replicas, phases = [], 3000, 8
     for values in random_settings(10, [(8, 8), (4, 16), (2, 4)], "ensemble"):
-        page = arithmetic("{ const e = new m.Ensemble(x[0], x[1], 7); let row; for (let i = 0; i < x[2]; i++) row = e.phase(); return row; }".join(["(() => ", ")()"]),
-                          [for_page(values), replicas, phases])
+        page = arithmetic(
+            "{ const e = new m.Ensemble(x[0], x[1], 7); let row; for (let i = 0; i < x[2]; i++) row = e.phase(); return row; }".join(
+                ["(() => ", ")()"]
+            ),
+            [for_page(values), replicas, phases],
+        )
         for arm, clip in (("clipped", {}), ("none", dict(epsilon=math.inf, epsilon_high=math.inf))):
             run = clipbias.simulate_bandit(**in_python({**values, **clip}), phases=phases, replicas=replicas)
             error = math.hypot(run.log_odds_se[-1], page[arm]["log_odds_se"])
-            if error > 1e-9: # no reward, no step
-                scores += [(page[arm]["log_odds_mean"] - run.log_odds_mean[-1]) / error, (page[arm]["mean"] - run.mean[-1]) / (run.se[-1] * 2 ** .5)]
-                assert np.abs(np.array(page[arm]["quantiles"]) - run.quantiles[-1]).max() < .08, values
-            for side in ("clip_fraction_high", "clip_fraction_low"): assert page[arm][side] == pytest.approx(getattr(run, side)[-1], abs=.01, rel=.1), (side, values)
-        assert page["difference"]["mean"] == pytest.approx(page["clipped"]["log_odds_mean"] - page["none"]["log_odds_mean"], abs=1e-9)
+            if error > 1e-9:  # no reward, no step
+                scores += [
+                    (page[arm]["log_odds_mean"] - run.log_odds_mean[-1]) / error,
+                    (page[arm]["mean"] - run.mean[-1]) / (run.se[-1] * 2**0.5),
+                ]
+                assert np.abs(np.array(page[arm]["quantiles"]) - run.quantiles[-1]).max() < 0.08, values
+            for side in ("clip_fraction_high", "clip_fraction_low"):
+                assert page[arm][side] == pytest.approx(getattr(run, side)[-1], abs=0.01, rel=0.1), (side, values)
+        assert page["difference"]["mean"] == pytest.approx(
+            page["clipped"]["log_odds_mean"] - page["none"]["log_odds_mean"], abs=1e-9
+        )
     assert len(scores) > 20 and max(map(abs, scores)) <= 4.5
 
 
 def test_small_functions(arithmetic):
-    for epsilon, high in ((.2, .28), (math.inf, .2), (.1, math.inf), (1., 3.)):
+    for epsilon, high in ((0.2, 0.28), (math.inf, 0.2), (0.1, math.inf), (1.0, 3.0)):
         settings = for_page(dict(epsilon=epsilon, epsilon_high=high))
-        low_bound, high_bound = clipbias.BanditConfig((.5, .5), 1., epsilon=epsilon, epsilon_high=high).clip_range
+        low_bound, high_bound = clipbias.BanditConfig((0.5, 0.5), 1.0, epsilon=epsilon, epsilon_high=high).clip_range
         assert arithmetic("m.clipRange(x).map((v) => Math.abs(v) === Infinity ? String(v) : v)", settings) == [
-            bound if math.isfinite(bound) else ("Infinity" if bound > 0 else "-Infinity") for bound in (low_bound, high_bound)]
+            bound if math.isfinite(bound) else ("Infinity" if bound > 0 else "-Infinity")
+            for bound in (low_bound, high_bound)
+        ]
         old, ratios = np.linspace(0, 1, 101), np.linspace(0, 3, 61)
         page = np.array(arithmetic("x[1].map((p) => m.reachableBand(p, m.clipRange(x[0])))", [settings, old.tolist()]))
         np.testing.assert_allclose(page.T, clipbias.reachable_band(old, epsilon=epsilon, epsilon_high=high), atol=1e-12)
-        for advantage in (1., -1.):
-            page = arithmetic("x[1].map((r) => m.surrogate(r, x[2], m.clipRange(x[0])))", [settings, ratios.tolist(), advantage])
-            np.testing.assert_allclose(page, np.minimum(ratios * advantage, np.clip(ratios, low_bound, high_bound) * advantage), atol=1e-12)
+        for advantage in (1.0, -1.0):
+            page = arithmetic(
+                "x[1].map((r) => m.surrogate(r, x[2], m.clipRange(x[0])))", [settings, ratios.tolist(), advantage]
+            )
+            np.testing.assert_allclose(
+                page, np.minimum(ratios * advantage, np.clip(ratios, low_bound, high_bound) * advantage), atol=1e-12
+            )
 
 
 def test_uniform_numbers(arithmetic):
-    draws = np.array(arithmetic("(() => { const next = m.uniforms(x); return Array.from({ length: 100000 }, next); })()", 3))
+    draws = np.array(
+        arithmetic("(() => { const next = m.uniforms(x); return Array.from({ length: 100000 }, next); })()", 3)
+    )
     counts = np.histogram2d(draws[:-1:2], draws[1::2], bins=10, range=((0, 1), (0, 1)))[0].ravel()
     assert 1e-4 < stats.chisquare(counts).pvalue < 1 - 1e-4 and draws.min() >= 0 and draws.max() < 1
     assert arithmetic("m.uniforms(3)() === m.uniforms(3)() && m.uniforms(3)() !== m.uniforms(4)()")
 
 
 # ---------------------------------------------------------------- the page without a kernel
+
 
 @contextlib.contextmanager
 def static_page(chromium, tmp_path, *explorers, **context):
@@ -153,19 +222,21 @@ def static_page(chromium, tmp_path, *explorers, **context):
         assert asked == [file.as_uri()] and errors == []
 
 
-def number(page, arm, name): return float(page.text_content(f"[data-arm={arm}] [data-value={name}]").replace("\u2212", "-").rstrip(" %"))
+def number(page, arm, name):
+    return float(page.text_content(f"[data-arm={arm}] [data-value={name}]").replace("\u2212", "-").rstrip(" %"))
 
 
 def move(page, name, key, times=1):
     "Moves a slider by the keyboard and waits until its page has settled."
     page.focus(f"[data-setting={name}]")
     before = page.get_attribute(".clip-explorer", "data-settled")
-    for _ in range(times): page.keyboard.press(key)
+    for _ in range(times):
+        page.keyboard.press(key)
     page.wait_for_selector(f".clip-explorer:not([data-settled='{before}'])", state="attached")
 
 
 def test_static_page_answers_without_network(chromium, tmp_path):
-    explorer = ClipExplorer(num_generations=4, minibatches=4, learning_rate=2.)
+    explorer = ClipExplorer(num_generations=4, minibatches=4, learning_rate=2.0)
     with static_page(chromium, tmp_path, explorer) as page:
         exact = clipbias.exact_phase(**explorer.settings)
         assert number(page, "both", "log_odds_drift") == pytest.approx(exact.log_odds_drift, abs=5e-4)
@@ -174,16 +245,27 @@ def test_static_page_answers_without_network(chromium, tmp_path):
         assert page.get_attribute("[data-setting=epsilon_high]", "aria-valuetext").startswith("off")
         explorer.epsilon_high = math.inf
         exact = clipbias.exact_phase(**explorer.settings)
-        assert number(page, "both", "log_odds_drift") == pytest.approx(exact.log_odds_drift, abs=5e-4) and exact.log_odds_drift < -.01
+        assert (
+            number(page, "both", "log_odds_drift") == pytest.approx(exact.log_odds_drift, abs=5e-4)
+            and exact.log_odds_drift < -0.01
+        )
         assert page.inner_text("[data-arm=both] [data-value=clip_fraction_high]") == "0 %"
         assert "no upper clip" in page.inner_text("[data-panel=surrogate]")
 
 
 def test_every_slider_moves_what_it_should(chromium, tmp_path):
     with static_page(chromium, tmp_path, ClipExplorer()) as page:
-        d = lambda panel: page.eval_on_selector_all(f"[data-panel={panel}] svg :is(path, rect, line)", "nodes => nodes.map(n => n.outerHTML).join()")
-        changes = {"epsilon": {"surrogate", "band", "shift"}, "epsilon_high": {"surrogate", "band", "shift"}, "prior": {"band", "shift"},
-                   "learning_rate": {"shift"}, "minibatches": {"shift"}, "gamma": {"shift"}}
+        d = lambda panel: page.eval_on_selector_all(
+            f"[data-panel={panel}] svg :is(path, rect, line)", "nodes => nodes.map(n => n.outerHTML).join()"
+        )
+        changes = {
+            "epsilon": {"surrogate", "band", "shift"},
+            "epsilon_high": {"surrogate", "band", "shift"},
+            "prior": {"band", "shift"},
+            "learning_rate": {"shift"},
+            "minibatches": {"shift"},
+            "gamma": {"shift"},
+        }
         for name, panels in changes.items():
             before = {panel: d(panel) for panel in ("surrogate", "band", "shift")}
             move(page, name, "ArrowRight", 2)
@@ -208,31 +290,59 @@ def test_ensemble_grows_and_stops(chromium, tmp_path):
 
 def test_reduced_motion_draws_once(chromium, tmp_path):
     with static_page(chromium, tmp_path, ClipExplorer(phases=40), reduced_motion="reduce") as page:
-        page.evaluate("() => { globalThis.drawn = 0; new MutationObserver(() => drawn++).observe(document.querySelector('.fan.outer'), { attributes: true }); }")
+        page.evaluate(
+            "() => { globalThis.drawn = 0; new MutationObserver(() => drawn++).observe(document.querySelector('.fan.outer'), { attributes: true }); }"
+        )
         page.click("text=Run an ensemble")
         page.wait_for_selector(".status:has-text('clip bias')", timeout=60_000)
         assert page.evaluate("drawn") == 1
 
 
 def test_keyboard_names_and_structure(chromium, tmp_path):
-    with static_page(chromium, tmp_path, ClipExplorer(), ClipExplorer(prior=.3)) as page:
+    with static_page(chromium, tmp_path, ClipExplorer(), ClipExplorer(prior=0.3)) as page:
         ids = page.eval_on_selector_all("[id]", "nodes => nodes.map(n => n.id)")
         assert len(ids) == len(set(ids)) > 12 and page.locator(".clip-explorer").count() == 2
         reached = []
         for _ in range(8):
             page.keyboard.press("Tab")
-            reached.append(page.evaluate("document.activeElement.dataset.setting ?? document.activeElement.textContent.slice(0, 15)"))
-            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", reached[-1] # the focus is seen
-        assert reached[:7] == ["epsilon", "epsilon_high", "prior", "learning_rate", "minibatches", "gamma", "Run an ensemble"]
-        for label in ("lower clip, ε_low", "upper clip, ε_high", "π_old, action 0", "learning rate", "updates per phase", "γ, chance of a reward"):
+            reached.append(
+                page.evaluate(
+                    "document.activeElement.dataset.setting ?? document.activeElement.textContent.slice(0, 15)"
+                )
+            )
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", reached[
+                -1
+            ]  # the focus is seen
+        assert reached[:7] == [
+            "epsilon",
+            "epsilon_high",
+            "prior",
+            "learning_rate",
+            "minibatches",
+            "gamma",
+            "Run an ensemble",
+        ]
+        for label in (
+            "lower clip, ε_low",
+            "upper clip, ε_high",
+            "π_old, action 0",
+            "learning rate",
+            "updates per phase",
+            "γ, chance of a reward",
+        ):
             assert page.get_by_role("slider", name=label).count() == 2
-        assert page.get_by_role("img").count() == 8 and all(page.eval_on_selector_all("svg[role=img]", "nodes => nodes.map(n => n.getAttribute('aria-label'))"))
-        assert page.get_by_role("status").count() == 4 and page.get_by_role("rowheader", name="upper clip only").count() == 2
+        assert page.get_by_role("img").count() == 8 and all(
+            page.eval_on_selector_all("svg[role=img]", "nodes => nodes.map(n => n.getAttribute('aria-label'))")
+        )
+        assert (
+            page.get_by_role("status").count() == 4
+            and page.get_by_role("rowheader", name="upper clip only").count() == 2
+        )
 
 
 def luminance(color):
     parts = np.array(color) / 255
-    return np.where(parts <= .04045, parts / 12.92, ((parts + .055) / 1.055) ** 2.4) @ [.2126, .7152, .0722]
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -246,11 +356,11 @@ def test_contrast(chromium, tmp_path, scheme):
             return { paper: bytes(getComputedStyle(document.querySelector(".clip-explorer")).backgroundColor),
               text: [of(".clip-explorer", "color"), of(".note", "color"), of(".axes text", "fill"), of(".mark.up", "fill"), of(".mark.down", "fill"), of("thead th", "color")],
               lines: [of("path.arm-both", "stroke"), of("path.arm-high", "stroke"), of("path.arm-low", "stroke"), of("path.arm-none", "stroke"), of(".axes .zero", "stroke"), of("button", "borderTopColor")] }; }""")
-        assert (luminance(seen["paper"]) > .9) == (scheme == "light")
+        assert (luminance(seen["paper"]) > 0.9) == (scheme == "light")
         for kind, least in (("text", 4.5), ("lines", 3)):
             for selector, color in seen[kind]:
                 high, low = sorted([luminance(color), luminance(seen["paper"])], reverse=True)
-                assert (high + .05) / (low + .05) >= least, (selector, color)
+                assert (high + 0.05) / (low + 0.05) >= least, (selector, color)
 
 
 def test_theme_of_the_page_wins(chromium, tmp_path):
@@ -258,7 +368,10 @@ def test_theme_of_the_page_wins(chromium, tmp_path):
     paper = "() => getComputedStyle(document.querySelector('.clip-explorer')).backgroundColor"
     with static_page(chromium, tmp_path, ClipExplorer(), color_scheme="light") as page:
         light = page.evaluate(paper)
-        for attribute, dark, bright in (("data-jp-theme-light", "false", "true"), ("class", "quarto-dark", "quarto-light")):
+        for attribute, dark, bright in (
+            ("data-jp-theme-light", "false", "true"),
+            ("class", "quarto-dark", "quarto-light"),
+        ):
             page.evaluate(f"() => document.body.setAttribute('{attribute}', '{dark}')")
             assert page.evaluate(paper) != light
             page.evaluate(f"() => document.body.setAttribute('{attribute}', '{bright}')")
@@ -271,7 +384,7 @@ def test_theme_of_the_page_wins(chromium, tmp_path):
 def test_exported_notebook(chromium, tmp_path):
     "A notebook turned into HTML by nbconvert: the explorer in it works from disk, without kernel and network."
     nbformat, nbconvert = pytest.importorskip("nbformat"), pytest.importorskip("nbconvert")
-    view = ClipExplorer(num_generations=4, minibatches=4, learning_rate=2.).static()
+    view = ClipExplorer(num_generations=4, minibatches=4, learning_rate=2.0).static()
     output = nbformat.v4.new_output("display_data", {"text/html": view._repr_html_(), "text/plain": repr(view)})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("explorer.static()", outputs=[output])])
     file = tmp_path / "notebook.html"
@@ -296,52 +409,97 @@ def test_a_slider_answers_within_50_ms(chromium, tmp_path):
     measures it (Event Timing, in steps of 8 ms), from a real key until the next picture. Other work on the machine makes single answers
     late, so that every move is made three times and its best time counts. The figures are printed."""
     drawn, pictures = [], []
-    for explorer in (ClipExplorer(minibatches=32, learning_rate=2.), ClipExplorer(minibatches=31, learning_rate=.1, prior=.9), ClipExplorer()):
+    for explorer in (
+        ClipExplorer(minibatches=32, learning_rate=2.0),
+        ClipExplorer(minibatches=31, learning_rate=0.1, prior=0.9),
+        ClipExplorer(),
+    ):
         with static_page(chromium, tmp_path, explorer) as page:
             page.evaluate("""() => { globalThis.pictures = []; new PerformanceObserver((list) => pictures.push(...list.getEntries().filter((e) => e.name === "keydown").map((e) => e.duration)))
                 .observe({ type: "event", durationThreshold: 16, buffered: true }); }""")
-            drawn += np.min([page.evaluate("""async () => { const times = [];
+            drawn += np.min(
+                [
+                    page.evaluate("""async () => { const times = [];
                 for (const input of document.querySelectorAll("input[type=range]")) for (const step of [1, 1, 1, -1, -1, -1]) {
                   await new Promise((done) => setTimeout(done, 5));
                   const start = performance.now();
                   input.value = Number(input.value) + step; input.dispatchEvent(new Event("input"));
                   document.querySelector(".clip-explorer").getBoundingClientRect();
                   times.push(performance.now() - start);
-                } return times; }""") for _ in range(3)], axis=0).tolist()
+                } return times; }""")
+                    for _ in range(3)
+                ],
+                axis=0,
+            ).tolist()
             for name in ("epsilon", "prior", "learning_rate", "gamma"):
                 page.focus(f"[data-setting={name}]")
-                for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowLeft"): page.keyboard.press(key); page.wait_for_timeout(60)
+                for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowLeft"):
+                    page.keyboard.press(key)
+                    page.wait_for_timeout(60)
             pictures += page.evaluate("pictures")
-    for name, times in (("slider to drawn", drawn), ("key to picture", pictures)): print(f"{name}: median {np.median(times):.0f} ms, 90 % {np.quantile(times, .9):.0f} ms, largest {max(times):.0f} ms, n = {len(times)}")
+    for name, times in (("slider to drawn", drawn), ("key to picture", pictures)):
+        print(
+            f"{name}: median {np.median(times):.0f} ms, 90 % {np.quantile(times, 0.9):.0f} ms, largest {max(times):.0f} ms, n = {len(times)}"
+        )
     assert len(drawn) == 108 and max(drawn) <= 50
-    assert not pictures or np.median(pictures) <= 50 # pictures that came within 16 ms are not reported
+    assert not pictures or np.median(pictures) <= 50  # pictures that came within 16 ms are not reported
 
 
 # ---------------------------------------------------------------- JupyterLab
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     "A JupyterLab of its own on the loopback address, with folders of its own and nothing of the user's."
     home = tmp_path_factory.mktemp("lab")
     (home / "config" / "labconfig").mkdir(parents=True)
-    (home / "config" / "labconfig" / "page_config.json").write_text(json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}))
+    (home / "config" / "labconfig" / "page_config.json").write_text(
+        json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}})
+    )
     source = "from spurious_rlvr.widgets import ClipExplorer\nexplorer = ClipExplorer(num_generations=4, minibatches=4, learning_rate=2.)\nexplorer"
-    notebook = dict(nbformat=4, nbformat_minor=4, metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")),
-                    cells=[dict(cell_type="code", metadata={}, outputs=[], execution_count=None, source=source)])
+    notebook = dict(
+        nbformat=4,
+        nbformat_minor=4,
+        metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")),
+        cells=[dict(cell_type="code", metadata={}, outputs=[], execution_count=None, source=source)],
+    )
     (home / "live.ipynb").write_text(json.dumps(notebook))
-    with socket.socket() as free: free.bind(("127.0.0.1", 0)); port = free.getsockname()[1]
-    environment = os.environ | dict(JUPYTER_CONFIG_DIR=str(home / "config"), JUPYTER_RUNTIME_DIR=str(home / "runtime"), JUPYTERLAB_WORKSPACES_DIR=str(home / "workspaces"),
-                                    JUPYTERLAB_SETTINGS_DIR=str(home / "settings"), IPYTHONDIR=str(home / "ipython"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | dict(
+        JUPYTER_CONFIG_DIR=str(home / "config"),
+        JUPYTER_RUNTIME_DIR=str(home / "runtime"),
+        JUPYTERLAB_WORKSPACES_DIR=str(home / "workspaces"),
+        JUPYTERLAB_SETTINGS_DIR=str(home / "settings"),
+        IPYTHONDIR=str(home / "ipython"),
+    )
     with (home / "log.txt").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=",
-                                   "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True", f"--ServerApp.root_dir={home}"], env=environment, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                "--no-browser",
+                "--allow-root",
+                "--ip=127.0.0.1",
+                f"--port={port}",
+                "--IdentityProvider.token=",
+                "--ServerApp.password=",
+                "--ServerApp.disable_check_xsrf=True",
+                f"--ServerApp.root_dir={home}",
+            ],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
         try:
             for _ in range(240):
                 with contextlib.suppress(OSError):
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=2)
                     break
                 assert server.poll() is None, (home / "log.txt").read_text()[-2000:]
-                time.sleep(.5)
+                time.sleep(0.5)
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
@@ -352,9 +510,11 @@ def test_in_jupyterlab(chromium, lab):
     "The live widget: dragging a slider changes the page and the Python object; setting the Python object moves the slider."
     page, errors = chromium.new_page(viewport=dict(width=1400, height=1000)), []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    try: drive_lab(page, lab)
+    try:
+        drive_lab(page, lab)
     finally:
-        if folder := os.environ.get("SPURIOUS_RLVR_SCREENSHOTS"): page.screenshot(path=pathlib.Path(folder) / "lab.png")
+        if folder := os.environ.get("SPURIOUS_RLVR_SCREENSHOTS"):
+            page.screenshot(path=pathlib.Path(folder) / "lab.png")
         page.close()
     assert errors == []
 
@@ -362,19 +522,26 @@ def test_in_jupyterlab(chromium, lab):
 def drive_lab(page, lab):
     page.goto(f"{lab}/doc/tree/live.ipynb?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
-    for _ in range(180): # until the page is connected to its kernel; before that it would ask for one
+    for _ in range(180):  # until the page is connected to its kernel; before that it would ask for one
         kernels = json.loads(urllib.request.urlopen(f"{lab}/api/kernels", timeout=10).read())
-        if any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in kernels): break
+        if any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in kernels):
+            break
         page.wait_for_timeout(500)
     page.add_locator_handler(page.locator(".jp-Dialog button:has-text('Select')"), lambda button: button.click())
     page.click(".lm-MenuBar-itemLabel:text-is('Run')")
     page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
     page.wait_for_selector(".clip-explorer[data-settled]", timeout=90_000)
     before = number(page, "both", "log_odds_drift")
-    assert before == pytest.approx(clipbias.exact_phase((.7, .3), learning_rate=2., minibatches=4, minibatch_size=4, num_generations=4).log_odds_drift, abs=5e-4)
+    assert before == pytest.approx(
+        clipbias.exact_phase(
+            (0.7, 0.3), learning_rate=2.0, minibatches=4, minibatch_size=4, num_generations=4
+        ).log_odds_drift,
+        abs=5e-4,
+    )
     knob = page.locator("[data-setting=epsilon]").bounding_box()
-    middle, left, right = knob["y"] + knob["height"] / 2, knob["x"] + knob["width"] * .3, knob["x"] + knob["width"] - 2
-    page.mouse.move(left, middle); page.mouse.down()
+    middle, left, right = knob["y"] + knob["height"] / 2, knob["x"] + knob["width"] * 0.3, knob["x"] + knob["width"] - 2
+    page.mouse.move(left, middle)
+    page.mouse.down()
     seen = set()
     for part in np.linspace(0, 1, 12):
         page.mouse.move(left + part * (right - left), middle)
@@ -384,7 +551,7 @@ def drive_lab(page, lab):
 
     def run(source):
         cells = page.locator(".jp-Notebook .jp-Cell").count()
-        page.click(".jp-Notebook-footer") # a new cell
+        page.click(".jp-Notebook-footer")  # a new cell
         page.wait_for_function(f"document.querySelectorAll('.jp-Notebook .jp-Cell').length > {cells}")
         page.click(".jp-Notebook .jp-Cell:last-child .cm-content")
         page.wait_for_selector(".jp-Notebook .jp-Cell:last-child .cm-focused")
@@ -394,12 +561,24 @@ def drive_lab(page, lab):
     run("print('epsilon is', explorer.epsilon)")
     page.wait_for_selector(".jp-OutputArea-output:has-text('epsilon is inf')", timeout=30_000)
     run("explorer.prior = 0.3")
-    page.wait_for_function("JSON.parse(document.querySelector('.clip-explorer').dataset.settled).prior === 0.3", timeout=30_000)
+    page.wait_for_function(
+        "JSON.parse(document.querySelector('.clip-explorer').dataset.settled).prior === 0.3", timeout=30_000
+    )
     assert page.text_content(".control:has([data-setting=prior]) .value") == "0.3"
-    upper_alone = clipbias.exact_phase((.3, .7), learning_rate=2., epsilon=math.inf, epsilon_high=.2, minibatches=4, minibatch_size=4, num_generations=4)
+    upper_alone = clipbias.exact_phase(
+        (0.3, 0.7),
+        learning_rate=2.0,
+        epsilon=math.inf,
+        epsilon_high=0.2,
+        minibatches=4,
+        minibatch_size=4,
+        num_generations=4,
+    )
     assert number(page, "both", "log_odds_drift") == pytest.approx(upper_alone.log_odds_drift, abs=5e-4)
 
 
 def test_importing_the_view_needs_no_torch():
     code = "import sys, spurious_rlvr.widgets; print([name for name in ('torch', 'transformers', 'datasets', 'vllm') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

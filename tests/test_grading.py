@@ -1,4 +1,5 @@
 """The grader beyond its notebook: families of answers, hostile text, processes, and real data."""
+
 import json, multiprocessing, os, pathlib, random, signal, subprocess, sys, textwrap, threading, time
 from decimal import Decimal
 from fractions import Fraction
@@ -13,34 +14,111 @@ from spurious_rlvr.grading import extract_answer, grade, grade_many, is_equivale
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EVERY_RULE = ("boxed", "answer_tag", "stated", "last_math", "last_number")
 DATA = os.environ.get("SPURIOUS_RLVR_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="real data: set SPURIOUS_RLVR_DATA to the folder that holds grading/ and rollouts/")
+needs_data = pytest.mark.skipif(
+    not DATA, reason="real data: set SPURIOUS_RLVR_DATA to the folder that holds grading/ and rollouts/"
+)
 
 # Families of answers. Left of the bar the gold answer, right of it what is the same and what is not.
 FAMILIES = {
-    "numbers": [("142", ["142.0", "142.", "+142", "0142", "142.00"], ["14", "1420", "-142", "14.2"]), ("-0.5", ["-.5", "-1/2", r"-\frac12"], ["0.5", r"\frac12"]),
-                ("12000", ["12,000", "12{,}000", r"12,\!000", r"12\,000", r"1.2\times 10^4"], ["12,00", "1200"]), ("1/3", ["0.333333", r"0.\overline{3}"], ["0.333", "0.34"])],
-    "fractions": [(r"\frac12", [r"\frac{1}{2}", r"\dfrac12", r"\tfrac{1}2", "1/2", "0.5", r"\frac{2}{4}", "½"], [r"\frac13", "2", "1/20", "12"]),
-                  (r"2\frac{1}{3}", ["7/3", "2 1/3", r"\frac{7}{3}"], [r"\frac{2}{3}", "2"]), (r"-\frac{3}{4}", [r"\frac{-3}{4}", r"\frac{3}{-4}"], [r"\frac34"])],
-    "units": [(r"5\text{ cm}^2", ["5", "5 cm^2", r"5\,\mathrm{cm}^{2}", "5 square centimeters"], ["6", r"5\text{ m}^2"]), ("3 hours", ["3", "180 minutes"], ["3 minutes"]),
-              (r"125\text{ miles}", ["125", "125 miles", r"125\textnormal{ miles}"], ["12.5"]), ("7", ["7 apples", r"7\text{ apples}"], ["7x", "7 ab"])],
-    "percent": [(r"28\%", ["28", "28%", "28 percent", "0.28", r"28\text{ percent}", "7/25"], ["2.8", "28 cm"]), ("0.28", [r"28\%"], ["28"])],
-    "dollars": [(r"\$32,\!348", ["32348", r"\$32348", "$32,348", "32348 dollars", "32348.00"], ["3234.8", r"32348\text{ cents}"]), (r"\$0.50", ["50 cents", "0.5"], ["5 cents"])],
-    "degrees": [(r"145^\circ", ["145", "145°", r"145^{\circ}", "145 degrees", r"145\text{ degrees}"], ["144", "35^\\circ"])],
-    "text": [(r"\text{Evelyn}", ["Evelyn", "evelyn.", r"\textbf{Evelyn}", r"\mathrm{Evelyn}"], ["Evely", r"\text{Navin}"]), (r"\text{odd}", ["odd", "Odd"], ["even", "oddd", "ddo"]),
-             ("4:40 a.m.", ["4:40 AM", r"4:40\text{ a.m.}"], ["4:45 a.m."]), ("no solution", [r"\text{No solution}"], ["one solution"])],
-    "choices": [("B", ["(B)", r"\text{(B)}", "B.", r"\textbf{(B)}\ 12", "B) 12"], ["A", "(C)", "BC"]), (r"\textbf{(B)}\ 12", ["B", "12", "(B)"], ["C", "13", "(A) 12"])],
-    "intervals": [(r"(2, \infty)", ["(2,oo)", "x > 2", "2 < x", r"x \in (2, \infty)", r"\left(2, +\infty\right)"], [r"[2, \infty)", r"x \ge 2", "(2, 3)"]),
-                  (r"(-\infty, 1) \cup (3, \infty)", [r"(3,\infty)\cup(-\infty,1)", r"x<1\text{ or }x>3"], [r"(-\infty,1]\cup(3,\infty)", r"(-\infty,1)"]), ("[0,1)", [r"0 \le x < 1"], ["(0,1)", "[0,1]"])],
-    "lists and sets": [(r"\{1, 2, 3\}", ["3,2,1", r"\{3,1,2\}", "1, 2 and 3", "x = 1, 2, 3"], ["1,2", "1,2,4", "(1,2,3)"]), (r"1 \pm \sqrt{19}", [r"1+\sqrt{19}, 1-\sqrt{19}"], [r"1+\sqrt{19}", r"1 \pm \sqrt{18}"])],
-    "tuples": [("(1,2)", ["( 1, 2 )", r"\left(1,2\right)", "1,2", "(1.0, 2)", "(x,y)=(1,2)", r"\langle 1,2 \rangle"], ["(2,1)", "[1,2]", "(1,2,3)", "1"]),
-               ("(1,2),(3,4)", ["(3,4),(1,2)"], ["(1,2)", "(2,1),(4,3)"])],
-    "matrices": [(r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", [r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}", r"\left[\begin{array}{cc}1&2\\3&4\end{array}\right]"],
-                  [r"\begin{pmatrix}1&3\\2&4\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"]), (r"\begin{pmatrix}1\\2\end{pmatrix}", ["(1,2)", r"\begin{pmatrix}1.0\\2\end{pmatrix}"], [r"\begin{pmatrix}1&2\end{pmatrix}"])],
-    "equations": [("x = 5", ["5", "x=5", "5 = x"], ["y = 5", "4"]), ("y = 2x + 3", ["2x+3", "y = 3 + 2x", "2x - y + 3 = 0"], ["2x - 3", "y = 2x"]), ("5", ["x = 5", r"\sqrt{25} = 5"], ["x = 4"])],
+    "numbers": [
+        ("142", ["142.0", "142.", "+142", "0142", "142.00"], ["14", "1420", "-142", "14.2"]),
+        ("-0.5", ["-.5", "-1/2", r"-\frac12"], ["0.5", r"\frac12"]),
+        ("12000", ["12,000", "12{,}000", r"12,\!000", r"12\,000", r"1.2\times 10^4"], ["12,00", "1200"]),
+        ("1/3", ["0.333333", r"0.\overline{3}"], ["0.333", "0.34"]),
+    ],
+    "fractions": [
+        (
+            r"\frac12",
+            [r"\frac{1}{2}", r"\dfrac12", r"\tfrac{1}2", "1/2", "0.5", r"\frac{2}{4}", "½"],
+            [r"\frac13", "2", "1/20", "12"],
+        ),
+        (r"2\frac{1}{3}", ["7/3", "2 1/3", r"\frac{7}{3}"], [r"\frac{2}{3}", "2"]),
+        (r"-\frac{3}{4}", [r"\frac{-3}{4}", r"\frac{3}{-4}"], [r"\frac34"]),
+    ],
+    "units": [
+        (r"5\text{ cm}^2", ["5", "5 cm^2", r"5\,\mathrm{cm}^{2}", "5 square centimeters"], ["6", r"5\text{ m}^2"]),
+        ("3 hours", ["3", "180 minutes"], ["3 minutes"]),
+        (r"125\text{ miles}", ["125", "125 miles", r"125\textnormal{ miles}"], ["12.5"]),
+        ("7", ["7 apples", r"7\text{ apples}"], ["7x", "7 ab"]),
+    ],
+    "percent": [
+        (r"28\%", ["28", "28%", "28 percent", "0.28", r"28\text{ percent}", "7/25"], ["2.8", "28 cm"]),
+        ("0.28", [r"28\%"], ["28"]),
+    ],
+    "dollars": [
+        (
+            r"\$32,\!348",
+            ["32348", r"\$32348", "$32,348", "32348 dollars", "32348.00"],
+            ["3234.8", r"32348\text{ cents}"],
+        ),
+        (r"\$0.50", ["50 cents", "0.5"], ["5 cents"]),
+    ],
+    "degrees": [
+        (r"145^\circ", ["145", "145°", r"145^{\circ}", "145 degrees", r"145\text{ degrees}"], ["144", "35^\\circ"])
+    ],
+    "text": [
+        (r"\text{Evelyn}", ["Evelyn", "evelyn.", r"\textbf{Evelyn}", r"\mathrm{Evelyn}"], ["Evely", r"\text{Navin}"]),
+        (r"\text{odd}", ["odd", "Odd"], ["even", "oddd", "ddo"]),
+        ("4:40 a.m.", ["4:40 AM", r"4:40\text{ a.m.}"], ["4:45 a.m."]),
+        ("no solution", [r"\text{No solution}"], ["one solution"]),
+    ],
+    "choices": [
+        ("B", ["(B)", r"\text{(B)}", "B.", r"\textbf{(B)}\ 12", "B) 12"], ["A", "(C)", "BC"]),
+        (r"\textbf{(B)}\ 12", ["B", "12", "(B)"], ["C", "13", "(A) 12"]),
+    ],
+    "intervals": [
+        (
+            r"(2, \infty)",
+            ["(2,oo)", "x > 2", "2 < x", r"x \in (2, \infty)", r"\left(2, +\infty\right)"],
+            [r"[2, \infty)", r"x \ge 2", "(2, 3)"],
+        ),
+        (
+            r"(-\infty, 1) \cup (3, \infty)",
+            [r"(3,\infty)\cup(-\infty,1)", r"x<1\text{ or }x>3"],
+            [r"(-\infty,1]\cup(3,\infty)", r"(-\infty,1)"],
+        ),
+        ("[0,1)", [r"0 \le x < 1"], ["(0,1)", "[0,1]"]),
+    ],
+    "lists and sets": [
+        (r"\{1, 2, 3\}", ["3,2,1", r"\{3,1,2\}", "1, 2 and 3", "x = 1, 2, 3"], ["1,2", "1,2,4", "(1,2,3)"]),
+        (r"1 \pm \sqrt{19}", [r"1+\sqrt{19}, 1-\sqrt{19}"], [r"1+\sqrt{19}", r"1 \pm \sqrt{18}"]),
+    ],
+    "tuples": [
+        (
+            "(1,2)",
+            ["( 1, 2 )", r"\left(1,2\right)", "1,2", "(1.0, 2)", "(x,y)=(1,2)", r"\langle 1,2 \rangle"],
+            ["(2,1)", "[1,2]", "(1,2,3)", "1"],
+        ),
+        ("(1,2),(3,4)", ["(3,4),(1,2)"], ["(1,2)", "(2,1),(4,3)"]),
+    ],
+    "matrices": [
+        (
+            r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+            [r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}", r"\left[\begin{array}{cc}1&2\\3&4\end{array}\right]"],
+            [r"\begin{pmatrix}1&3\\2&4\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"],
+        ),
+        (
+            r"\begin{pmatrix}1\\2\end{pmatrix}",
+            ["(1,2)", r"\begin{pmatrix}1.0\\2\end{pmatrix}"],
+            [r"\begin{pmatrix}1&2\end{pmatrix}"],
+        ),
+    ],
+    "equations": [
+        ("x = 5", ["5", "x=5", "5 = x"], ["y = 5", "4"]),
+        ("y = 2x + 3", ["2x+3", "y = 3 + 2x", "2x - y + 3 = 0"], ["2x - 3", "y = 2x"]),
+        ("5", ["x = 5", r"\sqrt{25} = 5"], ["x = 4"]),
+    ],
     "bases": [("204_5", ["204_{5}", "204"], ["206_5", "204_6", "54"])],
     "ratios": [("3:2", ["6:4", "3/2", "1.5"], ["2:3"])],
-    "expressions": [(r"3\sqrt{13}", [r"\sqrt{117}", "3√13", "3sqrt(13)"], [r"2\sqrt{13}", r"3\sqrt{13}x"]), ("(x+1)^2", ["x^2+2x+1", "x**2 + 2*x + 1"], ["x^2+1"]), ("p - q", ["-q+p", "p-q"], ["q-p", "p + q"]), (r"\sin x", ["sin x", "sin(x)"], [r"\cos x"]),
-                    ("6+9i", ["9i + 6"], ["6-9i"]), (r"\frac{\pi}{2}", [r"\frac\pi2", r"\pi/2", "0.5\\pi"], [r"\pi", "1.57"]), (r"2\sin b\cos a", [r"2 \cos a \sin b"], [r"2\sin a\cos b"])],
+    "expressions": [
+        (r"3\sqrt{13}", [r"\sqrt{117}", "3√13", "3sqrt(13)"], [r"2\sqrt{13}", r"3\sqrt{13}x"]),
+        ("(x+1)^2", ["x^2+2x+1", "x**2 + 2*x + 1"], ["x^2+1"]),
+        ("p - q", ["-q+p", "p-q"], ["q-p", "p + q"]),
+        (r"\sin x", ["sin x", "sin(x)"], [r"\cos x"]),
+        ("6+9i", ["9i + 6"], ["6-9i"]),
+        (r"\frac{\pi}{2}", [r"\frac\pi2", r"\pi/2", "0.5\\pi"], [r"\pi", "1.57"]),
+        (r"2\sin b\cos a", [r"2 \cos a \sin b"], [r"2\sin a\cos b"]),
+    ],
 }
 
 
@@ -50,27 +128,41 @@ def test_family(family):
     wrong = []
     for gold, same, different in FAMILIES[family]:
         for answer, wanted in [(a, True) for a in [gold, *same]] + [(a, False) for a in different]:
-            if is_equivalent(answer, gold) is not wanted: wrong.append((answer, gold, wanted))
-            if is_equivalent(f"${answer}$", rf"\({gold}\)") is not wanted and not answer.startswith("$"): wrong.append((f"${answer}$", gold, wanted))
-            if grade(rf"So it is $\boxed{{{answer}}}$.", gold).correct is not wanted: wrong.append((rf"\boxed{{{answer}}}", gold, wanted))
+            if is_equivalent(answer, gold) is not wanted:
+                wrong.append((answer, gold, wanted))
+            if is_equivalent(f"${answer}$", rf"\({gold}\)") is not wanted and not answer.startswith("$"):
+                wrong.append((f"${answer}$", gold, wanted))
+            if grade(rf"So it is $\boxed{{{answer}}}$.", gold).correct is not wanted:
+                wrong.append((rf"\boxed{{{answer}}}", gold, wanted))
     assert not wrong
 
 
-@given(st.integers(-10**6, 10**6), st.integers(1, 10**4), st.integers(1, 9))
+@given(st.integers(-(10**6), 10**6), st.integers(1, 10**4), st.integers(1, 9))
 @settings(max_examples=300, deadline=None)
 def test_every_spelling_of_a_fraction(top, bottom, factor):
     value = Fraction(top, bottom)
-    spellings = [f"{top}/{bottom}", rf"\frac{{{top}}}{{{bottom}}}", rf"\dfrac{{{factor * top}}}{{{factor * bottom}}}", rf"$\frac {{{top}}} {{{bottom}}}$"]
-    if value.denominator == 1: spellings += [str(value), f"{value}.0", f"{value.numerator:,}"]
-    if 10**12 % value.denominator == 0: spellings.append(f"{Decimal(value.numerator) / value.denominator:f}")
-    for spelling in spellings: assert grading._number(grading._clean(spelling)).value == value, spelling
+    spellings = [
+        f"{top}/{bottom}",
+        rf"\frac{{{top}}}{{{bottom}}}",
+        rf"\dfrac{{{factor * top}}}{{{factor * bottom}}}",
+        rf"$\frac {{{top}}} {{{bottom}}}$",
+    ]
+    if value.denominator == 1:
+        spellings += [str(value), f"{value}.0", f"{value.numerator:,}"]
+    if 10**12 % value.denominator == 0:
+        spellings.append(f"{Decimal(value.numerator) / value.denominator:f}")
+    for spelling in spellings:
+        assert grading._number(grading._clean(spelling)).value == value, spelling
 
 
 @given(st.fractions(max_denominator=1000), st.fractions(max_denominator=1000))
 @settings(max_examples=300, deadline=None)
 def test_different_fractions_differ(x, y):
     assume(x != y)
-    assert is_equivalent(rf"\frac{{{x.numerator}}}{{{x.denominator}}}", f"{y.numerator}/{y.denominator}", percent="value") is False
+    assert (
+        is_equivalent(rf"\frac{{{x.numerator}}}{{{x.denominator}}}", f"{y.numerator}/{y.denominator}", percent="value")
+        is False
+    )
 
 
 @given(st.lists(st.integers(-99, 99), min_size=2, max_size=5, unique=True), st.randoms(use_true_random=False))
@@ -88,28 +180,84 @@ def test_conventions():
     assert is_equivalent("69.9999999999999", "70", convention="aime") is False
     assert is_equivalent("0.333", "1/3", convention="lenient") and not is_equivalent("0.333", "1/3")
     assert not is_equivalent("52", "52_8", convention="exact") and is_equivalent("52", "52_8")
-    with pytest.raises(ConfigError, match="there is no 'strict'"): is_equivalent("1", "1", convention="strict")
-    with pytest.raises(ConfigError, match="the options are rounded"): grade("1", "1", digits=3)
-    with pytest.raises(ConfigError, match="no rule 'last'"): grade("1", "1", rules=("last",))
-    with pytest.raises(DataError, match="must be text"): grade_many([("1", None)])
+    with pytest.raises(ConfigError, match="there is no 'strict'"):
+        is_equivalent("1", "1", convention="strict")
+    with pytest.raises(ConfigError, match="the options are rounded"):
+        grade("1", "1", digits=3)
+    with pytest.raises(ConfigError, match="no rule 'last'"):
+        grade("1", "1", rules=("last",))
+    with pytest.raises(DataError, match="must be text"):
+        grade_many([("1", None)])
 
 
-@pytest.mark.parametrize("text, rules, found", [
-    (r"\boxed{1} then \boxed{2", None, ("1", "boxed")), (r"\boxed{2", None, (None, None)), (r"\boxed {\{1,\, 2\}}", None, (r"\{1,\, 2\}", "boxed")), (r"\fbox{7}", None, ("7", "boxed")),
-    (r"\boxed{\boxed{3}}", None, (r"\boxed{3}", "boxed")), (r"<answer>4</answer> <answer>", None, ("4", "answer_tag")), (r"\boxed{5} <answer>4</answer>", ("answer_tag", "boxed"), ("4", "answer_tag")),
-    ("The answer is 3.5.", None, ("3.5", "stated")), ("Final Answer: $x+1$. I hope it is correct.", None, ("x+1", "stated")), ("So $x = 2$ and we are done", None, (None, None)),
-    ("So $x = 2$ and we are done", ("last_math",), ("x = 2", "last_math")), ("it costs $5 and $6", ("last_math",), ("6", "last_math")), ("", EVERY_RULE, (None, None)),
-])
-def test_extraction(text, rules, found): assert extract_answer(text, **({"rules": rules} if rules else {})) == found
+@pytest.mark.parametrize(
+    "text, rules, found",
+    [
+        (r"\boxed{1} then \boxed{2", None, ("1", "boxed")),
+        (r"\boxed{2", None, (None, None)),
+        (r"\boxed {\{1,\, 2\}}", None, (r"\{1,\, 2\}", "boxed")),
+        (r"\fbox{7}", None, ("7", "boxed")),
+        (r"\boxed{\boxed{3}}", None, (r"\boxed{3}", "boxed")),
+        (r"<answer>4</answer> <answer>", None, ("4", "answer_tag")),
+        (r"\boxed{5} <answer>4</answer>", ("answer_tag", "boxed"), ("4", "answer_tag")),
+        ("The answer is 3.5.", None, ("3.5", "stated")),
+        ("Final Answer: $x+1$. I hope it is correct.", None, ("x+1", "stated")),
+        ("So $x = 2$ and we are done", None, (None, None)),
+        ("So $x = 2$ and we are done", ("last_math",), ("x = 2", "last_math")),
+        ("it costs $5 and $6", ("last_math",), ("6", "last_math")),
+        ("", EVERY_RULE, (None, None)),
+    ],
+)
+def test_extraction(text, rules, found):
+    assert extract_answer(text, **({"rules": rules} if rules else {})) == found
 
 
 # Hostile text
 
 HOSTILE = [
-    "9^{9^{9^{9}}}", "2^{2^{2^{64}}}", "10^{10^{10}}", "((9!)!)!", "100000!", r"\binom{10^9}{5\cdot 10^8}", r"\Gamma(10^{9})", r"\sum_{n=1}^{10^{9}} \frac{1}{n^2}", r"\int_{0}^{1}" * 20 + "x dx",
-    "(x+y+z+w)^{200}", "1+" * 900 + "1", r"\sin(" * 35 + "x" + ")" * 35, "|" * 1000, "{" * 1_000_000, "(" * 100_000, r"\frac{" * 5000, r"\boxed{" * 100_000, "$" * 100_000, r"\[" * 50_000,
-    "answer is " * 20_000, "<answer>" * 50_000, "a" * 1_000_000, "1," * 900, r"\pm" * 500 + "1", "^" * 1500, "\\\\" * 900, "٤٢", "\u202e21\u202c", "12\x00", "🙂" * 500, "√" * 900, "1e999999999", "1/0",
-    r"\frac{1}{0}", "nan", "__import__('os').system('false')", "().__class__.__bases__[0].__subclasses__()", r"\operatorname{zeros}(99999,99999)", r"\operatorname{exec}(x)", "'%s'*10**9", "\\", "{}", "$",
+    "9^{9^{9^{9}}}",
+    "2^{2^{2^{64}}}",
+    "10^{10^{10}}",
+    "((9!)!)!",
+    "100000!",
+    r"\binom{10^9}{5\cdot 10^8}",
+    r"\Gamma(10^{9})",
+    r"\sum_{n=1}^{10^{9}} \frac{1}{n^2}",
+    r"\int_{0}^{1}" * 20 + "x dx",
+    "(x+y+z+w)^{200}",
+    "1+" * 900 + "1",
+    r"\sin(" * 35 + "x" + ")" * 35,
+    "|" * 1000,
+    "{" * 1_000_000,
+    "(" * 100_000,
+    r"\frac{" * 5000,
+    r"\boxed{" * 100_000,
+    "$" * 100_000,
+    r"\[" * 50_000,
+    "answer is " * 20_000,
+    "<answer>" * 50_000,
+    "a" * 1_000_000,
+    "1," * 900,
+    r"\pm" * 500 + "1",
+    "^" * 1500,
+    "\\\\" * 900,
+    "٤٢",
+    "\u202e21\u202c",
+    "12\x00",
+    "🙂" * 500,
+    "√" * 900,
+    "1e999999999",
+    "1/0",
+    r"\frac{1}{0}",
+    "nan",
+    "__import__('os').system('false')",
+    "().__class__.__bases__[0].__subclasses__()",
+    r"\operatorname{zeros}(99999,99999)",
+    r"\operatorname{exec}(x)",
+    "'%s'*10**9",
+    "\\",
+    "{}",
+    "$",
 ]
 
 
@@ -122,23 +270,60 @@ def timed(text, gold):
 @pytest.mark.parametrize("place", range(2))
 def test_hostile_list(place):
     "Bare and boxed: nothing hangs, nothing is called right, and what this list was made for is undecided."
-    is_equivalent(r"\sqrt{4}", "2") # the start of a worker does not count against an answer
+    is_equivalent(r"\sqrt{4}", "2")  # the start of a worker does not count against an answer
     for text in HOSTILE:
         verdict, seconds = timed(rf"so $\boxed{{{text}}}$" if place else text, r"\frac{1}{2}")
         assert seconds < 2, (text[:40], seconds)
         assert verdict.correct is not True, (text[:40], verdict)
-    for text in ["9^{9^{9^{9}}}", "((9!)!)!", "100000!", "{" * 1_000_000, "(" * 1000, "٤٢", "\u202e21\u202c", "12\x00", "__import__('os').system('false')"]:
+    for text in [
+        "9^{9^{9^{9}}}",
+        "((9!)!)!",
+        "100000!",
+        "{" * 1_000_000,
+        "(" * 1000,
+        "٤٢",
+        "\u202e21\u202c",
+        "12\x00",
+        "__import__('os').system('false')",
+    ]:
         assert is_equivalent(text, "12") is None, text[:40]
 
 
-@given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from([*"0123456789xyn+-*/^_{}()[]|!,;=<.%$\\ ", r"\frac{", r"\sqrt{", r"\left(", r"\pm ", r"\text{", r"\cup ", r"\boxed{", "\n",
-       r"\begin{pmatrix}", r"\end{pmatrix}", r"\\", r"\sum_{n=1}^{", "and", "or", "answer is "]), max_size=40).map("".join)), st.sampled_from(["5", r"\frac{1}{2}", "x^2+1", "(1,2)", r"\text{even}"]))
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.lists(
+            st.sampled_from(
+                [
+                    *"0123456789xyn+-*/^_{}()[]|!,;=<.%$\\ ",
+                    r"\frac{",
+                    r"\sqrt{",
+                    r"\left(",
+                    r"\pm ",
+                    r"\text{",
+                    r"\cup ",
+                    r"\boxed{",
+                    "\n",
+                    r"\begin{pmatrix}",
+                    r"\end{pmatrix}",
+                    r"\\",
+                    r"\sum_{n=1}^{",
+                    "and",
+                    "or",
+                    "answer is ",
+                ]
+            ),
+            max_size=40,
+        ).map("".join),
+    ),
+    st.sampled_from(["5", r"\frac{1}{2}", "x^2+1", "(1,2)", r"\text{even}"]),
+)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_text(text, gold):
     "Any text gets a verdict in time, and our own reading of it never fails."
     verdict, seconds = timed(text, gold)
     assert seconds < 2 and verdict.correct in (True, False, None)
-    assert not verdict.reason.startswith("cannot be compared (T"), verdict # TypeError and the like would be ours
+    assert not verdict.reason.startswith("cannot be compared (T"), verdict  # TypeError and the like would be ours
     assert is_equivalent(text, text) in (True, None)
 
 
@@ -146,7 +331,13 @@ def test_hostile_answers_do_not_hold_up_others():
     hostile = [rf"\Gamma(10^{{{9 + i}}})" for i in range(6)]
     ordinary = [(rf"\boxed{{\sqrt{{{4 * i}}}}}", rf"2\sqrt{{{i}}}") for i in range(2, 14)]
     done = {}
-    def attack(): done["attack"] = [v.correct for v in grade_many([(rf"\boxed{{{h}}}", "7") for h in hostile])], time.perf_counter()
+
+    def attack():
+        done["attack"] = (
+            [v.correct for v in grade_many([(rf"\boxed{{{h}}}", "7") for h in hostile])],
+            time.perf_counter(),
+        )
+
     is_equivalent(r"\sqrt{4}", "2")
     attacker = threading.Thread(target=attack)
     attacker.start()
@@ -157,12 +348,12 @@ def test_hostile_answers_do_not_hold_up_others():
         assert is_equivalent(rf"\sqrt{{{9 * i}}}", rf"3\sqrt{{{i}}}") is True
         latencies.append(time.perf_counter() - start)
         time.sleep(0.05)
-    assert len(latencies) > 10 and max(latencies) < 1, latencies # six hostile answers take several seconds
+    assert len(latencies) > 10 and max(latencies) < 1, latencies  # six hostile answers take several seconds
     mixed = grade_many([(rf"\boxed{{{h}+1}}", "7") for h in hostile[:2]] + ordinary)
     assert [v.correct for v in mixed[2:]] == [True] * len(ordinary)
     attacker.join()
     assert done["attack"][0] == [None] * 6
-    assert is_equivalent(r"\sqrt{50}", r"5\sqrt{2}") is True # the pool lives
+    assert is_equivalent(r"\sqrt{50}", r"5\sqrt{2}") is True  # the pool lives
 
 
 # Processes
@@ -172,7 +363,14 @@ PLAIN = [(f"so \\boxed{{{i}}}", str(i % 7)) for i in range(512)]
 
 def python(code, *arguments, through_stdin=False, timeout=60):
     command = [sys.executable, "-"] if through_stdin else [sys.executable, "-c", code]
-    return subprocess.run([*command, *arguments], input=code if through_stdin else None, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
+    return subprocess.run(
+        [*command, *arguments],
+        input=code if through_stdin else None,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+    )
 
 
 def test_plain_answers_start_nothing():
@@ -199,14 +397,17 @@ print(*[worker.process.pid for worker in grading._Worker.alive])
 
 def gone(pid):
     "Whether a process has ended (a zombie has)."
-    try: return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
-    except OSError: return True
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def all_gone(pids, seconds=5):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if all(map(gone, pids)): return True
+        if all(map(gone, pids)):
+            return True
         time.sleep(0.05)
     return False
 
@@ -215,8 +416,15 @@ def all_gone(pids, seconds=5):
 def test_started_from(how, tmp_path):
     if how == "an unguarded script":
         (tmp_path / "script.py").write_text(SCRIPT)
-        result = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    else: result = python(SCRIPT, through_stdin=how == "python -")
+        result = subprocess.run(
+            [sys.executable, str(tmp_path / "script.py")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    else:
+        result = python(SCRIPT, through_stdin=how == "python -")
     assert result.returncode == 0, result.stderr
     verdicts, pids = result.stdout.strip().splitlines()
     assert verdicts == "[True, None, True]"
@@ -225,22 +433,36 @@ def test_started_from(how, tmp_path):
 
 def test_jupyter():
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SCRIPT)], metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(SCRIPT)],
+        metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}},
+    )
     nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(ROOT)}}).execute()
     assert notebook.cells[0].outputs[0].text.startswith("[True, None, True]")
 
 
 def test_threads():
     results = {}
-    def work(i): results[i] = is_equivalent(rf"\sqrt{{{4 * (i + 20)}}}", rf"2\sqrt{{{i + 20}}}")
+
+    def work(i):
+        results[i] = is_equivalent(rf"\sqrt{{{4 * (i + 20)}}}", rf"2\sqrt{{{i + 20}}}")
+
     threads = [threading.Thread(target=work, args=(i,)) for i in range(12)]
-    for thread in threads: thread.start()
-    for thread in threads: thread.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert results == {i: True for i in range(12)}
     assert len(list(grading._Worker.alive)) <= grading._pool.size
 
 
-def in_child(queue): queue.put((is_equivalent(r"\sqrt{44}", r"2\sqrt{11}"), [worker.process.pid for worker in grading._Worker.alive if worker.process.poll() is None]))
+def in_child(queue):
+    queue.put(
+        (
+            is_equivalent(r"\sqrt{44}", r"2\sqrt{11}"),
+            [worker.process.pid for worker in grading._Worker.alive if worker.process.poll() is None],
+        )
+    )
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -262,12 +484,17 @@ def test_in_a_child_process(method):
 
 @pytest.mark.parametrize("when", ["idle", "busy"])
 def test_killed_owner_leaves_no_worker(when):
-    code = SCRIPT + """
+    code = (
+        SCRIPT
+        + """
 sys.stdout.flush()
 if sys.argv[1] == "busy": grading.is_equivalent(r"\\Gamma(10^{11})", "3")
 else: sys.stdin.read()
 """
-    owner = subprocess.Popen([sys.executable, "-c", code, when], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code, when], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     owner.stdout.readline()
     pids = list(map(int, owner.stdout.readline().split()))
     children = [int(p) for pid in pids for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -280,13 +507,16 @@ else: sys.stdin.read()
 def test_a_killed_worker_is_replaced():
     assert is_equivalent(r"\sqrt{12}", r"2\sqrt{3}")
     for worker in list(grading._Worker.alive):
-        if worker.process.poll() is None: os.killpg(worker.process.pid, signal.SIGKILL)
+        if worker.process.poll() is None:
+            os.killpg(worker.process.pid, signal.SIGKILL)
     time.sleep(0.1)
     verdicts = [is_equivalent(rf"\sqrt{{{4 * i}}}", rf"2\sqrt{{{i}}}") for i in range(101, 110)]
     assert verdicts.count(True) >= len(verdicts) - grading._pool.size and False not in verdicts
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="macOS does not limit the address space; the time limit holds there")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="macOS does not limit the address space; the time limit holds there"
+)
 def test_memory_is_limited():
     "In a worker, with a judge that asks for more than it may have: undecided, and the next task is served."
     code = """
@@ -326,20 +556,27 @@ def test_results_are_cached():
     pair = (r"\sqrt{1300}", r"10\sqrt{13}")
     is_equivalent(*pair)
     start = time.perf_counter()
-    for _ in range(200): is_equivalent(*pair)
-    assert (time.perf_counter() - start) / 200 < 0.001 # a worker takes several times as long
+    for _ in range(200):
+        is_equivalent(*pair)
+    assert (time.perf_counter() - start) / 200 < 0.001  # a worker takes several times as long
 
 
 # Real data
 
-def rows(name): return [json.loads(line) for line in (pathlib.Path(DATA) / name).read_text("utf-8").splitlines()]
+
+def rows(name):
+    return [json.loads(line) for line in (pathlib.Path(DATA) / name).read_text("utf-8").splitlines()]
 
 
 @needs_data
 def test_public_cases():
     cases = [c for c in rows("grading/cases.jsonl") if not c.get("policy_dependent") and not c["multilingual"]]
     rules = lambda c: EVERY_RULE[:3] if c["pred_form"] == "boxed" else EVERY_RULE[:4]
-    misses = [(c["gold"][-50:], c["pred"][-50:]) for c in cases if grade(c["pred"], c["gold"], rules=rules(c)).correct is not bool(c["label"])]
+    misses = [
+        (c["gold"][-50:], c["pred"][-50:])
+        for c in cases
+        if grade(c["pred"], c["gold"], rules=rules(c)).correct is not bool(c["label"])
+    ]
     assert len(misses) <= 0.01 * len(cases), misses
 
 
@@ -362,13 +599,26 @@ def test_every_gold_answer_is_itself():
 
 
 def test_the_benchmark_runs():
-    result = subprocess.run([sys.executable, "benchmarks/grading.py", "--hostile", "40", "--ordinary", "100"], capture_output=True, text=True, timeout=300, cwd=ROOT,
-                            env={**{k: v for k, v in os.environ.items() if k != "SPURIOUS_RLVR_DATA"}, "PYTHONPATH": str(ROOT)})
+    result = subprocess.run(
+        [sys.executable, "benchmarks/grading.py", "--hostile", "40", "--ordinary", "100"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+        env={**{k: v for k, v in os.environ.items() if k != "SPURIOUS_RLVR_DATA"}, "PYTHONPATH": str(ROOT)},
+    )
     assert "processes left behind: 0" in result.stdout, result.stdout + result.stderr
     assert "called right 0" in result.stdout
 
 
 @pytest.mark.slow
 def test_ten_thousand_hostile_answers():
-    result = subprocess.run([sys.executable, "benchmarks/grading.py"], capture_output=True, text=True, timeout=3600, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    result = subprocess.run(
+        [sys.executable, "benchmarks/grading.py"],
+        capture_output=True,
+        text=True,
+        timeout=3600,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert result.returncode == 0, result.stdout + result.stderr

@@ -1,4 +1,5 @@
 "The same run in one, two and four processes, with whole weights, FSDP2 and DeepSpeed ZeRO, over gloo on the CPU."
+
 import json, os, subprocess, sys
 from pathlib import Path
 import pytest
@@ -7,57 +8,102 @@ from safetensors.torch import load_file
 from spurious_rlvr.policy import load_policy, random_policy
 from spurious_rlvr.runs import read_run
 
-ENVIRONMENT = {"ddp": {}, "fsdp": dict(ACCELERATE_USE_FSDP="true"), "zero2": dict(ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="2"),
-               "zero3": dict(ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="3")}
+ENVIRONMENT = {
+    "ddp": {},
+    "fsdp": dict(ACCELERATE_USE_FSDP="true"),
+    "zero2": dict(ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="2"),
+    "zero3": dict(ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="3"),
+}
 
 
 def run(place, kind, processes, phases=3, trainable="all", *more):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "process_layout.py", str(place), str(phases), trainable, *more]
-    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300,
-                            env=os.environ | dict(OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true") | ENVIRONMENT[kind])
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        str(processes),
+        "process_layout.py",
+        str(place),
+        str(phases),
+        trainable,
+        *more,
+    ]
+    result = subprocess.run(
+        command,
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | dict(OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true") | ENVIRONMENT[kind],
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     said = [json.loads(line) for line in result.stdout.splitlines() if line.startswith('{"processes"')]
     assert said[0]["processes"] == processes
     return read_run(place)
 
 
-def weights(run): return load_file(run.latest_checkpoint/"policy"/"model.safetensors")
+def weights(run):
+    return load_file(run.latest_checkpoint / "policy" / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory): return {trainable: run(tmp_path_factory.mktemp("alone")/"run", "ddp", 1, 3, trainable) for trainable in ("all", "lora")}
+def alone(tmp_path_factory):
+    return {
+        trainable: run(tmp_path_factory.mktemp("alone") / "run", "ddp", 1, 3, trainable)
+        for trainable in ("all", "lora")
+    }
 
 
 def same_run(one, other):
     "The same data and rewards; weights that differ by rounding only, against how far they moved."
     start, ours, theirs = dict(random_policy(scale=10).weights()), weights(one), weights(other)
-    distance = lambda a, b: sum(((a[name] - b[name]).double()**2).sum() for name in a).sqrt().item()
+    distance = lambda a, b: sum(((a[name] - b[name]).double() ** 2).sum() for name in a).sqrt().item()
     moved = distance(ours, start)
     assert moved > 0.1 and distance(ours, theirs) <= 1e-3 * moved
     columns = ["phase", "group", "sample", "problem_id", "reward", "update"]
     assert one.rollouts()[columns].values.tolist() == other.rollouts()[columns].values.tolist()
     for name in ("loss", "tokens", "entropy", "clip_fraction_high", "gradient_norm"):
-        assert other.of_kind("update")[name].to_numpy() == pytest.approx(one.of_kind("update")[name].to_numpy(), rel=5e-3, abs=5e-3), name
+        assert other.of_kind("update")[name].to_numpy() == pytest.approx(
+            one.of_kind("update")[name].to_numpy(), rel=5e-3, abs=5e-3
+        ), name
     assert one.of_kind("evaluation")["accuracy"].tolist() == other.of_kind("evaluation")["accuracy"].tolist()
     assert other.rollouts()["logprob_new"].notna().all()
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_make_the_same_run(tmp_path, alone, kind): same_run(alone["all"], run(tmp_path/"run", kind, 2))
+def test_two_processes_make_the_same_run(tmp_path, alone, kind):
+    same_run(alone["all"], run(tmp_path / "run", kind, 2))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, processes, trainable", [("ddp", 4, "all"), ("fsdp", 4, "all"), ("zero2", 2, "all"), ("zero3", 2, "all"), ("zero2", 4, "all"), ("zero3", 4, "all"), ("ddp", 2, "lora"), ("fsdp", 2, "lora"), ("zero3", 2, "lora")])
-def test_every_layout_makes_the_same_run(tmp_path, alone, kind, processes, trainable): same_run(alone[trainable], run(tmp_path/"run", kind, processes, 3, trainable))
+@pytest.mark.parametrize(
+    "kind, processes, trainable",
+    [
+        ("ddp", 4, "all"),
+        ("fsdp", 4, "all"),
+        ("zero2", 2, "all"),
+        ("zero3", 2, "all"),
+        ("zero2", 4, "all"),
+        ("zero3", 4, "all"),
+        ("ddp", 2, "lora"),
+        ("fsdp", 2, "lora"),
+        ("zero3", 2, "lora"),
+    ],
+)
+def test_every_layout_makes_the_same_run(tmp_path, alone, kind, processes, trainable):
+    same_run(alone[trainable], run(tmp_path / "run", kind, processes, 3, trainable))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(ENVIRONMENT))
 def test_every_layout_goes_on_where_it_was(tmp_path, kind):
-    whole = run(tmp_path/"whole", kind, 2)
-    run(tmp_path/"run", kind, 2, 2)
-    resumed = run(tmp_path/"run", kind, 2, 3, "all", "resume")
-    for name, tensor in weights(whole).items(): assert torch.equal(tensor, weights(resumed)[name]), name
+    whole = run(tmp_path / "whole", kind, 2)
+    run(tmp_path / "run", kind, 2, 2)
+    resumed = run(tmp_path / "run", kind, 2, 3, "all", "resume")
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
     assert resumed.of_kind("update")["loss"].tolist() == whole.of_kind("update")["loss"].tolist()
 
 
@@ -69,5 +115,5 @@ def test_adapters_are_trained_alone_and_saved_merged(alone):
     assert moved and all("_proj.weight" in name for name in moved)
     name = next(iter(moved))
     assert torch.linalg.matrix_rank((end[name] - start[name]).double(), rtol=1e-4) <= 16
-    loaded = load_policy(alone["lora"].latest_checkpoint/"policy", "chain", device="cpu")
+    loaded = load_policy(alone["lora"].latest_checkpoint / "policy", "chain", device="cpu")
     assert not hasattr(loaded.model, "peft_config")

@@ -1,4 +1,5 @@
 """The live prompt in a real Chromium: what arrives is what was written, stop, refusals, hostile texts, the exported page."""
+
 import json, os, pathlib, time, types
 import pytest
 from lab_harness import HOSTILE, CharacterPolicy, Linked, ScriptEngine
@@ -14,7 +15,8 @@ BODY = "document.querySelector('[data-sample=\"%d\"] .span-text')"
 
 
 def shot(page, name):
-    if folder := os.environ.get("SPURIOUS_RLVR_SCREENSHOTS"): page.screenshot(path=pathlib.Path(folder)/f"{name}.png", full_page=True)
+    if folder := os.environ.get("SPURIOUS_RLVR_SCREENSHOTS"):
+        page.screenshot(path=pathlib.Path(folder) / f"{name}.png", full_page=True)
 
 
 @pytest.fixture
@@ -34,24 +36,39 @@ def press(link, action="free"):
     link.until(lambda: link.page.get_attribute(".live-prompt", "data-ended") == str(run))
 
 
-def shown(page, sample=0): return page.evaluate(f"{BODY % sample}.textContent")
-def marked(page, sample=0): # the page's spans as (kind, text), neighbours of one span put together
+def shown(page, sample=0):
+    return page.evaluate(f"{BODY % sample}.textContent")
+
+
+def marked(page, sample=0):  # the page's spans as (kind, text), neighbours of one span put together
     return page.evaluate(f"""[...{BODY % sample}.children].reduce((found, node) => {{ const kind = node.dataset.kind;
         if (kind) {{ if ("begins" in node.dataset || !found.length) found.push([kind, ""]); found[found.length - 1][1] += node.textContent; }} return found; }}, [])""")
-def expected(text, looks=dict(fenced_code="code", claimed_output="output", python_mention="mention")): return [[looks.get(s.kind, "other"), text[s.start:s.end]] for s in behavior.find_spans(text) if s.kind != "repetition"]
+
+
+def expected(text, looks=dict(fenced_code="code", claimed_output="output", python_mention="mention")):
+    return [
+        [looks.get(s.kind, "other"), text[s.start : s.end]] for s in behavior.find_spans(text) if s.kind != "repetition"
+    ]
 
 
 # ---------------------------------------------------------------- Python alone
 
+
 def test_tokens_arrive_and_every_number_is_kept():
-    policy = random_policy(1, scale=3.)
+    policy = random_policy(1, scale=3.0)
     prompt = LivePrompt(TransformersEngine(policy), policy, max_completion_length=20, samples=3).ask("2 + 2 = ?")
     rows = prompt.rollouts
     assert len(rows) == 3 and rows["seed"].tolist() == [0, 1, 2] and rows["completion"].nunique() == 3
-    for _, row in rows.iterrows(): assert row["completion"] == policy.decode(row["token_ids"]) and len(row["logprob_sampler"]) == len(row["token_ids"]) <= 20
+    for _, row in rows.iterrows():
+        assert (
+            row["completion"] == policy.decode(row["token_ids"])
+            and len(row["logprob_sampler"]) == len(row["token_ids"]) <= 20
+        )
     for sample in prompt.everything()["samples"]:
         for start, end, token, logprob, alternatives in sample["tokens"]:
-            assert len(alternatives) == 5 and [v for _, v in alternatives] == sorted((v for _, v in alternatives), reverse=True)
+            assert len(alternatives) == 5 and [v for _, v in alternatives] == sorted(
+                (v for _, v in alternatives), reverse=True
+            )
             assert dict(alternatives).get(token, logprob) == pytest.approx(logprob, abs=2e-4)
 
 
@@ -60,34 +77,56 @@ def test_the_same_seed_writes_the_same_and_other_seeds_do_not():
     prompt = LivePrompt(TransformersEngine(policy), policy, max_completion_length=12)
     texts = [prompt.ask("1?", seed=seed).rollouts["completion"][0] for seed in (3, 4, 3)]
     assert texts[0] == texts[2] != texts[1]
-    assert prompt.ask("1?", seed=2, samples=2).rollouts["completion"].tolist()[1] == texts[0] # the second sample counts up
+    assert (
+        prompt.ask("1?", seed=2, samples=2).rollouts["completion"].tolist()[1] == texts[0]
+    )  # the second sample counts up
 
 
 def test_forced_forbidden_and_continued():
     engine = ScriptEngine("abc")
     asked = []
-    engine.stream, plain = lambda request, **settings: asked.append((request, settings)) or plain(request, **settings), engine.stream
+    engine.stream, plain = (
+        lambda request, **settings: asked.append((request, settings)) or plain(request, **settings),
+        engine.stream,
+    )
     prompt = LivePrompt(engine, CharacterPolicy(), max_completion_length=9)
     given = lambda: "".join(map(chr, asked[-1][0].prompt_ids))
-    assert prompt.ask("q", manner="force").rollouts["completion"][0] == FORCE_PREFIX + "abc" and given() == "q\n" + FORCE_PREFIX
-    assert prompt.ask("q", manner="continue", prefix="So 1").rollouts["completion"][0] == "So 1abc" and given() == "q\nSo 1"
+    assert (
+        prompt.ask("q", manner="force").rollouts["completion"][0] == FORCE_PREFIX + "abc"
+        and given() == "q\n" + FORCE_PREFIX
+    )
+    assert (
+        prompt.ask("q", manner="continue", prefix="So 1").rollouts["completion"][0] == "So 1abc"
+        and given() == "q\nSo 1"
+    )
     assert prompt.ask("q").rollouts["completion"][0] == "abc" and asked[-1][1]["forbidden_ids"] == ()
     texts = {5: "```", 7: " import", 8: " important", 9: "2"}
-    prompt.policy.tokenizer = types.SimpleNamespace(get_vocab=lambda: {text: i for i, text in texts.items()}, decode=lambda ids, **_: texts[ids[0]], convert_ids_to_tokens=str)
-    assert prompt.ask("q", manner="forbid") and asked[-1][1]["forbidden_ids"] == (5, 7) == evaluate.code_token_ids(prompt.policy)
+    prompt.policy.tokenizer = types.SimpleNamespace(
+        get_vocab=lambda: {text: i for i, text in texts.items()},
+        decode=lambda ids, **_: texts[ids[0]],
+        convert_ids_to_tokens=str,
+    )
+    assert prompt.ask("q", manner="forbid") and asked[-1][1]["forbidden_ids"] == (5, 7) == evaluate.code_token_ids(
+        prompt.policy
+    )
 
 
 def test_stop_is_at_once_and_closes_every_stream():
-    engine = ScriptEngine("x" * 5000, pace=.002)
+    engine = ScriptEngine("x" * 5000, pace=0.002)
     prompt = LivePrompt(engine, CharacterPolicy(), max_completion_length=5000, samples=4)
     prompt.ask("q", wait=False)
-    while engine.written < 40: time.sleep(.002)
-    with pytest.raises(ConfigError, match="a run is going"): prompt.ask("r")
+    while engine.written < 40:
+        time.sleep(0.002)
+    with pytest.raises(ConfigError, match="a run is going"):
+        prompt.ask("r")
     began, written = time.monotonic(), engine.written
     prompt.stop()
-    assert prompt.wait(5) and time.monotonic() - began < .5
+    assert prompt.wait(5) and time.monotonic() - began < 0.5
     assert engine.written - written <= 2 and engine.closed == 4
-    assert set(prompt.rollouts["finish_reason"]) == {"stopped"} and sum(map(len, prompt.rollouts["token_ids"])) == engine.written
+    assert (
+        set(prompt.rollouts["finish_reason"]) == {"stopped"}
+        and sum(map(len, prompt.rollouts["token_ids"])) == engine.written
+    )
     assert prompt.ask("again", max_completion_length=5).rollouts["finish_reason"].tolist() == ["length"] * 4
 
 
@@ -97,9 +136,9 @@ def test_views_of_one_model_take_turns():
     assert engine_lock(first.engine) is engine_lock(second.engine) is not engine_lock(ScriptEngine(""))
     with engine_lock(first.engine):
         second.ask("q", wait=False)
-        time.sleep(.2)
+        time.sleep(0.2)
         assert second.going and second.rollouts["completion"].tolist() == [""]
-        second.stop() # while it waits
+        second.stop()  # while it waits
         assert second.wait(2)
     assert second.ask("q").rollouts["completion"][0]
 
@@ -108,7 +147,11 @@ def test_an_engine_that_fails_is_reported_and_can_be_asked_again():
     engine = ScriptEngine("abcdef")
     engine.fails_at = 3
     prompt = LivePrompt(engine, CharacterPolicy()).ask("q")
-    assert prompt.rollouts["completion"][0] == "abc" and prompt.rollouts["finish_reason"][0] == "error" and "lost its" in prompt.status
+    assert (
+        prompt.rollouts["completion"][0] == "abc"
+        and prompt.rollouts["finish_reason"][0] == "error"
+        and "lost its" in prompt.status
+    )
     engine.fails_at = None
     assert prompt.ask("q").rollouts["completion"][0] == "abcdef"
 
@@ -126,7 +169,9 @@ def test_a_thousand_tokens_a_second_keep_up():
 
 
 def test_what_a_notebook_saves_is_capped():
-    prompt = LivePrompt(ScriptEngine("y" * 20_000), CharacterPolicy(), max_completion_length=20_000, samples=4).ask("q" * 50)
+    prompt = LivePrompt(ScriptEngine("y" * 20_000), CharacterPolicy(), max_completion_length=20_000, samples=4).ask(
+        "q" * 50
+    )
     assert len(prompt.saved) <= 200_000 and "left out" in json.loads(prompt.saved)["status"]
     state = prompt.get_state()
     assert len(json.dumps({name: value for name, value in state.items() if name not in ("_esm", "_css")})) < 210_000
@@ -140,20 +185,25 @@ def test_the_terminal_form_acts_on_nothing():
 
 # ---------------------------------------------------------------- the page
 
+
 @browser
 def test_tokens_and_spans_arrive_in_the_page(page):
-    engine = ScriptEngine(STORY, pace=.002)
+    engine = ScriptEngine(STORY, pace=0.002)
     link = Linked(page, LivePrompt(engine, CharacterPolicy()))
     page.fill("[data-setting=question]", "How many?")
     page.click("[data-action=free]")
     link.until(lambda: engine.written > 75)
     half = shown(page)
-    assert 0 < len(half) < len(STORY) and STORY.startswith(half.encode("utf-16", "surrogatepass").decode("utf-16")) # lights up while it is written
+    assert 0 < len(half) < len(STORY) and STORY.startswith(
+        half.encode("utf-16", "surrogatepass").decode("utf-16")
+    )  # lights up while it is written
     assert page.is_disabled("[data-action=free]") and page.is_enabled("[data-action=stop]")
     link.until(lambda: page.get_attribute(".live-prompt", "data-running") == "no")
     assert shown(page) == STORY
     assert marked(page) == expected(STORY)
-    assert page.text_content(".facts").startswith(f"{len(STORY)} tokens") and "writes code" in page.text_content(".facts")
+    assert page.text_content(".facts").startswith(f"{len(STORY)} tokens") and "writes code" in page.text_content(
+        ".facts"
+    )
     assert "Asked: How many?" in page.text_content(".asked")
 
 
@@ -170,11 +220,12 @@ def test_alternatives_by_pointer_and_by_keyboard(page):
         page.keyboard.press(key)
         assert f"token {place} of" in page.text_content(".alternatives .line"), key
     page.keyboard.press("Home")
-    assert page.text_content(".span-text [aria-current]") == "𝜋" # two units, one token
+    assert page.text_content(".span-text [aria-current]") == "𝜋"  # two units, one token
     page.mouse.move(0, 0)
-    assert "token 1 of" in page.text_content(".alternatives .line") # held, although the pointer is elsewhere
-    page.keyboard.press("ArrowRight"); page.keyboard.press("ArrowRight")
-    page.locator(".choice").nth(1).click() # another token in place of the third
+    assert "token 1 of" in page.text_content(".alternatives .line")  # held, although the pointer is elsewhere
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.locator(".choice").nth(1).click()  # another token in place of the third
     assert page.input_value("[data-setting=prefix]") == "𝜋 g"
     shot(page, "live_alternatives")
     press(link, "continue")
@@ -183,7 +234,7 @@ def test_alternatives_by_pointer_and_by_keyboard(page):
 
 @browser
 def test_side_by_side_and_stop_in_the_page(page):
-    engine = ScriptEngine("z" * 4000, pace=.004)
+    engine = ScriptEngine("z" * 4000, pace=0.004)
     link = Linked(page, LivePrompt(engine, CharacterPolicy(), question="q", samples=3, max_completion_length=4000))
     page.click("[data-action=free]")
     link.until(lambda: engine.written > 60)
@@ -198,7 +249,8 @@ def test_side_by_side_and_stop_in_the_page(page):
     assert sum(len(shown(page, i)) for i in range(3)) <= engine.written
     page.click("[data-action=free]")
     link.until(lambda: page.get_attribute(".live-prompt", "data-running") == "yes" and len(shown(page)) > 5)
-    page.focus("[data-setting=question]"); page.keyboard.press("Escape")
+    page.focus("[data-setting=question]")
+    page.keyboard.press("Escape")
     link.until(lambda: page.get_attribute(".live-prompt", "data-running") == "no")
 
 
@@ -207,11 +259,14 @@ def test_what_cannot_be_asked_is_said_in_words(page):
     policy = random_policy(0, max_length=40)
     widget = LivePrompt(TransformersEngine(policy), policy, max_completion_length=8)
     link = Linked(page, widget)
+
     def ask(expect, **fields):
-        for name, value in fields.items(): page.fill(f"[data-setting={name}]", value)
+        for name, value in fields.items():
+            page.fill(f"[data-setting={name}]", value)
         page.click("[data-action=free]")
         link.until(lambda: expect in (page.text_content(".problem") or ""))
         assert page.get_attribute(".live-prompt", "data-running") != "yes" and widget.going is None
+
     ask("no problem yet")
     ask("too long: 61 tokens, and the model has 40 places", question="1" * 60)
     ask("samples is 99", question="1?", samples="99")
@@ -237,15 +292,18 @@ def test_hostile_texts_come_back_exactly_and_do_nothing(page):
     link = Linked(page, widget)
     press(link)
     units = lambda s: [ord(c) for c in s.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")]
-    read = page.evaluate(f"Array.from({BODY % 0}.textContent, (c, i) => 0) && Array.from({{ length: {BODY % 0}.textContent.length }}, (_, i) => {BODY % 0}.textContent.charCodeAt(i))")
+    read = page.evaluate(
+        f"Array.from({BODY % 0}.textContent, (c, i) => 0) && Array.from({{ length: {BODY % 0}.textContent.length }}, (_, i) => {BODY % 0}.textContent.charCodeAt(i))"
+    )
     sent = text.encode("utf-16-le", "surrogatepass")
-    assert read == [int.from_bytes(sent[i:i + 2], "little") for i in range(0, len(sent), 2)]
+    assert read == [int.from_bytes(sent[i : i + 2], "little") for i in range(0, len(sent), 2)]
     assert page.title() != "owned" and page.locator(".span-text script, .span-text img, .span-text svg").count() == 0
     marks = page.evaluate(f"[...{BODY % 0}.querySelectorAll('.mark')].map((m) => m.dataset.mark)")
     assert {"U+202E", "ESC", "NUL", "U+D83D", "U+DC00", "U+200B", "U+E0041"} <= set(" ".join(marks).split())
     assert question in page.text_content(".asked")
     page.locator(".sample .span-text").focus()
-    for _ in range(30): page.keyboard.press("ArrowRight") # every alternative shown on the way is hostile, too
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")  # every alternative shown on the way is hostile, too
     page.click("[data-action=edit]")
     assert page.input_value("[data-setting=prefix]").startswith("<script>")
     assert page.title() != "owned"
@@ -268,7 +326,7 @@ def test_a_megabyte_in_one_line(page):
 @browser
 def test_the_exported_page_needs_nothing(chromium, tmp_path):
     widget = LivePrompt(ScriptEngine(STORY), CharacterPolicy(), samples=2).ask("How many?")
-    (tmp_path/"page.html").write_text(widget.to_html(page=True), encoding="utf-8")
+    (tmp_path / "page.html").write_text(widget.to_html(page=True), encoding="utf-8")
     context = chromium.new_context(offline=True, viewport=dict(width=1000, height=800))
     page, asked = context.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
@@ -286,10 +344,11 @@ def test_the_exported_page_needs_nothing(chromium, tmp_path):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_looks(page, theme):
     "A view that joins while the run is going sees everything so far; a picture of it in both themes."
-    engine = ScriptEngine(STORY, pace=.001)
+    engine = ScriptEngine(STORY, pace=0.001)
     widget = LivePrompt(engine, CharacterPolicy(), question="How many ways are there to choose 2 of 5?", samples=2)
     widget.ask("How many ways are there to choose 2 of 5?", wait=False)
-    while engine.written < 60: time.sleep(.002)
+    while engine.written < 60:
+        time.sleep(0.002)
     link = Linked(page, widget, theme)
     link.until(lambda: page.get_attribute(".live-prompt", "data-running") == "no")
     assert [shown(page, i) for i in range(2)] == [STORY] * 2

@@ -2,6 +2,7 @@
 
 Every loss type, ratio level and clip, padded and packed, as one batch and as several microbatches; float32 against float64.
 """
+
 import itertools, math
 import pytest
 import torch
@@ -29,18 +30,25 @@ def reference(logprobs, old, advantages, clip, level, loss_type):
             ratio = (new[t] - before[t]).exp() if level == "token" else (new - before).mean().exp()
             upper, lower = (high if clip != "low" else math.inf), (low if clip != "high" else -math.inf)
             bounded = ratio.clamp(lower, upper)
-            if clip == "pi_weighted": value = new[t].exp() * advantage
-            elif clip == "reinforce": value = new[t] * advantage
-            elif clip == "none": value = ratio * advantage
-            elif clip == "cispo": value = bounded.detach() * advantage * new[t]
+            if clip == "pi_weighted":
+                value = new[t].exp() * advantage
+            elif clip == "reinforce":
+                value = new[t] * advantage
+            elif clip == "none":
+                value = ratio * advantage
+            elif clip == "cispo":
+                value = bounded.detach() * advantage * new[t]
             else:
                 value = min(ratio * advantage, bounded * advantage)
-                if clip == "dual" and advantage < 0: value = max(value, torch.tensor(3.0 * advantage, dtype=torch.float64))
+                if clip == "dual" and advantage < 0:
+                    value = max(value, torch.tensor(3.0 * advantage, dtype=torch.float64))
             values.append(value)
         per_rollout.append(torch.stack(values))
     tokens = sum(len(v) for v in per_rollout)
-    if loss_type == "grpo": return -sum(v.mean() for v in per_rollout) / len(per_rollout)
-    if loss_type == "dr_grpo": return -sum(v.sum() for v in per_rollout) / (len(per_rollout) * LONGEST)
+    if loss_type == "grpo":
+        return -sum(v.mean() for v in per_rollout) / len(per_rollout)
+    if loss_type == "dr_grpo":
+        return -sum(v.sum() for v in per_rollout) / (len(per_rollout) * LONGEST)
     return -sum(v.sum() for v in per_rollout) / tokens
 
 
@@ -49,12 +57,20 @@ def padded(tensors):
     return torch.nn.utils.rnn.pad_sequence([t.detach().float() for t in tensors], batch_first=True), mask
 
 
-def per_token(values, mask): return values[mask.bool()]
+def per_token(values, mask):
+    return values[mask.bool()]
 
 
 def found(logprobs, old, advantages, clip, level, loss_type, form):
     "Loss and gradient of ours, packed (in 1 or k microbatches) or padded."
-    settings = dict(epsilon=EPSILON, epsilon_high=EPSILON_HIGH, clip=clip, loss_type=loss_type, importance_sampling_level=level, max_completion_length=LONGEST)
+    settings = dict(
+        epsilon=EPSILON,
+        epsilon_high=EPSILON_HIGH,
+        clip=clip,
+        loss_type=loss_type,
+        importance_sampling_level=level,
+        max_completion_length=LONGEST,
+    )
     advantages = torch.tensor(advantages, dtype=torch.float32)
     if form == "padded":
         new, mask = padded(logprobs)
@@ -63,12 +79,23 @@ def found(logprobs, old, advantages, clip, level, loss_type, form):
         loss.backward()
         return loss.item(), per_token(new.grad, mask)
     new = torch.cat([l.detach().float() for l in logprobs]).requires_grad_()
-    before, index = torch.cat(old).float(), torch.arange(len(old)).repeat_interleave(torch.tensor([len(o) for o in old]))
+    before, index = (
+        torch.cat(old).float(),
+        torch.arange(len(old)).repeat_interleave(torch.tensor([len(o) for o in old])),
+    )
     cuts, total = ([range(len(old))] if form == "packed" else [range(0, 2), range(2, 3), range(3, len(old))]), 0.0
     for rows in cuts:
         part = (index >= rows[0]) & (index <= rows[-1])
-        loss, _ = policy_loss(new[part], before[part], advantages[list(rows)], torch.ones(int(part.sum())), rollout_index=index[part] - rows[0],
-                              total_rollouts=len(old), total_tokens=len(new), **settings)
+        loss, _ = policy_loss(
+            new[part],
+            before[part],
+            advantages[list(rows)],
+            torch.ones(int(part.sum())),
+            rollout_index=index[part] - rows[0],
+            total_rollouts=len(old),
+            total_tokens=len(new),
+            **settings,
+        )
         loss.backward()
         total += loss.item()
     return total, new.grad
@@ -77,7 +104,8 @@ def found(logprobs, old, advantages, clip, level, loss_type, form):
 @pytest.mark.parametrize("form", ["padded", "packed", "microbatches"])
 @pytest.mark.parametrize("clip, level, loss_type", list(itertools.product(CLIPS, LEVELS, LOSS_TYPES)))
 def test_loss_and_gradient_are_the_formulas(clip, level, loss_type, form):
-    if loss_type == "packed" and form == "microbatches": return the_packed_mean_depends_on_the_cut(clip, level)
+    if loss_type == "packed" and form == "microbatches":
+        return the_packed_mean_depends_on_the_cut(clip, level)
     logprobs, old, advantages = draw()
     expected = reference(logprobs, old, advantages, clip, level, loss_type)
     expected.backward()
@@ -101,18 +129,37 @@ def verl_loss(new, old, advantages, mask, *, low, high, dual, mode, longest):
     ratio, advantages = log_ratio.exp(), advantages[:, None]
     losses = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high))
     losses = torch.where(advantages < 0, torch.minimum(losses, -advantages * dual), losses)
-    if mode == "token-mean": return (losses * mask).sum() / mask.sum()
+    if mode == "token-mean":
+        return (losses * mask).sum() / mask.sum()
     per_sequence = (losses * mask).sum(1)
     return (per_sequence / mask.sum(1)).mean() if mode == "seq-mean-token-mean" else per_sequence.mean() / longest
 
 
-@pytest.mark.parametrize("loss_type, mode", [("dapo", "token-mean"), ("bnpo", "token-mean"), ("grpo", "seq-mean-token-mean"), ("dr_grpo", "seq-mean-token-sum-norm")])
+@pytest.mark.parametrize(
+    "loss_type, mode",
+    [
+        ("dapo", "token-mean"),
+        ("bnpo", "token-mean"),
+        ("grpo", "seq-mean-token-mean"),
+        ("dr_grpo", "seq-mean-token-sum-norm"),
+    ],
+)
 @pytest.mark.parametrize("clip, dual", [("both", 1e9), ("dual", 3.0)])
 def test_loss_and_gradient_are_verls(loss_type, mode, clip, dual):
     logprobs, old, advantages = draw(1)
     new, mask = padded(logprobs)
     new.requires_grad_()
-    theirs = verl_loss(new, padded(old)[0], torch.tensor(advantages, dtype=torch.float32), mask, low=EPSILON, high=EPSILON_HIGH, dual=dual, mode=mode, longest=LONGEST)
+    theirs = verl_loss(
+        new,
+        padded(old)[0],
+        torch.tensor(advantages, dtype=torch.float32),
+        mask,
+        low=EPSILON,
+        high=EPSILON_HIGH,
+        dual=dual,
+        mode=mode,
+        longest=LONGEST,
+    )
     theirs.backward()
     loss, gradient = found(*draw(1), clip, "token", loss_type, "padded")
     assert abs(loss - theirs.item()) <= 1e-6

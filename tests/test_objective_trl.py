@@ -2,6 +2,7 @@
 
 The loss must agree to 1e-6 and the gradient of every weight to 1e-4 relative, in float32.
 """
+
 import contextlib, io, math
 import pytest
 import torch
@@ -16,13 +17,30 @@ PIECES = [f"w{i} " for i in range(40)]
 def trainer(tmp_path_factory):
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
+
     tokenizer = piece_tokenizer(PIECES)
     model = build_qwen2(tokenizer, hidden_size=32, layers=2, heads=4, seed=3)
-    settings = GRPOConfig(output_dir=str(tmp_path_factory.mktemp("trl")), use_cpu=True, bf16=False, report_to=[], gradient_checkpointing=False, per_device_train_batch_size=ROLLOUTS,
-                          num_generations=GROUP, max_completion_length=COMPLETION, temperature=1.0, disable_dropout=True, beta=0.0)
+    settings = GRPOConfig(
+        output_dir=str(tmp_path_factory.mktemp("trl")),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        gradient_checkpointing=False,
+        per_device_train_batch_size=ROLLOUTS,
+        num_generations=GROUP,
+        max_completion_length=COMPLETION,
+        temperature=1.0,
+        disable_dropout=True,
+        beta=0.0,
+    )
     with contextlib.redirect_stdout(io.StringIO()):
-        made = GRPOTrainer(model=model, reward_funcs=lambda completions, **_: [0.0] * len(completions), args=settings,
-                           train_dataset=Dataset.from_list([{"prompt": "w3 w4 "}] * ROLLOUTS), processing_class=tokenizer)
+        made = GRPOTrainer(
+            model=model,
+            reward_funcs=lambda completions, **_: [0.0] * len(completions),
+            args=settings,
+            train_dataset=Dataset.from_list([{"prompt": "w3 w4 "}] * ROLLOUTS),
+            processing_class=tokenizer,
+        )
     made.model.train()
     made.current_gradient_accumulation_steps = 1
     made.args.steps_per_generation = 1
@@ -36,22 +54,34 @@ def batch(seed=0):
     lengths[0] = COMPLETION
     mask = (torch.arange(COMPLETION) < lengths[:, None]).long()
     old = -1 - 3 * torch.rand(ROLLOUTS, COMPLETION, generator=generator)
-    return dict(prompt_ids=draw(ROLLOUTS, PROMPT), prompt_mask=torch.ones(ROLLOUTS, PROMPT, dtype=torch.long), completion_ids=draw(ROLLOUTS, COMPLETION), completion_mask=mask,
-                advantages=torch.randn(ROLLOUTS, generator=generator), old_per_token_logps=old, ref_per_token_logps=old + 0.3 * torch.randn(ROLLOUTS, COMPLETION, generator=generator),
-                num_items_in_batch=mask.sum())
+    return dict(
+        prompt_ids=draw(ROLLOUTS, PROMPT),
+        prompt_mask=torch.ones(ROLLOUTS, PROMPT, dtype=torch.long),
+        completion_ids=draw(ROLLOUTS, COMPLETION),
+        completion_mask=mask,
+        advantages=torch.randn(ROLLOUTS, generator=generator),
+        old_per_token_logps=old,
+        ref_per_token_logps=old + 0.3 * torch.randn(ROLLOUTS, COMPLETION, generator=generator),
+        num_items_in_batch=mask.sum(),
+    )
 
 
 def logprobs(model, inputs):
     ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
-    logits = model(input_ids=ids).logits[:, PROMPT - 1:-1].log_softmax(-1)
+    logits = model(input_ids=ids).logits[:, PROMPT - 1 : -1].log_softmax(-1)
     return logits.gather(2, inputs["completion_ids"][..., None])[..., 0]
 
 
 def near(inputs, model, spread):
     "Old log-probabilities near the present ones, so that ratios lie on both sides of the clip."
-    with torch.no_grad(): current = logprobs(model, inputs)
-    inputs["old_per_token_logps"] = current + spread * torch.randn(current.shape, generator=torch.Generator().manual_seed(7))
-    inputs["ref_per_token_logps"] = current + 0.2 * torch.randn(current.shape, generator=torch.Generator().manual_seed(8))
+    with torch.no_grad():
+        current = logprobs(model, inputs)
+    inputs["old_per_token_logps"] = current + spread * torch.randn(
+        current.shape, generator=torch.Generator().manual_seed(7)
+    )
+    inputs["ref_per_token_logps"] = current + 0.2 * torch.randn(
+        current.shape, generator=torch.Generator().manual_seed(8)
+    )
     return inputs
 
 
@@ -61,37 +91,80 @@ def gradients(model, loss):
     return torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None])
 
 
-CASES = [dict(loss_type=loss, epsilon=low, epsilon_high=high, importance_sampling_level=level, beta=beta, kl_ratio_weighted=weighted)
-         for loss in ("grpo", "dr_grpo", "bnpo", "dapo")
-         for low, high in ((0.2, 0.2), (0.1, 0.28))
-         for level in ("token", "sequence")
-         for beta, weighted in ((0.0, False), (0.05, False), (0.05, True))]
+CASES = [
+    dict(
+        loss_type=loss,
+        epsilon=low,
+        epsilon_high=high,
+        importance_sampling_level=level,
+        beta=beta,
+        kl_ratio_weighted=weighted,
+    )
+    for loss in ("grpo", "dr_grpo", "bnpo", "dapo")
+    for low, high in ((0.2, 0.2), (0.1, 0.28))
+    for level in ("token", "sequence")
+    for beta, weighted in ((0.0, False), (0.05, False), (0.05, True))
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(str(v) for v in c.values()))
 def test_loss_and_gradient_are_trls(trainer, case):
     model = trainer.model
     inputs = near(batch(), model, spread=0.3)
-    trainer.loss_type, trainer.epsilon_low, trainer.epsilon_high = case["loss_type"], case["epsilon"], case["epsilon_high"]
-    trainer.importance_sampling_level, trainer.beta, trainer.args.use_bias_correction_kl = case["importance_sampling_level"], case["beta"], case["kl_ratio_weighted"]
+    trainer.loss_type, trainer.epsilon_low, trainer.epsilon_high = (
+        case["loss_type"],
+        case["epsilon"],
+        case["epsilon_high"],
+    )
+    trainer.importance_sampling_level, trainer.beta, trainer.args.use_bias_correction_kl = (
+        case["importance_sampling_level"],
+        case["beta"],
+        case["kl_ratio_weighted"],
+    )
     theirs = trainer._compute_loss(model, inputs)
     their_gradient = gradients(model, theirs)
-    ours, stats = policy_loss(logprobs(model, inputs), inputs["old_per_token_logps"], inputs["advantages"], inputs["completion_mask"], ref_logprobs=inputs["ref_per_token_logps"],
-                              max_completion_length=COMPLETION, **case)
+    ours, stats = policy_loss(
+        logprobs(model, inputs),
+        inputs["old_per_token_logps"],
+        inputs["advantages"],
+        inputs["completion_mask"],
+        ref_logprobs=inputs["ref_per_token_logps"],
+        max_completion_length=COMPLETION,
+        **case,
+    )
     our_gradient = gradients(model, ours)
     assert abs(ours.item() - theirs.item()) <= 1e-6
     assert (our_gradient - their_gradient).norm() <= 1e-4 * their_gradient.norm()
     metrics = trainer._metrics["train"]
     if case["importance_sampling_level"] == "token":
-        assert stats["clip_fraction_high"] == pytest.approx(metrics["clip_ratio/high_mean"][-1], abs=1e-6) and stats["clip_fraction_high"] > 0
-        assert stats["clip_fraction_low"] == pytest.approx(metrics["clip_ratio/low_mean"][-1], abs=1e-6) and stats["clip_fraction_low"] > 0
-    if case["beta"] and not case["kl_ratio_weighted"]: assert stats["kl_mean"] == pytest.approx(metrics["kl"][-1], rel=1e-4)
+        assert (
+            stats["clip_fraction_high"] == pytest.approx(metrics["clip_ratio/high_mean"][-1], abs=1e-6)
+            and stats["clip_fraction_high"] > 0
+        )
+        assert (
+            stats["clip_fraction_low"] == pytest.approx(metrics["clip_ratio/low_mean"][-1], abs=1e-6)
+            and stats["clip_fraction_low"] > 0
+        )
+    if case["beta"] and not case["kl_ratio_weighted"]:
+        assert stats["kl_mean"] == pytest.approx(metrics["kl"][-1], rel=1e-4)
 
 
 def test_a_changed_epsilon_is_noticed(trainer):
     "The comparison can fail: with another epsilon the losses differ by far more than the tolerance."
     inputs = near(batch(), trainer.model, spread=0.3)
-    trainer.loss_type, trainer.epsilon_low, trainer.epsilon_high, trainer.importance_sampling_level, trainer.beta = "grpo", 0.2, 0.2, "token", 0.0
+    trainer.loss_type, trainer.epsilon_low, trainer.epsilon_high, trainer.importance_sampling_level, trainer.beta = (
+        "grpo",
+        0.2,
+        0.2,
+        "token",
+        0.0,
+    )
     theirs = trainer._compute_loss(trainer.model, inputs)
-    ours, _ = policy_loss(logprobs(trainer.model, inputs), inputs["old_per_token_logps"], inputs["advantages"], inputs["completion_mask"], epsilon=0.25)
+    ours, _ = policy_loss(
+        logprobs(trainer.model, inputs),
+        inputs["old_per_token_logps"],
+        inputs["advantages"],
+        inputs["completion_mask"],
+        epsilon=0.25,
+    )
     assert abs(ours.item() - theirs.item()) > 1e-4

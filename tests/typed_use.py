@@ -1,4 +1,5 @@
 "What a user writes, for the type checker: `python -m mypy` reads it, nothing runs it."
+
 from typing import TYPE_CHECKING, assert_type
 import pandas as pd
 from spurious_rlvr import behavior, clipbias, compare, core, grading, rewards, runs, tasks
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     assert_type(clipbias.simulate_bandit([0.7, 0.3], learning_rate=0.1, phases=5, replicas=10), clipbias.BanditRun)
     from spurious_rlvr import organisms, train
     from spurious_rlvr.policy import Policy
+
     policy = organisms.load("qwen-like")
     assert_type(policy, Policy)
-    for phase in train.grpo(policy, organisms.training_problems(), "random:0.5", train.PRESETS["organism"]): assert_type(phase.number, int)
+    for phase in train.grpo(policy, organisms.training_problems(), "random:0.5", train.PRESETS["organism"]):
+        assert_type(phase.number, int)
     grading.grade(3, "2")  # type: ignore[arg-type]
     tasks.load_problems(limit="4")  # type: ignore[call-arg, arg-type]

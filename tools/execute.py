@@ -4,6 +4,7 @@
 Cells marked `#| slow`, `#| gpu` or `#| hub` are not run and keep the output they have; --flags slow runs those too.
 Outputs that change from run to run (progress bars, warnings on stderr) are dropped, so that a diff shows only what changed.
 """
+
 import argparse, base64, io, re, subprocess, sys
 from pathlib import Path
 import nbformat
@@ -17,12 +18,23 @@ def execute(path: Path, flags: set[str]) -> None:
     book = nbformat.read(path, 4)
     marked = lambda cell: cell.cell_type == "code" and (found := FLAG.search(cell.source)) and found[1] not in flags
     running = nbformat.v4.new_notebook(cells=[c for c in book.cells if not marked(c)], metadata=book.metadata)
-    client = NotebookClient(running, timeout=3600, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(
+        running,
+        timeout=3600,
+        kernel_name="python3",
+        store_widget_state=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
     client.execute()
     for cell in running.cells:
-        if cell.cell_type == "code": cell.outputs = [light(o) for o in cell.outputs if not (o.output_type == "stream" and (o.name == "stderr" or not without_chatter(o)))]
+        if cell.cell_type == "code":
+            cell.outputs = [
+                light(o)
+                for o in cell.outputs
+                if not (o.output_type == "stream" and (o.name == "stderr" or not without_chatter(o)))
+            ]
     nbformat.write(book, path)
-    subprocess.run([str(Path(sys.executable).parent/"nbdev_clean"), "--fname", str(path)], check=True)
+    subprocess.run([str(Path(sys.executable).parent / "nbdev_clean"), "--fname", str(path)], check=True)
 
 
 def without_chatter(output):
@@ -33,11 +45,16 @@ def without_chatter(output):
 
 def light(output):
     "Without the counter; a widget as the page that needs no kernel, which Quarto would pass over; figures as PNG of 128 colours, a third of the size."
-    if "execution_count" in output: output["execution_count"] = None
-    if "text/html" in output.get("data", {}): output["data"].pop("application/vnd.jupyter.widget-view+json", None)
+    if "execution_count" in output:
+        output["execution_count"] = None
+    if "text/html" in output.get("data", {}):
+        output["data"].pop("application/vnd.jupyter.widget-view+json", None)
     if "data" in output and "image/png" in output["data"]:
         output["data"].pop("text/plain", None)
-        picture, small = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB"), io.BytesIO()
+        picture, small = (
+            Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB"),
+            io.BytesIO(),
+        )
         picture.quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
         output["data"]["image/png"] = base64.b64encode(small.getvalue()).decode()
     return output

@@ -4,6 +4,7 @@
 Quarto adds require.js and jQuery from a CDN to every page that has an HTML output, for widgets that might need them.
 The views of this site are plain modules inside the page and need neither; with the tags gone no page asks another host.
 """
+
 import os, re, sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def without_fetched_scripts(page: str) -> str:
 if __name__ == "__main__":
     for name in sys.argv[1:] or os.environ.get("QUARTO_PROJECT_OUTPUT_FILES", "").splitlines():
         path = Path(name)
-        if path.suffix != ".html" or not path.is_file(): continue
+        if path.suffix != ".html" or not path.is_file():
+            continue
         before = path.read_text(encoding="utf-8")
-        if (after := without_fetched_scripts(before)) != before: path.write_text(after, encoding="utf-8")
+        if (after := without_fetched_scripts(before)) != before:
+            path.write_text(after, encoding="utf-8")

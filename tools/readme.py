@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Writes README.md from nbs/index.ipynb; with --check only says whether it is in step."""
+
 import re, sys
 from pathlib import Path
 import nbformat
@@ -13,17 +14,23 @@ DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
 def render(book) -> str:
     parts = []
     for cell in book.cells:
-        if HIDDEN.search(cell.source) or not cell.source.strip(): continue
+        if HIDDEN.search(cell.source) or not cell.source.strip():
+            continue
         if cell.cell_type == "markdown":
             parts.append(LINK.sub(r"](nbs/\1", cell.source))
             continue
         parts.append(f"```python\n{DIRECTIVE.sub('', cell.source).strip()}\n```")
         texts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", [])]
-        if shown := "".join(texts).strip(): parts.append(f"```\n{shown}\n```")
-    return "<!-- Written from nbs/index.ipynb by tools/readme.py; edit the notebook. -->\n\n" + "\n\n".join(parts) + "\n"
+        if shown := "".join(texts).strip():
+            parts.append(f"```\n{shown}\n```")
+    return (
+        "<!-- Written from nbs/index.ipynb by tools/readme.py; edit the notebook. -->\n\n" + "\n\n".join(parts) + "\n"
+    )
 
 
-text = render(nbformat.read(root/"nbs"/"index.ipynb", 4))
+text = render(nbformat.read(root / "nbs" / "index.ipynb", 4))
 if "--check" in sys.argv:
-    if (root/"README.md").read_text() != text: sys.exit("README.md is not in step with nbs/index.ipynb: run tools/readme.py")
-else: (root/"README.md").write_text(text)
+    if (root / "README.md").read_text() != text:
+        sys.exit("README.md is not in step with nbs/index.ipynb: run tools/readme.py")
+else:
+    (root / "README.md").write_text(text)
