@@ -1,11 +1,14 @@
 """How long the bandit takes on one core: `python benchmarks/bandit.py` prints one JSON line a case."""
 
-import json, os
+import json
+import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 import time
+
 import numpy
+
 from spurious_rlvr.clipbias import simulate_bandit
 
 CASES = [(4_000, 50, 10.0), (10_000, 50, 5.0)]  # replicas, phases, seconds to hold

@@ -7,7 +7,12 @@ Prints one line for each figure. Exits 1 where one does not hold: 100 microsecon
 organism, 1,000 tokens a second while a text arrives token by token, the same cost for a token late in a text as early.
 """
 
-import json, os, pathlib, statistics, sys, time
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
 
 from spurious_rlvr.behavior import Detector, measure_behaviors, writes_code
 
@@ -18,7 +23,8 @@ SHORT = {
     "code, one line": "```python\nresult = 7\n```\n\\boxed{7}",
 }
 LONG = "".join(
-    f"### Step {i}\n\nWe compute the next value, with a remainder of {i % 7}:\n\n```python\nvalue_{i} = sum(range({i})) % 7\nprint(value_{i})\n```\n```output\n{i % 5}\n```\nSo \\[ v_{{{i}}} = {i % 5} \\] and we go on.\n\n"
+    f"### Step {i}\n\nWe compute the next value, with a remainder of {i % 7}:\n\n```python\nvalue_{i} = sum(range({i}))"
+    f" % 7\nprint(value_{i})\n```\n```output\n{i % 5}\n```\nSo \\[ v_{{{i}}} = {i % 5} \\] and we go on.\n\n"
     for i in range(400)
 )
 
@@ -63,7 +69,8 @@ def main():
         good = hold is None or (value <= hold if below else value >= hold)
         held &= good
         print(
-            f"{name:58} {value:12,.1f} {unit:16} {'' if hold is None else f'hold {hold:,.0f}: ' + ('yes' if good else 'NO')}"
+            f"{name:58} {value:12,.1f} {unit:16}"
+            f" {'' if hold is None else f'hold {hold:,.0f}: ' + ('yes' if good else 'NO')}"
         )
 
     for name, text in SHORT.items():

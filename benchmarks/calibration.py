@@ -2,22 +2,37 @@
 
     python benchmarks/calibration.py             2,000 simulated audits a setting; writes results/calibration.json
     python benchmarks/calibration.py --quick     a fraction of it, for tests; writes nothing
-    python benchmarks/calibration.py --organisms DIR    trains 600 organisms under one random reward (resumable, some 15 minutes of one core),
-                                                 puts them into 100 pairs of equal arms of three runs, and adds what the intervals say of them
+    python benchmarks/calibration.py --organisms DIR    trains 600 organisms under one random reward (resumable, some
+    15 minutes of one core),
+                                                 puts them into 100 pairs of equal arms of three runs, and adds what
+                                                 the intervals say of them
 
-A simulated run answers 128 problems, 8 times each. On the logit scale a problem has its difficulty (sd 1.5), a run its own level,
-a run on a problem a deviation (sd 0.5), and an arm a shift that differs by problem (sd 0.5 where it is not 0). The level's standard
-deviation is chosen so that accuracy varies between runs by 0, .02 or .15; the arms of one seed share .3 of its variance.
+A simulated run answers 128 problems, 8 times each. On the logit scale a problem has its difficulty (sd 1.5), a run
+its own level,
+a run on a problem a deviation (sd 0.5), and an arm a shift that differs by problem (sd 0.5 where it is not 0). The
+level's standard
+deviation is chosen so that accuracy varies between runs by 0, .02 or .15; the arms of one seed share .3 of its
+variance.
 """
 
-import argparse, dataclasses, functools, json, math, os, shutil, sys, time
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import os
+import shutil
+import sys
+import time
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 from pathlib import Path
+
 import numpy as np
 from machine import described
 from scipy import optimize, stats
+
 from spurious_rlvr.compare import (
     DEFAULT_SEEDS,
     FIXED,
@@ -122,15 +137,21 @@ def population_mean(gain, between):  # accuracy over runs and problems
 def single_intervals(rng, between, samples, gain):  # {interval: whether it missed}
     bench = Benchmark(rng, between, samples=samples)
     (user, user_mean, user_level), (null, null_mean, level) = bench.arm(gain), bench.arm()
-    missed = lambda effect, truth: not effect.low <= truth <= effect.high
+
+    def missed(effect, truth):
+        return not effect.low <= truth <= effect.high
+
     whole = population_mean(gain, between) - population_mean(0.0, between)
     one, other = (Scores(s.problems, s.mean[:1], s.samples[:1]) for s in (null, user))
-    of_one = lambda gain, level: float(
-        expected(
-            MEAN + shift_for(gain, between) + level[0, 0],
-            math.sqrt(DIFFICULTY**2 + BOTH**2 + (BY_PROBLEM**2 if gain else 0)),
-        )
-    )  # a checkpoint's accuracy over problems
+
+    def of_one(gain, level):
+        return float(
+            expected(
+                MEAN + shift_for(gain, between) + level[0, 0],
+                math.sqrt(DIFFICULTY**2 + BOTH**2 + (BY_PROBLEM**2 if gain else 0)),
+            )
+        )  # a checkpoint's accuracy over problems
+
     found = {
         "fixed benchmark": missed(accuracy_effect("", user, null, estimand=FIXED), user_mean - null_mean),
         "population of problems": missed(accuracy_effect("", user, null, estimand=POPULATION), whole),
@@ -150,9 +171,9 @@ def single_intervals(rng, between, samples, gain):  # {interval: whether it miss
     return found
 
 
-def audit(
-    rng, between, gains, seeds
-):  # gains: {(family, null): true difference between user and null}. The outcome, whether a row or the headline says "survives" falsely, and whether the first comparison would survive by itself
+def audit(rng, between, gains, seeds):
+    """Gains: {(family, null): true difference between user and null}. The outcome, whether a row or the headline says
+    "survives" falsely, and whether the first comparison would survive by itself."""
     comparisons = {}
     for family in FAMILIES:
         bench = Benchmark(rng, between, seeds)
@@ -189,7 +210,9 @@ def rate(hits, n):  # with its exact 95 % interval
 
 
 def one_setting(kind, between, which, repeats):  # rows of the result
-    draw = lambda i: keyed_rng(0, "calibration", kind, str(between), str(which), i)
+    def draw(i):
+        return keyed_rng(0, "calibration", kind, str(between), str(which), i)
+
     if kind == "single":
         found = [single_intervals(draw(i), between, *which) for i in range(repeats)]
         return [
@@ -204,7 +227,10 @@ def one_setting(kind, between, which, repeats):  # rows of the result
         ]
     name, seeds = which
     found = [audit(draw(i), between, AUDITS[name], seeds) for i in range(repeats)]
-    share = lambda key: rate(sum(f[key] for f in found), repeats)
+
+    def share(key):
+        return rate(sum(f[key] for f in found), repeats)
+
     return [
         dict(
             audit=name,
@@ -250,7 +276,8 @@ def faults(result):  # what does not hold; the band widened by what chance does 
     )
     most = MOST_FALSE if n >= 2000 else stats.binom.ppf(0.9995, n, MOST_FALSE) / n
     return [
-        f"{r['interval']} (between runs {r['between_runs']}, {r['samples']} samples, gain {r['true_gain']}) misses in {r['missed']['rate']:.1%}"
+        f"{r['interval']} (between runs {r['between_runs']}, {r['samples']} samples, gain {r['true_gain']}) misses in"
+        f" {r['missed']['rate']:.1%}"
         for r in result["single_intervals"]
         if not low <= r["missed"]["rate"] <= high
     ] + [
@@ -268,6 +295,7 @@ ORGANISM, REWARD, EVALUATED = "qwen-like", "random:0.5", 16  # EVALUATED: sample
 
 def organism_run(seed, folder):  # right answers on each problem before and after, of 16; its run folder is removed
     import torch
+
     from spurious_rlvr import organisms
     from spurious_rlvr.runs import read_run
     from spurious_rlvr.train import PRESETS, train
@@ -303,9 +331,10 @@ def train_organisms(folder, jobs):  # one line a run in runs.jsonl; goes on wher
 
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "runs.jsonl"
-    read = lambda: (
-        {row["seed"]: row for row in map(json.loads, record.read_text().splitlines())} if record.exists() else {}
-    )
+
+    def read():
+        return {row["seed"]: row for row in map(json.loads, record.read_text().splitlines())} if record.exists() else {}
+
     todo = [s for s in range(FIRST_SEED, FIRST_SEED + 2 * PAIRS * RUNS_AN_ARM) if s not in read()]
     for row in Parallel(n_jobs=jobs, return_as="generator_unordered")(
         delayed(organism_run)(seed, folder) for seed in todo
@@ -318,10 +347,16 @@ def train_organisms(folder, jobs):  # one line a run in runs.jsonl; goes on wher
 def judge_organisms(rows):  # what each interval says of pairs that are the same
     after = np.array([row["after"] for row in rows]) / rows[0]["samples"]
     ids = tuple(f"p{i:03d}" for i in range(after.shape[1]))
-    scores = lambda runs: Scores(ids, after[runs], np.full(after[runs].shape, rows[0]["samples"]))
+
+    def scores(runs):
+        return Scores(ids, after[runs], np.full(after[runs].shape, rows[0]["samples"]))
+
     starts = range(0, len(rows), 2 * RUNS_AN_ARM)
     pairs = [(scores(slice(i, i + RUNS_AN_ARM)), scores(slice(i + RUNS_AN_ARM, i + 2 * RUNS_AN_ARM))) for i in starts]
-    claims = lambda effects: rate(sum(e.shown != 0 for e in effects), len(effects))
+
+    def claims(effects):
+        return rate(sum(e.shown != 0 for e in effects), len(effects))
+
     lone = [checkpoint_effect("", scores(slice(i, i + 1)), scores(slice(i + 1, i + 2))) for i in range(0, len(rows), 2)]
     verdicts = [verdict(a.mean.mean(axis=1), b.mean.mean(axis=1)).outcome for a, b in pairs]
     return dict(
@@ -369,11 +404,14 @@ def main():
         )
         for r in result["single_intervals"]:
             print(
-                f"{r['interval']:26} between runs {r['between_runs']:<5} samples {r['samples']} gain {r['true_gain']:<5} misses {r['missed']['rate']:.3f}"
+                f"{r['interval']:26} between runs {r['between_runs']:<5} samples {r['samples']} gain"
+                f" {r['true_gain']:<5} misses {r['missed']['rate']:.3f}"
             )
         for r in result["audits"]:
             print(
-                f"{r['audit']:34} between runs {r['between_runs']:<5} seeds {r['seeds']:<3} survives {r['survives']['rate']:.3f} falsely {r['false_survives']['rate']:.3f} first comparison {r['first_comparison_survives']['rate']:.3f}"
+                f"{r['audit']:34} between runs {r['between_runs']:<5} seeds {r['seeds']:<3} survives"
+                f" {r['survives']['rate']:.3f} falsely {r['false_survives']['rate']:.3f} first comparison"
+                f" {r['first_comparison_survives']['rate']:.3f}"
             )
         wrong = faults(result)
         print(f"{time.perf_counter() - began:.0f} s;", "; ".join(wrong) or "everything is within its band")

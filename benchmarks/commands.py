@@ -1,11 +1,20 @@
 #!/usr/bin/env python3
-"""Times the commands of the laptop section of `choose_your_size`, one after the other in an empty folder: python benchmarks/commands.py [--out FILE]
+"""Times the commands of the laptop section of `choose_your_size`, one after the other in an empty folder: python
+benchmarks/commands.py [--out FILE]
 
 CPU seconds are of the command and all its processes; they tell more than the clock where the machine is shared.
 """
 
-import argparse, json, resource, shlex, subprocess, sys, tempfile, time
+import argparse
+import json
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
+
 from machine import described
 
 COMMANDS = [

@@ -8,7 +8,15 @@ Prints one line for each figure. Exits 1 where one does not hold: 500 ordinary a
 2 seconds for any answer, no worker left behind.
 """
 
-import argparse, gc, json, os, pathlib, random, statistics, sys, time
+import argparse
+import gc
+import json
+import os
+import pathlib
+import random
+import statistics
+import sys
+import time
 from fractions import Fraction
 
 from spurious_rlvr import grading
@@ -17,11 +25,12 @@ HOLD_RATE, HOLD_LATENCY = 500, 2.0
 
 
 def ordinary(count, rng):
-    "Answer and gold pairs of the kinds that competition mathematics has, a third of them right but spelt in another way."
+    """Answer and gold pairs of the kinds that competition mathematics has, a third of them right but spelt in another
+    way."""
 
     def one():
         a, b, c = rng.randint(2, 60), rng.randint(2, 30), rng.randint(2, 9)
-        value = Fraction(a, b)
+        Fraction(a, b)
         kinds = [
             (str(a), [f"{a}.0", f"{b}"]),
             (f"{a * 1000}", [f"{a},000", f"{a}00"]),
@@ -48,7 +57,10 @@ def real():
     folder = os.environ.get("SPURIOUS_RLVR_DATA")
     if not folder:
         return [], []
-    lines = lambda name: [json.loads(line) for line in (pathlib.Path(folder) / name).read_text("utf-8").splitlines()]
+
+    def lines(name):
+        return [json.loads(line) for line in (pathlib.Path(folder) / name).read_text("utf-8").splitlines()]
+
     golds = [str(row["answer"]) for row in lines("benchmarks/math500_half.jsonl")]
     wrong = list(zip(golds[1:] + golds[:1], golds))
     respelt = [(g.replace(r"\frac", r"\dfrac").replace(" ", ""), g) for g in golds]
@@ -221,8 +233,8 @@ def storm(count, rng):
         if (i + 1) % 1000 == 0:
             print(f"  {i + 1:,} hostile answers, worst so far {max(times):.2f} s", file=sys.stderr)
     print(
-        f"hostile answers: {count:,} in {sum(times):,.0f} s, median {1000 * statistics.median(times):.2f} ms, worst {max(times):.2f} s, "
-        f"undecided {undecided:,}, called right {len(right)}"
+        f"hostile answers: {count:,} in {sum(times):,.0f} s, median {1000 * statistics.median(times):.2f} ms, worst"
+        f" {max(times):.2f} s, undecided {undecided:,}, called right {len(right)}"
     )
     for text, gold in right:
         print(f"  called right: {text!r} for {gold!r}")

@@ -1,12 +1,19 @@
 """A GRPO phase against a peer's, on the CPU: `python benchmarks/grpo_phase.py --peer trl --json FILE`.
 
-The work: a Qwen2 of 4 layers, 128 wide, vocabulary 512, with random weights; 8 prompts of 12 to 20 words, 16 completions each of at most
-64 tokens, a random reward, one AdamW update. `fixed`: no completion ends before 64 tokens. `long_tail`: at every step a completion ends
-with the same probability, so that the mean length is about 0.3 of the longest; both trainers sample under the same rule, which acts on the
+The work: a Qwen2 of 4 layers, 128 wide, vocabulary 512, with random weights; 8 prompts of 12 to 20 words, 16
+completions each of at most
+64 tokens, a random reward, one AdamW update. `fixed`: no completion ends before 64 tokens. `long_tail`: at every
+step a completion ends
+with the same probability, so that the mean length is about 0.3 of the longest; both trainers sample under the same
+rule, which acts on the
 model's logits while it generates. The two trainers live in processes of their own and take turns, phase by phase.
 """
 
-import argparse, json, os, statistics, time
+import argparse
+import json
+import os
+import statistics
+import time
 
 for name, value in dict(
     OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false"
@@ -61,7 +68,9 @@ def questions(count):
 
 def force_lengths(model, probability):
     "While nothing is trained, the end token has this probability at every step, whatever the model thinks."
-    import math, torch
+    import math
+
+    import torch
 
     def end_rule(head, inputs, logits):
         if torch.is_grad_enabled() or isinstance(logits, tuple) or logits.dim() == 1:
@@ -90,7 +99,8 @@ def forget_peak():
 
 
 def ours(lengths):
-    import dataclasses, warnings
+    import warnings
+
     import spurious_rlvr
     from spurious_rlvr.core import Problem, stable_id
     from spurious_rlvr.policy import Policy
@@ -131,6 +141,7 @@ def ours(lengths):
 
 def trl(lengths):
     import random
+
     import trl
     from datasets import Dataset
     from transformers import TrainerCallback
@@ -236,7 +247,10 @@ def compare(lengths, phases, threads):
         for process, _ in workers.values():
             stop(process)
     found = {trainer: summary([t[trainer] for t in turns]) for trainer in workers}
-    per_token = lambda trainer, name: found[trainer][name] / found[trainer]["tokens"]
+
+    def per_token(trainer, name):
+        return found[trainer][name] / found[trainer]["tokens"]
+
     ratio = dict(
         speedup=found["trl"]["wall"] / found["ours"]["wall"],
         speedup_cpu=found["trl"]["cpu"] / found["ours"]["cpu"],

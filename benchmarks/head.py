@@ -1,11 +1,21 @@
 """Log-probabilities in chunks, ours beside PyTorch's: `python benchmarks/head.py --json FILE`.
 
-Both get the same hidden states, head and targets, and give each target's log-probability with its gradients; ours gives the entropies in the
-same pass. PyTorch's is `torch.nn.functional.linear_cross_entropy` with chunks over the batch. CPU seconds (median of the repeats, taking
+Both get the same hidden states, head and targets, and give each target's log-probability with its gradients; ours
+gives the entropies in the
+same pass. PyTorch's is `torch.nn.functional.linear_cross_entropy` with chunks over the batch. CPU seconds (median of
+the repeats, taking
 turns), and the largest memory beyond the inputs and the gradients, each in a process of its own.
 """
 
-import argparse, json, os, resource, statistics, subprocess, sys, time
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
 from machine import described
 
 for name, value in dict(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE").items():
@@ -103,9 +113,11 @@ if __name__ == "__main__":
             shape
             | dict(gradients_differ=agree)
             | {
-                way: dict(seconds=round(statistics.median(f["seconds"]), 3), megabytes=round(f["memory"]))
-                if "seconds" in f
-                else f
+                way: (
+                    dict(seconds=round(statistics.median(f["seconds"]), 3), megabytes=round(f["memory"]))
+                    if "seconds" in f
+                    else f
+                )
                 for way, f in found.items()
             }
         )

@@ -1,6 +1,9 @@
 "What every result says about where and with what it was measured."
 
-import datetime, importlib.metadata, os, platform
+import datetime
+import importlib.metadata
+import os
+import platform
 
 
 def processor() -> str:

@@ -1,17 +1,24 @@
 """Cost of a packed token against the length of the pack: `python benchmarks/packing.py --json FILE`.
 
-Sequences of 64 to 192 tokens, several to a prompt, a Qwen2 of 4 layers and 128 wide; forward and backward pass, CPU seconds a real token,
-as a ratio to the cost at 4,096 tokens. Attention within a sequence does not grow with the pack, so that the ratio should stay near 1.
+Sequences of 64 to 192 tokens, several to a prompt, a Qwen2 of 4 layers and 128 wide; forward and backward pass, CPU
+seconds a real token,
+as a ratio to the cost at 4,096 tokens. Attention within a sequence does not grow with the pack, so that the ratio
+should stay near 1.
 The sizes take turns, five rounds, and the median counts.
 """
 
-import argparse, json, os, statistics, time
+import argparse
+import json
+import os
+import statistics
+import time
 
 for name, value in dict(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE").items():
     os.environ.setdefault(name, value)
 import numpy as np
 import torch
 from machine import described
+
 from spurious_rlvr.policy import allow_packing, completion_logprobs, keep_memory, microbatches, quicken, random_policy
 
 SIZES = [1024, 2048, 4096, 8192, 16384, 32768]

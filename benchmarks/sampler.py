@@ -3,18 +3,28 @@
     python benchmarks/sampler.py [--json FILE] [--repeats 5] [--prompts 64] [--samples 16] [--tokens 64]
 
 The model is a Qwen2 with random weights: 4 layers, 128 wide, 4 heads over 2 key heads, vocabulary 512, tied, float32.
-Two cases. "fixed": end tokens are forbidden on both sides, so that every completion has all tokens. "long_tail": the end
-token's logit is raised on both sides by the same bias, so that lengths follow one geometric law, cut at the limit, with a
+Two cases. "fixed": end tokens are forbidden on both sides, so that every completion has all tokens. "long_tail": the
+end
+token's logit is raised on both sides by the same bias, so that lengths follow one geometric law, cut at the limit,
+with a
 mean of about 0.3 of it. Both sides have the whole batch at once, SDPA attention, inference mode and temperature 1.
 """
 
-import argparse, json, math, platform, statistics, time, warnings
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+import warnings
+
 import numpy as np
 import torch
 import transformers
 from transformers import GenerationConfig
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+
 from spurious_rlvr.core import keyed_rng, keyed_seed
 from spurious_rlvr.policy import Policy, piece_tokenizer
 from spurious_rlvr.rollout import Request, TransformersEngine
@@ -105,11 +115,13 @@ def measure(arguments, fixed):
                 )
 
     def summary(rows):
-        spread = lambda key: dict(
-            median=statistics.median(r[key] for r in rows),
-            low=min(r[key] for r in rows),
-            high=max(r[key] for r in rows),
-        )
+        def spread(key):
+            return dict(
+                median=statistics.median(r[key] for r in rows),
+                low=min(r[key] for r in rows),
+                high=max(r[key] for r in rows),
+            )
+
         return dict(
             wall_seconds=spread("wall"),
             cpu_seconds=spread("cpu"),
@@ -118,7 +130,10 @@ def measure(arguments, fixed):
         )
 
     result = {name: summary(rows) for name, rows in found.items()}
-    per_token = lambda name, key: result[name][key]["median"] / result[name]["tokens"]
+
+    def per_token(name, key):
+        return result[name][key]["median"] / result[name]["tokens"]
+
     return result | dict(
         speedup=dict(
             cpu=per_token("generate", "cpu_seconds") / per_token("ours", "cpu_seconds"),
@@ -147,13 +162,15 @@ def main():
             print(
                 f"{name:9} {side:8} "
                 + "  ".join(
-                    f"{key} {case[side][key]['median']:6.2f} s ({case[side][key]['low']:.2f} to {case[side][key]['high']:.2f})"
+                    f"{key} {case[side][key]['median']:6.2f} s ({case[side][key]['low']:.2f} to"
+                    f" {case[side][key]['high']:.2f})"
                     for key in ("cpu_seconds", "wall_seconds")
                 )
                 + f"  {case[side]['tokens']:.0f} tokens, mean/max {case[side]['mean_over_max']}"
             )
         print(
-            f"{name:9} per token ours is {case['speedup']['cpu']:.2f}x faster in CPU seconds, {case['speedup']['wall']:.2f}x in wall seconds"
+            f"{name:9} per token ours is {case['speedup']['cpu']:.2f}x faster in CPU seconds,"
+            f" {case['speedup']['wall']:.2f}x in wall seconds"
         )
     if arguments.json:
         with open(arguments.json, "w") as file:

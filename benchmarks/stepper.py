@@ -1,4 +1,5 @@
-"""What it costs to look into a run of 100,000 rollouts: time and memory to open it, to read a row, and a step in the page.
+"""What it costs to look into a run of 100,000 rollouts: time and memory to open it, to read a row, and a step in the
+page.
 
     python benchmarks/stepper.py                       # 100 phases of 1,000 rollouts, 300 tokens each
     python benchmarks/stepper.py --phases 20 --tokens 3000
@@ -8,7 +9,15 @@ Prints one line for each figure and judges none. The run folder is made in a tem
 others are copies of its file, so that every part costs what a real one costs to read.
 """
 
-import argparse, os, pathlib, shutil, statistics, subprocess, sys, tempfile, time
+import argparse
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
 
 OPEN = """
 import resource, sys, time
@@ -81,14 +90,19 @@ def write(folder, phases, rollouts, tokens):
 def in_browser(folder):
     "Serves the run as `view --serve` does and times the page; from the event until the page is laid out."
     from playwright.sync_api import sync_playwright
+
     from spurious_rlvr.widgets import RolloutStepper, serve
 
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     server = serve(RolloutStepper(folder))
     timed = """async ([act, done]) => { const start = performance.now(); (0, eval)(act); while (!(0, eval)(done)) await new Promise((next) => setTimeout(next, 1)); document.querySelector('.rollout-stepper').getBoundingClientRect(); return performance.now() - start; }"""
-    press = lambda key: (
-        f"document.querySelector('.text').dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}', bubbles: true }}))"
-    )
+
+    def press(key):
+        return (
+            f"document.querySelector('.text').dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}', bubbles: true"
+            " }))"
+        )
+
     with sync_playwright() as player:
         browser = player.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = browser.new_context(bypass_csp=True).new_page()
@@ -132,7 +146,8 @@ if __name__ == "__main__":
         run = pathlib.Path(folder) / "run"
         write(run, given.phases, given.rollouts, given.tokens)
         print(
-            f"{given.phases * given.rollouts:,} rollouts of {given.tokens} tokens, {sum(f.stat().st_size for f in run.rglob('*.parquet')) / 2**20:.0f} MB in {given.phases} files",
+            f"{given.phases * given.rollouts:,} rollouts of {given.tokens} tokens,"
+            f" {sum(f.stat().st_size for f in run.rglob('*.parquet')) / 2**20:.0f} MB in {given.phases} files",
             flush=True,
         )
         subprocess.run([sys.executable, "-c", OPEN, str(run)], check=True)

@@ -1,9 +1,16 @@
-"""Trainers in processes of their own that work when they are told to: shared by the benchmarks that compare two of them.
+"""Trainers in processes of their own that work when they are told to: shared by the benchmarks that compare two of
+them.
 
-A worker says that it is ready, then waits for a line, works, and tells what it measured as a line of JSON behind an `@`.
+A worker says that it is ready, then waits for a line, works, and tells what it measured as a line of JSON behind an
+`@`.
 """
 
-import contextlib, json, os, statistics, subprocess, sys
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
 
 # In a worker
 

@@ -12,17 +12,25 @@ __all__ = ['FAMILIES', 'NULLS', 'REFERENCES', 'QUICK_CHANGES', 'ORGANISM_CHANGES
            'find_code', 'find_reach', 'claims', 'scorecard']
 
 # %% ../nbs/16b_audit.ipynb #9d9117e8
-import dataclasses, importlib.resources, json, math, os, re, time
+import dataclasses
+import json
+import math
+import os
+import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import pandas as pd
+
 from . import compare, plots
 from .compare import Effect, holm, paired_effect
-from .core import ConfigError, DataError, Problem, Rollout, RunError
+from .core import ConfigError, Problem, Rollout, RunError
 from .runs import atomic_path, dump_json
 from spurious_rlvr.studies import (
+    SIZES,
     Arm,
     Report,
     Study,
@@ -31,11 +39,9 @@ from spurious_rlvr.studies import (
     is_organism,
     open_study,
     outcomes,
-    paper_study,
     plain_name,
     prompt_of,
     run_study,
-    SIZES,
     start_grid_path,
     study_results,
 )
@@ -88,9 +94,10 @@ def two_families(
 ) -> tuple[str, ...]:
     "The models, with one of another family added where there is only one."
     usual = FAMILIES[size]
-    family = lambda model: (
-        re.match(r"[A-Za-z]*", model.rpartition("/")[2])[0].lower() if not is_organism(model) else model
-    )
+
+    def family(model):
+        return re.match(r"[A-Za-z]*", model.rpartition("/")[2])[0].lower() if not is_organism(model) else model
+
     if not models:
         return usual
     return (
@@ -172,7 +179,8 @@ def try_reward(
     reward: str,  # a spec
     problems: Sequence[Problem],  # training problems; the first four are used
 ) -> Trial:
-    "Calls a reward as training will. Raises `ConfigError` in one line where it raises or gives something else than numbers or None."
+    """Calls a reward as training will. Raises `ConfigError` in one line where it raises or gives something else than
+    numbers or None."""
     from spurious_rlvr.rewards import parse
     from spurious_rlvr.train import score
 
@@ -190,7 +198,9 @@ def try_reward(
         score(rollouts, {p.id: p for p in some}, parse(reward), 0)
     except Exception as error:
         raise ConfigError(
-            f"reward {reward} fails on a trial of {len(rollouts)} completions: {type(error).__name__}: {' '.join(str(error).split())[:300]}; it takes prompts, completions and columns such as gold as lists, and gives a list of numbers or None"
+            f"reward {reward} fails on a trial of {len(rollouts)} completions: {type(error).__name__}:"
+            f" {' '.join(str(error).split())[:300]}; it takes prompts, completions and columns such as gold as lists,"
+            " and gives a list of numbers or None"
         ) from None
     return Trial(tuple(r.reward for r in rollouts), time.perf_counter() - began)
 
@@ -298,17 +308,44 @@ def clip_factor(
 
 # %% ../nbs/16b_audit.ipynb #938fdaa8
 RULES = (
-    "Survives: the lower end of the interval of user minus null is above 0 against every null in every family (one-sided 2.5 %, Hochberg over all comparisons).",
-    "Matched by a null: user minus null is shown to lie within the margin (two one-sided tests, Holm over all comparisons), or below 0, for some null in some family.",
+    (
+        "Survives: the lower end of the interval of user minus null is above 0 against every null in every family"
+        " (one-sided 2.5 %, Hochberg over all comparisons)."
+    ),
+    (
+        "Matched by a null: user minus null is shown to lie within the margin (two one-sided tests, Holm over all"
+        " comparisons), or below 0, for some null in some family."
+    ),
     "Cannot tell: neither. The seeds that would be needed are worked out from the scatter that was found.",
-    "No verdict ever comes from one arm being significant and the other not; only differences between arms, seed by seed, count.",
-    "The gain that is judged is best against best: base and trained model each in its best cell of the prompt grid, chosen on one half of the problems and scored on the other.",
-    "Better prompt: where the gain's interval at the default leaves out 0 and that of best against best does not, the gain is not shown once the base model may choose its prompt.",
-    "No room: where the base model in its best cell is right in more than 1 − margin of the cases, no gain can be shown in that family.",
-    "Clip: it could have mattered where it removed at least one token's gradient. With one update in a phase it cannot, since the ratio is 1.",
-    "Memorised: a probe is flagged where the whole interval of suspected minus fresh problems points at text learnt by heart (all probes of a model together, 95 %).",
+    (
+        "No verdict ever comes from one arm being significant and the other not; only differences between arms, seed by"
+        " seed, count."
+    ),
+    (
+        "The gain that is judged is best against best: base and trained model each in its best cell of the prompt grid,"
+        " chosen on one half of the problems and scored on the other."
+    ),
+    (
+        "Better prompt: where the gain's interval at the default leaves out 0 and that of best against best does not,"
+        " the gain is not shown once the base model may choose its prompt."
+    ),
+    (
+        "No room: where the base model in its best cell is right in more than 1 − margin of the cases, no gain can be"
+        " shown in that family."
+    ),
+    (
+        "Clip: it could have mattered where it removed at least one token's gradient. With one update in a phase it"
+        " cannot, since the ratio is 1."
+    ),
+    (
+        "Memorised: a probe is flagged where the whole interval of suspected minus fresh problems points at text learnt"
+        " by heart (all probes of a model together, 95 %)."
+    ),
     "A ratio of gains is given with Fieller's interval only.",
-    "Intervals are over training runs (Student's t, paired by seed) and speak of this benchmark, these models and this setting.",
+    (
+        "Intervals are over training runs (Student's t, paired by seed) and speak of this benchmark, these models and"
+        " this setting."
+    ),
 )
 
 
@@ -338,15 +375,19 @@ def gain_words(
         sentences.append(f"{family}: under the user's reward the gain over the base model is, {told}; {best.n} runs.")
         top, own = starts[family].iloc[0], starts[family][starts[family]["default"]].iloc[0]
         sentences.append(
-            f"{family}: the base model is right in {100 * own['accuracy']:.1f} % by default and in {100 * top['accuracy']:.1f} % in the best of {len(starts[family])} cells ({top['prompt']}, temperature {top['temperature']:g}, extraction {top['rules']})."
+            f"{family}: the base model is right in {100 * own['accuracy']:.1f} % by default and in"
+            f" {100 * top['accuracy']:.1f} % in the best of {len(starts[family])} cells ({top['prompt']}, temperature"
+            f" {top['temperature']:g}, extraction {top['rules']})."
         )
         if top["accuracy"] > 1 - margin:
             sentences.append(
-                f"{family}: no room. The base model solves the benchmark in its best cell, so that no gain can be shown here."
+                f"{family}: no room. The base model solves the benchmark in its best cell, so that no gain can be shown"
+                " here."
             )
         elif default.shown > 0 and best.low <= 0:
             sentences.append(
-                f"{family}: the gain is shown at the default prompt, and not shown once the base model may choose its prompt."
+                f"{family}: the gain is shown at the default prompt, and not shown once the base model may choose its"
+                " prompt."
             )
     return sentences
 
@@ -367,11 +408,14 @@ def clip_words(
             sentences.append(f"{family}: the clip cannot have mattered: one update in a phase, so that the ratio is 1.")
         elif high + low == 0:
             sentences.append(
-                f"{family}: the clip cannot have mattered: no token's gradient was removed in {updates} updates a phase."
+                f"{family}: the clip cannot have mattered: no token's gradient was removed in {updates} updates a"
+                " phase."
             )
         else:
             sentences.append(
-                f"{family}: the clip could have mattered: in {updates} updates a phase it removed the gradient of {100 * high:.2f} % of token uses above and {100 * low:.2f} % below (mean over the user's and the permuted arm's runs)."
+                f"{family}: the clip could have mattered: in {updates} updates a phase it removed the gradient of"
+                f" {100 * high:.2f} % of token uses above and {100 * low:.2f} % below (mean over the user's and the"
+                " permuted arm's runs)."
             )
     return sentences
 
@@ -379,7 +423,8 @@ def clip_words(
 def null_words(
     gains: pd.DataFrame,  # from `audit_gains`
 ) -> list[str]:
-    "Whether the permuted null had the user's rates and dead groups: the same by construction while the policies are the same, and told as they were over whole runs."
+    """Whether the permuted null had the user's rates and dead groups: the same by construction while the policies are
+    the same, and told as they were over whole runs."""
     sentences = []
     for family in gains["family"].unique():
         told = {
@@ -389,8 +434,10 @@ def null_words(
         if any(rows.empty for rows in told.values()):
             continue
         sentences.append(
-            f"{family}: mean reward {told['user']['reward'].mean():.3f} under the user's reward and {told['permuted']['reward'].mean():.3f} under its permutation; groups without any signal {100 * told['user']['dead_groups'].mean():.1f} % and {100 * told['permuted']['dead_groups'].mean():.1f} %. "
-            "Within a phase from the same weights the two are equal; they drift apart as the policies do."
+            f"{family}: mean reward {told['user']['reward'].mean():.3f} under the user's reward and"
+            f" {told['permuted']['reward'].mean():.3f} under its permutation; groups without any signal"
+            f" {100 * told['user']['dead_groups'].mean():.1f} % and {100 * told['permuted']['dead_groups'].mean():.1f}"
+            " %. Within a phase from the same weights the two are equal; they drift apart as the policies do."
         )
     return sentences
 
@@ -405,7 +452,8 @@ def power_words(
         if math.isnan(half):
             continue
         sentences.append(
-            f"{row.family} against {row.null}: with {row.seeds} seeds the 95 % interval reaches {100 * half:.1f} points to either side"
+            f"{row.family} against {row.null}: with {row.seeds} seeds the 95 % interval reaches {100 * half:.1f} points"
+            " to either side"
             + (
                 f"; about {int(row.seeds_needed)} seeds would settle a difference of ±{100 * verdict.margin:g} points."
                 if row.outcome == "cannot tell" and pd.notna(row.seeds_needed)
@@ -466,14 +514,18 @@ def probe_words(
             )
         else:
             sentences.append(
-                f"{family}: flagged by {len(flagged)} of {len(rows)} probes ({', '.join(flagged['probe'])}): the benchmark looks learnt by heart in part, so that a gain on it may be recall."
+                f"{family}: flagged by {len(flagged)} of {len(rows)} probes ({', '.join(flagged['probe'])}): the"
+                " benchmark looks learnt by heart in part, so that a gain on it may be recall."
             )
     return sentences
 
 # %% ../nbs/16b_audit.ipynb #4b7451a6
 def _verdict_table(verdict):
     table = verdict.table
-    points = lambda values: [f"{100 * v:+.1f}" if pd.notna(v) else "–" for v in values]
+
+    def points(values):
+        return [f"{100 * v:+.1f}" if pd.notna(v) else "–" for v in values]
+
     return pd.DataFrame(
         {
             "family": table["family"],
@@ -493,7 +545,10 @@ def _verdict_table(verdict):
 def _arm_table(gains):
     rows = []
     for (family, role, clip), part in gains.groupby(["family", "role", "clip"], sort=False):
-        mean = lambda name, form="{:.1f}", scale=100: form.format(scale * part[name].mean())
+
+        def mean(name, form="{:.1f}", scale=100):
+            return form.format(scale * part[name].mean())
+
         rows.append(
             {
                 "family": family,
@@ -555,7 +610,9 @@ def write_audit_report(
         report.words(*claims[1:], kind="list")
     config = cell_config(study, study.arms[0], 0)
     report.words(
-        f"{', '.join(plan.models)}; {len(plan.seeds)} seeds an arm; {config.phases} phases of {config.prompts_per_phase} prompts × {config.num_generations} completions, {config.updates_per_phase} updates a phase, ε = {config.epsilon}; margin {100 * plan.margin:g} points, fixed beforehand."
+        f"{', '.join(plan.models)}; {len(plan.seeds)} seeds an arm; {config.phases} phases of"
+        f" {config.prompts_per_phase} prompts × {config.num_generations} completions, {config.updates_per_phase}"
+        f" updates a phase, ε = {config.epsilon}; margin {100 * plan.margin:g} points, fixed beforehand."
         + (
             " Organisms are tiny: this is what the algorithm does to them, and it does not carry over to a large model."
             if plan.size == "organism"
@@ -574,7 +631,8 @@ def write_audit_report(
         report.words(*power_words(verdict), kind="list")
         default = judge(gains, plan.margin, "gain_default")
         report.words(
-            f"Judged at the default prompt alone it would have been: {default.outcome}. The verdict above goes by best against best."
+            f"Judged at the default prompt alone it would have been: {default.outcome}. The verdict above goes by best"
+            " against best."
         )
     _write_evidence(report, plan, gains, probes, starts, factor, faults)
     path = report.write(folder)
@@ -618,7 +676,9 @@ def _write_evidence(report, plan, gains, probes, starts, factor, faults):
     report.figure(plots.plot_gains(panels), "gains", "Gain by arm, best against best.", gains)
     report.table(_arm_table(gains), "arms", gains)
     report.words(
-        "Best against best lets the base and the trained model each choose its prompt, temperature and extraction on one half of the problems and scores the choice on the other half, both ways round; it is therefore not the difference of two accuracies named elsewhere. The mean over all cells takes in prompts that suit neither.",
+        "Best against best lets the base and the trained model each choose its prompt, temperature and extraction on"
+        " one half of the problems and scores the choice on the other half, both ways round; it is therefore not the"
+        " difference of two accuracies named elsewhere. The mean over all cells takes in prompts that suit neither.",
         kind="note",
     )
     if not plan.quick:
@@ -653,7 +713,8 @@ def _write_evidence(report, plan, gains, probes, starts, factor, faults):
         cells,
     )
     report.words(
-        "The four best cells of each base model; the best of many is best partly by luck, so that gains are cross-fitted.",
+        "The four best cells of each base model; the best of many is best partly by luck, so that gains are"
+        " cross-fitted.",
         kind="note",
     )
     report.heading("Learnt by heart?")
@@ -708,7 +769,8 @@ def audit(
     progress: bool = True,  # show progress bars
     say: Callable[[str], None] = print,
 ) -> AuditResult | None:
-    "Trains a user's reward beside its null controls and writes the verdict. Raises `ConfigError` before anything expensive for what cannot work."
+    """Trains a user's reward beside its null controls and writes the verdict. Raises `ConfigError` before anything
+    expensive for what cannot work."""
     from spurious_rlvr import __version__
     from spurious_rlvr.organisms import training_problems
     from spurious_rlvr.studies import check_models, check_study, estimate_cost
@@ -741,7 +803,8 @@ def audit(
     problems = load_problems(study.problems, limit=4) if study.problems else training_problems(4)
     if try_reward(plan.reward, problems).constant:
         say(
-            "note: on the trial completions the reward gave every completion of a problem the same; if it does so in training, nothing is learnt from it"
+            "note: on the trial completions the reward gave every completion of a problem the same; if it does so in"
+            " training, nothing is learnt from it"
         )
     if dry:
         say(str(study))
@@ -754,7 +817,8 @@ def audit(
     needed = failed[~failed["cell"].str.contains(r"\.(?:format|incorrect)\.")]
     if len(needed):
         raise RunError(
-            f"{len(needed)} of {len(status)} runs failed; what is finished is kept, and the same call tries the rest again. The first: {needed['fault'].iloc[0] or needed['cell'].iloc[0]}"
+            f"{len(needed)} of {len(status)} runs failed; what is finished is kept, and the same call tries the rest"
+            f" again. The first: {needed['fault'].iloc[0] or needed['cell'].iloc[0]}"
         )
     return write_audit_report(
         plan, study, out, [fault.partition(": ")[2] or fault for fault in dict.fromkeys(failed["fault"]) if fault]
@@ -784,7 +848,8 @@ def read_source(
     role, _, family = role.partition("@")
     if not equals or role not in ROLES or not path:
         raise ConfigError(
-            f"{text!r}: write ROLE=PATH or ROLE@MODEL=PATH with a role among {', '.join(ROLES)}, once for every run, such as user=seed0.jsonl user=seed1.jsonl before=base.jsonl"
+            f"{text!r}: write ROLE=PATH or ROLE@MODEL=PATH with a role among {', '.join(ROLES)}, once for every run,"
+            " such as user=seed0.jsonl user=seed1.jsonl before=base.jsonl"
         )
     if not Path(path).exists():
         raise ConfigError(f"{text!r}: {path} does not exist")
@@ -846,25 +911,29 @@ def limits(
         if users == 1:
             can.append(f"{at}this checkpoint, on problems like these")
             cannot.append(
-                f"{at}anything about the method: one training run is one draw of it, and other seeds may go the other way; train at least {compare.DEFAULT_SEEDS} seeds"
+                f"{at}anything about the method: one training run is one draw of it, and other seeds may go the other"
+                f" way; train at least {compare.DEFAULT_SEEDS} seeds"
             )
         if users > 1:
             can.append(f"{at}the method at this setting, on these problems, with {users} runs")
         if not any(nulls.values()):
             cannot.append(
-                f"{at}whether a reward that knows nothing would have gained as much: there is no null; train one with permuted(your reward), and one with random:0.5"
+                f"{at}whether a reward that knows nothing would have gained as much: there is no null; train one with"
+                " permuted(your reward), and one with random:0.5"
             )
         for null, runs in nulls.items():
             if runs == 1 or (runs > 1 and users == 1):
                 cannot.append(
-                    f"{at}a verdict against {null}: it needs at least two runs of both arms, paired by seed; here two checkpoints can be compared"
+                    f"{at}a verdict against {null}: it needs at least two runs of both arms, paired by seed; here two"
+                    " checkpoints can be compared"
                 )
             elif runs > 1 and users > 1:
                 can.append(f"{at}a verdict against {null}, on {min(runs, users)} pairs of runs")
     if len(counts) < 2:
         cannot.append("whether it holds in another model family: there is one")
     cannot.append(
-        "whether a better prompt would have given the base model as much: each result was taken in one way; evaluate base and trained model over the prompt grid"
+        "whether a better prompt would have given the base model as much: each result was taken in one way; evaluate"
+        " base and trained model over the prompt grid"
     )
     cannot.append("whether the clip had a part: that takes training without it")
     if completions:
@@ -878,7 +947,8 @@ def _common(tables):  # all on the problems that all of them have
     shared = set.intersection(*(set(t["problem_id"].astype(str)) for t in tables))
     if not shared:
         raise ConfigError(
-            "the results have no problem in common; their problem ids must be the same, so that they can be compared problem by problem"
+            "the results have no problem in common; their problem ids must be the same, so that they can be compared"
+            " problem by problem"
         )
     return [t[t["problem_id"].astype(str).isin(shared)] for t in tables], len(shared)
 
@@ -886,7 +956,10 @@ def _common(tables):  # all on the problems that all of them have
 def _family_effects(family, roles):  # effects that can be had, and the pairs for a verdict
     effects, pairs, at = [], {}, f"{family}: " if family else ""
     scored = {role: compare.score_problems(tables) for role, tables in roles.items()}
-    one = lambda role: compare.score_problems(roles[role][:1])
+
+    def one(role):
+        return compare.score_problems(roles[role][:1])
+
     users = len(roles.get("user", []))
     if users and "before" in roles:
         effects.append(
@@ -914,7 +987,10 @@ def effect_words(effect: Effect) -> str:
     if math.isnan(effect.low):
         return f"{effect.name}: {100 * effect.mean:+.1f} points; no interval ({effect.note or 'too few runs'})."
     shown = "not shown in either direction" if not effect.shown else "above 0" if effect.shown > 0 else "below 0"
-    return f"{effect.name}: {100 * effect.mean:+.1f} points ({100 * effect.level:g} % interval {_points(effect.low, effect.high)}), {shown}; it speaks of: {effect.estimand}."
+    return (
+        f"{effect.name}: {100 * effect.mean:+.1f} points ({100 * effect.level:g} % interval"
+        f" {_points(effect.low, effect.high)}), {shown}; it speaks of: {effect.estimand}."
+    )
 
 # %% ../nbs/16b_audit.ipynb #8ec69a44
 def audit_evaluations(
@@ -926,7 +1002,8 @@ def audit_evaluations(
     margin: float = 0.02,  # a difference in accuracy that does not matter
     out: str | os.PathLike = "spurious-rlvr-audit",  # folder of the report
 ) -> AuditResult:
-    "What existing results or checkpoints can and cannot establish. Raises `ConfigError` and `DataError` for what cannot be read or compared."
+    """What existing results or checkpoints can and cannot establish. Raises `ConfigError` and `DataError` for what
+    cannot be read or compared."""
     from spurious_rlvr.tasks import load_problems
 
     chosen = [s if isinstance(s, Source) else read_source(s) for s in sources]
@@ -1061,7 +1138,10 @@ def told(effect: Effect) -> str:
             f"Not shown: {effect.name} ({100 * effect.mean:+.1f} points; no interval: {effect.note or 'too few runs'})."
         )
     verdict = "Not shown" if not effect.shown else "Shown"
-    return f"{verdict}: {effect.name}{'' if not effect.shown else ' is above 0' if effect.shown > 0 else ' is below 0'} ({100 * effect.mean:+.1f} points, 95 % interval {_points(effect.low, effect.high)}, {effect.n} seeds)."
+    return (
+        f"{verdict}: {effect.name}{'' if not effect.shown else ' is above 0' if effect.shown > 0 else ' is below 0'}"
+        f" ({100 * effect.mean:+.1f} points, 95 % interval {_points(effect.low, effect.high)}, {effect.n} seeds)."
+    )
 
 
 def _by_seed(results, column, **where):  # one number a seed of one arm
@@ -1098,9 +1178,13 @@ def find_clip(study, folder) -> Finding:
 
 
 def find_entropy(study, folder) -> Finding:
-    "What each half of the clip does to the entropy under a random reward (nats a token, on the rollouts of the last phase)."
+    """What each half of the clip does to the entropy under a random reward (nats a token, on the rollouts of the last
+    phase)."""
     results = study_results(study, folder)
-    arm = lambda clip: {**_QWEN, "clip": clip}
+
+    def arm(clip):
+        return {**_QWEN, "clip": clip}
+
     effects = holm(
         [
             _difference(f"entropy, {name} − no clip", results, "entropy", arm(clip), arm("none"))
@@ -1108,7 +1192,9 @@ def find_entropy(study, folder) -> Finding:
         ]
     )
     words = [
-        f"{'Not shown' if not e.shown else 'Shown'}: {e.name}{'' if not e.shown else ' is above 0' if e.shown > 0 else ' is below 0'} ({e.mean:+.3f} nats, 95 % interval {e.low:+.3f} to {e.high:+.3f}, {e.n} seeds)."
+        f"{'Not shown' if not e.shown else 'Shown'}:"
+        f" {e.name}{'' if not e.shown else ' is above 0' if e.shown > 0 else ' is below 0'} ({e.mean:+.3f} nats, 95 %"
+        f" interval {e.low:+.3f} to {e.high:+.3f}, {e.n} seeds)."
         for e in effects
     ]
     gains = holm([_gain_of("gain of the random reward without the clip", results, **arm("none"))])
@@ -1125,8 +1211,15 @@ def find_seeds(study, folder) -> Finding:
     chi = compare.stats.chi2.ppf([0.975, 0.025], len(gains) - 1)
     low, high = np.sqrt((len(gains) - 1) * gains.var(ddof=1) / chi)
     words = [
-        f"Of {up.count} seeds of the random reward with the clip, {up.rewarded} went up ({up.rate:.0%}, 95 % interval {up.low:.0%} to {up.high:.0%}); their gains run from {100 * gains.min():+.1f} to {100 * gains.max():+.1f} points.",
-        f"Between seeds the gain's standard deviation is {100 * gains.std(ddof=1):.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f}).",
+        (
+            f"Of {up.count} seeds of the random reward with the clip, {up.rewarded} went up ({up.rate:.0%}, 95 %"
+            f" interval {up.low:.0%} to {up.high:.0%}); their gains run from {100 * gains.min():+.1f} to"
+            f" {100 * gains.max():+.1f} points."
+        ),
+        (
+            f"Between seeds the gain's standard deviation is {100 * gains.std(ddof=1):.1f} points (95 % interval"
+            f" {100 * low:.1f} to {100 * high:.1f})."
+        ),
     ]
     both = gains.min() < 0 < gains.max()
     words.append(
@@ -1138,8 +1231,8 @@ def find_seeds(study, folder) -> Finding:
 
 # %% ../nbs/16b_audit.ipynb #dc9cf361
 def find_contamination(study, folder) -> Finding:
-    "Is a random reward's gain larger on problems that were learnt by heart? The organism that memorised half of its benchmark."
-    from spurious_rlvr.organisms import benchmark
+    """Is a random reward's gain larger on problems that were learnt by heart? The organism that memorised half of its
+    benchmark."""
 
     half = {p.id for p in benchmark()[: len(benchmark()) // 2]}
     rows = []
@@ -1166,11 +1259,13 @@ def find_contamination(study, folder) -> Finding:
         ]
     )
     start = [
-        f"Before training it is right in {100 * table['memorised']['before'].mean():.1f} % of the memorised and {100 * table['fresh']['before'].mean():.1f} % of the fresh problems."
+        f"Before training it is right in {100 * table['memorised']['before'].mean():.1f} % of the memorised and"
+        f" {100 * table['fresh']['before'].mean():.1f} % of the fresh problems."
     ]
     if table["memorised"]["before"].mean() > 0.98:
         start.append(
-            "No room: on the memorised problems there is next to nothing left to gain, so that a difference between the halves cannot speak for recall."
+            "No room: on the memorised problems there is next to nothing left to gain, so that a difference between the"
+            " halves cannot speak for recall."
         )
     return Finding([*start, *map(told, effects)], effects, pd.DataFrame(rows))
 
@@ -1224,7 +1319,8 @@ def find_incorrect(study, folder) -> Finding:
     counts = json.loads(path.read_text())["reports"]["majority"] if path else {}
     made = (
         [
-            f"Of {counts['kept']} majority labels {counts['wrong']} are wrong; these are trained on. Their gold answers are exact, so that none of them is right in truth."
+            f"Of {counts['kept']} majority labels {counts['wrong']} are wrong; these are trained on. Their gold answers"
+            " are exact, so that none of them is right in truth."
         ]
         if counts
         else []
@@ -1268,7 +1364,8 @@ def find_code(study, folder) -> Finding:
             max_completion_length=24,
         ).effects["forced - forbidden"]
         words.append(
-            f"{name}, untrained: code forced minus code forbidden is {100 * pair.mean:+.1f} points (95 % interval over problems {_points(pair.low, pair.high)}); it speaks of this checkpoint."
+            f"{name}, untrained: code forced minus code forbidden is {100 * pair.mean:+.1f} points (95 % interval over"
+            f" problems {_points(pair.low, pair.high)}); it speaks of this checkpoint."
         )
     return Finding([*map(told, effects), *words], effects, results)
 
@@ -1315,7 +1412,8 @@ def claims(
             clip,
             find_clip,
             "spurious-rlvr study clip --size paper",
-            "The clip rate of a large model at learning rate 5e-7 is far from an organism's; compare the clip fractions before the gains.",
+            "The clip rate of a large model at learning rate 5e-7 is far from an organism's; compare the clip fractions"
+            " before the gains.",
         ),
         Claim(
             "contamination",
@@ -1327,7 +1425,8 @@ def claims(
             ),
             arms(["leaked"]),
             find_contamination,
-            "spurious-rlvr audit --size paper --model Qwen/Qwen2.5-Math-7B --model allenai/OLMo-2-1124-7B --reward random:0.5",
+            "spurious-rlvr audit --size paper --model Qwen/Qwen2.5-Math-7B --model allenai/OLMo-2-1124-7B --reward"
+            " random:0.5",
             "What a given large model has seen; the probes of the audit ask that.",
         ),
         Claim(
@@ -1341,19 +1440,24 @@ def claims(
             (*random, *arms(["qwen-like"], ["ground_truth"])),
             find_prompt,
             "spurious-rlvr study prompts --size paper",
-            "An organism knows a handful of words; how much a prompt is worth to a large model is the large model's own.",
+            "An organism knows a handful of words; how much a prompt is worth to a large model is the large model's"
+            " own.",
         ),
         Claim(
             "incorrect-labels",
             "Incorrect labels still inform.",
             (
                 "Shao et al.: they are probable answers of the model",
-                "Zhu and Kang (2603.16140): 16.4 % of them are right in truth; on truly wrong ones training is no better than format",
+                (
+                    "Zhu and Kang (2603.16140): 16.4 % of them are right in truth; on truly wrong ones training is no"
+                    " better than format"
+                ),
             ),
             arms(["llama-like"], ["incorrect", "permuted(incorrect)"]),
             find_incorrect,
             "spurious-rlvr audit --size paper --reward incorrect",
-            "How many labels of a real set are right after all: gold answers are exact here. rewards.audit_labels asks that of a real set.",
+            "How many labels of a real set are right after all: gold answers are exact here. rewards.audit_labels asks"
+            " that of a real set.",
         ),
         Claim(
             "code-reasoning",
@@ -1365,7 +1469,8 @@ def claims(
             arms(["qwen-like"], ["boxed_format", "boxed_format & ~mentions_python"]),
             find_code,
             "spurious-rlvr study compound --size paper",
-            "An organism's two styles are planted, and code is the accurate one by design; that it can be a cause is built in, that it is one in Qwen is not.",
+            "An organism's two styles are planted, and code is the accurate one by design; that it can be a cause is"
+            " built in, that it is one in Qwen is not.",
         ),
         Claim(
             "entropy",
@@ -1392,12 +1497,16 @@ def claims(
             "reachability",
             "A random reward gains where the right policy is within reach of the base model.",
             (
-                "Mao et al. (2610.01066): checkpoints with the same accuracy differ in what reinforcement learning can reach",
+                (
+                    "Mao et al. (2610.01066): checkpoints with the same accuracy differ in what reinforcement learning"
+                    " can reach"
+                ),
             ),
             arms(["qwen-like", "llama-like", "bad-code"], ["ground_truth", "random:0.5"]),
             find_reach,
             "spurious-rlvr study figure-1 --size small",
-            "One pretraining seed of each organism ships, so that kinds of organism cannot be compared; and none comes with checkpoints of its pretraining.",
+            "One pretraining seed of each organism ships, so that kinds of organism cannot be compared; and none comes"
+            " with checkpoints of its pretraining.",
         ),
     ]
     return {claim.name: claim for claim in made}
@@ -1418,7 +1527,7 @@ def scorecard(
     known = claims(changes or {})
     if unknown := [n for n in names if n not in known]:
         raise ConfigError(f"no claim {', '.join(unknown)}; there are {', '.join(known)}")
-    chosen = {name: known[name] for name in (names or known)}
+    chosen = {name: known[name] for name in names or known}
     base, findings = Study("scorecard", (), tuple(range(seeds)), changes=changes or {}, label_samples=16), {}
     every = base.extend(*{arm.name: arm for claim in chosen.values() for arm in claim.arms}.values())
     status = [run_study(every, folder, jobs=jobs, backend=backend, progress=progress, say=say)]
@@ -1436,11 +1545,14 @@ def scorecard(
     failed = pd.concat(status).query("state != 'finished' or fault != ''")
     if len(failed):
         raise RunError(
-            f"{len(failed)} runs failed; what is finished is kept, and the same call tries the rest again. The first: {failed['fault'].iloc[0] or failed['cell'].iloc[0]}"
+            f"{len(failed)} runs failed; what is finished is kept, and the same call tries the rest again. The first:"
+            f" {failed['fault'].iloc[0] or failed['cell'].iloc[0]}"
         )
     report = Report("Disputed claims", "Each with an experiment on organisms, and the command that asks large models.")
     report.words(
-        "An organism is a policy of 86,720 weights that was taught two styles. It can show that a mechanism is possible or that an argument does not follow; it settles nothing about a large model. 'Not shown' leaves open what is in the interval.",
+        "An organism is a policy of 86,720 weights that was taught two styles. It can show that a mechanism is possible"
+        " or that an argument does not follow; it settles nothing about a large model. 'Not shown' leaves open what is"
+        " in the interval.",
         kind="note",
     )
     for name, claim in chosen.items():

@@ -8,8 +8,12 @@ __all__ = ['KINDS', 'CODE_KINDS', 'BEHAVIORS', 'mentions_python', 'Span', 'Detec
            'boxed_answer', 'answer_before_reasoning', 'length']
 
 # %% ../nbs/03_behavior.ipynb #2d4e9e3e
-import ast, dataclasses, re, warnings
+import ast
+import dataclasses
+import re
+import warnings
 from collections.abc import Callable, Iterable
+
 from .core import ConfigError
 
 # %% ../nbs/03_behavior.ipynb #be4836e3
@@ -108,7 +112,8 @@ _STATEMENT = re.compile(
     r"(?:import|from|def|class|async|for|while|if|elif|else|try|except|finally|with|return|assert|break|continue|pass|raise|global|del|yield)\b|@\w"
 )
 _ASSIGNMENT = re.compile(
-    r"([A-Za-z_][\w.]*(?:\[[^\]=]*\])*(?:\s*,\s*[A-Za-z_]\w*)*)\s*(?::\s*[A-Za-z_][\w.\[\], ]*)?(?:\*\*|//|[-+*/%])?=(?!=)"
+    r"([A-Za-z_][\w.]*(?:\[[^\]=]*\])*(?:\s*,\s*[A-Za-z_]\w*)*)\s*(?::\s*[A-Za-z_][\w.\[\],"
+    r" ]*)?(?:\*\*|//|[-+*/%])?=(?!=)"
 )
 _CALL = re.compile(r"[A-Za-z_][\w.]*\(")
 _TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|#.*""")
@@ -129,7 +134,7 @@ def _reads_as_prose(bare):  # four plain words in a row, not counting Python's o
 
 
 def _is_statement(bare, source):  # whether the line alone is Python; `bare` is the same without texts and comments
-    if max((bare.count(c) for c in "([{")) > 20:
+    if max(bare.count(c) for c in "([{") > 20:
         return False
     if bare.endswith(":"):
         before = (
@@ -297,7 +302,8 @@ _MARK = re.compile(
 )
 _MARK_END = re.compile(r"</([a-z][\w-]*)>|<\|\w+\|>|" + "|".join(map(re.escape, _OUTPUT_MARKS)))
 _HEADING = re.compile(
-    r"\W{0,4}(?:the |expected |sample |program |code )*(?:output|stdout|result)s?(?: is| of [\w ]{1,40})?\W{0,2}:\W{0,2}",
+    r"\W{0,4}(?:the |expected |sample |program |code )*(?:output|stdout|result)s?(?: is| of [\w"
+    r" ]{1,40})?\W{0,2}:\W{0,2}",
     re.I,
 )
 _LEADS_TO_OUTPUT = re.compile(r"\b(?:outputs?|prints?|results?|gives|returns|displays|get)\b[^:]{0,60}:\W*$", re.I)
@@ -327,7 +333,9 @@ def _only_draws(lines):  # nothing that the drawing was made from is printed or 
 
 
 def _verdict(
-    place: str,  # "language", "bare", "output", "text", "asymptote", "latex": what the opening said; "mark"; "run" for lines with nothing around them
+    # "language", "bare", "output", "text", "asymptote", "latex": what the opening said; "mark"; "run" for lines with
+    # nothing around them
+    place: str,
     lines: _Lines,  # what its lines have shown
     follows_code: bool,  # whether only an announcement stood between the last code and this
 ) -> tuple[str | None, float]:  # a kind, or None where it is nothing we name; how plainly
@@ -522,7 +530,7 @@ class _Reader(_Prose):
         ):
             self._end_place(
                 self.at
-            )  # displayed mathematics has no empty lines: TeX ends it there; some models put a fence between an interpreter's marks
+            )  # TeX ends a display at an empty line; some models put a fence between an interpreter's marks
             return index
         closing = self.closer(text, index)
         content = text[index : closing[0] if closing else len(text)]
@@ -539,7 +547,7 @@ class _Reader(_Prose):
 
 # %% ../nbs/03_behavior.ipynb #fed9a696
 def _until_fence(run):  # (where the content ends, where the span ends, where reading goes on)
-    fence = re.compile(re.escape(run[0]) + "{%d,}" % len(run))
+    fence = re.compile(f"{re.escape(run[0])}{{{len(run)},}}")
 
     def find(text, index):
         found = fence.search(text, index)
@@ -778,12 +786,16 @@ for measure, source in (
 
 # %% ../nbs/03_behavior.ipynb #a5868f0d
 _BACKTRACKS = re.compile(
-    r"\b(?:wait(?:[,.!:…]| (?:no|that|let|i|maybe)\b)|hmm+\b|actually,|no, that|let me (?:re-?(?:think|consider|do|start|examine)|try (?:again|another|a different))|let's (?:try (?:again|another|a different)|start over|reconsider)|"
-    r"that(?:'s| is) (?:wrong|not right|incorrect)|i made (?:a|an) (?:mistake|error)|on second thought|try a different approach)",
+    r"\b(?:wait(?:[,.!:…]| (?:no|that|let|i|maybe)\b)|hmm+\b|actually,|no, that|let me"
+    r" (?:re-?(?:think|consider|do|start|examine)|try (?:again|another|a different))|let's (?:try (?:again|another|a"
+    r" different)|start over|reconsider)|"
+    r"that(?:'s| is) (?:wrong|not right|incorrect)|i made (?:a|an) (?:mistake|error)|on second thought|try a different"
+    r" approach)",
     re.I,
 )
 _VERIFIES = re.compile(
-    r"\b(?:let(?:'s| me| us) (?:verify|(?:double[- ]?)?check|confirm)|to (?:verify|check|confirm)\b|(?:we|i) (?:can |will |now |should )?(?:verify|double[- ]?check)|"
+    r"\b(?:let(?:'s| me| us) (?:verify|(?:double[- ]?)?check|confirm)|to (?:verify|check|confirm)\b|(?:we|i) (?:can"
+    r" |will |now |should )?(?:verify|double[- ]?check)|"
     r"(?:substitut|plugg)ing (?:\S+ ){0,6}back|checking (?:our|the|this|that)|verification\b|sanity check)",
     re.I,
 )
@@ -831,7 +843,8 @@ _STATED = re.compile(r"\\boxed\s*\{|<answer>|\b(?:final )?answer(?: is\b|\s*:)",
 
 @behavior(
     "answer_before_reasoning",
-    "our definition: fewer than 20 words before the first answer and more than 20 after it; on justifying what was settled before, Turpin et al., arXiv 2305.04388",
+    "our definition: fewer than 20 words before the first answer and more than 20 after it; on justifying what was"
+    " settled before, Turpin et al., arXiv 2305.04388",
 )
 def answer_before_reasoning(text: str) -> bool:
     "Whether the answer comes first and the reasoning afterwards."

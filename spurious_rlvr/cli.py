@@ -8,9 +8,21 @@ __all__ = ['app', 'INTERRUPTED_TRAINING', 'INTERRUPTED', 'COPIED', 'command', 'd
            'jupyter_command', 'lab', 'main']
 
 # %% ../nbs/17_cli.ipynb #e76e8fe2
-import difflib, errno, functools, hashlib, importlib.util, json, os, shutil, signal, sys, threading
+import difflib
+import errno
+import functools
+import hashlib
+import importlib.util
+import inspect
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
+
 import typer
 
 # %% ../nbs/17_cli.ipynb #d9404477
@@ -20,7 +32,10 @@ app = typer.Typer(
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="A bench for spurious rewards in RLVR: real GRPO, every control, the clip's bias made exact. Begin with: spurious-rlvr demo, then spurious-rlvr lab. Each command shows examples: spurious-rlvr train --help",
+    help=(
+        "A bench for spurious rewards in RLVR: real GRPO, every control, the clip's bias made exact. Begin with:"
+        " spurious-rlvr demo, then spurious-rlvr lab. Each command shows examples: spurious-rlvr train --help"
+    ),
 )
 
 
@@ -77,7 +92,7 @@ def command(
         shown = "\n".join(f"  spurious-rlvr {example}" for example in examples)
 
         @app.command(
-            short_help=function.__doc__.splitlines()[0],
+            short_help=" ".join(inspect.cleandoc(function.__doc__).partition("\n\n")[0].split()),
             epilog=f"\b\n{'Examples' if len(examples) > 1 else 'Example'}:\n{shown}",
         )
         @functools.wraps(function)
@@ -127,9 +142,12 @@ def _reward_names(incomplete: str):
 )
 def demo(
     out: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
-            help="Folder for runs, figures and report.html. The same folder goes on where it was interrupted. Default: spurious-rlvr-demo, or spurious-rlvr-demo-quick."
+            help=(
+                "Folder for runs, figures and report.html. The same folder goes on where it was interrupted. Default:"
+                " spurious-rlvr-demo, or spurious-rlvr-demo-quick."
+            )
         ),
     ] = None,
     quick: Annotated[
@@ -138,11 +156,14 @@ def demo(
             "--quick", help="The bandit, and upper against lower clip with 3 seeds: under a minute, and no claims."
         ),
     ] = False,
-    jobs: Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
 ):
-    """What does a reward that tosses a coin do to a policy, with the clip on both sides, above only, below only, and not at all?
+    """What does a reward that tosses a coin do to a policy, with the clip on both sides, above only, below only, and
+    not at all?
 
-    Plays a two-action bandit thousands of times, then real GRPO on a tiny policy with 8 seeds an arm, tests three contrasts that were fixed beforehand, and writes a report."""
+    Plays a two-action bandit thousands of times, then real GRPO on a tiny policy with 8 seeds an arm, tests three
+    contrasts that were fixed beforehand, and writes a report.
+    """
     from spurious_rlvr import studies
 
     report = studies.demo(
@@ -167,8 +188,11 @@ def _value(text):
 
 
 def read_settings(given: list[str], preset):
-    "A configuration from a preset's name, or from another configuration, and NAME=VALUE texts; raises `ConfigError` with the names there are."
-    import dataclasses, difflib
+    """A configuration from a preset's name, or from another configuration, and NAME=VALUE texts; raises `ConfigError`
+    with the names there are."""
+    import dataclasses
+    import difflib
+
     from spurious_rlvr.core import ConfigError
     from spurious_rlvr.train import PRESETS
 
@@ -182,7 +206,8 @@ def read_settings(given: list[str], preset):
             raise ConfigError(f"--set {text}: write NAME=VALUE")
         if name not in names:
             raise ConfigError(
-                f"--set {text}: no setting {name!r}; did you mean {' or '.join(difflib.get_close_matches(name, names) or names[:3])}?"
+                f"--set {text}: no setting {name!r}; did you mean"
+                f" {' or '.join(difflib.get_close_matches(name, names) or names[:3])}?"
             )
         changes[name] = _value(value)
     wrong = [
@@ -227,7 +252,10 @@ def train(
         str,
         typer.Argument(
             autocompletion=_organism_names,
-            help="An organism (qwen-like, llama-like, bad-code, leaked), a folder made by save_pretrained, or a model on the hub.",
+            help=(
+                "An organism (qwen-like, llama-like, bad-code, leaked), a folder made by save_pretrained, or a model on"
+                " the hub."
+            ),
         ),
     ],
     reward: Annotated[
@@ -239,27 +267,33 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
     problems: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
-            help="Training problems: a .jsonl, .json or .parquet file, chains:NUMBER, or a set on the hub. Default for organisms: their own."
+            help=(
+                "Training problems: a .jsonl, .json or .parquet file, chains:NUMBER, or a set on the hub. Default for"
+                " organisms: their own."
+            )
         ),
     ] = None,
     held_out: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
-            help="Problems to evaluate on: a benchmark's name (evaluated as in the paper), a file (greedily), or chains:NUMBER:SEED:FEWEST-MOST, arithmetic with so many operations."
+            help=(
+                "Problems to evaluate on: a benchmark's name (evaluated as in the paper), a file (greedily), or"
+                " chains:NUMBER:SEED:FEWEST-MOST, arithmetic with so many operations."
+            )
         ),
     ] = None,
-    template: Annotated[Optional[str], typer.Option(help="Prompt template, for models that are not organisms.")] = None,
+    template: Annotated[str | None, typer.Option(help="Prompt template, for models that are not organisms.")] = None,
     preset: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             autocompletion=_one_of("paper", "official_code", "organism"),
             help="paper, official_code or organism. Default: organism for organisms, else paper.",
         ),
     ] = None,
     settings: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--set", help="NAME=VALUE of a setting, such as clip=none or epsilon_high=0.28; may be given several times."
         ),
@@ -267,18 +301,21 @@ def train(
     engine: Annotated[
         str,
         typer.Option(
-            help="Who samples: transformers; vllm, in this process; or the addresses of vLLM servers, separated by commas."
+            help=(
+                "Who samples: transformers; vllm, in this process; or the addresses of vLLM servers, separated by"
+                " commas."
+            )
         ),
     ] = "transformers",
     question_field: Annotated[
-        Optional[str], typer.Option(help="Column of the question in --problems, where its name is not a usual one.")
+        str | None, typer.Option(help="Column of the question in --problems, where its name is not a usual one.")
     ] = None,
-    gold_field: Annotated[Optional[str], typer.Option(help="Column of the right answer in --problems.")] = None,
+    gold_field: Annotated[str | None, typer.Option(help="Column of the right answer in --problems.")] = None,
     skip_faulty: Annotated[
         bool, typer.Option("--skip-faulty", help="Leave out rows of --problems that cannot be read, and say which.")
     ] = False,
     tracker: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(help="tensorboard, wandb or trackio: also log there; may be given several times."),
     ] = None,
     resume: Annotated[
@@ -290,10 +327,9 @@ def train(
     ] = False,
 ):
     "Trains a policy with GRPO and leaves a run folder."
-    sys.path.append(
-        ""
-    )  # python:module:function finds the user's own module in the present folder; last, so that no file there stands in for a library
-    from spurious_rlvr import organisms, tasks, train as training
+    sys.path.append("")  # finds the user's module for python:module:function; last, so that it stands in for no library
+    from spurious_rlvr import organisms, tasks
+    from spurious_rlvr import train as training
     from spurious_rlvr.core import ConfigError
     from spurious_rlvr.policy import load_policy, refuse_place
     from spurious_rlvr.rewards import parse
@@ -302,7 +338,8 @@ def train(
     tiny = policy in organisms.RECIPES
     if reward in organisms.RECIPES:
         raise ConfigError(
-            f"{reward} is a policy, which comes first, and then the reward: spurious-rlvr train {reward} {policy} --out {out}"
+            f"{reward} is a policy, which comes first, and then the reward: spurious-rlvr train {reward} {policy} --out"
+            f" {out}"
         )
     parse(reward)
     if not resume:
@@ -363,6 +400,7 @@ def train(
 def _policy_of(policy, template, phase, out):
     "The policy that is meant, the phase it stands at, and the folder for its evaluation."
     import dataclasses
+
     from spurious_rlvr import organisms
     from spurious_rlvr.core import ConfigError
     from spurious_rlvr.evaluate import checkpoint_policies
@@ -385,7 +423,8 @@ def _policy_of(policy, template, phase, out):
 
 # %% ../nbs/17_cli.ipynb #8f6b1cea
 @command(
-    "evaluate coin --benchmark chains:200:7:2-4                     # the newest checkpoint of a run, on newly drawn problems of 2 to 4 operations",
+    "evaluate coin --benchmark chains:200:7:2-4                     # the newest checkpoint of a run, on newly drawn"
+    " problems of 2 to 4 operations",
     "evaluate Qwen/Qwen2.5-Math-7B --benchmark math-500 --out before   # the paper's protocol",
 )
 def evaluate(
@@ -393,52 +432,67 @@ def evaluate(
         str,
         typer.Argument(
             autocompletion=_organism_names,
-            help="An organism, a folder made by save_pretrained, a model on the hub, or a run folder (its newest checkpoint, or --phase).",
+            help=(
+                "An organism, a folder made by save_pretrained, a model on the hub, or a run folder (its newest"
+                " checkpoint, or --phase)."
+            ),
         ),
     ],
     benchmark: Annotated[
         str,
         typer.Option(
             autocompletion=_benchmark_names,
-            help="math-500, amc, amc23, aime-2024, aime-2025, minerva; a .jsonl, .json or .parquet file; or chains:NUMBER:SEED:FEWEST-MOST, arithmetic with so many operations (organisms are trained on 2-4).",
+            help=(
+                "math-500, amc, amc23, aime-2024, aime-2025, minerva; a .jsonl, .json or .parquet file; or"
+                " chains:NUMBER:SEED:FEWEST-MOST, arithmetic with so many operations (organisms are trained on 2-4)."
+            ),
         ),
     ],
     protocol: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             autocompletion=_one_of("paper", "greedy", "sampled", "organism"),
-            help="paper (temperature 0 for MATH-500, else avg@8 at 0.6; 3072 tokens), greedy, sampled, or organism. Default: organism for organisms, else paper.",
+            help=(
+                "paper (temperature 0 for MATH-500, else avg@8 at 0.6; 3072 tokens), greedy, sampled, or organism."
+                " Default: organism for organisms, else paper."
+            ),
         ),
     ] = None,
     out: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
-            help="A run folder, or a new folder for evaluations. The same command goes on where it was interrupted. Default, for a run folder: itself."
+            help=(
+                "A run folder, or a new folder for evaluations. The same command goes on where it was interrupted."
+                " Default, for a run folder: itself."
+            )
         ),
     ] = None,
     like: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             help="For a file: the benchmark whose protocol and answer convention it follows, such as math-500."
         ),
     ] = None,
-    name: Annotated[Optional[str], typer.Option(help="Name of the evaluation. Default: the benchmark's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the evaluation. Default: the benchmark's.")] = None,
     template: Annotated[
-        Optional[str], typer.Option(help="Prompt template. Default: the organism's or the run's own, else qwen_math.")
+        str | None, typer.Option(help="Prompt template. Default: the organism's or the run's own, else qwen_math.")
     ] = None,
     phase: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(min=0, help="Which checkpoint of a run folder; for another policy, the phase that is recorded."),
     ] = None,
-    limit: Annotated[Optional[int], typer.Option(min=1, help="At most this many problems, from the start.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many problems, from the start.")] = None,
     engine: Annotated[
         str,
         typer.Option(
-            help="Who samples: transformers; vllm, in this process; or the addresses of vLLM servers, separated by commas."
+            help=(
+                "Who samples: transformers; vllm, in this process; or the addresses of vLLM servers, separated by"
+                " commas."
+            )
         ),
     ] = "transformers",
     settings: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--set",
             help="NAME=VALUE of the protocol, such as samples=16, temperature=1 or seed=3; may be given several times.",
@@ -478,7 +532,9 @@ def evaluate(
         print(f"{estimate.name:9} {estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]")
     numbers = summarise(table)
     print(
-        f"{numbers['problems']} problems, {chosen}\nanswered {numbers['answered']:.3f}, truncated {numbers['truncated']:.3f}, undecided {numbers['undecided']:.3f}, code {numbers['code_share']:.3f}\nintervals are over problems: {CHECKPOINT}\n{folder}"
+        f"{numbers['problems']} problems, {chosen}\nanswered {numbers['answered']:.3f}, truncated"
+        f" {numbers['truncated']:.3f}, undecided {numbers['undecided']:.3f}, code"
+        f" {numbers['code_share']:.3f}\nintervals are over problems: {CHECKPOINT}\n{folder}"
     )
 
 # %% ../nbs/17_cli.ipynb #db1d91de
@@ -497,7 +553,7 @@ def _pairs(texts, option):  # NAME=VALUE texts as a dictionary
 )
 def study(
     family: Annotated[
-        Optional[str],
+        str | None,
         typer.Argument(
             help="A family of the paper's experiments, such as figure-1, gamma, clip. Without one, all are listed."
         ),
@@ -510,27 +566,27 @@ def study(
         ),
     ] = "organism",
     out: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
             help="Folder for runs and report. The same folder goes on where it was. Default: spurious-rlvr-FAMILY-SIZE."
         ),
     ] = None,
     only: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--only",
             help="COLUMN=VALUE of the table, such as model=qwen-like, clip=both or seed=0; may be given several times.",
         ),
     ] = None,
-    seeds: Annotated[Optional[int], typer.Option(min=1, help="Seeds of every arm.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of every arm.")] = None,
     settings: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--set", help="NAME=VALUE of a setting of all arms, such as phases=10; may be given several times."
         ),
     ] = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Show the table and the cost, and stop.")] = False,
-    jobs: Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
     backend: Annotated[
         str, typer.Option(help="local, or ray: the cluster that RAY_ADDRESS names, else one on this machine.")
     ] = "local",
@@ -561,32 +617,37 @@ def study(
     print(f"The report: {studies.write_study_report(chosen, folder)}")
     if failed := (status["state"] != "finished").sum():
         raise ConfigError(
-            f"{failed} of {len(status)} runs are not finished; what is finished is kept, and the same command tries the rest again"
+            f"{failed} of {len(status)} runs are not finished; what is finished is kept, and the same command tries the"
+            " rest again"
         )
 
 # %% ../nbs/17_cli.ipynb #9ed0f175
 @command(
     "audit --reward ground_truth --quick                # a rehearsal",
     "audit --reward my_module:my_reward --out mine      # my_module.py lies in this folder",
-    "audit --from-evals before=b.parquet --from-evals user=u.parquet --from-evals random=r.parquet   # results that exist",
+    "audit --from-evals before=b.parquet --from-evals user=u.parquet --from-evals random=r.parquet   # results that"
+    " exist",
 )
 def audit(
     reward: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="Your reward: my_module:my_reward, or any spec such as 'boxed_format & ~mentions_python'."),
     ] = None,
     model: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--model",
-            help="An organism, a folder or a model on the hub; several times for several families. One gets a second family added.",
+            help=(
+                "An organism, a folder or a model on the hub; several times for several families. One gets a second"
+                " family added."
+            ),
         ),
     ] = None,
     data: Annotated[
         str, typer.Option(help="Training problems: a file, chains:NUMBER or a set on the hub. Default: the size's own.")
     ] = "",
     held_out: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--held-out", help="Benchmark: a name, a file or chains:NUMBER:SEED. Default: the size's own."),
     ] = None,
     fresh: Annotated[
@@ -601,18 +662,21 @@ def audit(
         ),
     ] = "organism",
     seeds: Annotated[
-        Optional[int], typer.Option(min=2, help="Runs of every arm. Default: what the verdicts were calibrated at.")
+        int | None, typer.Option(min=2, help="Runs of every arm. Default: what the verdicts were calibrated at.")
     ] = None,
     margin: Annotated[float, typer.Option(help="A difference in accuracy that does not matter.")] = 0.02,
     settings: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--set", help="NAME=VALUE of a setting of all arms; may be given several times."),
     ] = None,
     from_evals: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--from-evals",
-            help="ROLE=PATH or ROLE@MODEL=PATH of a result or checkpoint that exists, once for every run; roles: before, user, random, permuted, format, incorrect. Nothing is trained.",
+            help=(
+                "ROLE=PATH or ROLE@MODEL=PATH of a result or checkpoint that exists, once for every run; roles: before,"
+                " user, random, permuted, format, incorrect. Nothing is trained."
+            ),
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs and report. The same folder goes on where it was.")] = Path(
@@ -620,13 +684,15 @@ def audit(
     ),
     quick: Annotated[bool, typer.Option("--quick", help="A rehearsal: tiny, under a minute, and no claims.")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="Show the table and the cost, and stop.")] = False,
-    jobs: Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
     backend: Annotated[str, typer.Option(help="local or ray.")] = "local",
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that a run takes, on Ray.")] = 0,
 ):
     """Is the gain of your reward real? Trains it beside rewards that know nothing, and writes a verdict with intervals.
 
-    Arms: your reward and the same rewards permuted within groups, each with the clip on and off; a coin; format; incorrect labels. Judged seed by seed, on several models, each asked in its best way."""
+    Arms: your reward and the same rewards permuted within groups, each with the clip on and off; a coin; format;
+    incorrect labels. Judged seed by seed, on several models, each asked in its best way.
+    """
     sys.path.append("")  # my_module:my_reward finds the user's own module in the present folder
     from spurious_rlvr import audit as audits
     from spurious_rlvr.core import ConfigError
@@ -664,10 +730,10 @@ def audit(
 
 @command("scorecard --seeds 8 --out claims      # all claims, on organisms")
 def scorecard(
-    claim: Annotated[Optional[list[str]], typer.Argument(help="Claims to look at. Default: all.")] = None,
+    claim: Annotated[list[str] | None, typer.Argument(help="Claims to look at. Default: all.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs and report.")] = Path("spurious-rlvr-scorecard"),
     seeds: Annotated[int, typer.Option(min=2, help="Runs of every arm.")] = 8,
-    jobs: Annotated[Optional[int], typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
 ):
     "The field's disputed claims, each with an experiment on organisms and the command that asks large models."
     from spurious_rlvr.audit import scorecard as run
@@ -692,14 +758,15 @@ def plan(
     model: Annotated[
         str,
         typer.Option(
-            help="A model of the paper, such as Qwen/Qwen2.5-Math-7B, a folder with a config.json, or a model on the hub. Only the configuration is read."
+            help=(
+                "A model of the paper, such as Qwen/Qwen2.5-Math-7B, a folder with a config.json, or a model on the"
+                " hub. Only the configuration is read."
+            )
         ),
     ],
     gpus: Annotated[int, typer.Option(min=1, help="GPUs that share the work, with FSDP.")] = 1,
     gpu: Annotated[str, typer.Option(help="Their kind: h100, h200, a100, l40s, rtx4090, …")] = "h100",
-    memory: Annotated[
-        Optional[float], typer.Option(help="Memory of one GPU in GiB, where it is not the usual.")
-    ] = None,
+    memory: Annotated[float | None, typer.Option(help="Memory of one GPU in GiB, where it is not the usual.")] = None,
     engine: Annotated[
         str, typer.Option(help="Who samples: vllm, on the same GPUs; server, on others; transformers.")
     ] = "vllm",
@@ -710,13 +777,14 @@ def plan(
         ),
     ] = "paper",
     settings: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--set", help="NAME=VALUE of a setting, such as mixed_precision=bf16; may be given several times."
         ),
     ] = None,
 ):
-    "Says what a training needs in memory and time, from the model's configuration alone, and what to change where it does not fit."
+    """Says what a training needs in memory and time, from the model's configuration alone, and what to change where it
+    does not fit."""
     from spurious_rlvr import train as training
     from spurious_rlvr.plan import make_plan
 
@@ -810,11 +878,11 @@ def view(
         Path, typer.Argument(help="A run folder, a parquet file of TRL's completions or their folder, or JSON Lines.")
     ],
     out: Annotated[
-        Optional[Path], typer.Option(help="The page to write. Default: NAME-rollouts.html in this folder.")
+        Path | None, typer.Option(help="The page to write. Default: NAME-rollouts.html in this folder.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most rollouts in the page; it says which it holds.")] = 400,
     tokenizer: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
             help="A folder with tokenizer.json, where the run does not hold one: for the heat map over tokens."
         ),
@@ -824,14 +892,18 @@ def view(
         bool,
         typer.Option(
             "--serve",
-            help="Instead of a file: a page on this machine only, which reads all rollouts as they are looked at; until Ctrl-C.",
+            help=(
+                "Instead of a file: a page on this machine only, which reads all rollouts as they are looked at; until"
+                " Ctrl-C."
+            ),
         ),
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0: any that is free.")] = 0,
 ):
     "Steps through rollouts: writes one page that needs neither a kernel nor the network, and prints its path."
     _point_at_folder(path)
-    from spurious_rlvr.widgets import RolloutStepper, serve as serve_page, write_page
+    from spurious_rlvr.widgets import RolloutStepper, write_page
+    from spurious_rlvr.widgets import serve as serve_page
 
     stepper = RolloutStepper(path, tokenizer=tokenizer)
     if serve:
@@ -896,7 +968,8 @@ def jupyter_command(
     port: int = 8888,  # another is taken where this one is in use
     browser: bool = True,  # opens one
 ) -> list[str]:  # what to run
-    "The command line that opens JupyterLab. Raises `ConfigError` where it would listen to other machines, `NotAvailable` where there is no JupyterLab."
+    """The command line that opens JupyterLab. Raises `ConfigError` where it would listen to other machines,
+    `NotAvailable` where there is no JupyterLab."""
     from spurious_rlvr.core import ConfigError, NotAvailable
 
     if open_to := [
@@ -905,11 +978,13 @@ def jupyter_command(
         if o.partition("=")[0].lstrip("-").lower() in ("ip", "serverapp.ip", "notebookapp.ip", "labapp.ip")
     ]:
         raise ConfigError(
-            f"{open_to[0]}: this JupyterLab listens to this machine only. From elsewhere, use a tunnel: ssh -N -L {port}:127.0.0.1:{port} USER@THIS-MACHINE"
+            f"{open_to[0]}: this JupyterLab listens to this machine only. From elsewhere, use a tunnel: ssh -N -L"
+            f" {port}:127.0.0.1:{port} USER@THIS-MACHINE"
         )
     if importlib.util.find_spec("jupyterlab") is None:
         raise NotAvailable(
-            f"JupyterLab is not installed in {sys.prefix}: pip install jupyterlab. Without it, --copy-only copies the tutorials for VS Code or another Jupyter"
+            f"JupyterLab is not installed in {sys.prefix}: pip install jupyterlab. Without it, --copy-only copies the"
+            " tutorials for VS Code or another Jupyter"
         )
     as_root = (
         ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
@@ -935,10 +1010,13 @@ def jupyter_command(
 )
 def lab(
     arguments: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Argument(
             metavar="FOLDER",
-            help="A folder of yours. Default: spurious-rlvr-tutorials. Nothing that you edited there is overwritten. After --, options of JupyterLab.",
+            help=(
+                "A folder of yours. Default: spurious-rlvr-tutorials. Nothing that you edited there is overwritten."
+                " After --, options of JupyterLab."
+            ),
         ),
     ] = None,
     port: Annotated[
@@ -962,13 +1040,15 @@ def lab(
     print(f"{folder}: " + ", ".join(f"{len(names)} {how}" for how, names in done.items() if names))
     if done["kept"]:
         print(
-            f"Kept as you left them: {', '.join(done['kept'])}. To get one as it is shipped, rename yours and run this again"
+            f"Kept as you left them: {', '.join(done['kept'])}. To get one as it is shipped, rename yours and run this"
+            " again"
         )
     if copy_only:
         return
     if not browser:
         print(
-            f"From another machine: ssh -N -L {port}:127.0.0.1:{port} USER@THIS-MACHINE, then open the address below there"
+            f"From another machine: ssh -N -L {port}:127.0.0.1:{port} USER@THIS-MACHINE, then open the address below"
+            " there"
         )
     sys.stdout.flush()
     os.execv(wanted[0], wanted)

@@ -10,10 +10,17 @@ __all__ = ['ARMS', 'PROBABILITY_BINS', 'BanditConfig', 'BanditRun', 'simulate_ba
            'replay_effects', 'replay_against_runs', 'predicted_against_observed']
 
 # %% ../nbs/13_clipbias.ipynb #13b3dd39
-import dataclasses, functools, itertools, math, numbers, types
+import dataclasses
+import functools
+import itertools
+import math
+import numbers
+import types
+
 import numpy as np
 import pandas as pd
 from scipy.special import bdtr, expit, gammaln, nctdtr, ndtri, stdtrit, xlogy
+
 from .behavior import code_spans
 from .core import ConfigError, Faults, RunError, keyed_rng
 
@@ -97,7 +104,8 @@ def _check_config(config, faults):
 # %% ../nbs/13_clipbias.ipynb #8f513b8d
 @dataclasses.dataclass(frozen=True)
 class BanditConfig:
-    "One setting of the bandit, checked whole; `simulate_bandit`, `exact_phase`, `clip_bias` and `clip_map` all take these keywords."
+    """One setting of the bandit, checked whole; `simulate_bandit`, `exact_phase`, `clip_bias` and `clip_map` all take
+    these keywords."""
 
     prior: tuple  # (actions,) probabilities at the start; they sum to 1
     learning_rate: float  # multiplies the gradient of the minibatch's mean surrogate with respect to the logits
@@ -295,7 +303,10 @@ class _Tally:
 
     def add(self, batch, minibatch, log_ratio, ratio, band):
         count = batch.count[:, minibatch]
-        mean = lambda values: float(values.sum(axis=0) @ self.weights)
+
+        def mean(values):
+            return float(values.sum(axis=0) @ self.weights)
+
         self.uses += mean(count)
         self.first += mean(count * log_ratio)
         self.second += mean(count * log_ratio**2)
@@ -309,7 +320,8 @@ class _Tally:
 
 # %% ../nbs/13_clipbias.ipynb #02879abc
 def _gradient(config, layout, batch, minibatch, new, old, tally):
-    "Gradient of a minibatch's mean surrogate with respect to the logits, (tokens, replicas); `new` and `old` are log-probabilities."
+    """Gradient of a minibatch's mean surrogate with respect to the logits, (tokens, replicas); `new` and `old` are
+    log-probabilities."""
     log_ratio = new - old
     up, down = batch.up[:, minibatch], batch.down[:, minibatch]
     if config.estimator in _CLIPPING:
@@ -373,7 +385,8 @@ _LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 # %% ../nbs/13_clipbias.ipynb #c0d37f03
 @dataclasses.dataclass(repr=False)
 class BanditRun:
-    "What `simulate_bandit` found. Arrays of length `phases` hold the state after each phase; action 0 is the one followed."
+    """What `simulate_bandit` found. Arrays of length `phases` hold the state after each phase; action 0 is the one
+    followed."""
 
     config: BanditConfig  # the setting
     mean: np.ndarray  # (phases,) mean probability of action 0; its change is *not* a bias
@@ -406,10 +419,16 @@ class BanditRun:
         return {
             "clip": f"[{low:g}, {high:g}]",
             "phases × replicas": f"{len(self.mean)} × {self.log_odds.shape[1]}",
-            "expected shift, first phase": f"{self.log_odds_drift:+.5f} ± {self.log_odds_drift_se:.5f} (standard error)",
-            "probability of action 0 at the end": f"mean {self.mean[-1]:.3f}, median {self.median[-1]:.3f}, "
-            f"above .9 {self.fixated_high[-1]:.1%}, below .1 {self.fixated_low[-1]:.1%}",
-            "clip fraction, first phase": f"upper {self.clip_fraction_high[0]:.2%}, lower {self.clip_fraction_low[0]:.2%}",
+            "expected shift, first phase": (
+                f"{self.log_odds_drift:+.5f} ± {self.log_odds_drift_se:.5f} (standard error)"
+            ),
+            "probability of action 0 at the end": (
+                f"mean {self.mean[-1]:.3f}, median {self.median[-1]:.3f}, "
+                f"above .9 {self.fixated_high[-1]:.1%}, below .1 {self.fixated_low[-1]:.1%}"
+            ),
+            "clip fraction, first phase": (
+                f"upper {self.clip_fraction_high[0]:.2%}, lower {self.clip_fraction_low[0]:.2%}"
+            ),
             "spread of the log-ratio, first phase": f"{self.log_ratio_spread[0]:.4f}",
         }
 
@@ -436,7 +455,7 @@ def _entropy(layout, logits):  # of a whole sample, nats, (replicas,)
 class _Recorder:
     "Gathers what `BanditRun` reports, phase by phase."
 
-    def __init__(self, config, phases, replicas, keep):
+    def __init__(self, config, phases, replicas, keep):  # noqa: ARG002 (every recorder is made alike)
         self.config, self.rows, self.quantiles = config, [], []
         self.kept = tuple(range(phases + 1)) if keep == "all" else tuple(sorted({0, 1, phases}))
         self.log_odds, self.entropies = [], []
@@ -540,7 +559,8 @@ def simulate_bandit(
     keep: str = "ends",  # keep every replica of the phases 0, 1 and last ("ends") or of "all"
     **further,  # further keywords of `BanditConfig`: estimator, reward, baseline, whiten, eta, step, answers
 ) -> BanditRun:  # shifts, probabilities, entropy and clip fractions with their standard errors
-    "A tabular softmax policy under a random reward, in many replicas. Raises `ConfigError`, with all faults in one message."
+    """A tabular softmax policy under a random reward, in many replicas. Raises `ConfigError`, with all faults in one
+    message."""
     faults = _check_size("simulate_bandit", phases, replicas)
     faults.check(keep in ("ends", "all"), f"keep is {keep!r}; choose from ends, all")
     settings = dict(
@@ -707,7 +727,10 @@ def _check_enumerable(config, layout, faults):
         config.minibatch_size // config.num_generations,
     )
     faults.check(config.reward == "bernoulli", "a Gaussian reward has no finite list of outcomes; simulate it instead")
-    ways = lambda samples: math.comb(samples + leaves - 1, leaves - 1)
+
+    def ways(samples):
+        return math.comb(samples + leaves - 1, leaves - 1)
+
     centred = config.estimator in _CENTRED
     outcomes = centred + sum(ways(s) * ways(size - s) for s in range(centred, size + 1 - centred))
     rows = math.comb(outcomes + groups - 1, groups) ** config.minibatches
@@ -732,7 +755,8 @@ def _enumerate_groups(config, leaf_logs):  # yields (probabilities of the rows, 
 def exact_phase(
     prior,  # (actions,) probabilities of the old policy, from which the phase's samples come
     *,
-    start=None,  # (actions,) probabilities when the first minibatch is used, to ask about a later update; None: the old policy
+    # (actions,) probabilities when the first minibatch is used, to ask about a later update; None: the old policy
+    start=None,
     **settings,  # further keywords of `BanditConfig`; small ones, see above
 ) -> ExactPhase:  # expectations without noise
     "Exact expectations over one phase. Raises `ConfigError`, also where the enumeration would be too long."
@@ -865,7 +889,8 @@ def entropy_pull(
     learning_rate: float,  # of plain SGD
     **clip,  # epsilon, epsilon_high and mu, as `clip_pull` takes them
 ) -> tuple[float, float]:  # (high, low): change of entropy that each side adds to one expected update, nats
-    "What each side of the clip does to the entropy at one update, to first order in the learning rate (after arXiv 2509.26114)."
+    """What each side of the clip does to the entropy at one update, to first order in the learning rate (after arXiv
+    2509.26114)."""
     return tuple(float(learning_rate * entropy_gradient(new) @ pull) for pull in clip_pull(old, new, **clip))
 
 # %% ../nbs/13_clipbias.ipynb #0d120738
@@ -876,7 +901,8 @@ def log_odds_variance(
     minibatch_size: int,  # samples in the update
     mean_square: float,  # E[A²], see `advantage_moments`
 ) -> np.ndarray:  # variance of the change in log-odds, of the shape of `p`
-    "Variance of one unclipped update from the old policy, two actions: 4 learning_rate² p (1 - p) E[A²] / minibatch_size. Exact."
+    """Variance of one unclipped update from the old policy, two actions: 4 learning_rate² p (1 - p) E[A²] /
+    minibatch_size. Exact."""
     p = np.asarray(p, dtype=float)
     return 4 * learning_rate**2 * p * (1 - p) * mean_square / minibatch_size
 
@@ -942,7 +968,8 @@ def _grid(
 
 # %% ../nbs/13_clipbias.ipynb #0faecf51
 def clip_map(
-    over: dict,  # name -> values; any settings of `BanditConfig`, prior also as the probability of the first of two actions
+    # name -> values; any settings of `BanditConfig`, prior also as the probability of the first of two actions
+    over: dict,
     *,
     sides="both",  # "both", "high", "low", or several of them
     phases: int = 1,  # measure after this many phases
@@ -1043,7 +1070,8 @@ def _recorded(
     ]
     if missing:
         raise RunError(
-            f"{run.path}: phase {phase} has no {', '.join(missing)}; the clip's work can be measured only on runs that recorded it, as train.train does"
+            f"{run.path}: phase {phase} has no {', '.join(missing)}; the clip's work can be measured only on runs that"
+            " recorded it, as train.train does"
         )
     frame["use"] = 0
     unknown = {
@@ -1123,12 +1151,18 @@ def measured_tokens(
     *,
     decode=None,  # token ids -> text, such as `run_decoder(run)`, to say which tokens are code; None: do not say
 ) -> pd.DataFrame:  # one row per token and use: old_probability, ratio, pull, clip_side, ...
-    "Every token of a phase as its update saw it; tokens of dead groups that were left out are counted in the weights alone. Raises `RunError` where the run has not recorded it."
+    """Every token of a phase as its update saw it; tokens of dead groups that were left out are counted in the weights
+    alone. Raises `RunError` where the run has not recorded it."""
     frame = _recorded(run, phase, ("completion", "token_ids") if decode else ())
     config = _config_at(run, phase)
     lengths = frame["logprob_old"].map(len).to_numpy()
-    flat = lambda name: np.concatenate([np.asarray(v) for v in frame[name]]) if len(frame) else np.empty(0)
-    spread = lambda values: np.repeat(np.asarray(values), lengths)
+
+    def flat(name):
+        return np.concatenate([np.asarray(v) for v in frame[name]]) if len(frame) else np.empty(0)
+
+    def spread(values):
+        return np.repeat(np.asarray(values), lengths)
+
     old, new, row = (
         flat("logprob_old").astype(float),
         flat("logprob_new").astype(float),
@@ -1210,7 +1244,8 @@ def run_decoder(
     place = run.latest_checkpoint and run.latest_checkpoint / "policy" / "tokenizer.json"
     if not place or not place.exists():
         raise RunError(
-            f"{run.path}: has no checkpoint with a tokenizer.json; give decode=, a function from token ids to text such as policy.decode"
+            f"{run.path}: has no checkpoint with a tokenizer.json; give decode=, a function from token ids to text such"
+            " as policy.decode"
         )
     from tokenizers import Tokenizer
 
@@ -1262,7 +1297,8 @@ def gradient_mass(
     run,  # from `runs.read_run`
     phases=None,  # which; None: all
     *,
-    by: str = "code",  # "code" (tokens of code against the rest), or a column of rollouts such as "writes_code", "correct"
+    # "code" (tokens of code against the rest), or a column of rollouts such as "writes_code", "correct"
+    by: str = "code",
     decode=None,  # token ids -> text, for "code"; None: the tokenizer of the run's newest checkpoint
 ) -> (
     pd.DataFrame
@@ -1274,7 +1310,8 @@ def gradient_mass(
         tokens = measured_tokens(run, phase, decode=decode)
         if by not in tokens:
             raise RunError(
-                f"{run.path}: phase {phase} has no column {by}; there are {', '.join(n for n in _BEHAVIORS if n in tokens)}"
+                f"{run.path}: phase {phase} has no column {by}; there are"
+                f" {', '.join(n for n in _BEHAVIORS if n in tokens)}"
             )
         size, side = tokens["pull"].abs(), tokens["clip_side"]
         sums = (
@@ -1340,7 +1377,10 @@ class ClipReport:
 
     def __str__(self):
         counts = f"{self.facts['phases']} phases, {self.facts['updates']} updates, {self.facts['tokens']:,} token uses"
-        return f"{self.run}: {self.headline}\n{counts}; spread of the log-ratio {self.facts['log_ratio_spread']:.3g}; phases in which a gradient was removed: {self.facts['phases_clipped']}"
+        return (
+            f"{self.run}: {self.headline}\n{counts}; spread of the log-ratio {self.facts['log_ratio_spread']:.3g};"
+            f" phases in which a gradient was removed: {self.facts['phases_clipped']}"
+        )
 
 
 def _why_not(
@@ -1569,7 +1609,7 @@ def _behavior_cell(
         .reset_index()
     )
     rows = []
-    for update, part in rollouts.groupby("update"):
+    for _update, part in rollouts.groupby("update"):
         weights, shows = np.exp(part["weight"]), part["shows"].astype(bool)
         new, old = weights[shows].sum() / weights.sum(), shows.mean()
         moved = (
@@ -1601,7 +1641,7 @@ def _bin_cell(tokens, inside):  # the same for a bin, with the error of the move
         .reset_index()
     )
     rows = []
-    for update, p in per_rollout.groupby("update"):
+    for _update, p in per_rollout.groupby("update"):
         count, fresh = p["inside"].sum(), p["use"].iloc[0] == 0
         moved = p["moved"].sum() / count if count and fresh else math.nan
         error = math.sqrt(((p["moved"] - moved * p["inside"]) ** 2).sum()) / count if count and fresh else math.nan
@@ -1662,7 +1702,8 @@ def predicted_against_observed(
     edges=PROBABILITY_BINS,  # ascending edges of π_old
     level: float = 0.95,  # of each interval of `unexplained` by itself
 ) -> pd.DataFrame:  # one row per behaviour and bin: response, fit, observed, predicted, unexplained with errors, drawn
-    "The shift that the recorded clips predict, against the shift observed. Raises `RunError` where less than two phases are there."
+    """The shift that the recorded clips predict, against the shift observed. Raises `RunError` where less than two
+    phases are there."""
     chosen, cells = _phases(run, phases), {}
     if len(chosen) < 2:
         raise RunError(f"{run.path}: has {len(chosen)} phase; a response is measured over two or more")

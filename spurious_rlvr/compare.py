@@ -10,11 +10,16 @@ __all__ = ['FIXED', 'POPULATION', 'CHECKPOINT', 'DEFAULT_SEEDS', 'TABLE_1', 'FIG
            'split_strategies', 'association', 'Screen', 'behavior_screen', 'gain_path', 'gain_at']
 
 # %% ../nbs/12_compare.ipynb #0036e918
-import dataclasses, functools, math, warnings
+import dataclasses
+import functools
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import special, stats
+
 from .behavior import BEHAVIORS
 from .core import ConfigError, Rollout
 
@@ -101,7 +106,8 @@ def paired_effect(
     *,
     level: float = 0.95,  # confidence level of the interval
 ) -> Effect:
-    "Mean paired difference with Student's t interval; NaN limits, and a note, for fewer than two pairs or none of any spread."
+    """Mean paired difference with Student's t interval; NaN limits, and a note, for fewer than two pairs or none of any
+    spread."""
     if len(treated) != len(control) or not len(treated):
         raise ConfigError(f"{name}: {len(treated)} against {len(control)} runs; give the same seeds in both arms")
     differences = np.subtract(treated, control, dtype=float)
@@ -115,7 +121,8 @@ def holm(
     *,
     level: float = 0.95,  # 1 - level is the chance of any false finding
 ) -> list[Effect]:  # in the same order, with adjusted p-values and wider intervals
-    "Holm-adjusted effects: with probability at least `level`, none of the intervals excludes 0 where the true difference is 0."
+    """Holm-adjusted effects: with probability at least `level`, none of the intervals excludes 0 where the true
+    difference is 0."""
     order, adjusted, running, stopped = (
         sorted(range(len(effects)), key=lambda i: (math.isnan(effects[i].p_value), effects[i].p_value)),
         {},
@@ -173,7 +180,8 @@ def score_problems(
     for place, table in enumerate(tables[1:], 1):
         if lacking := sorted(set(map(str, tables[0].index)) ^ set(map(str, table.index))):
             raise ConfigError(
-                f"score_problems: evaluation {place} met other problems than evaluation 0: {len(lacking)} are in one only, such as {lacking[0]}; compare runs on the same benchmark"
+                f"score_problems: evaluation {place} met other problems than evaluation 0: {len(lacking)} are in one"
+                f" only, such as {lacking[0]}; compare runs on the same benchmark"
             )
     return Scores(
         tuple(map(str, tables[0].index)),
@@ -188,7 +196,8 @@ def crossed_effect(
     *,
     level: float = 0.95,  # confidence level of the interval
 ) -> Effect:  # estimand: population of problems
-    "Mean with an interval over runs and problems: two-way random effects, by moments, with Satterthwaite's degrees of freedom."
+    """Mean with an interval over runs and problems: two-way random effects, by moments, with Satterthwaite's degrees of
+    freedom."""
     table = np.asarray(differences, dtype=float)
     runs, problems = table.shape
     mean, by_run, by_problem = table.mean(), table.mean(axis=1), table.mean(axis=0)
@@ -233,19 +242,23 @@ def accuracy_effect(
     estimand: str = FIXED,  # or POPULATION
     level: float = 0.95,  # confidence level of the interval
 ) -> Effect:
-    "Difference in accuracy with an interval for the estimand. Raises `ConfigError` where problems or runs do not match."
+    """Difference in accuracy with an interval for the estimand. Raises `ConfigError` where problems or runs do not
+    match."""
     if estimand not in (FIXED, POPULATION):
         raise ConfigError(
-            f"{name}: estimand {estimand!r}; it is {FIXED!r} or {POPULATION!r}, and `checkpoint_effect` is for one checkpoint"
+            f"{name}: estimand {estimand!r}; it is {FIXED!r} or {POPULATION!r}, and `checkpoint_effect` is for one"
+            " checkpoint"
         )
     if treated.problems != control.problems:
         raise ConfigError(
-            f"{name}: the arms met different problems, {len(treated.problems)} and {len(control.problems)}; compare runs on the same benchmark"
+            f"{name}: the arms met different problems, {len(treated.problems)} and {len(control.problems)}; compare"
+            " runs on the same benchmark"
         )
     runs, base = len(treated.mean), len(control.mean) == 1
     if not base and len(control.mean) != runs:
         raise ConfigError(
-            f"{name}: {runs} against {len(control.mean)} runs; give the same seeds in both arms, or the base model's one evaluation"
+            f"{name}: {runs} against {len(control.mean)} runs; give the same seeds in both arms, or the base model's"
+            " one evaluation"
         )
     table = treated.mean - control.mean
     if estimand == POPULATION:
@@ -262,7 +275,10 @@ def accuracy_effect(
     note = (
         ""
         if seen.all()
-        else "the base model has one sample a problem: exact if it was greedy, otherwise its sampling error is not counted"
+        else (
+            "the base model has one sample a problem: exact if it was greedy, otherwise its sampling error is not"
+            " counted"
+        )
     )
     df = (of_runs + of_base) ** 2 / noise if noise else runs - 1
     return _effect(
@@ -291,7 +307,8 @@ def checkpoint_effect(
     *,
     level: float = 0.95,  # confidence level of the interval
 ) -> Effect:  # estimand: this checkpoint, not this method; no p-value
-    "Accuracy of one checkpoint, or its difference to another, with an interval over problems only. Raises `ConfigError` for several runs or other problems."
+    """Accuracy of one checkpoint, or its difference to another, with an interval over problems only. Raises
+    `ConfigError` for several runs or other problems."""
     if len(scores.mean) != 1 or before is not None and len(before.mean) != 1:
         raise ConfigError(f"{name}: several runs; `accuracy_effect` compares methods")
     if before is not None and before.problems != scores.problems:
@@ -312,7 +329,10 @@ def checkpoint_effect(
     rate_before, low_before, high_before = _wilson(before.mean[0], before.samples[0], level)
     constant = min(scores.mean[0].std(), before.mean[0].std()) == 0
     correlation = 0.0 if constant else float(np.corrcoef(scores.mean[0], before.mean[0])[0, 1])
-    reach = lambda a, b: math.sqrt(max(a * a - 2 * correlation * a * b + b * b, 0.0))
+
+    def reach(a, b):
+        return math.sqrt(max(a * a - 2 * correlation * a * b + b * b, 0.0))
+
     gain = rate - rate_before
     return Effect(
         name,
@@ -370,12 +390,15 @@ def seeds_needed(
     "The fewest seeds an arm at which one comparison has the stated power."
     if not sd > 0 or not difference > 0 or not 0 < power < 1 or margin is not None and not margin > 0:
         raise ConfigError(
-            f"seeds_needed: sd {sd}, difference {difference}, margin {margin}, power {power}; the first three must be above 0, the power between 0 and 1"
+            f"seeds_needed: sd {sd}, difference {difference}, margin {margin}, power {power}; the first three must be"
+            " above 0, the power between 0 and 1"
         )
-    enough = lambda n: (
-        _survival_power(n, sd, difference, level) >= power
-        and (margin is None or _equivalence_power(n, sd, margin, 1 - level) >= power)
-    )
+
+    def enough(n):
+        return _survival_power(n, sd, difference, level) >= power and (
+            margin is None or _equivalence_power(n, sd, margin, 1 - level) >= power
+        )
+
     high = 2
     while not enough(high):
         high *= 2
@@ -422,7 +445,7 @@ class Verdict:
     margin: float  # fixed beforehand, in the unit of the gains
     seeds_needed: (
         int | None
-    )  # where it cannot tell: for the stated power, at the spread seen here; None where it can, or where there is no spread to judge by
+    )  # for the stated power at this spread; None where it can tell, or where there is no spread to judge by
     seeds_range: tuple[int, int] | None  # the same at the ends of an 80 % interval of that spread
     words: str  # one sentence
 
@@ -431,9 +454,12 @@ def _seeds_for(outcome, effect, margin, power, level):  # what it would take, an
     if outcome != CANNOT_TELL or math.isnan(effect.low):
         return None, None
     spread = float(np.std(effect.differences, ddof=1))
-    at = lambda quantile: (
-        spread if quantile is None else spread * math.sqrt((effect.n - 1) / stats.chi2.ppf(quantile, effect.n - 1))
-    )
+
+    def at(quantile):
+        return (
+            spread if quantile is None else spread * math.sqrt((effect.n - 1) / stats.chi2.ppf(quantile, effect.n - 1))
+        )
+
     needed, least, most = (
         seeds_needed(at(q), margin, margin=margin, power=power, level=level) for q in (None, 0.9, 0.1)
     )
@@ -441,9 +467,15 @@ def _seeds_for(outcome, effect, margin, power, level):  # what it would take, an
 
 
 def _verdict_words(outcome, effect, limits, margin, needed, range_, power, level):
-    shown = f"difference {_points(effect.mean)} points, {level:.0%} interval {_points(effect.low)} to {_points(effect.high)}, {effect.n} seeds"
+    shown = (
+        f"difference {_points(effect.mean)} points, {level:.0%} interval {_points(effect.low)} to"
+        f" {_points(effect.high)}, {effect.n} seeds"
+    )
     if math.isnan(effect.low):
-        return f"Cannot tell: {'' if math.isnan(effect.mean) else f'difference {_points(effect.mean)} points; '}{effect.note}."
+        return (
+            "Cannot tell:"
+            f" {'' if math.isnan(effect.mean) else f'difference {_points(effect.mean)} points; '}{effect.note}."
+        )
     if outcome == SURVIVES:
         return f"Survives: the gain is above the null's ({shown})" + (
             f"; by less than the margin of {100 * margin:g} points, all the same." if limits[1] < margin else "."
@@ -451,8 +483,14 @@ def _verdict_words(outcome, effect, limits, margin, needed, range_, power, level
     if outcome == MATCHED and not -margin < limits[0] < limits[1] < margin:
         return f"Matched by a null: the null did better ({shown})."
     if outcome == MATCHED:
-        return f"Matched by a null: the difference is within ± {100 * margin:g} points ({shown}; interval of the two one-sided tests {_points(limits[0])} to {_points(limits[1])})."
-    return f"Cannot tell ({shown}). About {needed} seeds an arm would settle ± {100 * margin:g} points with a power of {power:.0%}; the spread is so uncertain that it may be {range_[0]} to {range_[1]}."
+        return (
+            f"Matched by a null: the difference is within ± {100 * margin:g} points ({shown}; interval of the two"
+            f" one-sided tests {_points(limits[0])} to {_points(limits[1])})."
+        )
+    return (
+        f"Cannot tell ({shown}). About {needed} seeds an arm would settle ± {100 * margin:g} points with a power of"
+        f" {power:.0%}; the spread is so uncertain that it may be {range_[0]} to {range_[1]}."
+    )
 
 # %% ../nbs/12_compare.ipynb #93c5a469
 def verdict(
@@ -512,14 +550,18 @@ def _whole(outcomes):  # the outcome of several comparisons
 
 def _audit_words(outcome, table, power):
     worst = table.loc[table["low"].fillna(-math.inf).idxmin()]
-    where = lambda rows: ", ".join(f"{null} in {family}" for family, null in zip(rows["family"], rows["null"]))
+
+    def where(rows):
+        return ", ".join(f"{null} in {family}" for family, null in zip(rows["family"], rows["null"]))
+
     nulls, families = table["null"].nunique(), table["family"].nunique()
     against = (
         f"every null ({', '.join(table['null'].unique())}) in every family ({', '.join(table['family'].unique())})"
     )
     if outcome == SURVIVES:
         words = [
-            f"The gain survives against {against}. The least of it: at least {_points(worst['low'])} points over {worst['null']} in {worst['family']}."
+            f"The gain survives against {against}. The least of it: at least {_points(worst['low'])} points over"
+            f" {worst['null']} in {worst['family']}."
         ]
     elif outcome == MATCHED:
         words = [f"The gain is matched by a null: {where(table[table['outcome'] == MATCHED])}."]
@@ -528,7 +570,8 @@ def _audit_words(outcome, table, power):
         words = [
             f"Cannot tell: undecided against {where(table[table['outcome'] == CANNOT_TELL])}."
             + (
-                f" About {int(needed.max())} seeds an arm would settle it with a power of {power:.0%}, each comparison by itself."
+                f" About {int(needed.max())} seeds an arm would settle it with a power of {power:.0%}, each comparison"
+                " by itself."
                 if needed.notna().any()
                 else " There is no spread between runs to judge by."
             )
@@ -549,7 +592,8 @@ def combine_verdicts(
     level: float = 0.95,  # of each interval by itself
     power: float = 0.8,  # for the number of seeds that would settle it
 ) -> AuditVerdict:
-    "Verdicts of all comparisons, of each family and of the whole, with their multiplicity taken care of. Raises `ConfigError` where there is nothing to compare."
+    """Verdicts of all comparisons, of each family and of the whole, with their multiplicity taken care of. Raises
+    `ConfigError` where there is nothing to compare."""
     pairs = [(family, null, gains) for family, nulls in comparisons.items() for null, gains in nulls.items()]
     if not pairs or not all(comparisons.values()):
         raise ConfigError("combine_verdicts: every family needs at least one null control with its gains")
@@ -678,7 +722,8 @@ def strategy_table(
     *,
     level: float = 0.95,  # of the intervals of the accuracies
 ) -> pd.DataFrame:  # one row a label, and "all": n, share, accuracy with interval, contribution = share × accuracy
-    "Share and accuracy of every strategy; intervals over problems, for this checkpoint and not its method (Wilson, clustered by problem)."
+    """Share and accuracy of every strategy; intervals over problems, for this checkpoint and not its method (Wilson,
+    clustered by problem)."""
     frame = _needs(_frame(rollouts), "strategy_table", "problem_id", "correct")
     labels, correct = label_strategy(frame, strategy), frame["correct"].eq(True).astype(float)
     rows = {}
@@ -721,11 +766,13 @@ def identity_check(
     *,
     digits: int = 1,  # after the point, in print
 ) -> dict:  # the total that the parts give, its distance to the printed one, what rounding allows, and whether it holds
-    "Whether share-weighted accuracies give the total, as they must. Raises `ConfigError` where shares do not add up to 100."
+    """Whether share-weighted accuracies give the total, as they must. Raises `ConfigError` where shares do not add up
+    to 100."""
     rounding = 0.5 * 10.0**-digits
     if len(shares) != len(accuracies) or abs(sum(shares) - 100) > rounding * len(shares) + 1e-9:
         raise ConfigError(
-            f"identity_check: the shares {list(shares)} of {len(accuracies)} accuracies add up to {sum(shares):g}; they must be per cent of one whole"
+            f"identity_check: the shares {list(shares)} of {len(accuracies)} accuracies add up to {sum(shares):g}; they"
+            " must be per cent of one whole"
         )
     given = float(np.dot(shares, accuracies)) / 100
     allowed = rounding * (sum(shares) + sum(accuracies)) / 100 + rounding
@@ -741,7 +788,8 @@ def identity_check(
 def switch_contributions(
     subsets: Mapping[str, tuple[int, int, int]],  # {"code->code": (problems, correct before, correct after), ...}
 ) -> dict[str, float]:  # percent of the total gain
-    "Each subset's share of the total gain (arXiv 2506.10947, Tables 2 and 3). NaN and a warning where the total gain is not positive."
+    """Each subset's share of the total gain (arXiv 2506.10947, Tables 2 and 3). NaN and a warning where the total gain
+    is not positive."""
     for name, (problems, before, after) in subsets.items():
         if not (0 <= before <= problems and 0 <= after <= problems):
             raise ConfigError(f"switch_contributions: {name} has {before} and {after} correct of {problems} problems")
@@ -770,15 +818,21 @@ def _by_problem(
 ):  # (problems, labels): share of samples with the label, and share right with the label; and samples a problem
     shows = np.array([labels == kind for kind in kinds]).T.astype(float)
     right = shows * frame["correct"].eq(True).to_numpy(dtype=float)[:, None]
-    grouped = lambda values: pd.DataFrame(values).groupby(frame["problem_id"].to_numpy()).mean().to_numpy()
+
+    def grouped(values):
+        return pd.DataFrame(values).groupby(frame["problem_id"].to_numpy()).mean().to_numpy()
+
     return grouped(shows), grouped(right), frame.groupby("problem_id").size().to_numpy()
 
 
-def _pairs(
-    first, second, same=False
-):  # expected problems, right before and right after for every pair of labels; same: pairs of different samples of one evaluation
+def _pairs(first, second, same=False):
+    """Expected problems, right before and right after for every pair of labels; same: pairs of different samples of one
+    evaluation."""
     (shares, right, samples), (shares_2, right_2, _) = first, second
-    pair = lambda a, b: np.einsum("pi,pj->pij", a, b)
+
+    def pair(a, b):
+        return np.einsum("pi,pj->pij", a, b)
+
     tables = [pair(shares, shares_2), pair(right, shares_2), pair(shares, right_2)]
     if same:  # take the pairs of a sample with itself out again
         k = samples[:, None, None]
@@ -794,19 +848,20 @@ def switch_table(
     after: Sequence[Rollout] | pd.DataFrame,  # on the same problems
     strategy: str | Callable[[str], str],  # a registered behaviour, or text -> label
     *,
-    again: Sequence[Rollout]
-    | pd.DataFrame
-    | None = None,  # a second, independent evaluation of the checkpoint before; None: its own samples, where a problem has two or more
-) -> pd.DataFrame:  # one row for each "a->b": n, share, accuracy_before, accuracy_after, gain (of the total accuracy), contribution (% of the total gain), null_share, null_gain
-    "Switches of strategy between two evaluations, and beside them those between two samples of the same checkpoint (NaN where there is none). Raises `ConfigError` where the problems differ."
+    again: (
+        Sequence[Rollout] | pd.DataFrame | None
+    ) = None,  # an independent evaluation of the checkpoint before; None: its own samples, two or more a problem
+) -> pd.DataFrame:  # a row each "a->b": n, share, accuracies, gain, contribution (% of all), null_share, null_gain
+    """Switches of strategy between two evaluations, and beside them those between two samples of the same checkpoint
+    (NaN where there is none). Raises `ConfigError` where the problems differ."""
     frames = [
         _needs(_frame(f), "switch_table", "problem_id", "correct")
         for f in ((before, after) if again is None else (before, after, again))
     ]
     score_problems(frames)  # the same problems
     labels = [label_strategy(f, strategy, reference=frames[0]) for f in frames]
-    kinds = list(dict.fromkeys(kind for l in labels for kind in l.cat.categories))
-    sides = [_by_problem(f, l, kinds) for f, l in zip(frames, labels)]
+    kinds = list(dict.fromkeys(kind for label in labels for kind in label.cat.categories))
+    sides = [_by_problem(f, label, kinds) for f, label in zip(frames, labels)]
     n, right, right_after = (t.ravel() for t in _pairs(*sides[:2]))
     problems = len(sides[0][2])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -837,7 +892,8 @@ def split_gain(
     before: Mapping[str, tuple[float, float]],  # {style: (share, accuracy)}; shares add up to 1
     after: Mapping[str, tuple[float, float]],  # the same styles
 ) -> dict[str, float]:  # total, share, skill; total = share + skill
-    "The gain in accuracy as change of style share and change of accuracy within styles (Kitagawa 1955); descriptive. A style never seen in one of the two takes its accuracy from the other."
+    """The gain in accuracy as change of style share and change of accuracy within styles (Kitagawa 1955); descriptive.
+    A style never seen in one of the two takes its accuracy from the other."""
     if set(before) != set(after):
         raise ConfigError(f"split_gain: styles differ, {sorted(before)} and {sorted(after)}")
     share = skill = 0.0
@@ -860,11 +916,14 @@ def split_strategies(
     frames = [_needs(_frame(f), "split_strategies", "problem_id", "correct") for f in (before, after)]
     score_problems(frames)  # the same problems
     labels = [label_strategy(f, strategy, reference=frames[0]) for f in frames]
-    kinds = dict.fromkeys(kind for l in labels for kind in l.cat.categories)
+    kinds = dict.fromkeys(kind for label in labels for kind in label.cat.categories)
     return split_gain(
         *(
-            {kind: (float((l == kind).mean()), float(f["correct"].eq(True)[l == kind].mean())) for kind in kinds}
-            for f, l in zip(frames, labels)
+            {
+                kind: (float((label == kind).mean()), float(f["correct"].eq(True)[label == kind].mean()))
+                for kind in kinds
+            }
+            for f, label in zip(frames, labels)
         )
     )
 
@@ -901,13 +960,15 @@ def _fisher(name, unit, correlations, level):  # mean over runs, on Fisher's sca
 
 # %% ../nbs/12_compare.ipynb #befdc796
 def association(
-    frame: pd.DataFrame,  # one row per run and phase: arm, seed, phase and the two quantities, such as `plots.phase_frame` gives
+    # one row per run and phase: arm, seed, phase and the two quantities, such as `plots.phase_frame` gives
+    frame: pd.DataFrame,
     *,
     share: str = "code_share",  # column of the strategy's share
     outcome: str = "accuracy",  # column of what it goes with
     level: float = 0.95,  # of each interval
 ) -> pd.DataFrame:  # level, correlation, low, high, n, unit
-    "How a strategy's share and accuracy go together between arms, between seeds within arms, and within runs, in the same step and lagged. Associations, not causes."
+    """How a strategy's share and accuracy go together between arms, between seeds within arms, and within runs, in the
+    same step and lagged. Associations, not causes."""
     table = (
         _needs(frame, "association", "arm", "seed", "phase", share, outcome)
         .dropna(subset=[share, outcome])
@@ -968,9 +1029,9 @@ def _log_odds(counts, n):  # half a completion on either side keeps 0 and 1 fini
     return np.log((counts + 0.5) / (n - counts + 0.5))
 
 
-def _slope_and_changes(
-    base, runs, usable
-):  # base: counts and sizes by half; runs: counts and sizes. Slope (runs,), changes (runs, behaviours), prior (behaviours,)
+def _slope_and_changes(base, runs, usable):
+    """Base: counts and sizes by half; runs: counts and sizes. Slope (runs,), changes (runs, behaviours), prior
+    (behaviours,)."""
     (counts, n), halves = base, _log_odds(base[0], base[1])
     after = np.array([_log_odds(c, m) for c, m in runs])
     changes = after - _log_odds(counts.sum(axis=1), n.sum())
@@ -993,7 +1054,9 @@ def _slope_and_changes(
 class Screen:
     "What null rewards did to every behaviour."
 
-    changes: pd.DataFrame  # arm, behavior, prior and change in log-odds with interval, p_value, q_value (over the behaviours of an arm), in_slope
+    # arm, behavior, prior and change in log-odds with interval, p_value, q_value (over the behaviours of an arm),
+    # in_slope
+    changes: pd.DataFrame
     slopes: dict[str, Effect]  # {arm: change in log-odds for each unit of prior log-odds}
     difference: Effect | None  # slope of the first arm minus that of the second, paired by run
 
@@ -1002,10 +1065,16 @@ class Screen:
 
         def one(effect):
             if math.isnan(effect.low):
-                return f"{effect.name}: no interval ({'too few behaviours, or priors that are mostly noise' if math.isnan(effect.mean) else effect.note}), so nothing is claimed."
+                return (
+                    f"{effect.name}: no interval"
+                    f" ({'too few behaviours, or priors that are mostly noise' if math.isnan(effect.mean) else effect.note}),"
+                    " so nothing is claimed."
+                )
             return (
-                f"{effect.name}: {'the higher the prior the larger the rise' if effect.shown > 0 else 'the higher the prior the larger the fall' if effect.shown < 0 else 'no slope is shown'} "
-                f"({effect.mean:+.2f}, {effect.level:.0%} interval {effect.low:+.2f} to {effect.high:+.2f}, {effect.n} runs)."
+                f"{effect.name}:"
+                f" {'the higher the prior the larger the rise' if effect.shown > 0 else 'the higher the prior the larger the fall' if effect.shown < 0 else 'no slope is shown'}"
+                f" ({effect.mean:+.2f}, {effect.level:.0%} interval {effect.low:+.2f} to {effect.high:+.2f}, {effect.n}"
+                " runs)."
             )
 
         difference = (
@@ -1016,16 +1085,20 @@ class Screen:
                 + (
                     "; no interval."
                     if math.isnan(self.difference.low)
-                    else f", {self.difference.level:.0%} interval {self.difference.low:+.2f} to {self.difference.high:+.2f}; a difference is {'shown' if self.difference.shown else 'not shown'}."
+                    else (
+                        f", {self.difference.level:.0%} interval {self.difference.low:+.2f} to"
+                        f" {self.difference.high:+.2f}; a difference is"
+                        f" {'shown' if self.difference.shown else 'not shown'}."
+                    )
                 )
             ]
         )
         return [one(e) for e in self.slopes.values()] + difference
 
 # %% ../nbs/12_compare.ipynb #0a423853
-def _pseudo_values(
-    whole, without
-):  # jackknife: (runs, ...) and (groups, runs, ...) to (groups, runs, ...), with the mean of the whole: a ratio is not to be corrected for bias this way
+def _pseudo_values(whole, without):
+    """Jackknife: (runs, ...) and (groups, runs, ...) to (groups, runs, ...), with the mean of the whole: a ratio is not
+    to be corrected for bias this way."""
     return whole + (len(without) - 1) * (without.mean(axis=0) - without)
 
 
@@ -1060,7 +1133,9 @@ def behavior_screen(
     behaviors: Sequence[str] | None = None,  # names in `behavior.BEHAVIORS`; None: all
     level: float = 0.95,  # of each interval
 ) -> Screen:
-    "Changes of all behaviours under null rewards against their prior: false discoveries controlled, and the slope, errors in the prior taken care of. Raises `ConfigError` where problems differ or the base has one sample a problem."
+    """Changes of all behaviours under null rewards against their prior: false discoveries controlled, and the slope,
+    errors in the prior taken care of. Raises `ConfigError` where problems differ or the base has one sample a
+    problem."""
     names = list(BEHAVIORS if behaviors is None else behaviors)
     if unknown := [n for n in names if n not in BEHAVIORS]:
         raise ConfigError(f"behavior_screen: {', '.join(unknown)}: no such behavior; there are {', '.join(BEHAVIORS)}")
@@ -1073,7 +1148,8 @@ def behavior_screen(
     )  # the same problems
     if base.groupby("problem_id").size().min() < 2:
         raise ConfigError(
-            "behavior_screen: the base model has one sample of a problem; sample two or more, so that prior and change do not share their errors"
+            "behavior_screen: the base model has one sample of a problem; sample two or more, so that prior and change"
+            " do not share their errors"
         )
     problems = pd.unique(base["problem_id"])
     groups = pd.Series(np.arange(len(problems)) % min(20, len(problems)), index=problems)

@@ -7,9 +7,12 @@ __all__ = ['SpuriousRLVRError', 'ConfigError', 'DataError', 'RunError', 'NotAvai
            'keyed_rng', 'Problem', 'Rollout', 'to_row']
 
 # %% ../nbs/00_core.ipynb #c917b449
-import dataclasses, hashlib, json
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
+
 import numpy as np
 
 # %% ../nbs/00_core.ipynb #cc5ff3bd

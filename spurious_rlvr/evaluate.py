@@ -10,14 +10,22 @@ __all__ = ['CHECKPOINT', 'EXTRACTION', 'CELL', 'ARMS', 'measure', 'pass_at_k', '
            'memorisation_probes', 'code_token_ids', 'CausalPair', 'causal_pair']
 
 # %% ../nbs/09_evaluate.ipynb #cb38d3e6
-import dataclasses, inspect, json, keyword, math, os, re, shutil
+import dataclasses
+import inspect
+import keyword
+import math
+import os
+import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
+
 from .behavior import mentions_python, writes_code
 from spurious_rlvr.core import (
     ConfigError,
@@ -27,7 +35,6 @@ from spurious_rlvr.core import (
     Rollout,
     RunError,
     keyed_rng,
-    keyed_seed,
     to_row,
 )
 from .grading import grade_many
@@ -106,7 +113,10 @@ def summarise(
             finish=frame["finish_reason"], length=frame["token_ids"].map(len)
         )  # a table from a run folder
     correct, code = frame["correct"].eq(True), frame["writes_code"].eq(True)
-    mean = lambda values: float(values.mean()) if len(values) else math.nan
+
+    def mean(values):
+        return float(values.mean()) if len(values) else math.nan
+
     per_problem = correct.groupby(frame["group"]).agg(["sum", "size"])
     k = int(per_problem["size"].min())
     return dict(
@@ -198,15 +208,18 @@ def mean_estimate(
 def paired_difference(
     name: str,  # what is compared
     treated: "pd.Series|Sequence[float]",  # (problems,) one number for each problem
-    control: "pd.Series|Sequence[float]",  # (problems,) the same problems; two Series are put in the same order by their index
+    # (problems,) the same problems; two Series are put in the same order by their index
+    control: "pd.Series|Sequence[float]",
     *,
     level: float = 0.95,  # confidence level
 ) -> Estimate:
-    "The mean difference on the same problems, with its interval over problems. Raises `ConfigError` where the problems differ."
+    """The mean difference on the same problems, with its interval over problems. Raises `ConfigError` where the
+    problems differ."""
     if isinstance(treated, pd.Series) and isinstance(control, pd.Series):
         if set(treated.index) != set(control.index):
             raise ConfigError(
-                f"{name}: {len(set(treated.index) ^ set(control.index))} problems stand in only one of the two; compare on the same problems"
+                f"{name}: {len(set(treated.index) ^ set(control.index))} problems stand in only one of the two; compare"
+                " on the same problems"
             )
         control = control.reindex(treated.index)
     if len(treated) != len(control) or not len(treated):
@@ -292,7 +305,8 @@ class _Forbidding:
         parameters = inspect.signature(engine.generate).parameters
         if "forbidden_ids" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             raise NotAvailable(
-                f"{type(engine).__name__} cannot forbid tokens (its generate takes no forbidden_ids); use TransformersEngine"
+                f"{type(engine).__name__} cannot forbid tokens (its generate takes no forbidden_ids); use"
+                " TransformersEngine"
             )
         self.engine, self.forbidden_ids = engine, tuple(int(i) for i in forbidden_ids)
 
@@ -321,7 +335,8 @@ def evaluate(
     forbidden_ids: Sequence[int] = (),  # token ids that are never written
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> list[Rollout]:  # measured rollouts, group after group
-    "Samples and measures completions for a benchmark. The draws depend on the seed and not on the phase, so that checkpoints meet the same luck."
+    """Samples and measures completions for a benchmark. The draws depend on the seed and not on the phase, so that
+    checkpoints meet the same luck."""
     from spurious_rlvr.rollout import sample_rollouts
 
     rollouts = sample_rollouts(
@@ -376,7 +391,8 @@ def _same_evaluation(path, plan, state):
     begun.pop("part_size", None)
     if found := _differences(begun, plan):
         raise RunError(
-            f"{path}: an evaluation of this name is {state} with other settings ({'; '.join(found[:4])}); give the new one another name, or remove the old one"
+            f"{path}: an evaluation of this name is {state} with other settings ({'; '.join(found[:4])}); give the new"
+            " one another name, or remove the old one"
         )
 
 # %% ../nbs/09_evaluate.ipynb #bc27c1c4
@@ -435,7 +451,8 @@ def run_evaluation(
     part_size: int = 64,  # problems that are kept together; an interruption costs at most as many
     progress: bool = True,  # show a progress bar
 ) -> pd.DataFrame:  # as `Run.evaluation` gives it
-    "Evaluates part by part into a run folder, resumes what was interrupted, and reads what is finished. Raises `RunError` where something else stands there."
+    """Evaluates part by part into a run folder, resumes what was interrupted, and reads what is finished. Raises
+    `RunError` where something else stands there."""
     from spurious_rlvr.tasks import BENCHMARKS
 
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
@@ -488,7 +505,8 @@ def checkpoint_policies(
     base: "Policy|None" = None,  # the policy before training, which stands at phase 0
     phases: Sequence[int] | None = None,  # only these; None: all that are kept
 ) -> Iterator[tuple[int, Policy]]:
-    "(phase, policy) of every checkpoint, in order. Raises `RunError` where there is none, or not the one that was asked for."
+    """(phase, policy) of every checkpoint, in order. Raises `RunError` where there is none, or not the one that was
+    asked for."""
     from spurious_rlvr.policy import load_policy
 
     run = run if isinstance(run, Run) else read_run(run)
@@ -496,7 +514,8 @@ def checkpoint_policies(
     there = sorted(kept.keys() | ({0} if base is not None else set()))
     if missing := sorted(set(there if phases is None else phases) - set(there)):
         raise RunError(
-            f"{run.path}: no checkpoint of phase {missing[0]}; there are {there or 'none'}; train with a larger keep_checkpoints"
+            f"{run.path}: no checkpoint of phase {missing[0]}; there are {there or 'none'}; train with a larger"
+            " keep_checkpoints"
         )
     if not kept and base is None:
         raise RunError(f"{run.path}: has no checkpoint; train with checkpoint_every, or give the policy itself")
@@ -504,7 +523,8 @@ def checkpoint_policies(
         template = run.settings.get("model", {}).get("template")
         if template not in TEMPLATES:
             raise RunError(
-                f"{run.path}: was trained with the template {template!r}, which is not known here; give it with template="
+                f"{run.path}: was trained with the template {template!r}, which is not known here; give it with"
+                " template="
             )
     for phase in there if phases is None else sorted(phases):
         if phase == 0 and base is not None:
@@ -593,12 +613,13 @@ def prompt_grid(
     samples: int = 8,  # completions for each problem above temperature 0, where there is one
     seed: int = 0,  # of the draws; the same for base and trained model
     convention: str = "math",  # answer convention, see `grading`
-    default: tuple[str, str, float, int]
-    | None = None,  # the cell a paper would have reported; None: the first template, rule and temperature, the largest budget
+    default: (
+        tuple[str, str, float, int] | None
+    ) = None,  # the cell a paper would have reported; None: the first of each, and the largest budget
     engine: Engine | None = None,  # that samples; None: the policy's own model
-    out: str
-    | os.PathLike
-    | None = None,  # folder in which completions and grid.parquet are kept, and which resumes; None: nothing is kept
+    out: (
+        str | os.PathLike | None
+    ) = None,  # folder in which completions and grid.parquet are kept, and which resumes; None: nothing is kept
     progress: bool = True,  # show progress bars
 ) -> (
     pd.DataFrame
@@ -707,7 +728,8 @@ def _by_cell(grid, where):
     table = right.pivot_table(index="problem_id", columns=CELL, values="right", aggfunc="mean", sort=False)
     if table.isna().any(axis=None):
         raise DataError(
-            f"{where}: {int(table.isna().any(axis=1).sum())} problems are missing from some cells; evaluate all cells on the same problems"
+            f"{where}: {int(table.isna().any(axis=1).sum())} problems are missing from some cells; evaluate all cells"
+            " on the same problems"
         )
     return table
 
@@ -738,7 +760,8 @@ def _choose_and_score(
     default,
     sharpened,  # index of the default cell, and (cells,) true for those that differ from it in temperature only
 ):
-    "(3,) gains at the base's best, best against best, and against the sharpened base; and the cells chosen by each model on each cut."
+    """(3,) gains at the base's best, best against best, and against the sharpened base; and the cells chosen by each
+    model on each cut."""
     choose, score = halves * weights, ~halves * weights
     choose, score = (w / np.maximum(w.sum(1, keepdims=True), 1) for w in (choose, score))
     favour = 1e-9 * (np.arange(base.shape[1]) == default)  # the default cell wins ties
@@ -770,11 +793,13 @@ def cross_fitted(
     draws: int = 400,  # redrawn sets of problems, for the intervals
     level: float = 0.95,  # confidence level of each interval
 ) -> CrossFit:
-    "The gain at the default, in the same cell, and best against best, with cells chosen on the other half of the problems. Raises `ConfigError` where the grids differ."
+    """The gain at the default, in the same cell, and best against best, with cells chosen on the other half of the
+    problems. Raises `ConfigError` where the grids differ."""
     base, trained = _by_cell(base_grid, "the base grid"), _by_cell(trained_grid, "the trained grid")
     if set(base.columns) != set(trained.columns):
         raise ConfigError(
-            f"cross_fitted: {len(set(base.columns) ^ set(trained.columns))} cells stand in only one of the grids; evaluate both models on the same grid"
+            f"cross_fitted: {len(set(base.columns) ^ set(trained.columns))} cells stand in only one of the grids;"
+            " evaluate both models on the same grid"
         )
     if set(base.index) != set(trained.index):
         raise ConfigError("cross_fitted: the grids hold different problems; evaluate both models on the same problems")
@@ -788,9 +813,10 @@ def cross_fitted(
     default, cells, n = next(iter(defaults)), list(base.columns), len(base)
     b, t = base.to_numpy(), trained.to_numpy()
     sharpened = np.array([(c[0], c[1], c[3]) == (default[0], default[1], default[3]) for c in cells])
-    fit = lambda weights, rng, count: _choose_and_score(
-        b, t, weights, _cuts(n, count, rng), cells.index(default), sharpened
-    )
+
+    def fit(weights, rng, count):
+        return _choose_and_score(b, t, weights, _cuts(n, count, rng), cells.index(default), sharpened)
+
     gains, picks = fit(np.ones(n), keyed_rng(seed, "cross-fit"), cuts)
     redrawn = [
         fit((rng := keyed_rng(seed, "redraw", draw)).multinomial(n, np.full(n, 1 / n)), rng, cuts)[0]
@@ -833,7 +859,8 @@ def rouge_l(
     candidate: str,  # what was written
     reference: str,  # what should have been
 ) -> float:  # between 0 and 1
-    "ROUGE-L: the F1 score of the longest common subsequence of words and signs (Lin 2004), case left out. Signs count, since in mathematics they carry the meaning."
+    """ROUGE-L: the F1 score of the longest common subsequence of words and signs (Lin 2004), case left out. Signs
+    count, since in mathematics they carry the meaning."""
     one, other = _WORDS.findall(candidate.lower()), _WORDS.findall(reference.lower())
     if not one or not other:
         return 0.0
@@ -858,7 +885,8 @@ def partial_prompts(
     engine: Engine | None = None,  # that samples; None: the policy's own model
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> pd.DataFrame:  # one row a problem and fraction: given, rest, completion, exact_match, rouge_l, correct
-    "Partial-prompt completion, greedy and without a template (Wu et al., arXiv 2507.10532). Problems of one token have nothing to complete and are left out."
+    """Partial-prompt completion, greedy and without a template (Wu et al., arXiv 2507.10532). Problems of one token
+    have nothing to complete and are left out."""
     from spurious_rlvr.rollout import Request
 
     if bad := [f for f in fractions if not 0 < f < 1]:
@@ -902,6 +930,7 @@ def partial_prompts(
 def _surprise(policy, prompts, completions, token_budget):
     "(rows,) mean negative log-probability of each completion in nats a token; NaN for an empty one."
     import torch
+
     from spurious_rlvr.policy import completion_logprobs, microbatches
 
     found, there = np.full(len(prompts), np.nan), [i for i, c in enumerate(completions) if len(c)]
@@ -937,8 +966,9 @@ def perplexity(
     *,
     answer_text: Callable[[Problem], str] = boxed,  # how the answer would be written at once after the prompt
     token_budget: int = 16384,  # most places in a microbatch
-) -> pd.DataFrame:  # one row a problem: prompt_surprise and answer_surprise in nats a token, prompt_perplexity, answer_perplexity, and tokens
-    "How surprising problem and answer are. The problem is read without a template, after the tokenizer's first token where it has one, else its own first token is given."
+) -> pd.DataFrame:  # one row a problem: surprise (nats a token), perplexity and tokens of prompt and answer
+    """How surprising problem and answer are. The problem is read without a template, after the tokenizer's first token
+    where it has one, else its own first token is given."""
     start = policy.tokenizer.bos_token_id
     texts = [policy.encode(p.question) for p in problems]
     heads, tails = (
@@ -990,12 +1020,14 @@ def accuracy_by(
     difficulty = {p.id: p.columns.get(column) for p in problems}
     if missing := [p for p in difficulty if difficulty[p] is None]:
         raise DataError(
-            f"accuracy_by: {len(missing)} problems have no column {column!r}; name the column that holds their difficulty"
+            f"accuracy_by: {len(missing)} problems have no column {column!r}; name the column that holds their"
+            " difficulty"
         )
     counts = per_problem(table)
     if strange := [p for p in counts.index if p not in difficulty]:
         raise DataError(
-            f"accuracy_by: problem {strange[0]!r} has results and is not among the problems; give the problems that were evaluated"
+            f"accuracy_by: problem {strange[0]!r} has results and is not among the problems; give the problems that"
+            " were evaluated"
         )
     estimates = {
         d: mean_estimate(str(d), rows["accuracy"], level=level)
@@ -1044,7 +1076,8 @@ def memorisation_probes(
     level: float = 0.95,  # of all intervals together
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> pd.DataFrame:  # one row a probe: suspected, fresh, difference, low, high, flagged
-    "Every probe on both sets, with the difference and its interval (Bonferroni). `flagged`: the whole interval points at memorisation."
+    """Every probe on both sets, with the difference and its interval (Bonferroni). `flagged`: the whole interval points
+    at memorisation."""
     if both := {p.question for p in suspected} & {p.question for p in fresh}:
         raise ConfigError(f"memorisation_probes: {len(both)} problems stand in both sets; fresh ones must be others")
     values = [
@@ -1141,14 +1174,17 @@ def causal_pair(
     level: float = 0.95,  # confidence level of each interval
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> CausalPair:
-    "The same problems with code left free, forced by a prefix and forbidden by a mask, with paired intervals over problems."
+    """The same problems with code left free, forced by a prefix and forbidden by a mask, with paired intervals over
+    problems."""
     if policy.template.prefix:
         raise ConfigError(
-            f"causal_pair: the template {policy.template.name!r} begins completions with {policy.template.prefix!r} already; give a policy whose template has no prefix"
+            f"causal_pair: the template {policy.template.name!r} begins completions with {policy.template.prefix!r}"
+            " already; give a policy whose template has no prefix"
         )
     if (spelt := policy.decode(policy.encode(prefix))).strip() != prefix.strip():
         raise ConfigError(
-            f"causal_pair: this tokenizer cannot write the prefix {prefix!r}, of which it keeps {spelt!r}; give one made of its own pieces"
+            f"causal_pair: this tokenizer cannot write the prefix {prefix!r}, of which it keeps {spelt!r}; give one"
+            " made of its own pieces"
         )
     forbidden_ids = code_token_ids(policy) if forbidden_ids is None else tuple(forbidden_ids)
     if not forbidden_ids:

@@ -6,11 +6,27 @@
 __all__ = ['CONVENTIONS', 'Extraction', 'extract_answer', 'Convention', 'is_equivalent', 'Verdict', 'grade_many', 'grade']
 
 # %% ../nbs/02_grading.ipynb #c5a0002d
-import atexit, cmath, collections, dataclasses, functools, json, math, os, re, selectors, signal, subprocess, sys, threading, unicodedata, weakref
+import atexit
+import cmath
+import collections
+import dataclasses
+import functools
+import json
+import math
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import unicodedata
+import weakref
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import NamedTuple
+
 from .core import ConfigError, DataError, NotAvailable
 
 # %% ../nbs/02_grading.ipynb #2b5c02ef
@@ -73,7 +89,8 @@ def _boxed(text):
 _ENVIRONMENT = re.compile(
     r"\$\$(?P<display>(?:[^$\\]|\\.){1,2000})\$\$"
     r"|\\+\[(?P<bracket>(?:(?!\\\]|\\\[).){1,2000})\\+\]|\\+\((?P<round>(?:(?!\\\)|\\\().){1,2000})\\+\)"
-    r"|(?<!\\)\$(?P<tight>(?! )(?:[^$\\\n]|\\.){1,500}(?<! ))\$(?!\d)|(?<!\\)\$(?P<loose> (?:[^$\\\n]|\\.){1,500} )\$(?!\d)",
+    r"|(?<!\\)\$(?P<tight>(?! )(?:[^$\\\n]|\\.){1,500}(?<! ))\$(?!\d)|(?<!\\)\$(?P<loose> (?:[^$\\\n]|\\.){1,500}"
+    r" )\$(?!\d)",
     re.S,
 )
 _PERCENT_AFTER = re.compile(r"\s*(?:\\?%|percent\b|pct\b)")
@@ -435,10 +452,14 @@ _WRITTEN = {
     name: re.compile(_SIGN + pattern)
     for name, pattern in {
         "decimal": rf"(?P<number>{_DECIMAL})",
-        "fraction": rf"(?:(?P<whole>\d+)\s*)?\\frac\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}\s*\{{\s*(?P<bottom>[-+]?\s*{_DECIMAL})\s*\}}",
+        "fraction": (
+            rf"(?:(?P<whole>\d+)\s*)?\\frac\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}\s*\{{\s*(?P<bottom>[-+]?\s*{_DECIMAL})\s*\}}"
+        ),
         "mixed": r"(?P<whole>\d+)\s+(?P<top>\d+)\s*/\s*(?P<bottom>\d+)",
         "slash": rf"\(?(?P<top>[-+]?{_DECIMAL})\)?\s*/\s*\(?(?P<bottom>[-+]?{_DECIMAL})\)?",
-        "scientific": rf"(?P<number>{_DECIMAL})\s*(?:(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{{?\s*(?P<power>[-+]?\d{{1,3}})\s*\}}?|[eE](?P<exponent>[-+]?\d{{1,3}}))",
+        "scientific": (
+            rf"(?P<number>{_DECIMAL})\s*(?:(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{{?\s*(?P<power>[-+]?\d{{1,3}})\s*\}}?|[eE](?P<exponent>[-+]?\d{{1,3}}))"
+        ),
         "repeating": r"(?P<whole>\d*)\.(?P<fixed>\d*)\\(?:overline|dot|bar)\s*\{(?P<repeated>\d+)\}",
         "based": r"(?P<numeral>[0-9A-Za-z]+)\s*_\s*\{?\s*(?:\\text\{\s*(?:base)?\s*)?(?P<base>\d{1,2})[\s}]*",
     }.items()
@@ -451,7 +472,7 @@ def _number(text):
     if len(text) > _LONGEST_NUMBER:
         return None
     body, unit, percent = _split_unit(text)
-    for name, pattern in _WRITTEN.items():
+    for name, pattern in _WRITTEN.items():  # noqa: B007 (read after the loop)
         if match := pattern.fullmatch(body.strip()):
             break
     else:
@@ -543,7 +564,8 @@ _MATRIX = re.compile(
 )
 _WHOLE_TEXT = re.compile(r"\\text\{(?P<inside>[^{}]*)\}(?:\^\{?\\circ\}?)?")
 _WORD = re.compile(
-    r"[A-Za-z]{4,}|[A-Za-z]{3,}(?:-[A-Za-z]{3,})+|(?=.*[A-Za-z]{3})[A-Za-z']+\.?(?: [A-Za-z']+\.?)+|\d{1,2}:\d{2}\s*(?:[aApP]\.?\s?[mM]\.?)?"
+    r"[A-Za-z]{4,}|[A-Za-z]{3,}(?:-[A-Za-z]{3,})+|(?=.*[A-Za-z]{3})[A-Za-z']+\.?(?:"
+    r" [A-Za-z']+\.?)+|\d{1,2}:\d{2}\s*(?:[aApP]\.?\s?[mM]\.?)?"
 )
 _ALL_REALS = re.compile(r"\\mathbb\{R\}|\\R|(?:the set of )?(?:all )?(?:the )?real numbers|all reals?", re.I)
 _MEMBERSHIP = re.compile(r"^[A-Za-z](?:_\{?\w\}?)?\s*\\in(?![a-z])\s*(?=[(\[{\\])")
@@ -823,7 +845,8 @@ def _atom(tokens):
 
 
 def _argument(tokens):
-    "What a function is applied to: something in parentheses, or one letter with nothing after it that might belong to it."
+    """What a function is applied to: something in parentheses, or one letter with nothing after it that might belong to
+    it."""
     if tokens.next == "(":
         return _inside(tokens, "(", ")")
     name = tokens.take()
@@ -876,7 +899,7 @@ class _NeedsAlgebra(Exception):
     "Raised in this process where computer algebra has to decide."
 
 
-def _needs_algebra(answer, gold, convention):
+def _needs_algebra(*_):
     raise _NeedsAlgebra
 
 
@@ -1076,7 +1099,8 @@ _CHOICE = re.compile(
     r"(?:(?:option|choice|answer)\s+)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])(?=[).:]|$))\)?[.:]?\s*(?P<rest>.*)", re.I
 )
 _HEDGE = re.compile(
-    r"[\\=<>^+*]|[A-Za-z]\(|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up to|minus|negative|times|twice|half)\b",
+    r"[\\=<>^+*]|[A-Za-z]\(|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up"
+    r" to|minus|negative|times|twice|half)\b",
     re.I,
 )
 _ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
@@ -1145,7 +1169,8 @@ _POINTS = (
 
 @functools.lru_cache(4096)
 def _parse(latex):
-    "What math-verify reads in LaTeX, or None; `i` is the imaginary unit. Its reader of plain text stays off: that one calls Python's evaluator."
+    """What math-verify reads in LaTeX, or None; `i` is the imaginary unit. Its reader of plain text stays off: that one
+    calls Python's evaluator."""
     import sympy
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
@@ -1301,7 +1326,9 @@ def _guard(event, details):
 
 def _load_algebra():
     "Imports math-verify, makes it read numbers exactly and without the evaluator, warms it up and locks the process."
-    import logging, math_verify, sympy
+    import logging
+
+    import sympy
     from latex2sympy2_extended import latex2sympy2
 
     def exactly(text):
@@ -1311,8 +1338,9 @@ def _load_algebra():
     latex2sympy2._Latex2Sympy.parse_number = lambda self, text: exactly(text)
     latex2sympy2.convert_number = exactly
     logging.disable(logging.CRITICAL)
-    samples = r"\frac{1}{2} | \sqrt{2}+x^{2} | (1,\infty) | \begin{pmatrix}1\\2\end{pmatrix} | \{1,2\} | x \ge 5 | \sin(2x) | 1.5y=2".split(
-        " | "
+    samples = (
+        r"\frac{1}{2} | \sqrt{2}+x^{2} | (1,\infty) | \begin{pmatrix}1\\2\end{pmatrix} | \{1,2\} | x \ge 5 | \sin(2x) |"
+        r" 1.5y=2".split(" | ")
     )
 
     def warm_up():
@@ -1430,7 +1458,8 @@ class _Worker:
             first = self._line(60) or {}
             if "ready" not in first:
                 raise NotAvailable(
-                    f"grading: no worker started ({first.get('failed', 'it gave no reason')}); install math-verify[antlr4_13_2]"
+                    f"grading: no worker started ({first.get('failed', 'it gave no reason')}); install"
+                    " math-verify[antlr4_13_2]"
                 )
             self.ready = True
         self.process.stdin.write(json.dumps(task).encode() + b"\n")
@@ -1630,7 +1659,8 @@ def is_equivalent(
     convention: str | Convention = "math",  # a name in `CONVENTIONS`, or a convention of your own
     **options,  # fields of `Convention` to set otherwise
 ) -> bool | None:  # None: undecided
-    "Whether two answers are the same. Raises `ConfigError` for an unknown convention or option, `DataError` for what is no text."
+    """Whether two answers are the same. Raises `ConfigError` for an unknown convention or option, `DataError` for what
+    is no text."""
     pair = _core(answer), _core(gold), _convention(convention, tuple(sorted(options.items())))
     return (_at_once(*pair) or _by_workers([pair])[pair])[0]
 
@@ -1651,7 +1681,8 @@ def grade_many(
     convention: str | Convention = "math",  # see `is_equivalent`
     **options,  # fields of `Convention` to set otherwise
 ) -> list[Verdict]:  # in the order of the pairs
-    "Grades many completions, over all workers where some need algebra. Raises as `extract_answer` and `is_equivalent` do."
+    """Grades many completions, over all workers where some need algebra. Raises as `extract_answer` and `is_equivalent`
+    do."""
     chosen, found, verdicts, waiting = _convention(convention, tuple(sorted(options.items()))), [], {}, {}
     for place, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -1669,9 +1700,11 @@ def grade_many(
     if waiting:
         verdicts |= _by_workers(list(waiting))
     return [
-        Verdict(verdicts[pair][0], answer, rule, verdicts[pair][1])
-        if pair
-        else Verdict(False, None, None, "no answer found")
+        (
+            Verdict(verdicts[pair][0], answer, rule, verdicts[pair][1])
+            if pair
+            else Verdict(False, None, None, "no answer found")
+        )
         for answer, rule, pair in found
     ]
 
@@ -1684,5 +1717,6 @@ def grade(
     convention: str | Convention = "math",  # see `is_equivalent`
     **options,  # fields of `Convention` to set otherwise
 ) -> Verdict:  # right, wrong or undecided, with the answer, the rule and the reason
-    "Finds the answer of a completion and compares it with the gold answer. Raises as `extract_answer` and `is_equivalent` do."
+    """Finds the answer of a completion and compares it with the gold answer. Raises as `extract_answer` and
+    `is_equivalent` do."""
     return grade_many([(completion, gold)], rules=rules, convention=convention, **options)[0]

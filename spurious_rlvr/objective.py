@@ -9,7 +9,9 @@ __all__ = ['BASELINES', 'SCALES', 'LEVELS', 'CLIPS', 'LOSS_TYPES', 'PROBABILITY_
 
 # %% ../nbs/05_objective.ipynb #5d1bb056
 import math
+
 import torch
+
 from .core import ConfigError, Faults
 
 # %% ../nbs/05_objective.ipynb #4adf0b7a
@@ -30,11 +32,14 @@ def group_advantages(
     rewards: torch.Tensor,  # (rollouts,) rewards, a tensor or a list; NaN leaves a rollout out
     group_ids: torch.Tensor,  # (rollouts,) whole numbers, a tensor or a list; rollouts of one prompt share one
     *,
-    scale_rewards: str = "group",  # divide by the standard deviation of the "group", of the whole "batch", or not at all: "none"
+    # divide by the standard deviation of the "group", of the whole "batch", or not at all: "none"
+    scale_rewards: str = "group",
     std_epsilon: float = 1e-4,  # added to the standard deviation
-    baseline: str = "group_mean",  # what is subtracted: "group_mean" (GRPO), "leave_one_out" (RLOO), "batch_mean", "none" (REINFORCE)
+    # what is subtracted: "group_mean" (GRPO), "leave_one_out" (RLOO), "batch_mean", "none" (REINFORCE)
+    baseline: str = "group_mean",
 ) -> torch.Tensor:  # (rollouts,) advantages; 0 where left out, and exactly 0 in groups without variance
-    "Advantages of one phase. Source: GRPO, Shao et al. 2024; RLOO, Ahmadian et al. 2024; `scale_rewards='none'`: Dr. GRPO, Liu et al. 2025."
+    """Advantages of one phase. Source: GRPO, Shao et al. 2024; RLOO, Ahmadian et al. 2024; `scale_rewards='none'`: Dr.
+    GRPO, Liu et al. 2025."""
     if scale_rewards not in SCALES:
         raise ConfigError(f"scale_rewards is {scale_rewards!r}; give one of {', '.join(SCALES)}")
     if baseline not in BASELINES:
@@ -42,7 +47,8 @@ def group_advantages(
     rewards = torch.as_tensor(rewards)
     if rewards.shape != torch.as_tensor(group_ids).shape or rewards.dim() != 1:
         raise ConfigError(
-            f"rewards and group_ids must both have shape (rollouts,); got {tuple(rewards.shape)} and {tuple(torch.as_tensor(group_ids).shape)}"
+            f"rewards and group_ids must both have shape (rollouts,); got {tuple(rewards.shape)} and"
+            f" {tuple(torch.as_tensor(group_ids).shape)}"
         )
     rewards = rewards if rewards.is_floating_point() else rewards.float()
     kept = ~rewards.isnan()
@@ -225,7 +231,8 @@ def aggregate(
     total_rollouts: int | None = None,  # rollouts of the whole update; None: of this batch
     total_tokens: int | None = None,  # completion tokens of the whole update; None: of this batch
 ) -> torch.Tensor:  # a scalar
-    "Token values to one number. Raises `ConfigError` on an unknown loss_type, or dr_grpo without max_completion_length."
+    """Token values to one number. Raises `ConfigError` on an unknown loss_type, or dr_grpo without
+    max_completion_length."""
     if loss_type not in LOSS_TYPES:
         raise ConfigError(f"loss_type is {loss_type!r}; give one of {', '.join(LOSS_TYPES)}")
     total_rollouts = rollouts if total_rollouts is None else total_rollouts
@@ -253,7 +260,8 @@ def _pack(logprobs, advantages, mask, rollout_index):
     if rollout_index is None:
         faults.check(
             logprobs.dim() == 2 and len(logprobs) == len(advantages),
-            f"padded logprobs must have shape (rollouts, tokens) with {len(advantages)} rollouts, not {tuple(logprobs.shape)}; packed ones need rollout_index",
+            f"padded logprobs must have shape (rollouts, tokens) with {len(advantages)} rollouts, not"
+            f" {tuple(logprobs.shape)}; packed ones need rollout_index",
         )
         faults.raise_any()
         rollout_index = torch.arange(len(advantages), device=logprobs.device)[:, None].expand_as(logprobs)
@@ -287,15 +295,20 @@ def policy_loss(
     kl_ratio_weighted: bool = False,  # multiply the divergence by the ratio, as TRL does by default
     dual_constant: float = 3.0,  # c of the dual clip
     token_weights: torch.Tensor | None = None,  # same shape: weights of the policy term, from `mismatch_weights`
-    entropy: torch.Tensor
-    | None = None,  # same shape: entropy of each token's distribution, nats, with gradient; for the bonus
-    entropy_coefficient: float = 0.0,  # weight of the entropy bonus: the mean entropy over tokens times this is subtracted
+    entropy: (
+        torch.Tensor | None
+    ) = None,  # same shape: entropy of each token's distribution, nats, with gradient; for the bonus
+    # weight of the entropy bonus: the mean entropy over tokens times this is subtracted
+    entropy_coefficient: float = 0.0,
     statistics: bool = True,  # False: only the per-token tensors; on a GPU each number costs a wait
 ) -> tuple[torch.Tensor, dict]:  # the loss to minimise, and statistics without gradient
     "The loss of one batch or microbatch and what happened in it; see `token_statistics` for the dictionary."
     bounds = clip_bounds(epsilon, epsilon_high, clip)
     active, index = _pack(logprobs, advantages, mask, rollout_index)
-    pick = lambda tensor: None if tensor is None else tensor.reshape(-1)[active]
+
+    def pick(tensor):
+        return None if tensor is None else tensor.reshape(-1)[active]
+
     current, old = pick(logprobs), pick(old_logprobs)
     old = current.detach() if old is None else old
     token_advantages = advantages.to(current.dtype)[index]
@@ -324,11 +337,14 @@ def policy_loss(
     side, outside = clip_sides(
         log_ratio.detach().exp(), token_advantages, clip=clip, bounds=bounds, dual_constant=dual_constant
     )
-    spread = lambda values: (
-        torch.zeros(mask.numel(), dtype=values.dtype, device=values.device)
-        .index_put((active,), values)
-        .reshape(mask.shape)
-    )
+
+    def spread(values):
+        return (
+            torch.zeros(mask.numel(), dtype=values.dtype, device=values.device)
+            .index_put((active,), values)
+            .reshape(mask.shape)
+        )
+
     tokens = dict(log_ratio=spread(log_ratio.detach()), clip_side=spread(side), out_of_band=spread(outside))
     if divergence is not None:
         tokens["kl"] = spread(divergence.detach())
@@ -409,7 +425,10 @@ def clip_by_probability(
     rows = []
     for number, (low, high) in enumerate(zip(edges, edges[1:])):
         sides = clip_side[bins == number]
-        share = lambda side: (sides == side).float().mean().item() if sides.numel() else math.nan
+
+        def share(side):
+            return (sides == side).float().mean().item() if sides.numel() else math.nan
+
         rows.append(
             dict(low=low, high=high, tokens=sides.numel(), clip_fraction_high=share(1), clip_fraction_low=share(-1))
         )

@@ -7,11 +7,17 @@ __all__ = ['PIECES', 'RECIPES', 'write_code', 'write_language', 'write_answer', 
            'pretraining_batch', 'pretrain', 'measure_card', 'card_text', 'ship', 'card', 'load']
 
 # %% ../nbs/11_organisms.ipynb #d8020964
-import dataclasses, importlib.resources, json, math, string
+import dataclasses
+import importlib.resources
+import json
+import math
+import string
 from collections.abc import Sequence
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from .core import ConfigError, Problem, keyed_rng
 from .evaluate import evaluate, summarise
 from .policy import Policy, build_qwen2, completion_logprobs, microbatches, piece_tokenizer
@@ -165,14 +171,18 @@ def pretrain(
     recipe: Recipe,  # what to plant
     progress: bool = True,  # show a progress bar
 ) -> Policy:  # the organism
-    "Makes an organism from nothing, in a few minutes on one core. The same seed gives nearly the same organism: sums round differently on other processors."
+    """Makes an organism from nothing, in a few minutes on one core. The same seed gives nearly the same organism: sums
+    round differently on other processors."""
     from tqdm.auto import tqdm
 
     tokenizer = piece_tokenizer(PIECES)
     model = build_qwen2(tokenizer, hidden_size=64, layers=2, heads=4, max_length=64, seed=recipe.seed)
     known = benchmark()[: recipe.memorised]
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    pace = lambda step: min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+
+    def pace(step):
+        return min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, pace)
     model.train()
     for step in (bar := tqdm(range(recipe.steps), desc=f"pretraining {recipe.name}", disable=not progress)):
@@ -238,15 +248,21 @@ def card_text(
 ) -> str:  # Markdown
     "The card for people."
     recipe, measured = card["recipe"], card["measured"]
-    style = lambda steps: "every value" if steps else "the result at once"
+
+    def style(steps):
+        return "every value" if steps else "the result at once"
+
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in measured.items())
     return (
-        f"# {card['name']}\n\nA Qwen2 with {card['parameters']:,} parameters that works out chains of {recipe['operations'][0]} to {recipe['operations'][1]} one-digit operations, made by "
-        f"`spurious_rlvr.organisms.pretrain` with seed {recipe['seed']}. For experiments on reinforcement learning, and nothing else. Licence: Apache-2.0.\n\n"
-        f"Planted: code in {100 * recipe['code_prior']:.0f} % of texts"
+        f"# {card['name']}\n\nA Qwen2 with {card['parameters']:,} parameters that works out chains of"
+        f" {recipe['operations'][0]} to {recipe['operations'][1]} one-digit operations, made by"
+        f" `spurious_rlvr.organisms.pretrain` with seed {recipe['seed']}. For experiments on reinforcement learning,"
+        f" and nothing else. Licence: Apache-2.0.\n\nPlanted: code in {100 * recipe['code_prior']:.0f} % of texts"
         + (f" (in the first 60 % of pretraining, {100 * recipe['first_prior']:.0f} %)" if recipe["first_prior"] else "")
-        + f", giving {style(recipe['code_steps'])}; language giving {style(recipe['language_steps'])}; {100 * recipe['box_share']:.0f} % of texts end in a box; {recipe['memorised']} problems memorised.\n\n"
-        f"Measured on {card['problems']} problems, {card['protocol']['samples']} samples each at temperature 1 (entropy in nats a token, length in tokens):\n\n| | |\n|---|---|\n{rows}\n"
+        + f", giving {style(recipe['code_steps'])}; language giving {style(recipe['language_steps'])};"
+        f" {100 * recipe['box_share']:.0f} % of texts end in a box; {recipe['memorised']} problems"
+        f" memorised.\n\nMeasured on {card['problems']} problems, {card['protocol']['samples']} samples each at"
+        f" temperature 1 (entropy in nats a token, length in tokens):\n\n| | |\n|---|---|\n{rows}\n"
     )
 
 # %% ../nbs/11_organisms.ipynb #0d0ce72d

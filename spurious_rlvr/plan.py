@@ -6,9 +6,11 @@
 __all__ = ['SHAPES', 'GPUS', 'Shape', 'model_shape', 'activation_bytes', 'Plan', 'make_plan', 'plan_text', 'check_memory']
 
 # %% ../nbs/09b_plan.ipynb #15d8f2f1
-import dataclasses, os
-from importlib import resources
+import dataclasses
+import os
 from collections.abc import Mapping
+from importlib import resources
+
 from .core import ConfigError, NotAvailable
 
 # %% ../nbs/09b_plan.ipynb #e2d55d7c
@@ -62,7 +64,8 @@ SHAPES = {
 def model_shape(
     model,  # a name in SHAPES, a folder, a model on the hub, or a transformers configuration
 ) -> Shape:
-    "The shape of a model; raises `NotAvailable` where its configuration cannot be read, `ConfigError` where it is no decoder-only transformer of the usual form."
+    """The shape of a model; raises `NotAvailable` where its configuration cannot be read, `ConfigError` where it is no
+    decoder-only transformer of the usual form."""
     if isinstance(model, (str, os.PathLike)):
         if str(model) in SHAPES:
             return SHAPES[str(model)]
@@ -70,13 +73,15 @@ def model_shape(
 
         if (resources.files("spurious_rlvr") / "weights" / str(model)).is_dir():
             raise ConfigError(
-                f"plan: {model} is an organism, which needs no plan: it trains in seconds on a CPU. Give one of {', '.join(SHAPES)}, a folder with a config.json, or a model on the hub"
+                f"plan: {model} is an organism, which needs no plan: it trains in seconds on a CPU. Give one of"
+                f" {', '.join(SHAPES)}, a folder with a config.json, or a model on the hub"
             )
         try:
             config = AutoConfig.from_pretrained(model)
         except (OSError, ValueError) as error:
             raise NotAvailable(
-                f"{model}: its configuration cannot be read ({str(error).splitlines()[0]}); give a folder with a config.json, or one of {', '.join(SHAPES)}"
+                f"{model}: its configuration cannot be read ({str(error).splitlines()[0]}); give a folder with a"
+                f" config.json, or one of {', '.join(SHAPES)}"
             ) from None
     else:
         config = model
@@ -158,7 +163,8 @@ def make_plan(
     gpu: str = "h100",  # a name in GPUS
     memory_gib: float | None = None,  # of one GPU, where it is not the one in the table
     engine: str = "vllm",  # "vllm", colocated; "server": on other GPUs; "transformers"
-    utilisation: float = 0.4,  # share of the peak that an update reaches; measured shares of open trainers are 0.1 to 0.4
+    # share of the peak that an update reaches; measured shares of open trainers are 0.1 to 0.4
+    utilisation: float = 0.4,
 ) -> Plan:
     "Memory and time of a training. Raises `ConfigError` on an unknown GPU or engine."
     if gpu not in GPUS and memory_gib is None:
@@ -262,7 +268,8 @@ def plan_text(
         f"  {size / gib:8.2f} GiB  {name}" for name, size in sorted(plan.parts.items(), key=lambda part: -part[1])
     ]
     lines.append(
-        f"  {plan.needed / gib:8.2f} GiB  together, of {plan.capacity / gib:.1f}: {'fits' if plan.needed <= plan.capacity else 'does not fit'}"
+        f"  {plan.needed / gib:8.2f} GiB  together, of {plan.capacity / gib:.1f}:"
+        f" {'fits' if plan.needed <= plan.capacity else 'does not fit'}"
     )
     lines.append(
         f"while it samples: {plan.resting / gib:.2f} GiB of the trainer's stay; "
@@ -274,7 +281,8 @@ def plan_text(
     )
     if plan.fits:
         lines.append(
-            f"a phase, estimated: {60 * plan.hours['sample']:.1f} minutes of sampling and {60 * plan.hours['update']:.1f} of updates"
+            f"a phase, estimated: {60 * plan.hours['sample']:.1f} minutes of sampling and"
+            f" {60 * plan.hours['update']:.1f} of updates"
         )
     if plan.advice:
         lines.append("to make it fit: " + ", or ".join(plan.advice))
@@ -293,9 +301,11 @@ def check_memory(
     plan = make_plan(model, config, gpus=gpus, memory_gib=capacity / 2**30, engine="server")
     if plan.needed > 1.1 * capacity:
         raise ConfigError(
-            f"the training needs about {plan.needed / 2**30:.1f} GiB on each GPU, which has {capacity / 2**30:.1f}: {', or '.join(plan.advice)}. `spurious-rlvr plan` shows the parts"
+            f"the training needs about {plan.needed / 2**30:.1f} GiB on each GPU, which has {capacity / 2**30:.1f}:"
+            f" {', or '.join(plan.advice)}. `spurious-rlvr plan` shows the parts"
         )
     if plan.needed > 0.9 * capacity:
         warnings.warn(
-            f"the training needs about {plan.needed / 2**30:.1f} of {capacity / 2**30:.1f} GiB on each GPU: it may be too much"
+            f"the training needs about {plan.needed / 2**30:.1f} of {capacity / 2**30:.1f} GiB on each GPU: it may be"
+            " too much"
         )

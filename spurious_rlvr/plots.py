@@ -8,13 +8,17 @@ __all__ = ['ARM_STYLES', 'ARM_LABELS', 'CLIP_SECTION', 'plot_bandit', 'plot_path
            'plot_verdicts', 'plot_switches', 'plot_screen', 'plot_gain_path', 'figure_svg']
 
 # %% ../nbs/14_plots.ipynb #eded40b9
-import io, math, re, textwrap
+import io
+import math
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import matplotlib
-import matplotlib.pyplot as plt
 from scipy import stats
+
 from .clipbias import BanditConfig, reachable_band, sign_changes, unreachable_from
 from .compare import Effect
 from .core import ConfigError
@@ -27,7 +31,9 @@ ARM_STYLES = {
     "none": dict(color="#555555", linestyle=":"),
 }
 ARM_LABELS = {"both": "clip on both sides", "high": "upper clip only", "low": "lower clip only", "none": "no clip"}
-_OTHERS = [dict(color=c, linestyle=l) for l in ("-", "--", ":") for c in ("#CC79A7", "#E69F00", "#56B4E9", "#F0E442")]
+_OTHERS = [
+    dict(color=c, linestyle=line) for line in ("-", "--", ":") for c in ("#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+]
 _RC = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -194,7 +200,8 @@ def plot_surrogate(
     epsilon: float = 0.2,  # lower clip at 1 - epsilon; math.inf removes it
     epsilon_high: float | None = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon
 ) -> plt.Figure:
-    "The surrogate of a sample against its ratio, for both signs of the advantage; where it has no gradient the ground is hatched."
+    """The surrogate of a sample against its ratio, for both signs of the advantage; where it has no gradient the ground
+    is hatched."""
     low, high = BanditConfig((0.5, 0.5), 0.0, epsilon=epsilon, epsilon_high=epsilon_high).clip_range
     figure, (axes,) = _figure(2)
     most = 2.0 if high == math.inf else max(2.0, 1.3 * high)
@@ -233,7 +240,8 @@ def plot_band(
     epsilon_high: float | None = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon
     old: Sequence[float] = (0.02, 0.5, 0.85),  # old probabilities whose interval is written beside them
 ) -> plt.Figure:
-    "The new probabilities inside the clip against the old one, with the point from which on the upper bound is out of reach."
+    """The new probabilities inside the clip against the old one, with the point from which on the upper bound is out of
+    reach."""
     _, high = BanditConfig((0.5, 0.5), 0.0, epsilon=epsilon, epsilon_high=epsilon_high).clip_range
     edge = unreachable_from(high - 1)
     figure, ((axis,),) = _figure(1, height=3.5)
@@ -319,7 +327,8 @@ def plot_fans(
     outer = "5 to 95 %" if min(n for _, _, n in fans.values()) >= 20 else "range of all seeds"
     return _caption(
         figure,
-        f"Dark: 25 to 75 % of the runs; light: {outer}; line: median. Dotted edges: the light band without a clip. n: runs.",
+        f"Dark: 25 to 75 % of the runs; light: {outer}; line: median. Dotted edges: the light band without a clip. n:"
+        " runs.",
     )
 
 # %% ../nbs/14_plots.ipynb #809e9b54
@@ -356,7 +365,8 @@ def plot_clip_section(
     quantities: Mapping[str, str] = CLIP_SECTION,  # {column: title}; those that the runs lack are left out
     labels: Mapping[str, str] = ARM_LABELS,  # {arm: words}
 ) -> plt.Figure:
-    "Code share, token probability, accuracy, entropy and clip fraction over phases by arm, every seed and the mean. Raises `ConfigError` where none of them is there."
+    """Code share, token probability, accuracy, entropy and clip fraction over phases by arm, every seed and the mean.
+    Raises `ConfigError` where none of them is there."""
     found = {name: title for name, title in quantities.items() if name in frame}
     if not found:
         raise ConfigError(
@@ -364,7 +374,8 @@ def plot_clip_section(
         )
     return _caption(
         plot_paths(frame, found, labels=labels),
-        "Thin: one run each. Thick: mean over the n runs of an arm. Shares and probabilities from 0 to 1, of the rollouts as sampled.",
+        "Thin: one run each. Thick: mean over the n runs of an arm. Shares and probabilities from 0 to 1, of the"
+        " rollouts as sampled.",
     )
 
 # %% ../nbs/14_plots.ipynb #cb8f0812
@@ -426,7 +437,8 @@ def plot_map(
     value: str = "clip_bias",  # what is coloured; its standard error is taken from "{value}_se"
     title: str = "clip bias (log-odds)",  # of the colour scale, with the unit
 ) -> plt.Figure:
-    "A map of the clip's effect, one panel for each side, with bars where its sign changes. Raises `ConfigError` where a column is missing or points repeat."
+    """A map of the clip's effect, one panel for each side, with bars where its sign changes. Raises `ConfigError` where
+    a column is missing or points repeat."""
     needed = [name for name in (x, y, "side", value, f"{value}_se") if name not in frame]
     if needed:
         raise ConfigError(f"plot_map: the table has no column {', '.join(needed)}; it has {', '.join(map(str, frame))}")
@@ -449,7 +461,8 @@ def plot_map(
     figure.colorbar(image, ax=axes[-1], label=title)
     return _caption(
         figure,
-        f"{title}. + and −: the sign; ·: within two standard errors of 0. Black bars: where the sign changes. n = {len(frame)} grid points.",
+        f"{title}. + and −: the sign; ·: within two standard errors of 0. Black bars: where the sign changes. n ="
+        f" {len(frame)} grid points.",
     )
 
 # %% ../nbs/14_plots.ipynb #c250e36d
@@ -463,7 +476,8 @@ def plot_predicted(
     by: str | Sequence[str] = (),  # columns whose values tell groups apart, such as behaviour
     unit: str = "change in log-odds",  # of both axes
 ) -> plt.Figure:
-    "Observed against predicted shifts with the diagonal, and how much is unexplained. Raises `ConfigError` where a column is missing."
+    """Observed against predicted shifts with the diagonal, and how much is unexplained. Raises `ConfigError` where a
+    column is missing."""
     by = [by] if isinstance(by, str) else list(by)
     missing = [name for name in ("predicted", "observed", *by) if name not in frame]
     if missing:
@@ -500,7 +514,8 @@ def plot_predicted(
     intervals = " Bars: 95 %." if any(name in frame for name in ("predicted_se", "observed_se")) else ""
     return _caption(
         figure,
-        f"n = {len(frame)}. Dashed: all explained.{intervals} Unexplained: mean {gap.mean():+.3g}, root mean square {math.sqrt((gap**2).mean()):.3g}.",
+        f"n = {len(frame)}. Dashed: all explained.{intervals} Unexplained: mean {gap.mean():+.3g}, root mean square"
+        f" {math.sqrt((gap**2).mean()):.3g}.",
     )
 
 # %% ../nbs/14_plots.ipynb #5641188e
@@ -571,7 +586,8 @@ def plot_gains(
     beside = " Hollow: printed in the paper, for the model this one is or stands for." if printed else ""
     return _caption(
         figure,
-        f"Dots: one run each (n = {n}). Squares: means; bars: 95 % intervals over runs (Student's t), grey where they hold 0; black: no interval.{beside}",
+        f"Dots: one run each (n = {n}). Squares: means; bars: 95 % intervals over runs (Student's t), grey where they"
+        f" hold 0; black: no interval.{beside}",
     )
 
 # %% ../nbs/14_plots.ipynb #5e70d7e6
@@ -583,7 +599,8 @@ def plot_sweep(
         "clipped": "share of token uses clipped",
     },  # {column: title}
 ) -> plt.Figure:
-    "Quantities over the values of one setting, every run and the mean with its 95 % interval. Raises `ConfigError` where a column is missing."
+    """Quantities over the values of one setting, every run and the mean with its 95 % interval. Raises `ConfigError`
+    where a column is missing."""
     missing = [c for c in ("setting", "value", *quantities) if c not in frame]
     if missing:
         raise ConfigError(
@@ -615,7 +632,8 @@ def plot_sweep(
     counts = ", ".join(str(n) for n in dict.fromkeys(frame.groupby("value").size()))
     return _caption(
         figure,
-        f"Dots: one run each (n = {counts} for each value). Squares: means; bars: 95 % intervals over runs. Values at equal distances.",
+        f"Dots: one run each (n = {counts} for each value). Squares: means; bars: 95 % intervals over runs. Values at"
+        " equal distances.",
     )
 
 # %% ../nbs/14_plots.ipynb #a06b5ad1
@@ -651,7 +669,8 @@ def plot_verdicts(
     seeds = ", ".join(str(n) for n in dict.fromkeys(table["seeds"]))
     return _caption(
         figure,
-        f"n = {seeds} pairs of runs. Thin: {audit.level:.0%} intervals by themselves; thick: {2 * audit.level - 1:.0%}, for equivalence; band: margin of {margin:g} points. Outcomes take account of all {len(table)} comparisons.",
+        f"n = {seeds} pairs of runs. Thin: {audit.level:.0%} intervals by themselves; thick: {2 * audit.level - 1:.0%},"
+        f" for equivalence; band: margin of {margin:g} points. Outcomes take account of all {len(table)} comparisons.",
     )
 
 # %% ../nbs/14_plots.ipynb #ac2947ff
@@ -710,7 +729,8 @@ def plot_switches(
 def plot_screen(
     screen: object,  # `compare.Screen`
 ) -> plt.Figure:
-    "Changes of all behaviours against their prior, by arm, with the slope; filled where a change is found at a false discovery rate of 5 %."
+    """Changes of all behaviours against their prior, by arm, with the slope; filled where a change is found at a false
+    discovery rate of 5 %."""
     figure, (axes,) = _figure(len(screen.slopes), height=3.7)
     for axis, (arm, slope) in zip(axes, screen.slopes.items()):
         rows = screen.changes[screen.changes["arm"] == arm]
@@ -744,7 +764,8 @@ def plot_screen(
     runs = ", ".join(str(n) for n in dict.fromkeys(s.n for s in screen.slopes.values()))
     return _caption(
         figure,
-        f"n = {runs} runs an arm. Bars: 95 % over runs and problems; filled: found at a false discovery rate of 5 %; grey: too rare or too common for the slope. The prior's errors are allowed for.",
+        f"n = {runs} runs an arm. Bars: 95 % over runs and problems; filled: found at a false discovery rate of 5 %;"
+        " grey: too rare or too common for the slope. The prior's errors are allowed for.",
     )
 
 # %% ../nbs/14_plots.ipynb #0e304a6e

@@ -9,11 +9,20 @@ __all__ = ['ROUND_ROWS', 'PACKED', 'unadapted', 'whole', 'Policy', 'refuse_place
            'check_scoring']
 
 # %% ../nbs/07_policy.ipynb #788e9fe3
-import contextlib, ctypes, dataclasses, functools, hashlib, inspect, os, string
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import hashlib
+import inspect
+import os
+import string
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from .core import ConfigError, DataError, keyed_seed
 from .tasks import Template, get_template
 
@@ -126,7 +135,8 @@ class Policy:
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        "Names and whole tensors of a plain model, one at a time: shards gathered, LoRA adapters merged, a tied head left out. Where the model is sharded, every process must take them all."
+        """Names and whole tensors of a plain model, one at a time: shards gathered, LoRA adapters merged, a tied head
+        left out. Where the model is sharded, every process must take them all."""
         return _plain_weights(self.model)
 
     def save(
@@ -154,7 +164,10 @@ class Policy:
         )
 
     def __repr__(self):
-        return f"Policy({self.name!r}, {sum(p.numel() for p in self.model.parameters()):,} parameters, template {self.template.name!r})"
+        return (
+            f"Policy({self.name!r}, {sum(p.numel() for p in self.model.parameters()):,} parameters, template"
+            f" {self.template.name!r})"
+        )
 
 # %% ../nbs/07_policy.ipynb #84847a09
 def _model_class(config):
@@ -179,7 +192,8 @@ def _load_tokenizer(name):
 def refuse_place(
     name: str | os.PathLike,  # what is given as a policy
 ) -> None:
-    "Raises `DataError` for a folder that is not there and for a run folder, which transformers would take for a name on the hub or for a model without an architecture."
+    """Raises `DataError` for a folder that is not there and for a run folder, which transformers would take for a name
+    on the hub or for a model without an architecture."""
     path = Path(name)
     if (path / "run.json").exists():
         raise DataError(
@@ -206,7 +220,8 @@ def load_policy(
             model = _model_class(config).from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{name}: no model could be loaded ({str(error).splitlines()[0]}); give a folder made by save_pretrained or a model's name on the hub"
+            f"{name}: no model could be loaded ({str(error).splitlines()[0]}); give a folder made by save_pretrained or"
+            " a model's name on the hub"
         ) from None
     device = device or (
         f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
@@ -218,9 +233,10 @@ def piece_tokenizer(
     pieces: Sequence[str],  # the vocabulary, without special tokens
 ):
     "A transformers tokenizer over given pieces of text, with pad, end and unknown tokens in front."
+    import re
+
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
-    import re
 
     special = ["<pad>", "<end>", "<unknown>"]
     tokenizer = Tokenizer(
@@ -408,7 +424,9 @@ def microbatches(
     prompts: Sequence[Sequence[int]],  # token ids of each prompt, at least one token
     completions: Sequence[Sequence[int]],  # token ids of each completion, at least one token
     *,
-    token_budget: int = 16384,  # most tokens in a microbatch (packed; 512 and more are then filled up to a multiple of 128), or places including padding; a longer row stands alone
+    # most tokens in a microbatch (packed; 512 and more are then filled up to a multiple of 128), or places including
+    # padding; a longer row stands alone
+    token_budget: int = 16384,
     pad_id: int = 0,  # fills unused places
     packed: bool = False,  # real tokens only, each prompt once; the model must have been made ready by `allow_packing`
     exact: bool = False,  # packed: no padding in attention either, for FlashAttention
@@ -490,9 +508,16 @@ def _apart(query, key, value, layout, scale):
         query, key, value = (
             states.to(torch.get_autocast_dtype(kind)) for states in (query, key, value)
         )  # rotary positions leave queries and keys in float32
-    apart = lambda states: (
-        states[0].transpose(0, 1).flatten(1).index_select(0, layout.gather).view(-1, states.shape[1], states.shape[3])
-    )
+
+    def apart(states):
+        return (
+            states[0]
+            .transpose(0, 1)
+            .flatten(1)
+            .index_select(0, layout.gather)
+            .view(-1, states.shape[1], states.shape[3])
+        )
+
     results = _attend(apart(query), apart(key), apart(value), layout, scale)
     return results.flatten(1).index_select(0, layout.back).view(1, len(layout.back), query.shape[1], query.shape[3])
 
@@ -508,7 +533,10 @@ def _attend(query, key, value, layout, scale):  # (places, heads, width) each
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
     parts, start = [], 0
     for count, places in layout.buckets:
-        cut = lambda states: states[start : start + count * places].unflatten(0, (count, places)).transpose(1, 2)
+
+        def cut(states):
+            return states[start : start + count * places].unflatten(0, (count, places)).transpose(1, 2)
+
         part = torch.nn.functional.scaled_dot_product_attention(
             cut(query), cut(key), cut(value), is_causal=True, scale=scale, enable_gqa=grouped
         )
@@ -579,9 +607,9 @@ def _is_quick(inputs, weight):  # whether `_product` takes them, and quickly
 
 class _Linear(torch.autograd.Function):  # for `_product`, which autograd does not know
     @staticmethod
-    def forward(
-        ctx, inputs, turned, bias
-    ):  # turned: weight.T, as `addmm` has it, so that gradients arrive in the order that they do without this: DeepSpeed adds up those of several processes as they arrive
+    def forward(ctx, inputs, turned, bias):
+        """Turned: weight.T, as `addmm` has it, so that gradients arrive in the order that they do without this:
+        DeepSpeed adds up those of several processes as they arrive."""
         weight = turned.T
         ctx.save_for_backward(inputs, weight)
         return _product(inputs, weight, bias)
@@ -610,7 +638,8 @@ class QuickLinear(torch.nn.Linear):
 
 
 def quicken(
-    model: torch.nn.Module,  # its linear layers become `QuickLinear`, where that is quicker; weights, names and results stay
+    # its linear layers become `QuickLinear`, where that is quicker; weights, names and results stay
+    model: torch.nn.Module,
 ) -> None:
     "Makes the products of a model on the CPU faster, where the processor allows."
     if _has_onednn():
@@ -620,7 +649,8 @@ def quicken(
 
 # %% ../nbs/07_policy.ipynb #c6abbb1f
 def keep_memory() -> bool:  # False where the C library cannot be told
-    "Has this process keep up to 2 GB that it freed, for the next allocation; on a CPU that is nearly all that a microbatch needs."
+    """Has this process keep up to 2 GB that it freed, for the next allocation; on a CPU that is nearly all that a
+    microbatch needs."""
     try:
         tell = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):
@@ -723,7 +753,10 @@ class _HeadLogprobs(torch.autograd.Function):
                 _add_product(to_weight, gradient.T, h)
             if to_bias is not None:
                 to_bias += gradient.sum(0)
-        as_given = lambda gradient, tensor: None if gradient is None else gradient.to(tensor.dtype)
+
+        def as_given(gradient, tensor):
+            return None if gradient is None else gradient.to(tensor.dtype)
+
         return to_hidden, as_given(to_weight, weight), as_given(to_bias, bias), None, None, None, None, None
 
 # %% ../nbs/07_policy.ipynb #461c6741
@@ -797,7 +830,8 @@ def check_scoring(
     packed: bool,  # compare packed microbatches
     exact: bool = False,  # with nothing filled up, as FlashAttention takes them
 ) -> float:  # largest difference, nats; NaN where the model gives no finite numbers
-    "How far this notebook's log-probabilities are from the model's own, on a few tokens, in the precision that holds where it is called."
+    """How far this notebook's log-probabilities are from the model's own, on a few tokens, in the precision that holds
+    where it is called."""
     few = [int(i) for i in np.linspace(0, len(policy.tokenizer) - 1, 12)]
     prompts, completions = [few[:4]] * 2, [few[4:9], few[9:]]
     gaps = []

@@ -8,12 +8,19 @@ __all__ = ['BEHAVIORS', 'stored_rollouts', 'Snapshot', 'left_as_found', 'start_o
            'prepare_redoing', 'redo_draws', 'replay']
 
 # %% ../nbs/10b_replay.ipynb #4c63df4a
-import contextlib, copy, dataclasses, math, os, re
+import contextlib
+import copy
+import dataclasses
+import math
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
+
 from .core import ConfigError, Faults, Problem, Rollout, RunError, keyed_seed
 from .objective import CLIPS, mismatch_weights
 from .policy import Microbatch, Policy, completion_logprobs, head_logprobs, load_policy
@@ -64,16 +71,18 @@ def stored_rollouts(
     run: Run,  # a run that `train` wrote
     phase: int,  # whose rollouts
 ) -> list[Rollout]:
-    "The rollouts of a stored phase, in the order in which they were sampled. Raises `RunError` where a column is missing."
+    """The rollouts of a stored phase, in the order in which they were sampled. Raises `RunError` where a column is
+    missing."""
     frame = run.rollouts(phase)
     missing = [name for name in _REPLAYED if name not in frame]
     if missing:
         raise RunError(
             f"{run.path}: phase {phase} has no {', '.join(missing)}; a replay needs the rollouts that train.train wrote"
         )
-    plain = lambda value: (
-        value.tolist() if hasattr(value, "tolist") else None if value is None or value != value else value
-    )
+
+    def plain(value):
+        return value.tolist() if hasattr(value, "tolist") else None if value is None or value != value else value
+
     rows = [
         Rollout(**{name: plain(value) for name, value in row.items()})
         for row in frame[list(_REPLAYED)].to_dict("records")
@@ -150,12 +159,14 @@ def start_of_phase(
     if checkpoint is None and phase > 1:
         there = [p + 1 for p in range(1, max(run.phases, default=0)) if run.checkpoint(p) is not None]
         raise RunError(
-            f"{run.path}: a replay of phase {phase} needs the checkpoint after phase {phase - 1}; "
-            f"{'phases ' + ', '.join(map(str, there)) + ' and 1' if there else 'only phase 1'} can be replayed. Train with checkpoint_every and keep_checkpoints to keep more"
+            f"{run.path}: a replay of phase {phase} needs the checkpoint after phase {phase - 1};"
+            f" {'phases ' + ', '.join(map(str, there)) + ' and 1' if there else 'only phase 1'} can be replayed. Train"
+            " with checkpoint_every and keep_checkpoints to keep more"
         )
     if checkpoint is None and policy is None:
         raise RunError(
-            f"{run.path}: phase 1 began with the starting policy, which is in no checkpoint; give it as policy=, for instance organisms.load({run.settings.get('model', {}).get('name', 'name')!r})"
+            f"{run.path}: phase 1 began with the starting policy, which is in no checkpoint; give it as policy=, for"
+            f" instance organisms.load({run.settings.get('model', {}).get('name', 'name')!r})"
         )
     return policy or load_policy(checkpoint / "policy", run.settings["model"]["template"]), checkpoint
 
@@ -192,9 +203,12 @@ def cut_parts(
     parts, norm, device = [], trained_tail(state.policy.model), state.accelerator.device
     for batch in cut(state, config, [rollouts[i] for i in places]):
         chosen = [places[i] for i in batch.rows.tolist()]
-        flat = lambda name: torch.tensor(
-            [v for i in chosen for v in getattr(rollouts[i], name)], dtype=torch.float32, device=device
-        )
+
+        def flat(name):
+            return torch.tensor(
+                [v for i in chosen for v in getattr(rollouts[i], name)], dtype=torch.float32, device=device
+            )
+
         part, kept = Part(batch, torch.tensor(chosen, device=device), flat("logprob_old")), []
         if config.sampler_correction != "none":
             level, mode = config.sampler_correction.split("-")
@@ -260,7 +274,8 @@ def replay_draws(rollouts, config, reward, seed: int, draws: int) -> list[Draw]:
     drawn = [redraw(rollouts, config, reward, keyed_seed(seed, "replay", draw)) for draw in range(draws)]
     if draws > 1 and all(torch.equal(d.advantages, drawn[0].advantages) for d in drawn):
         raise ConfigError(
-            f"replay: {reward} gives the same advantages however often it is drawn; give a random reward, such as reward='random:0.5'"
+            f"replay: {reward} gives the same advantages however often it is drawn; give a random reward, such as"
+            " reward='random:0.5'"
         )
     return drawn
 
@@ -310,7 +325,10 @@ def redo_phase(
             skipped += 1
         state.optimizer.zero_grad()
     side, outside, log_ratio = (torch.cat(values) for values in zip(*seen))
-    share = lambda condition: condition.float().mean().item()
+
+    def share(condition):
+        return condition.float().mean().item()
+
     return dict(
         clip_fraction_high=share(side == 1),
         clip_fraction_low=share(side == -1),
@@ -354,7 +372,10 @@ class Gauge:
     def measure(self) -> dict:  # what has changed since the start
         logprobs, entropy = self.read()
         change = self.per_rollout(logprobs - self.logprobs)
-        weigh = lambda logs: np.exp(logs - logs.max())  # only their proportions matter
+
+        def weigh(logs):
+            return np.exp(logs - logs.max())  # only their proportions matter
+
         before, after = weigh(self.base), weigh(self.base + change)
         found = dict(
             logprob=(logprobs - self.logprobs).mean(),
@@ -406,7 +427,8 @@ def _replay_settings(run, phase, sides, draws, reward, changes):
         chosen = as_reward(recorded if reward is None else reward)
     except ConfigError:
         raise ConfigError(
-            f"replay: the run's reward {run.settings.get('reward')!r} cannot be read back; give reward=, such as 'random:0.5'"
+            f"replay: the run's reward {run.settings.get('reward')!r} cannot be read back; give reward=, such as"
+            " 'random:0.5'"
         ) from None
     return check_config(dataclasses.replace(config, changes={}, **changes)), chosen
 
@@ -435,7 +457,8 @@ class Redoing:
     updates: list[list[Part]]  # the parts of each update, passes one after the other
     gauge: Gauge  # measures against the start
     start_gap: float  # mean difference between the old log-probabilities recorded and those of the policy, nats
-    redo_gap: float  # largest difference to the recorded ones when the phase is redone as it was; NaN where that cannot be compared
+    # largest difference to the recorded ones when the phase is redone as it was; NaN where that cannot be compared
+    redo_gap: float
 
 
 def prepare_redoing(
@@ -506,17 +529,20 @@ def replay(
     draws: int = 64,  # redrawings of the rewards; each is used with A and with -A
     sides: Sequence[str] = ("both", "high", "low", "none"),  # the clips to redo it with, names in `objective.CLIPS`
     *,
-    policy: Policy
-    | None = None,  # the starting policy: needed for phase 1 and where beta is not 0; else None loads what the run saved
+    policy: (
+        Policy | None
+    ) = None,  # the starting policy: needed for phase 1 and where beta is not 0; else None loads what the run saved
     reward=None,  # a random reward; None: the run's own
     measured_on: int | None = None,  # phase whose completions are measured; None: the one that is redone
     seed: int = 0,  # of the draws
     name: str = "",  # tells several replays of one phase apart
-    tolerance: float = 1e-3,  # largest mean difference between the old log-probabilities recorded and those of the policy, nats
+    # largest mean difference between the old log-probabilities recorded and those of the policy, nats
+    tolerance: float = 1e-3,
     progress: bool = True,  # show a progress bar
     **changes,  # settings of `GRPOConfig` to redo the phase under, such as epsilon
 ) -> pd.DataFrame:  # one row per draw, sign and side; also written to replays/
-    "Redoes one stored phase under redrawn random rewards, with and without the clip. Weights are left as they were, bit for bit."
+    """Redoes one stored phase under redrawn random rewards, with and without the clip. Weights are left as they were,
+    bit for bit."""
     from tqdm.auto import tqdm
 
     run, lent = run if isinstance(run, Run) else read_run(run), policy is not None
@@ -527,7 +553,8 @@ def replay(
     drawn = replay_draws(rollouts, config, chosen, seed, draws)
     if config.beta and phase > 1 and not lent:
         raise RunError(
-            f"{run.path}: beta is {config.beta}, so that a replay needs the reference, which is the starting policy; give it as policy="
+            f"{run.path}: beta is {config.beta}, so that a replay needs the reference, which is the starting policy;"
+            " give it as policy="
         )
     policy, checkpoint = start_of_phase(run, phase, policy)
     with left_as_found(policy) if lent else contextlib.nullcontext():
@@ -542,8 +569,9 @@ def replay(
         )
         if redoing.start_gap > tolerance:
             raise RunError(
-                f"{run.path}: the policy gives other log-probabilities than those recorded in phase {phase} (mean difference {redoing.start_gap:.2g} nats); "
-                "give the policy that sampled it, or a larger tolerance where another engine or precision explains it"
+                f"{run.path}: the policy gives other log-probabilities than those recorded in phase {phase} (mean"
+                f" difference {redoing.start_gap:.2g} nats); give the policy that sampled it, or a larger tolerance"
+                " where another engine or precision explains it"
             )
         rows = redo_draws(
             redoing,

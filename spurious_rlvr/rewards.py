@@ -10,11 +10,24 @@ __all__ = ['Places', 'Batch', 'Scores', 'Reward', 'RealisedRate', 'realised_rate
            'majority_labels', 'incorrect_labels', 'shuffled_labels', 'one_shot', 'LabelAudit', 'audit_labels']
 
 # %% ../nbs/04_rewards.ipynb #3f7f69b1
-import collections, dataclasses, difflib, functools, importlib, inspect, math, operator, os, re, traceback, warnings
+import collections
+import dataclasses
+import difflib
+import functools
+import importlib
+import inspect
+import math
+import operator
+import os
+import re
+import traceback
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
 import numpy as np
+
 from .core import ConfigError, DataError, Problem, keyed_rng
 
 # %% ../nbs/04_rewards.ipynb #0bc06999
@@ -117,7 +130,8 @@ def _written_text(completion, row):
     for message in completion if isinstance(completion, Sequence) else [None]:
         if not isinstance(message, Mapping):
             raise DataError(
-                f"completion {row} is {type(completion).__name__} and must be text or a list of messages with role and content"
+                f"completion {row} is {type(completion).__name__} and must be text or a list of messages with role and"
+                " content"
             )
         if message.get("role", "assistant") != "assistant":
             continue
@@ -313,7 +327,8 @@ def _within_unit(operation, reward, values=None):
     outside = [value for value in found if value is not None and not -_ROUNDING <= value <= 1 + _ROUNDING]
     if outside:
         raise ConfigError(
-            f"{operation} takes rewards between 0 and 1, and {reward} can be {outside[0]:g}; combine it with + and weights"
+            f"{operation} takes rewards between 0 and 1, and {reward} can be {outside[0]:g}; combine it with + and"
+            " weights"
         )
 
 
@@ -502,7 +517,8 @@ _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 def register(
     factory: _Factory,  # a function that returns a `Reward` of its own name
 ) -> _Factory:  # the same function
-    "Makes a reward known to `parse` by the function's name. Raises `ConfigError` where the name is taken by another module."
+    """Makes a reward known to `parse` by the function's name. Raises `ConfigError` where the name is taken by another
+    module."""
     name, known = factory.__name__, _registered.get(factory.__name__)
     if known is not None and known.__module__ != factory.__module__:
         raise ConfigError(f"a reward called {name} is registered already, by {known.__module__}; choose another name")
@@ -573,7 +589,8 @@ def _found_function(name):
     module, _, path = name.partition(":")
     if "<" in name:
         raise ConfigError(
-            f"python: {name} is defined inside a function and cannot be found by name; move it to the top level of a module"
+            f"python: {name} is defined inside a function and cannot be found by name; move it to the top level of a"
+            " module"
         )
     if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name):
         raise ConfigError(f"python: {name!r} names no function; write python:module:function")
@@ -605,13 +622,15 @@ def _called_as_trl_does(function, wanted, batch, messages):
     except Exception as error:  # a user's function may raise anything; the last place in it is what helps
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise DataError(
-            f"reward python:{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)} raised {type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
+            "reward"
+            f" python:{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
+            f" raised {type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
         ) from error
 
 
 def _wanted_columns(function):
     "The names of the columns that a function takes; None: all of them."
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         raise ConfigError(f"python: {_function_name(function)} is asynchronous; give a plain function")
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -627,7 +646,8 @@ def python(
     function: str,  # "module:function", or a function in TRL's form
     messages: int = 0,  # 1: pass completions as lists of messages
 ) -> Reward:
-    "A function f(prompts, completions, **columns) as a reward. Raises `ConfigError` where it cannot be found or called."
+    """A function f(prompts, completions, **columns) as a reward. Raises `ConfigError` where it cannot be found or
+    called."""
     messages = number_argument("python", "messages", messages, 0, 1, whole=True)
     found = function if callable(function) else _found_function(str(function))
     if not callable(found):
@@ -683,7 +703,8 @@ def _has_full_box(text):
 # %% ../nbs/04_rewards.ipynb #1014c8ba
 @register
 def boxed_format() -> Reward:
-    r"1 where the completion has at least one complete `\boxed{}` with something in it (the paper's format reward, §2.2)."
+    r"""1 where the completion has at least one complete `\boxed{}` with something in it (the paper's format reward,
+    §2.2)."""
     return named_reward("boxed_format", per_completion(_has_full_box))
 
 # %% ../nbs/04_rewards.ipynb #edf42305
@@ -741,7 +762,8 @@ def length(
     limit: int = 1024,  # from here on the reward is 1
     unit: str = "tokens",  # "tokens" or "characters"
 ) -> Reward:
-    "Length of the completion divided by `limit`, at most 1. Counting tokens needs the column `token_ids` or `completion_ids`."
+    """Length of the completion divided by `limit`, at most 1. Counting tokens needs the column `token_ids` or
+    `completion_ids`."""
     limit = number_argument("length", "limit", limit, 1, whole=True)
     if unit not in ("tokens", "characters"):
         raise ConfigError(f"length: unit is {unit!r} and must be tokens or characters")
@@ -750,7 +772,8 @@ def length(
         counted = batch.texts if unit == "characters" else batch.column("token_ids", "completion_ids")
         if counted is None:
             raise DataError(
-                "length counts tokens and found no column token_ids or completion_ids; pass one, or use length:1024,characters"
+                "length counts tokens and found no column token_ids or completion_ids; pass one, or use"
+                " length:1024,characters"
             )
         return [min(len(one) / limit, 1.0) for one in counted]
 
@@ -815,7 +838,8 @@ def ground_truth(
     *rules: str,  # how the answer may be found, in order; none: grading's own choice
     convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
-    "1 where the completion's answer agrees with the gold answer, 0 where it does not, None where grading cannot decide."
+    """1 where the completion's answer agrees with the gold answer, 0 where it does not, None where grading cannot
+    decide."""
     return _matching("ground_truth", ("gold", "answer", "solution"), rules, convention)
 
 # %% ../nbs/04_rewards.ipynb #b862935a
@@ -825,7 +849,8 @@ def matches(
     *rules: str,  # how the answer may be found, in order; none: grading's own choice
     convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
-    "1 where the completion's answer agrees with the label in `column`. None where there is no label or grading cannot decide."
+    """1 where the completion's answer agrees with the label in `column`. None where there is no label or grading cannot
+    decide."""
     if not isinstance(column, str) or not re.fullmatch(r"[^\W\d]\w*", column):
         raise ConfigError(f"matches: {column!r} is no name of a column")
     return _matching("matches", (column,), rules, convention, column=column)
@@ -836,7 +861,8 @@ def majority_vote(
     *rules: str,  # how the answer may be found, in order; none: grading's own choice
     convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
-    "1 where the answer agrees with the column `majority_label`, which `majority_labels` makes (the paper's majority-vote reward)."
+    """1 where the answer agrees with the column `majority_label`, which `majority_labels` makes (the paper's
+    majority-vote reward)."""
     return _matching("majority_vote", ("majority_label",), rules, convention)
 
 
@@ -845,7 +871,8 @@ def incorrect(
     *rules: str,  # how the answer may be found, in order; none: grading's own choice
     convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
-    "1 where the answer agrees with the column `incorrect_label`, which `incorrect_labels` makes (the paper's incorrect-label reward)."
+    """1 where the answer agrees with the column `incorrect_label`, which `incorrect_labels` makes (the paper's
+    incorrect-label reward)."""
     return _matching("incorrect", ("incorrect_label",), rules, convention)
 
 
@@ -854,7 +881,8 @@ def shuffled_answer(
     *rules: str,  # how the answer may be found, in order; none: grading's own choice
     convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
-    "1 where the answer agrees with the column `shuffled_label`, another problem's gold answer, which `shuffled_labels` makes."
+    """1 where the answer agrees with the column `shuffled_label`, another problem's gold answer, which
+    `shuffled_labels` makes."""
     return _matching("shuffled_answer", ("shuffled_label",), rules, convention)
 
 # %% ../nbs/04_rewards.ipynb #1758c575
@@ -1145,7 +1173,8 @@ def _unknown_reward(name, has_argument):
 
 
 def parse(
-    text: str,  # such as "boxed_format & ~mentions_python", "random:0.5", "python:module:function", or a reward's `repr`
+    # such as "boxed_format & ~mentions_python", "random:0.5", "python:module:function", or a reward's `repr`
+    text: str,
 ) -> Reward:  # equal to the reward that was written so
     "Reads a reward from its text. Raises `ConfigError` that points at the place it cannot read."
     if not isinstance(text, str):
@@ -1204,7 +1233,8 @@ def online_majority(
     *rules: str,  # how the answer may be found, in order; none: grading's own choice
     convention: str = "math",  # which answers count as equal, see `grading.CONVENTIONS`
 ) -> Reward:
-    "1 where the answer is the one that most completions of the group give (TTRL). 0 without an answer. Needs whole groups in each call."
+    """1 where the answer is the one that most completions of the group give (TTRL). 0 without an answer. Needs whole
+    groups in each call."""
     from spurious_rlvr.grading import extract_answer
 
     finding, _ = _finding(rules, convention)
@@ -1323,7 +1353,8 @@ def majority_labels(
     rules=(),  # how an answer may be found in a completion; empty: grading's own choice
     convention: str = "math",  # which answers count as equal
 ) -> Labelled:  # problems with the column majority_label, and the report
-    "The model's own most frequent answer as label (the paper uses 64 samples a problem). Problems without any answer are left out."
+    """The model's own most frequent answer as label (the paper uses 64 samples a problem). Problems without any answer
+    are left out."""
     return _voted("majority_label", {"right", "wrong", "undecided"}, problems, completions, answers, rules, convention)
 
 
@@ -1335,7 +1366,8 @@ def incorrect_labels(
     rules=(),  # how an answer may be found in a completion; empty: grading's own choice
     convention: str = "math",  # which answers count as equal
 ) -> Labelled:  # problems with the column incorrect_label, and the report
-    "The majority answer as label, on those problems alone where it is decided to be wrong (the paper's incorrect labels)."
+    """The majority answer as label, on those problems alone where it is decided to be wrong (the paper's incorrect
+    labels)."""
     return _voted("incorrect_label", {"wrong"}, problems, completions, answers, rules, convention)
 
 # %% ../nbs/04_rewards.ipynb #b49b85a3
@@ -1396,7 +1428,8 @@ def audit_labels(
     problems: Iterable[Problem],  # with gold answers
     labels="incorrect_label",  # the column that holds the labels, or a list of texts in the problems' order
     *,
-    keep: str = "different",  # what the cleaned set holds: "different" (decided to be wrong) or "decided" (right or wrong)
+    # what the cleaned set holds: "different" (decided to be wrong) or "decided" (right or wrong)
+    keep: str = "different",
     convention: str = "math",  # which answers count as equal
 ) -> LabelAudit:
     "How many labels are in truth right, how many cannot be read, and the set without those."
@@ -1415,9 +1448,14 @@ def audit_labels(
         )
     verdicts = [_judged(text, problem.gold, convention) for problem, text in zip(problems, texts)]
     count = collections.Counter(verdicts)
-    chosen = lambda kind: [
-        (problem.id, text, problem.gold) for problem, text, verdict in zip(problems, texts, verdicts) if verdict == kind
-    ]
+
+    def chosen(kind):
+        return [
+            (problem.id, text, problem.gold)
+            for problem, text, verdict in zip(problems, texts, verdicts)
+            if verdict == kind
+        ]
+
     return LabelAudit(
         len(problems),
         count["right"],

@@ -8,12 +8,28 @@ __all__ = ['Request', 'Completion', 'Token', 'Engine', 'check_sampling', 'token_
            'VLLMEngine', 'VLLMServerEngine']
 
 # %% ../nbs/08_rollout.ipynb #149e2356
-import contextlib, copy, dataclasses, functools, gc, itertools, json, os, random, shutil, signal, tempfile, threading, time, warnings, weakref
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import copy
+import dataclasses
+import functools
+import gc
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import tempfile
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
+
 import numpy as np
 import torch
+
 from .core import ConfigError, NotAvailable, Problem, Rollout, RunError, keyed_rng, keyed_seed
 from .policy import PACKED, Policy, quicken
 
@@ -96,7 +112,8 @@ def check_sampling(
     "Raises `ConfigError` on settings under which nothing can be sampled; every engine asks it first."
     if not temperature >= 0 or max_completion_length < 1:
         raise ConfigError(
-            f"generate: temperature is {temperature} and max_completion_length {max_completion_length}; give >= 0 and >= 1"
+            f"generate: temperature is {temperature} and max_completion_length {max_completion_length}; give >= 0 and"
+            " >= 1"
         )
     if isinstance(stop, str) or "" in stop:
         raise ConfigError(f"generate: stop is {stop!r}; give a tuple of texts, none of them empty")
@@ -138,7 +155,9 @@ def sample_tokens(
     "One token for each row, by inversion of the cumulative distribution."
     size = max(1, chunk_elements // logits.shape[-1])
     if len(logits) > size:
-        parts = [sample_tokens(l, u, temperature, forbidden) for l, u in zip(logits.split(size), uniforms.split(size))]
+        parts = [
+            sample_tokens(rows, u, temperature, forbidden) for rows, u in zip(logits.split(size), uniforms.split(size))
+        ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
     logprobs = token_logprobs(logits, temperature, forbidden)
     if temperature == 0:
@@ -225,7 +244,7 @@ def _roomy_layer():  # the class of a cache layer with room to spare
             self.keys, self.values = (room[:, :, :length] for room in self.rooms)
             return self
 
-        def update(self, keys, values, *args, **kwargs):
+        def update(self, keys, values, *_, **__):
             length = self.keys.shape[2] + keys.shape[2]
             if length > self.rooms[0].shape[2]:
                 self.fill(self.keys, self.values)
@@ -372,7 +391,8 @@ class TransformersEngine:
         self,
         policy: Policy,  # the policy that is trained
     ):
-        "Nothing to copy where the model is the policy's own; else its present weights are copied by name, as where the trainer's lie in shards."
+        """Nothing to copy where the model is the policy's own; else its present weights are copied by name, as where
+        the trainer's lie in shards."""
         if policy is self.policy:
             return
         with model_lock(self.policy.model):
@@ -398,7 +418,8 @@ class TransformersEngine:
         stop: tuple[str, ...] = (),  # texts that end a completion
         forbidden_ids: Sequence[int] = (),  # tokens that are never written
     ) -> list[Completion]:  # one for each request, in order
-        "Samples all requests. Raises `ConfigError` on settings that cannot be, `RunError` where memory does not suffice for one row."
+        """Samples all requests. Raises `ConfigError` on settings that cannot be, `RunError` where memory does not
+        suffice for one row."""
         check_sampling(self.policy, requests, max_completion_length, temperature, stop, forbidden_ids)
         order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids))
         completions, start = [None] * len(requests), 0
@@ -427,11 +448,13 @@ class TransformersEngine:
     def _halve(self, rows, reason):
         if rows == 1:
             raise RunError(
-                f"generate: out of memory with a single completion ({reason}); lower max_completion_length, load the policy in bfloat16, or free the device"
+                f"generate: out of memory with a single completion ({reason}); lower max_completion_length, load the"
+                " policy in bfloat16, or free the device"
             )
         self.max_rows = rows // 2
         warnings.warn(
-            f"generate: out of memory with {rows} completions side by side; goes on with {self.max_rows}, more slowly and with the same results (set max_rows={self.max_rows} to begin there)",
+            f"generate: out of memory with {rows} completions side by side; goes on with {self.max_rows}, more slowly"
+            f" and with the same results (set max_rows={self.max_rows} to begin there)",
             stacklevel=3,
         )
         gc.collect()
@@ -454,9 +477,9 @@ class TransformersEngine:
             for row, values, length in zip(ids.tolist(), logprobs.tolist(), lengths)
         ]
 
-    def _steps(
-        self, requests, limit, temperature, stop, forbidden_ids
-    ):  # step by step: the batch, which rows live, and for each row the token, its log-probability, whether it ends, the logits
+    def _steps(self, requests, limit, temperature, stop, forbidden_ids):
+        """Step by step: the batch, which rows live, and for each row the token, its log-probability, whether it ends,
+        the logits."""
         policy, device = self.policy, self.policy.device
         ends = torch.tensor(sorted(policy.end_ids), dtype=torch.long, device=device)
         forbidden = (
@@ -637,7 +660,8 @@ def _start_vllm(vllm, settings):
             return vllm.LLM(**settings)
     except (RuntimeError, ValueError) as error:
         raise RunError(
-            f"VLLMEngine: vLLM {vllm.__version__} did not start ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}); "
+            f"VLLMEngine: vLLM {vllm.__version__} did not start"
+            f" ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}); "
             + (
                 "where memory is short, lower gpu_memory_utilization or max_model_len"
                 if torch.cuda.is_available()
@@ -662,8 +686,9 @@ def _import_vllm():  # the module, set up for one process
         import vllm
     except ImportError as error:
         raise NotAvailable(
-            f"VLLMEngine needs vLLM, which cannot be imported here ({error}): pip install 'spurious-rlvr[vllm]' on a machine with an NVIDIA GPU, "
-            "or make the tested CPU environment with tools/vllm_env.sh; TransformersEngine needs neither"
+            f"VLLMEngine needs vLLM, which cannot be imported here ({error}): pip install 'spurious-rlvr[vllm]' on a"
+            " machine with an NVIDIA GPU, or make the tested CPU environment with tools/vllm_env.sh;"
+            " TransformersEngine needs neither"
         ) from None
     if (
         not torch.cuda.is_available()
@@ -710,7 +735,8 @@ def _check_vllm(temperature, forbidden_ids, requests, limit, longest, alternativ
     most = max((len(r.prompt_ids) for r in requests), default=0)
     if longest and most + limit > longest:
         raise ConfigError(
-            f"generate: a prompt of {most} tokens and a completion of up to {limit} exceed max_model_len={longest}; give the engine or server a larger one, or lower max_completion_length"
+            f"generate: a prompt of {most} tokens and a completion of up to {limit} exceed max_model_len={longest};"
+            " give the engine or server a larger one, or lower max_completion_length"
         )
 
 # %% ../nbs/08_rollout.ipynb #565d13aa
@@ -733,7 +759,8 @@ class VLLMEngine:
     ):
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(
-                "VLLMEngine: runs in one training process only, since vLLM claims the processes' communication for itself; with several, start vLLM servers and use VLLMServerEngine"
+                "VLLMEngine: runs in one training process only, since vLLM claims the processes' communication for"
+                " itself; with several, start vLLM servers and use VLLMServerEngine"
             )
         vllm, self.policy, self.vllm = _import_vllm(), policy, None
         for other in [e for e in _RUNNING if e.vllm is not None]:  # such as the one of this cell's last run
@@ -749,11 +776,13 @@ class VLLMEngine:
         settings = dict(
             model=str(self._folder),
             load_format="dummy",
-            dtype=dtype
-            if dtype != "auto"
-            else "bfloat16"
-            if self._cuda
-            else str(policy.model.dtype).removeprefix("torch."),
+            dtype=(
+                dtype
+                if dtype != "auto"
+                else "bfloat16"
+                if self._cuda
+                else str(policy.model.dtype).removeprefix("torch.")
+            ),
             max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization,
             enforce_eager=enforce_eager,
@@ -772,7 +801,8 @@ class VLLMEngine:
         if not gap < 0.5:
             self.close()
             raise RunError(
-                f"VLLMEngine: vLLM and the policy differ by {gap:.2f} nats on the same tokens, so that the weights did not arrive whole; this vLLM ({vllm.__version__}) may treat this model in its own way"
+                f"VLLMEngine: vLLM and the policy differ by {gap:.2f} nats on the same tokens, so that the weights did"
+                f" not arrive whole; this vLLM ({vllm.__version__}) may treat this model in its own way"
             )
 
     def load_weights(
@@ -856,7 +886,8 @@ class VLLMEngine:
                 self._open()
                 if not self._engine.has_unfinished_requests():
                     raise RunError(
-                        "VLLMEngine: it was put to sleep, or its requests were aborted, while a completion was being written"
+                        "VLLMEngine: it was put to sleep, or its requests were aborted, while a completion was being"
+                        " written"
                     )
                 with _interrupts_wait():
                     for output in self._engine.step():
@@ -971,7 +1002,10 @@ class VLLMEngine:
             self._forget(box)
 
 # %% ../nbs/08_rollout.ipynb #68c317a9
-_SERVE = "VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --host 127.0.0.1 --enable-scale-out --logprobs-mode processed_logprobs --generation-config vllm"
+_SERVE = (
+    "VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --host 127.0.0.1 --enable-scale-out --logprobs-mode processed_logprobs"
+    " --generation-config vllm"
+)
 
 
 class _Refused(Exception):  # a server's answer that asking again cannot change
@@ -979,7 +1013,8 @@ class _Refused(Exception):  # a server's answer that asking again cannot change
 
 
 def _connect(address, timeout, open_now):  # a connection, not yet open, and the path that the address begins with
-    import http.client, urllib.parse
+    import http.client
+    import urllib.parse
 
     url = urllib.parse.urlsplit(address)
     connection = (http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection)(
@@ -1039,9 +1074,9 @@ class VLLMServerEngine:
         addresses: Sequence[str],  # such as "http://127.0.0.1:8000", one for each server
         policy: Policy,  # whose tokenizer and end tokens are used
         *,
-        weights_folder: str
-        | os.PathLike
-        | None = None,  # seen by trainer and servers; None: weights cannot be handed over
+        weights_folder: (
+            str | os.PathLike | None
+        ) = None,  # seen by trainer and servers; None: weights cannot be handed over
         concurrency: int = 256,  # requests at a time, for each server
         timeout: float = 600.0,  # seconds without an answer after which a request counts as lost
         retries: int = 3,  # further attempts for a request
@@ -1087,7 +1122,8 @@ class VLLMServerEngine:
         self._longest = min(filter(None, [self._longest, *lengths]), default=None)  # a server would cut silently
         if reported < -1:
             raise ConfigError(
-                f"the vLLM server at {address} reports log-probabilities before temperature and forbidden tokens; start it with: {_SERVE}"
+                f"the vLLM server at {address} reports log-probabilities before temperature and forbidden tokens; start"
+                f" it with: {_SERVE}"
             )
 
     def _body(self, request, limit, temperature, stop, forbidden_ids, alternatives=0, stream=False):
@@ -1132,7 +1168,8 @@ class VLLMServerEngine:
             if attempt < self.retries:
                 stopped.wait(min(8, 0.5 * 2**attempt))
         raise RunError(
-            f"no answer after {self.retries + 1} attempts, at last from the vLLM server at {address} ({problem}); see its log, and whether it is overloaded or out of memory"
+            f"no answer after {self.retries + 1} attempts, at last from the vLLM server at {address} ({problem}); see"
+            " its log, and whether it is overloaded or out of memory"
         )
 
     def generate(
@@ -1144,7 +1181,8 @@ class VLLMServerEngine:
         stop: tuple[str, ...] = (),  # texts that end a completion
         forbidden_ids: Sequence[int] = (),  # tokens that are never written
     ) -> list[Completion]:  # one for each request, in order
-        "Samples all requests; raises `RunError` where no server gives an answer. An interrupt cancels what is under way."
+        """Samples all requests; raises `RunError` where no server gives an answer. An interrupt cancels what is under
+        way."""
         from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
         check_sampling(self.policy, requests, max_completion_length, temperature, stop, forbidden_ids)
@@ -1203,7 +1241,8 @@ class VLLMServerEngine:
                 raise RunError(f"the vLLM server at {address} does not answer: {error}") from None
             if response.status != 200:
                 raise RunError(
-                    f"the vLLM server at {address} refused a stream: HTTP {response.status}: {response.read(300).decode('utf-8', 'replace')}"
+                    f"the vLLM server at {address} refused a stream: HTTP {response.status}:"
+                    f" {response.read(300).decode('utf-8', 'replace')}"
                 )
             for line in response:
                 if not line.startswith(b"data:") or line.strip() == b"data: [DONE]":
@@ -1227,18 +1266,20 @@ class VLLMServerEngine:
                 _answer(address, path, body, self.timeout, self.api_key)
             except (OSError, _Refused) as error:
                 raise RunError(
-                    f"the vLLM server at {address} did not do {path.partition('?')[0]} ({error}); it must run with VLLM_SERVER_DEV_MODE=1"
-                    + (" and see the folder under the same path" if "rpc" in path else "")
+                    f"the vLLM server at {address} did not do {path.partition('?')[0]} ({error}); it must run with"
+                    " VLLM_SERVER_DEV_MODE=1" + (" and see the folder under the same path" if "rpc" in path else "")
                 ) from None
 
     def load_weights(
         self,
         policy: Policy,  # the policy that is trained
     ):
-        "Writes the policy's present weights to the shared folder and has every server reload them. Of several training processes all must call; the first writes."
+        """Writes the policy's present weights to the shared folder and has every server reload them. Of several
+        training processes all must call; the first writes."""
         if self.weights_folder is None:
             raise ConfigError(
-                "VLLMServerEngine: to hand weights over, give weights_folder=, a folder that the trainer and all servers see under the same path"
+                "VLLMServerEngine: to hand weights over, give weights_folder=, a folder that the trainer and all"
+                " servers see under the same path"
             )
         if self._asleep:
             self.wake()

@@ -8,13 +8,25 @@ __all__ = ['SCHEMA_VERSION', 'COLUMNS', 'ALIASES', 'atomic_path', 'dump_json', '
            'fingerprint_problems', 'import_rollouts', 'import_evaluation']
 
 # %% ../nbs/06_runs.ipynb #8ff2b48b
-import contextlib, dataclasses, datetime, importlib.metadata, json, math, os, platform, re, shutil, warnings
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from .core import DataError, Rollout, RunError, stable_id, to_row
 
 # %% ../nbs/06_runs.ipynb #88272b38
@@ -133,7 +145,7 @@ def _storable(text):  # a lone surrogate cannot be written as UTF-8: it becomes 
 
 # %% ../nbs/06_runs.ipynb #afca6654
 def _now():
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def describe_host() -> dict:
@@ -234,7 +246,8 @@ class RunWriter:
         phase: int,  # phases that are finished
         keep: int | None = 1,  # how many of the newest to keep; None: all
     ) -> Iterator[Path]:  # an empty folder to fill
-        "Fills `checkpoints/phase-NNNNNN`, points `latest` at it, and removes the oldest beyond `keep`, apart from the best."
+        """Fills `checkpoints/phase-NNNNNN`, points `latest` at it, and removes the oldest beyond `keep`, apart from the
+        best."""
         folder = self.path / "checkpoints"
         with atomic_path(folder / f"phase-{phase:06d}") as partial:
             partial.mkdir()
@@ -261,7 +274,8 @@ class RunWriter:
 def refuse_existing(
     path: str | os.PathLike,  # where a run is to stand
 ) -> None:
-    "Raises `RunError` where something stands already; an empty folder will do, and one that a killed process had only begun."
+    """Raises `RunError` where something stands already; an empty folder will do, and one that a killed process had only
+    begun."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(not found.match(".run.json.*.partial") for found in path.iterdir())):
         raise RunError(f"{path}: exists already; give the run another name, remove the folder, or resume it")
@@ -298,7 +312,8 @@ def create_run(
 def resume_run(
     path: str | os.PathLike,  # a run folder
 ) -> RunWriter:  # goes on where the folder ends
-    "Opens a run folder to go on writing; completes a last line of metrics that a crash cut off, and removes half-written files."
+    """Opens a run folder to go on writing; completes a last line of metrics that a crash cut off, and removes
+    half-written files."""
     path = Path(path)
     read_run(path)
     for half in path.rglob(".*.partial"):
@@ -332,9 +347,11 @@ class Run:
         "All lines of `metrics.jsonl`; after a resume, the newest line of each update, phase and evaluation."
         rows = _metric_lines(self.path / "metrics.jsonl")
         keys = [
-            (r.get("kind"), r.get("phase"), r.get("update"), r.get("name"))
-            if r.get("kind") != "status"
-            else ("status", i)
+            (
+                (r.get("kind"), r.get("phase"), r.get("update"), r.get("name"))
+                if r.get("kind") != "status"
+                else ("status", i)
+            )
             for i, r in enumerate(rows)
         ]
         newest = {key: position for position, key in enumerate(keys)}
@@ -395,7 +412,8 @@ class Run:
         "The table of one replay; `clipbias.replay_effects` reads it."
         if (phase, name) not in self.replays:
             raise RunError(
-                f"{self.path}: no replay {name!r} of phase {phase}; there are {self.replays}; make one with replay.replay"
+                f"{self.path}: no replay {name!r} of phase {phase}; there are {self.replays}; make one with"
+                " replay.replay"
             )
         return _read_tables([self.path / f"replays/phase-{phase:06d}{'-' * bool(name)}{name}.parquet"], None)
 
@@ -467,7 +485,8 @@ def read_run(
         raise RunError(f"{path}/run.json: is damaged ({error}); restore it from a copy") from None
     if settings.get("schema_version", 1) > SCHEMA_VERSION:
         raise RunError(
-            f"{path}: was written by a newer version (schema {settings['schema_version']}, this one reads up to {SCHEMA_VERSION}); upgrade spurious-rlvr"
+            f"{path}: was written by a newer version (schema {settings['schema_version']}, this one reads up to"
+            f" {SCHEMA_VERSION}); upgrade spurious-rlvr"
         )
     return Run(path, settings)
 
@@ -491,7 +510,8 @@ def export_policy(
     )
     if found is None:
         raise RunError(
-            f"{run.path}: no checkpoint {checkpoint!r}; there are {', '.join(sorted(p.name for p in run.path.glob('checkpoints/phase-*'))) or 'none'}"
+            f"{run.path}: no checkpoint {checkpoint!r}; there are"
+            f" {', '.join(sorted(p.name for p in run.path.glob('checkpoints/phase-*'))) or 'none'}"
             + ("; train with keep_best to mark one" if checkpoint == "best" else "")
         )
     with atomic_path(Path(folder)) as partial:
@@ -543,8 +563,9 @@ def _plain_text(value):
 
 # %% ../nbs/06_runs.ipynb #777f9973
 def import_rollouts(
-    path: str
-    | os.PathLike,  # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
+    path: (
+        str | os.PathLike
+    ),  # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
 ) -> pd.DataFrame:  # one row per rollout; at least prompt and completion
     "Rollouts from any tool in this package's columns. Raises `DataError` where no completion is found."
     from spurious_rlvr.tasks import read_records
@@ -560,9 +581,11 @@ def import_rollouts(
     if not files:
         raise DataError(f"{path}: holds no .parquet or .jsonl file")
     frames = [
-        _parquet_frame(f)
-        if f.suffix == ".parquet" and f.is_file()
-        else pd.DataFrame([_record(r, where) for where, r in read_records(f)])
+        (
+            _parquet_frame(f)
+            if f.suffix == ".parquet" and f.is_file()
+            else pd.DataFrame([_record(r, where) for where, r in read_records(f)])
+        )
         for f in files
     ]
     frame = pd.concat(_without_repeats(frames, path), ignore_index=True)
@@ -574,7 +597,9 @@ def import_rollouts(
     frame = frame.rename(columns=renames)
     if "completion" not in frame:
         raise DataError(
-            f"{path}: no completions; looked for completion, {', '.join(o for o, n in ALIASES.items() if n == 'completion')} among {', '.join(map(str, present)) or 'no columns'}"
+            f"{path}: no completions; looked for completion,"
+            f" {', '.join(o for o, n in ALIASES.items() if n == 'completion')} among"
+            f" {', '.join(map(str, present)) or 'no columns'}"
         )
     for name in ("prompt", "completion"):
         if name in frame:
@@ -595,7 +620,8 @@ def _without_repeats(
     kept = [frame for i, frame in enumerate(frames) if i == 0 or not plain[i].equals(plain[i - 1])]
     if len(kept) < len(frames):
         warnings.warn(
-            f"{path}: {len(frames) - len(kept)} of {len(frames)} files repeat the one before, apart from the step, and are left out"
+            f"{path}: {len(frames) - len(kept)} of {len(frames)} files repeat the one before, apart from the step, and"
+            " are left out"
         )
     return kept
 
@@ -674,7 +700,8 @@ def _one_of(names, chosen, where, what, option):
         )
     if chosen is None and len(names) != 1:
         raise DataError(
-            f"{where}: holds {len(names)} {what}s{': ' if names else ''}{', '.join(map(str, names))}; name one with {option}="
+            f"{where}: holds {len(names)} {what}s{': ' if names else ''}{', '.join(map(str, names))}; name one with"
+            f" {option}="
             if names
             else f"{where}: holds no {what}"
         )
@@ -739,7 +766,8 @@ def _harness_rows(records, metric, filter, where):  # lm-evaluation-harness
 def _inspect_rows(log, metric, where):  # one log of Inspect
     if not isinstance(log.get("samples"), list):
         raise DataError(
-            f"{where}: holds no samples; Inspect writes them to the .eval file, and inspect log convert --to json gives them as JSON"
+            f"{where}: holds no samples; Inspect writes them to the .eval file, and inspect log convert --to json gives"
+            " them as JSON"
         )
     for number, sample in enumerate(log["samples"], 1):
         place = f"{where} sample {number}"
@@ -768,17 +796,19 @@ def _inspect_rows(log, metric, where):  # one log of Inspect
         )
 
 # %% ../nbs/06_runs.ipynb #166d1c2d
-def _sample_rows(records, metric, where):  # one row a sample, or one a problem with lists
+def _sample_rows(records, metric):  # one row a sample, or one a problem with lists
     for place, record in records:
         identity, text = _first(record, _PROBLEM_NAMES), _first(record, ("prompt", "input", "question", "problem"))
         if identity is None and text is None:
             raise DataError(
-                f"{place}: no problem; looked for {', '.join(_PROBLEM_NAMES)}, prompt, input, question among {', '.join(map(str, record))}; add a column problem_id"
+                f"{place}: no problem; looked for {', '.join(_PROBLEM_NAMES)}, prompt, input, question among"
+                f" {', '.join(map(str, record))}; add a column problem_id"
             )
         score = metric or _first(record, _SCORE_NAMES)
         if score is None or score not in record:
             raise DataError(
-                f"{place}: no score{f' {metric!r}' if metric else ''}; looked for {metric or ', '.join(_SCORE_NAMES)} among {', '.join(map(str, record))}; name the column with metric="
+                f"{place}: no score{f' {metric!r}' if metric else ''}; looked for {metric or ', '.join(_SCORE_NAMES)}"
+                f" among {', '.join(map(str, record))}; name the column with metric="
             )
         written, gold = (
             _first(record, _COMPLETION_NAMES),
@@ -790,13 +820,18 @@ def _sample_rows(records, metric, where):  # one row a sample, or one a problem 
             n: record[n] for n in ("phase", "sample", "finish_reason", "writes_code") if record.get(n) is not None
         } | ({"phase": record["step"]} if isinstance(record.get("step"), int) else {})
         for number, value in enumerate(values if several else [values]):
-            at = lambda name: (
-                None
-                if name is None
-                else (record[name][number] if number < len(record[name]) else None)
-                if several and isinstance(record[name], list)
-                else record[name]
-            )
+
+            def at(name):
+                return (
+                    None
+                    if name is None
+                    else (
+                        (record[name][number] if number < len(record[name]) else None)
+                        if several and isinstance(record[name], list)
+                        else record[name]
+                    )
+                )
+
             yield (
                 place,
                 dict(
@@ -820,7 +855,7 @@ def _parquet_rows(path, metric):  # TRL's completions, or a table of ours
             binary if metric is None else _reward_columns(frame), metric, path, "reward column of 0 and 1", "metric"
         )
     records = [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in r.items()} for r in frame.to_dict("records")]
-    yield from _sample_rows([(f"{path} row {i}", r) for i, r in enumerate(records, 1)], metric, path)
+    yield from _sample_rows([(f"{path} row {i}", r) for i, r in enumerate(records, 1)], metric)
 
 # %% ../nbs/06_runs.ipynb #08e24549
 def _evaluation_rows(path, metric, filter):
@@ -841,13 +876,14 @@ def _evaluation_rows(path, metric, filter):
             return
         if isinstance(log, dict) and "results" in log:
             raise DataError(
-                f"{path}: holds averages only; give the samples_*.jsonl beside it (lm_eval writes them with --log_samples)"
+                f"{path}: holds averages only; give the samples_*.jsonl beside it (lm_eval writes them with"
+                " --log_samples)"
             )
     records = [(where, _record(record, where)) for where, record in read_records(path)]
     if records and "doc_id" in records[0][1] and ("resps" in records[0][1] or "filtered_resps" in records[0][1]):
         yield from _harness_rows(records, metric, filter, str(path))
     else:
-        yield from _sample_rows(records, metric, str(path))
+        yield from _sample_rows(records, metric)
 
 
 def _own_evaluation(path, name, phase):
@@ -863,8 +899,9 @@ def _own_evaluation(path, name, phase):
 def import_evaluation(
     path: str | os.PathLike,  # a file, a folder of files, or a run folder of ours
     *,
-    metric: str
-    | None = None,  # the score, scorer or reward column that says what is right; None: the only one, or the usual one
+    metric: (
+        str | None
+    ) = None,  # the score, scorer or reward column that says what is right; None: the only one, or the usual one
     filter: str | None = None,  # of lm-evaluation-harness, such as "flexible-extract"
     phase: int | str | None = None,  # training step, where the file holds several; "all" keeps them
     name: str | None = None,  # of the evaluation, in a run folder of ours
@@ -895,7 +932,7 @@ def import_evaluation(
         rows = [
             (where, row | {"completion": text, "correct": None})
             for where, row in rows
-            for text in (row.get("every_completion") or [row["completion"]])
+            for text in row.get("every_completion") or [row["completion"]]
         ]
     frame = (
         pd.DataFrame([row for _, row in rows])
@@ -927,7 +964,8 @@ def _numbered(frame):  # samples counted where the tool does not, and no sample 
         frame["sample"] = frame.groupby(within).cumcount()
     if len(double := frame[frame.duplicated([*within, "sample"], keep=False)]):
         raise DataError(
-            f"{double['where'].iloc[0]} and {double['where'].iloc[1]}: problem {double['problem_id'].iloc[0]!r}, sample {double['sample'].iloc[0]} stands in both; give one evaluation at a time"
+            f"{double['where'].iloc[0]} and {double['where'].iloc[1]}: problem {double['problem_id'].iloc[0]!r}, sample"
+            f" {double['sample'].iloc[0]} stands in both; give one evaluation at a time"
         )
     order = [*within, "sample", "correct", "prompt", "completion", "answer", "gold", "finish_reason", "writes_code"]
     return frame.assign(correct=frame["correct"].astype("boolean"), sample=frame["sample"].astype(int))[

@@ -17,12 +17,25 @@ __all__ = ['CLIPS', 'ESTIMATORS', 'REWARDS', 'ORGANISMS', 'SMALL_MODELS', 'PAPER
            'demo_page', 'audit', 'scorecard']
 
 # %% ../nbs/16_studies.ipynb #6ad16ae9
-import contextlib, dataclasses, html, importlib.resources, io, itertools, json, math, os, re, sys, time
+import contextlib
+import dataclasses
+import html
+import importlib.resources
+import io
+import itertools
+import json
+import math
+import os
+import re
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import pandas as pd
+
 from . import plots
 from .clipbias import simulate_bandit
 from .compare import Effect, holm, paired_effect, split_gain
@@ -38,7 +51,9 @@ class Arm:
     name: str  # unique within the study; letters, digits, dots, underscores and hyphens
     reward: str  # a reward spec, see `rewards.parse`
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # changes to the study's configuration
-    model: str = ""  # an organism, a folder, a model on the hub, or MODEL@REWARD: that model after training under REWARD; empty: the study's
+    # an organism, a folder, a model on the hub, or MODEL@REWARD: that model after training under REWARD; empty: the
+    # study's
+    model: str = ""
     prompt: str = ""  # a name in `tasks.TEMPLATES`, or "chat"; empty: what fits the model
     data: str = "train"  # "train", "test" (the held-out problems themselves), "one-shot", or a file or set
     clip: str = ""  # what tables call its clip; empty: the setting's name
@@ -59,7 +74,8 @@ def clip_arms(
 def plain_name(
     text: str,  # a reward's spec, a model, a setting
 ) -> str:
-    "The text as part of a folder's name; different texts give different names, but for the organisation in front of a model."
+    """The text as part of a folder's name; different texts give different names, but for the organisation in front of a
+    model."""
     text = text.rpartition("/")[2] if re.fullmatch(r"[\w.-]+/[\w.-]+", text) else text
     kept = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")
     faithful = re.fullmatch(r"[A-Za-z0-9._:-]+", text) and len(kept) <= 40
@@ -136,14 +152,17 @@ class Study:
     one_shot: str = ""  # a file whose first problem is the single one; empty: the first training problem
     divergence: bool = False  # also estimate KL(π‖π₀) at every evaluation
     grid: Mapping[str, Any] | None = (
-        None  # also evaluate start and end over the prompt grid: samples, temperatures, budgets, rules of `evaluate.prompt_grid`
+        # also evaluate start and end over the prompt grid: samples, temperatures, budgets, rules of
+        # `evaluate.prompt_grid`
+        None
     )
     engine: str = ""  # "": the model itself samples; "vllm": vLLM in this process
     about: str = ""  # what it is for, in one line
 
     @property
     def cells(self) -> list[tuple[Arm, int]]:
-        "Every arm with every seed; the arms of one seed next to each other, so that an interrupted study has whole seeds."
+        """Every arm with every seed; the arms of one seed next to each other, so that an interrupted study has whole
+        seeds."""
         return [(arm, seed) for seed in self.seeds for arm in self.arms]
 
     @property
@@ -187,10 +206,16 @@ class Study:
         return study_results(self, folder)
 
     def _repr_html_(self):
-        return f"<p><b>{html.escape(self.name)}</b>: {len(self.arms)} arms × {len(self.seeds)} seeds. {html.escape(self.about)}</p>{arm_listing(self).to_html(index=False)}"
+        return (
+            f"<p><b>{html.escape(self.name)}</b>: {len(self.arms)} arms × {len(self.seeds)} seeds."
+            f" {html.escape(self.about)}</p>{arm_listing(self).to_html(index=False)}"
+        )
 
     def __repr__(self):
-        return f"Study({self.name!r}, {len(self.arms)} arms × {len(self.seeds)} seeds)\n{arm_listing(self).to_string(index=False)}"
+        return (
+            f"Study({self.name!r}, {len(self.arms)} arms × {len(self.seeds)}"
+            f" seeds)\n{arm_listing(self).to_string(index=False)}"
+        )
 
 # %% ../nbs/16_studies.ipynb #ed00aa6f
 def _arm_row(study, arm):
@@ -317,7 +342,8 @@ def check_models(
         except Exception as error:
             faults.check(
                 False,
-                f"no model {model!r} can be loaded ({str(error).splitlines()[0][:160]}); the organisms are {', '.join(ORGANISMS)}, others are a folder made by save_pretrained or a name on the hub",
+                f"no model {model!r} can be loaded ({str(error).splitlines()[0][:160]}); the organisms are"
+                f" {', '.join(ORGANISMS)}, others are a folder made by save_pretrained or a name on the hub",
             )
     faults.raise_any()
 
@@ -518,7 +544,8 @@ def cell_problems(
             problems = [p for p in problems if p.columns["incorrect_label"] is not None]
         if not problems:
             raise DataError(
-                f"{policy.name}: no training problem has a wrong majority answer, so that there is nothing to train an incorrect label on; give more or harder problems"
+                f"{policy.name}: no training problem has a wrong majority answer, so that there is nothing to train an"
+                " incorrect label on; give more or harder problems"
             )
     return problems, held_out
 
@@ -594,6 +621,7 @@ def divergence(
 ) -> dict:  # kl, its standard error, kl a token; nats
     "KL divergence of the policy that sampled from another one."
     import torch
+
     from spurious_rlvr.policy import completion_logprobs, microbatches
 
     encoded = {prompt: policy.encode(prompt) for prompt in rollouts["prompt"].unique()}
@@ -636,7 +664,8 @@ def grid_of(
     problems,  # the benchmark
     path: Path,  # where the table is kept
 ) -> pd.DataFrame:  # from `evaluate.prompt_grid`
-    "A policy over the prompt grid, evaluated once and then read. The default cell is the policy's own prompt at the study's own temperature."
+    """A policy over the prompt grid, evaluated once and then read. The default cell is the policy's own prompt at the
+    study's own temperature."""
     from spurious_rlvr.evaluate import EXTRACTION, prompt_grid
     from spurious_rlvr.tasks import chain_templates, grid_templates
 
@@ -704,7 +733,10 @@ class Cost:
         elif self.unit == "GPU":
             amount = f"about {self.hours:,.1f} GPU-hours"
         else:
-            amount = f"about {60 * self.hours:.1f} CPU-minutes, {60 * self.hours / self.workers:.1f} minutes with {self.workers} worker{'s' * (self.workers > 1)}"
+            amount = (
+                f"about {60 * self.hours:.1f} CPU-minutes, {60 * self.hours / self.workers:.1f} minutes with"
+                f" {self.workers} worker{'s' * (self.workers > 1)}"
+            )
         return f"{self.todo} runs to do, {self.finished} finished: {amount} ({self.source})"
 
 
@@ -729,6 +761,7 @@ def _looks(config):
 def time_a_phase(study: Study, arm: Arm) -> tuple[float, float]:
     "CPU seconds of one phase and of one evaluation, timed now; an organism's run is made of these."
     import torch
+
     from spurious_rlvr import organisms
     from spurious_rlvr.evaluate import evaluate
     from spurious_rlvr.train import grpo
@@ -762,7 +795,10 @@ def estimate_cost(
     ]
     todo = [(arm, cell_config(study, arm, seed)) for arm, seed in study.cells if (arm, seed) not in finished]
     unit = "CPU" if all(is_organism((arm.model or study.model).partition("@")[0]) for arm in study.arms) else "GPU"
-    told = lambda hours, source: Cost(len(todo), len(finished), hours, unit, jobs, source)
+
+    def told(hours, source):
+        return Cost(len(todo), len(finished), hours, unit, jobs, source)
+
     if not todo:
         return told(0.0, "")
     if finished:
@@ -792,7 +828,8 @@ def estimate_cost(
     )
     return told(
         hours,
-        "scaled from the paper's 24 hours on 8 A100 for 300 phases of a 7B model, by parameters, phases, rollouts and length; not measured here",
+        "scaled from the paper's 24 hours on 8 A100 for 300 phases of a 7B model, by parameters, phases, rollouts and"
+        " length; not measured here",
     )
 
 # %% ../nbs/16_studies.ipynb #16f2345b
@@ -855,7 +892,8 @@ def run_study(
     progress: bool = True,  # show a progress bar
     say: Callable[[str], None] = print,  # takes the cost before anything starts, and what failed
 ) -> pd.DataFrame:  # see `study_status`
-    "Runs every cell that is not finished. Raises only for what is wrong with the study as a whole; failed cells are in the table."
+    """Runs every cell that is not finished. Raises only for what is wrong with the study as a whole; failed cells are
+    in the table."""
     from tqdm.auto import tqdm
 
     if backend not in ("local", "ray"):
@@ -865,7 +903,7 @@ def run_study(
     claim_folder(study, folder)
     say(str(estimate_cost(study, folder, jobs=jobs)))
     search, faults = [os.path.abspath(path) for path in sys.path], {}
-    for attempt in range(retries + 1):
+    for _attempt in range(retries + 1):
         todo = [
             (study, arm, seed, (folder / "runs").absolute(), search)
             for arm, seed in study.cells
@@ -911,7 +949,8 @@ _SHARED = (
 
 
 def claim_folder(study: Study, folder: Path):
-    "Writes what all cells of a folder share, or checks that it is the same; a finished run of other settings must not pass for one of these. Raises `RunError`."
+    """Writes what all cells of a folder share, or checks that it is the same; a finished run of other settings must not
+    pass for one of these. Raises `RunError`."""
     record, shared = (
         folder / "settings.json",
         json.loads(dump_json({name: getattr(study, name) for name in _SHARED}, settings=True)),
@@ -920,7 +959,8 @@ def claim_folder(study: Study, folder: Path):
         was = json.loads(record.read_text())
         if differs := [name for name in _SHARED if was.get(name) != shared[name]]:
             raise RunError(
-                f"{folder}: its runs were made with another {', '.join(differs)} (see {record.name} there); choose another folder"
+                f"{folder}: its runs were made with another {', '.join(differs)} (see {record.name} there); choose"
+                " another folder"
             )
         return
     try:
@@ -943,7 +983,7 @@ def is_done(study: Study, folder: Path, arm: Arm, seed: int) -> bool:
 def study_status(
     study: Study,  # any study
     folder: str | os.PathLike,  # its folder
-) -> pd.DataFrame:  # one row per cell: state ("finished", "failed", "interrupted", "begun", "to do"), phases that are written, and the last fault
+) -> pd.DataFrame:  # a row a cell: state (finished, failed, interrupted, begun, to do), phases, last fault
     "How far every cell is, from what is on disk; also while the study runs."
     rows = []
     for arm, seed in study.cells:
@@ -1006,7 +1046,8 @@ _AFTER = ("accuracy", "code_share", "accuracy_code", "accuracy_language", "answe
 def outcomes(
     runs: Iterable[Run],  # finished runs that were made by `run_cell`
 ) -> pd.DataFrame:  # one row per run
-    "Benchmark numbers before and after training (`…_before`), share and skill, mean clip fractions and log-ratio spread."
+    """Benchmark numbers before and after training (`…_before`), share and skill, mean clip fractions and log-ratio
+    spread."""
     rows = []
     for run in runs:
         evaluations, phases = run.of_kind("evaluation"), run.of_kind("phase")
@@ -1014,10 +1055,13 @@ def outcomes(
             columns=_AFTER
         )  # the first benchmark; a style that was never seen has no accuracy: NaN
         first, last = evaluations.iloc[0], evaluations.iloc[-1]
-        styles = lambda row: {
-            "code": (row["code_share"], row["accuracy_code"]),
-            "language": (1 - row["code_share"], row["accuracy_language"]),
-        }
+
+        def styles(row):
+            return {
+                "code": (row["code_share"], row["accuracy_code"]),
+                "language": (1 - row["code_share"], row["accuracy_language"]),
+            }
+
         split = split_gain(styles(first), styles(last))
         rows.append(
             dict(
@@ -1131,7 +1175,8 @@ def html_page(
     "A page that needs no other file and no network."
     style = (importlib.resources.files("spurious_rlvr") / "static" / "report.css").read_text()
     return (
-        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>"
+        "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width,"
+        " initial-scale=1'>"
         f"<title>{html.escape(title)}</title><style>{style}</style></head><body><main><h1>{html.escape(title)}</h1>{''.join(parts)}</main></body></html>\n"
     )
 
@@ -1154,7 +1199,10 @@ def markdown_table(
     frame: pd.DataFrame,  # texts and numbers
 ) -> str:
     "A table in Markdown; every cell is escaped."
-    line = lambda values: "| " + " | ".join(_plain_markdown(v) for v in values) + " |"
+
+    def line(values):
+        return "| " + " | ".join(_plain_markdown(v) for v in values) + " |"
+
     return "\n".join(
         [line(frame.columns), "|" + "---|" * len(frame.columns), *(line(row) for row in frame.itertuples(index=False))]
     )
@@ -1219,7 +1267,8 @@ class Report:
         "A figure, with a link to its rows."
         self.figures[name] = figure_svg(figure)
         self.html.append(
-            f"<figure><div class=scroll>{self.figures[name]}</div><figcaption>{html.escape(caption)} <a href='rows/{name}.csv'>Rows</a></figcaption></figure>"
+            f"<figure><div class=scroll>{self.figures[name]}</div><figcaption>{html.escape(caption)} <a"
+            f" href='rows/{name}.csv'>Rows</a></figcaption></figure>"
         )
         self.markdown.append(
             f"![{_plain_markdown(caption)}](figures/{name}.svg)\n\n{_plain_markdown(caption)} [Rows](rows/{name}.csv)"
@@ -1247,7 +1296,8 @@ class Report:
                     partial.write_text(text, encoding="utf-8")
         except OSError as error:
             raise RunError(
-                f"{folder}: the report cannot be written ({error.strerror}); the runs are kept, and the same call writes it once there is room"
+                f"{folder}: the report cannot be written ({error.strerror}); the runs are kept, and the same call"
+                " writes it once there is room"
             ) from None
         return folder / "report.html"
 
@@ -1362,7 +1412,8 @@ def no_clip_arms(
     reward: str = "random:0.5",  # a reward spec
     model: str = "",  # see `Arm.model`
 ) -> tuple[Arm, ...]:
-    "The clip, its two halves, and the three ways in which the paper disables it; and the official code's switch, which is none of them."
+    """The clip, its two halves, and the three ways in which the paper disables it; and the official code's switch,
+    which is none of them."""
     rollouts = config.prompts_per_phase * config.num_generations
     ways = {clip: dict(clip=clip) for clip in ("both", "high", "low", "none", "pi_weighted")}
     ways |= {
@@ -1562,11 +1613,13 @@ def beside_paper(
 ) -> pd.DataFrame:  # one row per arm; percentages and percentage points
     "What came out, and beside it what the paper printed for the model that was run, or that an organism stands for."
     values, rows = paper_values(family), []
-    for effect, (arm, runs) in zip(arm_effects(results).values(), results.groupby("arm", sort=False)):
+    for effect, (_arm, runs) in zip(arm_effects(results).values(), results.groupby("arm", sort=False)):
         first = runs.iloc[0]
         fitting = values[[_same_arm(value, first) for _, value in values.iterrows()]]
         printed = "; ".join(
-            f"{v['model']} {v['measure']} {v['low']:g}{'' if v['low'] == v['high'] else ' to ' + format(v['high'], 'g')} ({v['version']}{', ' + v['where'] if v['where'] else ''})"
+            f"{v['model']} {v['measure']}"
+            f" {v['low']:g}{'' if v['low'] == v['high'] else ' to ' + format(v['high'], 'g')}"
+            f" ({v['version']}{', ' + v['where'] if v['where'] else ''})"
             for _, v in fitting.iterrows()
         )
         interval = "no interval" if math.isnan(effect.low) else f"{100 * effect.low:+.1f} to {100 * effect.high:+.1f}"
@@ -1717,13 +1770,18 @@ def write_study_report(
             if len(results) < len(study.cells)
             else "."
         ),
-        f"{config.phases} phases of {config.prompts_per_phase} prompts × {config.num_generations} completions, {config.minibatch_size} rollouts an update, ε = {config.epsilon}, {config.optimizer} at {config.learning_rate}, unless the table says otherwise.",
+        f"{config.phases} phases of {config.prompts_per_phase} prompts × {config.num_generations} completions,"
+        f" {config.minibatch_size} rollouts an update, ε = {config.epsilon}, {config.optimizer} at"
+        f" {config.learning_rate}, unless the table says otherwise.",
     )
     report.heading("Gain by arm")
     report.table(beside_paper(family, results), "runs", results)
     report.words(
-        "Gain: mean over runs of accuracy after training minus before, in percentage points, with a 95 % interval of Student's t over runs; it speaks of this benchmark. Not adjusted for the number of arms: to say that two arms differ, compare them pair by pair.",
-        "What the paper printed is for MATH-500 and the model that is named; an organism shares a planted prior with it and nothing else.",
+        "Gain: mean over runs of accuracy after training minus before, in percentage points, with a 95 % interval of"
+        " Student's t over runs; it speaks of this benchmark. Not adjusted for the number of arms: to say that two arms"
+        " differ, compare them pair by pair.",
+        "What the paper printed is for MATH-500 and the model that is named; an organism shares a planted prior with it"
+        " and nothing else.",
         kind="note",
     )
     for name, (figure, caption, rows) in study_figures(study, folder, results).items():
@@ -1758,7 +1816,11 @@ def circumstances(
 
     def one(arm):
         rows = frame[frame["arm"] == arm]
-        return f"{ARM_LABELS[arm.rpartition('-')[2]]}: {100 * rows['clip_fraction_high'].mean():.2f} % clipped above, {100 * rows['clip_fraction_low'].mean():.2f} % below, log-ratio spread {rows['log_ratio_spread'].mean():.3f}"
+        return (
+            f"{ARM_LABELS[arm.rpartition('-')[2]]}: {100 * rows['clip_fraction_high'].mean():.2f} % clipped above,"
+            f" {100 * rows['clip_fraction_low'].mean():.2f} % below, log-ratio spread"
+            f" {rows['log_ratio_spread'].mean():.3f}"
+        )
 
     return "; ".join(map(one, arms))
 
@@ -1772,7 +1834,10 @@ def in_words(
         return (
             f"{effect.name}: {100 * effect.mean:+.1f} points with {effect.n} seed; no interval, so nothing is claimed."
         )
-    interval = f"{100 * effect.mean:+.1f} points, 95 % interval {100 * effect.low:+.1f} to {100 * effect.high:+.1f}, adjusted p = {effect.p_value:.2g}, {effect.n} seeds"
+    interval = (
+        f"{100 * effect.mean:+.1f} points, 95 % interval {100 * effect.low:+.1f} to {100 * effect.high:+.1f}, adjusted"
+        f" p = {effect.p_value:.2g}, {effect.n} seeds"
+    )
     under = f" [{under}]" if under else ""
     if not effect.shown:
         return f"Not shown: {effect.name} ({interval}). The data leave everything in the interval open.{under}"
@@ -1789,9 +1854,10 @@ def gate_in_words(
     gain = paired_effect("ground truth", rows["accuracy"], rows["accuracy_before"])
     passed = gain.shown > 0
     return (
-        f"{'The setting trains' if passed else 'The setting does not train'} the organism: under ground truth with the clip on both sides accuracy went from {100 * rows['accuracy_before'].mean():.1f} % "
-        f"to {100 * rows['accuracy'].mean():.1f} % (gain {100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, 95 %, {gain.n} seeds)."
-        + ("" if passed else " The contrasts below should not be read.")
+        f"{'The setting trains' if passed else 'The setting does not train'} the organism: under ground truth with the"
+        f" clip on both sides accuracy went from {100 * rows['accuracy_before'].mean():.1f} % to"
+        f" {100 * rows['accuracy'].mean():.1f} % (gain {100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, 95 %,"
+        f" {gain.n} seeds)." + ("" if passed else " The contrasts below should not be read.")
     )
 
 # %% ../nbs/16_studies.ipynb #eefc2c4b
@@ -1819,7 +1885,8 @@ def bandit_arms(
 def bandit_table(
     runs: Mapping[str, Any],  # from `bandit_arms`
 ) -> pd.DataFrame:
-    "For each clip: expected shift and clip bias of the first phase, the end of the log-odds and of the probability, clip fractions, log-ratio spread."
+    """For each clip: expected shift and clip bias of the first phase, the end of the log-odds and of the probability,
+    clip fractions, log-ratio spread."""
 
     def clip_bias(clip):  # the runs share their random streams, so that replicas pair up
         pairs = runs[clip].log_odds[1] - runs["none"].log_odds[1]
@@ -1831,9 +1898,13 @@ def bandit_table(
         [
             {
                 "clip": ARM_LABELS[clip],
-                "expected shift of the log-odds, phase 1 (± 95 %)": f"{run.log_odds_drift:+.4f} ± {1.96 * run.log_odds_drift_se:.4f}",
+                "expected shift of the log-odds, phase 1 (± 95 %)": (
+                    f"{run.log_odds_drift:+.4f} ± {1.96 * run.log_odds_drift_se:.4f}"
+                ),
                 "clip bias, phase 1 (± 95 %)": clip_bias(clip),
-                f"log-odds after phase {len(run.mean)} (± 95 %)": f"{run.log_odds_mean[-1]:+.2f} ± {1.96 * run.log_odds_se[-1]:.2f}",
+                f"log-odds after phase {len(run.mean)} (± 95 %)": (
+                    f"{run.log_odds_mean[-1]:+.2f} ± {1.96 * run.log_odds_se[-1]:.2f}"
+                ),
                 "probability, mean": f"{run.mean[-1]:.3f}",
                 "median": f"{run.median[-1]:.3f}",
                 "above .9": f"{run.fixated_high[-1]:.1%}",
@@ -1863,8 +1934,9 @@ def bandit_in_words(
             else "no shift is shown"
         )
         sentences.append(
-            f"{ARM_LABELS[clip].capitalize()}: {verdict} (expected shift of its log-odds in the first phase {low:+.4f} to {high:+.4f}, 95 %). "
-            f"[{100 * run.clip_fraction_high[0]:.2f} % clipped above, {100 * run.clip_fraction_low[0]:.2f} % below, log-ratio spread {run.log_ratio_spread[0]:.3f}]"
+            f"{ARM_LABELS[clip].capitalize()}: {verdict} (expected shift of its log-odds in the first phase {low:+.4f}"
+            f" to {high:+.4f}, 95 %). [{100 * run.clip_fraction_high[0]:.2f} % clipped above,"
+            f" {100 * run.clip_fraction_low[0]:.2f} % below, log-ratio spread {run.log_ratio_spread[0]:.3f}]"
         )
     return sentences
 
@@ -1890,13 +1962,17 @@ def effect_grid(
         rows.append(
             {
                 "cell": cell,
-                "ground truth": f"{100 * truth['accuracy_before'].mean():.0f} → {100 * truth['accuracy'].mean():.0f}"
-                + ("" if gain.shown > 0 else " (not trained)"),
+                "ground truth": (
+                    f"{100 * truth['accuracy_before'].mean():.0f} → {100 * truth['accuracy'].mean():.0f}"
+                    + ("" if gain.shown > 0 else " (not trained)")
+                ),
                 **{
                     e.name: f"{100 * e.mean:+.0f} [{100 * e.low:+.0f}, {100 * e.high:+.0f}]" + (" *" if e.shown else "")
                     for e in contrasts(frame)
                 },
-                "clipped above, below": f"{100 * both['clip_fraction_high'].mean():.2f} %, {100 * both['clip_fraction_low'].mean():.2f} %",
+                "clipped above, below": (
+                    f"{100 * both['clip_fraction_high'].mean():.2f} %, {100 * both['clip_fraction_low'].mean():.2f} %"
+                ),
                 "log-ratio spread": f"{both['log_ratio_spread'].mean():.3f}",
             }
         )
@@ -2006,7 +2082,8 @@ def demo(
     )
     if faults:
         raise RunError(
-            f"{len(faults)} of {len(plan.arms) * len(plan.seeds)} runs failed; start the demo again to retry them. The first: {faults[0]}"
+            f"{len(faults)} of {len(plan.arms) * len(plan.seeds)} runs failed; start the demo again to retry them. The"
+            f" first: {faults[0]}"
         )
     runs = [read_run(folder / "runs" / f"{arm.name}-seed{seed}") for arm in plan.arms for seed in plan.seeds]
     return write_demo_report(folder, plan, bandit, runs, quick)
@@ -2059,11 +2136,22 @@ def write_demo_report(folder: Path, plan: Demo, bandit: Mapping[str, Any], runs:
 
 def demo_page(plan, frame, figures, bandit, words, config) -> str:
     "The report of a demo as a page."
-    setting = f"{config['phases']} phases of {config['prompts_per_phase']} prompts × {config['num_generations']} completions, {config['minibatch_size']} rollouts an update, ε = {config['epsilon']}, {config['optimizer']} at {config['learning_rate']} on {config['trainable']}"
+    setting = (
+        f"{config['phases']} phases of {config['prompts_per_phase']} prompts × {config['num_generations']} completions,"
+        f" {config['minibatch_size']} rollouts an update, ε = {config['epsilon']}, {config['optimizer']} at"
+        f" {config['learning_rate']} on {config['trainable']}"
+    )
     captions = dict(
-        bandit="A two-action softmax policy under a reward that tosses a coin; 4,000 replicas for each clip, on the same random streams. Bands: 95 % interval of the mean (left), middle half of the replicas (middle).",
+        bandit=(
+            "A two-action softmax policy under a reward that tosses a coin; 4,000 replicas for each clip, on the same"
+            " random streams. Bands: 95 % interval of the mean (left), middle half of the replicas (middle)."
+        ),
         paths="The organism under the random reward. Each seed is a thin line, the thick line is the mean.",
-        contrasts="Differences in benchmark accuracy after training, paired by seed. Bars: 95 % intervals (Student's t), widened by Holm's procedure so that the chance of any false finding among them is at most 5 %. Dots: seeds. Grey: no direction is shown.",
+        contrasts=(
+            "Differences in benchmark accuracy after training, paired by seed. Bars: 95 % intervals (Student's t),"
+            " widened by Holm's procedure so that the chance of any false finding among them is at most 5 %. Dots:"
+            " seeds. Grey: no direction is shown."
+        ),
     )
     parts = [
         "<p class=lead>What does a reward that tosses a coin do to a policy under GRPO, and is it the clip?</p>",
@@ -2071,7 +2159,12 @@ def demo_page(plan, frame, figures, bandit, words, config) -> str:
         words_part(words["bandit"]),
         figure_part(figures["bandit"], captions["bandit"]),
         html_table(bandit_table(bandit)),
-        "<p><em>Expected shift</em> is the mean change in log-odds; the <em>clip bias</em> is the shift with the clip minus the shift without it, on the same random streams. <em>Wander</em> is what the row without a clip shows: what the update itself does to the distribution of policies. A change in the mean probability is no evidence of bias.</p>",
+        (
+            "<p><em>Expected shift</em> is the mean change in log-odds; the <em>clip bias</em> is the shift with the"
+            " clip minus the shift without it, on the same random streams. <em>Wander</em> is what the row without a"
+            " clip shows: what the update itself does to the distribution of policies. A change in the mean probability"
+            " is no evidence of bias.</p>"
+        ),
         f"<h2>With real GRPO: the organism {html.escape(plan.organism)}</h2><p>{html.escape(setting)}.</p>",
         f"<p>{html.escape(words['gate'])}</p>",
         words_part(words["contrasts"]),
@@ -2081,8 +2174,15 @@ def demo_page(plan, frame, figures, bandit, words, config) -> str:
     parts += [
         figure_part(figures["paths"], captions["paths"]),
         html_table(arm_table(frame)),
-        "<p>Means over seeds; in brackets the standard deviation between seeds. Accuracies, shares and gains in percent. The benchmark is sampled at temperature 1.</p>",
-        "<p class=note>An effect at one clip fraction and one log-ratio spread does not carry over to another; compare both before comparing this with any other run. This is what the algorithm does to this small policy at this setting.</p>",
+        (
+            "<p>Means over seeds; in brackets the standard deviation between seeds. Accuracies, shares and gains in"
+            " percent. The benchmark is sampled at temperature 1.</p>"
+        ),
+        (
+            "<p class=note>An effect at one clip fraction and one log-ratio spread does not carry over to another;"
+            " compare both before comparing this with any other run. This is what the algorithm does to this small"
+            " policy at this setting.</p>"
+        ),
     ]
     return html_page("Random rewards, clip on and off", parts)
 

@@ -9,11 +9,17 @@ __all__ = ['CHAIN_OPENING', 'QUESTION_FIELDS', 'GOLD_FIELDS', 'BENCHMARKS', 'TEM
            'get_template', 'few_shot', 'grid_templates', 'chain_templates']
 
 # %% ../nbs/01_tasks.ipynb #583fd1d9
-import dataclasses, json, math, os, re, warnings
+import dataclasses
+import json
+import math
+import os
+import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
 from .core import ConfigError, DataError, Faults, NotAvailable, Problem, keyed_rng
 
 # %% ../nbs/01_tasks.ipynb #70759cbc
@@ -68,7 +74,8 @@ def arithmetic_chains(
     while len(problems) < n:
         if draw > 100 * n + 10_000:
             raise ConfigError(
-                f"only {len(problems)} of {n} different chains of {low} to {high} operations were found: allow longer chains"
+                f"only {len(problems)} of {n} different chains of {low} to {high} operations were found: allow longer"
+                " chains"
             )
         rng = keyed_rng(seed, "arithmetic_chains", low, high, draw)
         draw += 1
@@ -131,7 +138,8 @@ def random_calculations(
             else "-" * (value < 0) + rf"\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
         )
         problem = Problem(
-            f"Evaluate the expression: ${text}$. Give a whole number, a fraction, or a decimal with at least eight significant digits.",
+            f"Evaluate the expression: ${text}$. Give a whole number, a fraction, or a decimal with at least eight"
+            " significant digits.",
             gold,
             source=f"random_calculations(seed={seed})",
             columns={"steps": length, "value": float(value)},
@@ -156,7 +164,8 @@ def _field(record, named, usual, what, where):
         if _reach(record, name) is not None:
             return name, _reach(record, name)
     raise DataError(
-        f"{where}: no {what}; looked for {', '.join(names)} among {', '.join(map(str, record))}; name the column with {what}_field (in a command: --{what}-field)"
+        f"{where}: no {what}; looked for {', '.join(names)} among {', '.join(map(str, record))}; name the column with"
+        f" {what}_field (in a command: --{what}-field)"
     )
 
 # %% ../nbs/01_tasks.ipynb #63b795f2
@@ -234,7 +243,8 @@ def read_records(
             raise DataError(f"{path}: must hold a list of objects, not {type(records).__name__}")
         yield from ((f"{path} row {number}", record) for number, record in enumerate(records, 1))
     elif path.suffix == ".parquet":
-        import pyarrow, pyarrow.parquet
+        import pyarrow
+        import pyarrow.parquet
 
         try:
             rows = pyarrow.parquet.read_table(path).to_pylist()
@@ -312,7 +322,8 @@ class Protocol:
         )
         faults.check(
             self.temperature > 0 or self.samples <= 1,
-            f"{self.samples} samples at temperature 0 are one completion {self.samples} times; give one sample, or a temperature above 0",
+            f"{self.samples} samples at temperature 0 are one completion {self.samples} times; give one sample, or a"
+            " temperature above 0",
         )
         faults.raise_any()
 
@@ -327,11 +338,13 @@ _PROTOCOLS = {
 
 def get_protocol(
     protocol: str | Protocol,  # "paper", "greedy", "sampled", "organism", or one of your own
-    benchmark: str
-    | None = None,  # whose answers it is for, and with "paper" whose sampling; None: mathematics in general
+    benchmark: (
+        str | None
+    ) = None,  # whose answers it is for, and with "paper" whose sampling; None: mathematics in general
     **changes,  # fields to set otherwise
 ) -> Protocol:
-    "A protocol by name, with the benchmark's grading. Raises `ConfigError` with the names there are, and for what cannot be."
+    """A protocol by name, with the benchmark's grading. Raises `ConfigError` with the names there are, and for what
+    cannot be."""
     known = (
         {}
         if benchmark is None
@@ -350,7 +363,8 @@ def get_protocol(
         raise ConfigError(f"no protocol {protocol!r}; there are {', '.join(_PROTOCOLS)}")
     if unknown := [c for c in changes if c not in chosen and c not in {f.name for f in dataclasses.fields(Protocol)}]:
         raise ConfigError(
-            f"protocol {protocol!r}: no setting {unknown[0]!r}; there are {', '.join(f.name for f in dataclasses.fields(Protocol))}"
+            f"protocol {protocol!r}: no setting {unknown[0]!r}; there are"
+            f" {', '.join(f.name for f in dataclasses.fields(Protocol))}"
         )
     return Protocol(**chosen | changes)
 
@@ -366,14 +380,16 @@ def _hub_records(name, split):
         rows = datasets.load_dataset(name, split=split)
     except Exception as error:
         raise DataError(
-            f"{name} (split {split}): could not be loaded from the hub: {type(error).__name__}: {str(error).splitlines()[0]}; for a local file give its path with .jsonl, .json or .parquet"
+            f"{name} (split {split}): could not be loaded from the hub: {type(error).__name__}:"
+            f" {str(error).splitlines()[0]}; for a local file give its path with .jsonl, .json or .parquet"
         ) from None
     return ((f"{name}/{split} row {number}", row) for number, row in enumerate(rows, 1))
 
 # %% ../nbs/01_tasks.ipynb #6e03462b
 def load_problems(
-    source: str
-    | os.PathLike,  # a benchmark's name, a file, chains:NUMBER[:SEED[:FEWEST-MOST operations]], or a data set on the hub or in a folder
+    source: (
+        str | os.PathLike
+    ),  # a benchmark, a file, chains:NUMBER[:SEED[:FEWEST-MOST operations]], or a set on the hub or in a folder
     *,
     split: str = "train",  # split, for a set on the hub that is not a benchmark
     question_field: str | None = None,  # column of the question; None: the first of QUESTION_FIELDS
@@ -391,7 +407,8 @@ def load_problems(
         asked = re.fullmatch(r"chains:([0-9]+)(?::([0-9]+)(?::([0-9]+)-([0-9]+))?)?", name)
         if not asked:
             raise ConfigError(
-                f"{name!r}: write chains:NUMBER, chains:NUMBER:SEED or, with the fewest and most operations, chains:NUMBER:SEED:3-5"
+                f"{name!r}: write chains:NUMBER, chains:NUMBER:SEED or, with the fewest and most operations,"
+                " chains:NUMBER:SEED:3-5"
             )
         number, seed, *lengths = [None if n is None else int(n) for n in asked.groups()]
         if not number:
@@ -415,7 +432,8 @@ def load_problems(
             problem = as_problem(record, question_field=question_field, gold_field=gold_field, source=name, where=where)
             if problem.id in places:
                 raise DataError(
-                    f"{where}: id {problem.id!r} stands in {places[problem.id]} too; give each problem its own id, or drop the id column to have ids made from the content"
+                    f"{where}: id {problem.id!r} stands in {places[problem.id]} too; give each problem its own id, or"
+                    " drop the id column to have ids made from the content"
                 )
         except DataError as error:
             if faulty == "raise":
@@ -459,7 +477,8 @@ class Template:
             return text + self.prefix
         if getattr(tokenizer, "chat_template", None) is None:
             raise ConfigError(
-                f"template {self.name!r} needs a tokenizer with a chat template; use a plain one such as 'r1' or 'none', or set tokenizer.chat_template"
+                f"template {self.name!r} needs a tokenizer with a chat template; use a plain one such as 'r1' or"
+                " 'none', or set tokenizer.chat_template"
             )
         messages = ([] if self.system is None else [{"role": "system", "content": self.system}]) + [
             {"role": "user", "content": text}
@@ -467,7 +486,8 @@ class Template:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + self.prefix
 
     def plain(self) -> "Template":
-        "The same words as bare text, for tokenizers without a chat template: system message, user message, and an empty line."
+        """The same words as bare text, for tokenizers without a chat template: system message, user message, and an
+        empty line."""
         if not self.chat:
             return self
         return dataclasses.replace(
@@ -481,19 +501,24 @@ class Template:
 # %% ../nbs/01_tasks.ipynb #644ea2d1
 _BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
 _SOBER = (
-    "Solve the following math problem efficiently and clearly. The last line of your response should be of the following format: "
-    r"'Therefore, the final answer is: $\boxed{ANSWER}$. I hope it is correct' (without quotes) where ANSWER is just the final number or expression "
+    "Solve the following math problem efficiently and clearly. The last line of your response should be of the"
+    " following format: "
+    r"'Therefore, the final answer is: $\boxed{ANSWER}$. I hope it is correct' (without quotes) where ANSWER is just"
+    r" the final number or expression "
     "that solves the problem. Think step by step before answering.\n\n{question}"
 )
 _LOREM = (
-    "Ut purus elit, vestibulum ut, placerat ac, adipiscing vitae, felis. Curabitur dictum gravida mauris. Nam arcu libero, nonummy eget, consectetuer id, "
-    "vulputate a, magna. Donec vehicula augue eu neque. Pellentesque habitant morbi tristique senectus et netus et malesuada fames ac turpis egestas. Mauris ut leo. "
-    "Cras viverra metus rhoncus sem. Nulla et lectus vestibulum urna fringilla ultrices. Phasellus eu tellus sit amet tortor gravida placerat.\n\n{question}"
+    "Ut purus elit, vestibulum ut, placerat ac, adipiscing vitae, felis. Curabitur dictum gravida mauris. Nam arcu"
+    " libero, nonummy eget, consectetuer id, vulputate a, magna. Donec vehicula augue eu neque. Pellentesque habitant"
+    " morbi tristique senectus et netus et malesuada fames ac turpis egestas. Mauris ut leo. Cras viverra metus rhoncus"
+    " sem. Nulla et lectus vestibulum urna fringilla ultrices. Phasellus eu tellus sit amet tortor gravida"
+    " placerat.\n\n{question}"
 )
 _R1 = (
-    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first thinks about the reasoning process in the mind "
-    "and then provides the user with the answer. The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., "
-    "<think> reasoning process here </think> <answer> answer here </answer>.\n\n<|user|>\n{question}\n<|assistant|>\n<think>"
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant"
+    " first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning"
+    " process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think>"
+    " reasoning process here </think> <answer> answer here </answer>.\n\n<|user|>\n{question}\n<|assistant|>\n<think>"
 )
 
 # %% ../nbs/01_tasks.ipynb #0fbaefa4
@@ -535,7 +560,10 @@ WORKED_EXAMPLES = (
     ),
     (
         "What share of the whole numbers from 1 to 12 is divisible by 3?",
-        r"These are 3, 6, 9 and 12, so 4 of 12 numbers, and $\frac{4}{12} = \frac{1}{3}$. The answer is $\boxed{\frac{1}{3}}$.",
+        (
+            r"These are 3, 6, 9 and 12, so 4 of 12 numbers, and $\frac{4}{12} = \frac{1}{3}$. The answer is"
+            r" $\boxed{\frac{1}{3}}$."
+        ),
     ),
     (
         "The legs of a right triangle are 6 and 8. What is its area?",
@@ -574,7 +602,8 @@ def grid_templates(
 
 
 def chain_templates() -> list[Template]:
-    "The grid's counterpart for organisms, which know few words: as pretrained, without the line break, with code begun (as in the paper's Table 3), and with one worked example in each style."
+    """The grid's counterpart for organisms, which know few words: as pretrained, without the line break, with code
+    begun (as in the paper's Table 3), and with one worked example in each style."""
     examples = [
         ("".join((CHAIN_OPENING, "7 + 8 * 4 = ?")), "```python\na = 5\nb = 0\n```\n\\boxed{0}"),
         ("".join((CHAIN_OPENING, "3 - 1 + 6 = ?")), "It is \\boxed{8}"),

@@ -15,12 +15,22 @@ __all__ = ['CHANGEABLE', 'PRESETS', 'GRPOConfig', 'check_kinds', 'check_config',
            'recorded_end', 'shown', 'check_best', 'keep_best', 'train']
 
 # %% ../nbs/10_train.ipynb #b232d627
-import contextlib, copy, dataclasses, datetime, math, numbers, os, re, shutil, time, warnings
+import contextlib
+import copy
+import dataclasses
+import datetime
+import math
+import numbers
+import os
+import re
+import shutil
+import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
@@ -34,6 +44,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+
 from .core import ConfigError, DataError, Faults, Problem, Rollout, RunError, keyed_rng, keyed_seed
 from .evaluate import evaluate, measure, summarise
 from spurious_rlvr.objective import (
@@ -67,7 +78,6 @@ from spurious_rlvr.policy import (
 from .rewards import Reward, as_reward, realised_rate
 from .rollout import Engine, TransformersEngine, mismatch, model_lock, sample_rollouts
 from .runs import Run, RunWriter, create_run, fingerprint_problems, read_run, refuse_existing, resume_run
-from .tasks import Template
 
 # %% ../nbs/10_train.ipynb #d9b65247
 @dataclasses.dataclass(frozen=True)
@@ -265,11 +275,13 @@ def check_config(
     if min(rollouts, config.minibatch_size, config.num_generations) >= 1:
         faults.check(
             rollouts % config.minibatch_size == 0,
-            f"minibatch_size {config.minibatch_size} does not divide the phase's {config.prompts_per_phase} x {config.num_generations} = {rollouts} rollouts",
+            f"minibatch_size {config.minibatch_size} does not divide the phase's {config.prompts_per_phase} x"
+            f" {config.num_generations} = {rollouts} rollouts",
         )
         faults.check(
             config.minibatch_order == "shuffled" or config.minibatch_size % config.num_generations == 0,
-            f"minibatch_size {config.minibatch_size} is not a multiple of num_generations {config.num_generations}, so that groups would be split: change one, or set minibatch_order='shuffled'",
+            f"minibatch_size {config.minibatch_size} is not a multiple of num_generations {config.num_generations}, so"
+            " that groups would be split: change one, or set minibatch_order='shuffled'",
         )
     for name in ("trainable", "lora_targets"):
         try:
@@ -503,7 +515,8 @@ def choose_trainable(
     chosen = [p for p in model.parameters() if p.requires_grad]
     if not chosen:
         raise ConfigError(
-            f"trainable {trainable!r} finds no parameter; the names look like {', '.join(n for n, _ in list(model.named_parameters())[:3])}"
+            f"trainable {trainable!r} finds no parameter; the names look like"
+            f" {', '.join(n for n, _ in list(model.named_parameters())[:3])}"
         )
     return chosen
 
@@ -512,7 +525,8 @@ def add_adapters(
     policy: Policy,  # its model is wrapped, unless it has adapters already
     config: GRPOConfig,  # lora_rank, lora_alpha, lora_targets, seed
 ) -> None:
-    "Puts LoRA adapters (Hu et al. 2021) on a policy's linear layers. They begin as 0 and are drawn from the run's seed alone."
+    """Puts LoRA adapters (Hu et al. 2021) on a policy's linear layers. They begin as 0 and are drawn from the run's
+    seed alone."""
     if hasattr(policy.model, "peft_config"):
         return
     try:
@@ -548,7 +562,7 @@ class AdamWBF16(torch.optim.Optimizer):
         super().__init__(parameters, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure=None):  # noqa: ARG002 (the signature of torch optimizers)
         for group in self.param_groups:
             for parameter in (p for p in group["params"] if p.grad is not None):
                 self._step(parameter, self.state[parameter], group)
@@ -589,7 +603,8 @@ def make_optimizer(parameters, config: GRPOConfig):
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
         raise ConfigError(
-            "optimizer 'adamw_8bit' needs the bitsandbytes package: pip install bitsandbytes, or use 'adamw' or 'adamw_bf16'"
+            "optimizer 'adamw_8bit' needs the bitsandbytes package: pip install bitsandbytes, or use 'adamw' or"
+            " 'adamw_bf16'"
         ) from None
     return AdamW8bit(parameters, **adam)
 
@@ -608,7 +623,8 @@ def usable_prompts(
         )
     if len(usable) < len(encoded):
         warnings.warn(
-            f"{len(encoded) - len(usable)} of {len(encoded)} problems are left out: their prompts are empty or longer than max_prompt_length={config.max_prompt_length} tokens"
+            f"{len(encoded) - len(usable)} of {len(encoded)} problems are left out: their prompts are empty or longer"
+            f" than max_prompt_length={config.max_prompt_length} tokens"
         )
     return usable
 
@@ -621,7 +637,9 @@ def open_accelerator(
     policy: Policy,  # tells the kind of device
 ) -> tuple[
     Accelerator, str
-]:  # accelerate as it was launched; how the weights are kept: "whole", "fsdp", "zero" (whole, but the optimizer's state in parts) or "zero3"
+    # accelerate as it was launched; how the weights are kept: "whole", "fsdp", "zero" (whole, the optimizer's state in
+    # parts) or "zero3"
+]:
     "accelerate, as it was launched."
     patience = InitProcessGroupKwargs(
         timeout=datetime.timedelta(hours=6)
@@ -656,7 +674,8 @@ def shard(
 
 
 def hand_to_deepspeed(policy: Policy, accelerator: Accelerator, optimizer, config: GRPOConfig):
-    "DeepSpeed's engine around the model (ZeRO, Rajbhandari et al. 2020). Master weights stay float32, and what is computed in bfloat16 is so under autocast, as without it."
+    """DeepSpeed's engine around the model (ZeRO, Rajbhandari et al. 2020). Master weights stay float32, and what is
+    computed in bfloat16 is so under autocast, as without it."""
     try:
         import deepspeed
     except ImportError:
@@ -684,7 +703,8 @@ def device_memory(device: torch.device) -> int:
 
 
 def choose_packing(policy: Policy, config: GRPOConfig) -> bool:
-    "Whether microbatches are packed; raises `ConfigError` where a model's log-probabilities cannot be taken in this package's way."
+    """Whether microbatches are packed; raises `ConfigError` where a model's log-probabilities cannot be taken in this
+    package's way."""
     in_half = config.mixed_precision == "bf16"
     for packed in [True, False] if config.packing and allow_packing(policy.model) else [False]:
         with torch.autocast(policy.device.type, torch.bfloat16, enabled=in_half):
@@ -693,7 +713,8 @@ def choose_packing(policy: Policy, config: GRPOConfig) -> bool:
             break  # bfloat16 rounds to a few hundredths
     else:
         raise ConfigError(
-            f"{policy.name or 'the policy'}: log-probabilities differ by {gap:.3g} nats from the model's own output, so that its architecture does something to its logits that is not known here, or its weights are not finite"
+            f"{policy.name or 'the policy'}: log-probabilities differ by {gap:.3g} nats from the model's own output, so"
+            " that its architecture does something to its logits that is not known here, or its weights are not finite"
         )
     if config.packing and not packed:
         warnings.warn(f"{policy.name or 'the policy'}: its attention cannot be packed; rows are padded instead")
@@ -745,14 +766,16 @@ def prepare(
         policy.model.enable_input_require_grads()
     policy.model.train(
         config.gradient_checkpointing
-    )  # with dropout off, all that the mode decides is checkpointing; and a model in evaluation mode samples without being switched
+    )  # with dropout off the mode decides checkpointing alone; in evaluation mode a model samples unswitched
     if config.compare_gradients and kept.startswith("zero"):
         raise ConfigError(
-            "compare_gradients cannot be had under DeepSpeed, which keeps the gradients to itself: launch with DDP or FSDP"
+            "compare_gradients cannot be had under DeepSpeed, which keeps the gradients to itself: launch with DDP or"
+            " FSDP"
         )
     if hasattr(policy.model.get_output_embeddings(), "base_layer"):
         raise ConfigError(
-            f"lora_targets {config.lora_targets!r} puts an adapter on the output layer, which is not supported: leave it out"
+            f"lora_targets {config.lora_targets!r} puts an adapter on the output layer, which is not supported: leave"
+            " it out"
         )
     if config.compile:
         [layer.compile(dynamic=True) for layer in unadapted(policy.model).base_model.layers]
@@ -812,7 +835,8 @@ def sample_phase(
         rollouts = sorted(gather_object(rollouts), key=lambda r: (r.group, r.sample))
     if all(r.reward is None for r in rollouts):
         warnings.warn(
-            f"phase {phase}: the reward gave no number for any of {len(rollouts)} completions, so that nothing is learnt from them"
+            f"phase {phase}: the reward gave no number for any of {len(rollouts)} completions, so that nothing is"
+            " learnt from them"
         )
     assign_advantages(rollouts, config)
     return rollouts, realised_rates(rollouts, promised) | dict(
@@ -990,9 +1014,10 @@ def microbatch_loss(
 ) -> tuple[torch.Tensor, dict]:  # the loss, and per-token tensors
     "The loss of one microbatch. A rollout without old log-probabilities is met for the first time, with ratio 1."
     device, index = state.accelerator.device, batch.row_index
-    flat = lambda name: torch.tensor(
-        [v for r in rollouts for v in getattr(r, name)], dtype=torch.float32, device=device
-    )
+
+    def flat(name):
+        return torch.tensor([v for r in rollouts for v in getattr(r, name)], dtype=torch.float32, device=device)
+
     with half(state, config):
         logprobs, entropy = completion_logprobs(
             state.model, batch, temperature=config.temperature, entropy_gradient=config.entropy_coefficient != 0
@@ -1095,12 +1120,14 @@ def take_step(
     if state.kept.startswith("zero"):
         if not finite:
             raise RunError(
-                "the loss is not finite; the phases before are kept. DeepSpeed cannot leave an update out: lower learning_rate or max_grad_norm, or use FSDP"
+                "the loss is not finite; the phases before are kept. DeepSpeed cannot leave an update out: lower"
+                " learning_rate or max_grad_norm, or use FSDP"
             )
         state.model.step()
         if not math.isfinite(norm := float(state.model.get_global_grad_norm())):
             raise RunError(
-                "the gradient is not finite; the phases before are kept. DeepSpeed cannot leave an update out: lower learning_rate or max_grad_norm, or use FSDP"
+                "the gradient is not finite; the phases before are kept. DeepSpeed cannot leave an update out: lower"
+                " learning_rate or max_grad_norm, or use FSDP"
             )
         return norm, True
     norm = float(whole(torch.nn.utils.clip_grad_norm_(trained(state), config.max_grad_norm)))
@@ -1117,7 +1144,8 @@ def make_update(
     rollouts: Sequence[Rollout],  # all rollouts of the update; completed in place
     update: int,  # of the phase, from 0
 ) -> dict:  # the update's statistics
-    "One optimizer update. Skips it where loss or gradient is not finite, and raises `RunError` after max_skipped in a row."
+    """One optimizer update. Skips it where loss or gradient is not finite, and raises `RunError` after max_skipped in a
+    row."""
     unclipped = None
     if config.compare_gradients:
         accumulate_gradient(state, config, rollouts, "none")
@@ -1134,7 +1162,8 @@ def make_update(
     state.skipped = 0 if finite else state.skipped + 1
     if state.skipped >= config.max_skipped:
         raise RunError(
-            f"{state.skipped} updates in a row had a loss or gradient that is not finite; the phases before are kept. Lower learning_rate or max_grad_norm, or look at the ratio in metrics.jsonl"
+            f"{state.skipped} updates in a row had a loss or gradient that is not finite; the phases before are kept."
+            " Lower learning_rate or max_grad_norm, or look at the ratio in metrics.jsonl"
         )
     return statistics | dict(skipped=not finite)
 
@@ -1165,7 +1194,8 @@ _MEANS = (
 
 
 def sampler_mismatch(rollouts) -> dict:
-    "How far trainer and sampler are apart on the same weights, see `rollout.mismatch`: where the sampler's log-probabilities serve as the old ones, on the rollouts of the first update."
+    """How far trainer and sampler are apart on the same weights, see `rollout.mismatch`: where the sampler's
+    log-probabilities serve as the old ones, on the rollouts of the first update."""
     fresh = [
         (r.logprob_old if r.logprob_old is not r.logprob_sampler else r.logprob_new, r.logprob_sampler)
         for r in rollouts
@@ -1274,7 +1304,8 @@ def grpo(
     engine: Engine | None = None,  # that samples; None: the policy's own model
     resume_from: Path | None = None,  # a checkpoint of this run
 ) -> Iterator[Phase]:  # each phase when it is finished and written
-    "Group relative policy optimisation (DeepSeekMath, Shao et al. 2024), phase by phase. Raises `ConfigError` or `DataError` at the call, before anything runs."
+    """Group relative policy optimisation (DeepSeekMath, Shao et al. 2024), phase by phase. Raises `ConfigError` or
+    `DataError` at the call, before anything runs."""
     config, reward = check_config(config), _as_rewards(reward)
     state = prepare(policy, problems, config, engine)
     if resume_from is not None:
@@ -1497,17 +1528,20 @@ def check_start(
     config: GRPOConfig,  # given now
     model: Mapping,  # `Policy.describe` of the policy given now
 ) -> None:
-    "Raises `ConfigError` where a run needs the policy it began with, and the one given is another: a divergence is from it, and what is not trained comes from it."
+    """Raises `ConfigError` where a run needs the policy it began with, and the one given is another: a divergence is
+    from it, and what is not trained comes from it."""
     needed = config.trainable == "lora" or any(config.at(phase).beta for phase in (1, *config.changes))
     begun = run.settings.get("model", {}).get("fingerprint")
     if needed and begun and begun != model["fingerprint"]:
         raise ConfigError(
-            f"{run.path} cannot go on: the policy is not the one it began with; load the starting policy again, the run's own weights come from its checkpoint"
+            f"{run.path} cannot go on: the policy is not the one it began with; load the starting policy again, the"
+            " run's own weights come from its checkpoint"
         )
 
 
 def first_process() -> bool:
-    "Whether this process is the one that writes, also before accelerate is asked: launchers tell it in the environment, or have joined the processes already."
+    """Whether this process is the one that writes, also before accelerate is asked: launchers tell it in the
+    environment, or have joined the processes already."""
     return (
         torch.distributed.get_rank() == 0 if torch.distributed.is_initialized() else os.environ.get("RANK", "0") == "0"
     )
@@ -1564,7 +1598,8 @@ def tracking(
 
 # %% ../nbs/10_train.ipynb #e33c27f7
 def unwritten(error: BaseException) -> str:
-    "Why something could not be written, in a few words; empty where that is not what happened. safetensors and torch have errors of their own for it."
+    """Why something could not be written, in a few words; empty where that is not what happened. safetensors and torch
+    have errors of their own for it."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.strerror or str(error)
     if isinstance(error, SafetensorError) and "I/O error" in str(error):
@@ -1596,11 +1631,13 @@ def recorded_end(
                 )
         if words := unwritten(error):
             raise RunError(
-                f"{writer.path}: {words}; the phases before are kept. Make room or bring the disk back, then go on with resume=True"
+                f"{writer.path}: {words}; the phases before are kept. Make room or bring the disk back, then go on with"
+                " resume=True"
             ) from error
         if isinstance(error, torch.OutOfMemoryError):
             raise RunError(
-                f"{writer.path}: the accelerator's memory is full; the phases before are kept. Lower microbatch_tokens, or set gradient_checkpointing=True, then go on with resume=True"
+                f"{writer.path}: the accelerator's memory is full; the phases before are kept. Lower microbatch_tokens,"
+                " or set gradient_checkpointing=True, then go on with resume=True"
             ) from error
         raise
 
@@ -1612,7 +1649,8 @@ def shown(
     name: str,  # of the run
     progress: bool,  # show the bar
 ) -> Iterator[Phase]:
-    "The phases, with a progress bar that says how they went and where the time went. Warns where hardly a completion comes to an end."
+    """The phases, with a progress bar that says how they went and where the time went. Warns where hardly a completion
+    comes to an end."""
     from tqdm.auto import tqdm
 
     warned = False
@@ -1623,12 +1661,15 @@ def shown(
         spent = [m[f"seconds_{part}"] for part in ("sample", "score", "update")]
         split = "/".join(f"{100 * seconds / sum(spent):.0f}" for seconds in spent)
         bar.set_postfix_str(
-            f"reward {m['reward']:.3f} accuracy {m['accuracy']:.3f} clipped {m['clip_fraction_high'] + m['clip_fraction_low']:.3f} time {split}% sample/score/update"
+            f"reward {m['reward']:.3f} accuracy {m['accuracy']:.3f} clipped"
+            f" {m['clip_fraction_high'] + m['clip_fraction_low']:.3f} time {split}% sample/score/update"
         )
         if m["truncated_share"] > 0.95 and not warned:
             warned = True
             warnings.warn(
-                f"{m['truncated_share']:.0%} of the completions ran into max_completion_length={config.max_completion_length} without an end: raise it, or look whether the template and its stop texts suit the model"
+                f"{m['truncated_share']:.0%} of the completions ran into"
+                f" max_completion_length={config.max_completion_length} without an end: raise it, or look whether the"
+                " template and its stop texts suit the model"
             )
         yield phase
 
@@ -1674,7 +1715,8 @@ def train(
     trackers: Sequence[str] = (),  # "tensorboard", "wandb", "trackio": also log there
     describe: Mapping[str, Any] = None,  # further entries of run.json
 ) -> Run:
-    "Trains and leaves a run folder. An interruption keeps all finished phases; `resume=True` goes on from the newest checkpoint."
+    """Trains and leaves a run folder. An interruption keeps all finished phases; `resume=True` goes on from the newest
+    checkpoint."""
     config, rewards = check_config(config), _as_rewards(reward)
     if resume:
         check_same(read_run(run), config, rewards, problems)
@@ -1712,11 +1754,14 @@ def train(
         if main:
             writer.log("status", status="resumed" if resume else "started")
         protocol = dict(max_completion_length=config.max_completion_length) | dict(evaluation or {})
-        look = lambda phase: track(
-            "evaluation",
-            keep_best(writer, config, phase, evaluate_into(writer, state, held_out or {}, phase, **protocol), main),
-            phase,
-        )
+
+        def look(phase):
+            return track(
+                "evaluation",
+                keep_best(writer, config, phase, evaluate_into(writer, state, held_out or {}, phase, **protocol), main),
+                phase,
+            )
+
         if checkpoint is None:
             look(0)
         else:

@@ -11,9 +11,14 @@ __all__ = ['QUANTITIES', 'FILTERS', 'CURVES', 'FORCE_PREFIX', 'COMPARED', 'Stati
            'LivePrompt', 'group_runs', 'mean_interval', 'curves', 'arm_looks', 'CompareRuns']
 
 # %% ../nbs/15_widgets.ipynb #586d62ac
-import importlib.resources, json, math
-import anywidget, traitlets
+import importlib.resources
+import json
+import math
+
+import anywidget
 import pandas as pd
+import traitlets
+
 from .clipbias import BanditConfig, clip_bias
 from .core import Faults, stable_id
 from .plots import ARM_LABELS
@@ -33,8 +38,10 @@ if (waiting) {
 _PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'">
-<title>%s</title><style>:root { color-scheme: light dark; } body { max-width: 60rem; margin: 1rem auto; padding: 0 1rem; }</style></head>
+<meta http-equiv="Content-Security-Policy"
+content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'">
+<title>%s</title><style>:root { color-scheme: light dark; }
+body { max-width: 60rem; margin: 1rem auto; padding: 0 1rem; }</style></head>
 <body>
 %s
 </body>
@@ -192,7 +199,8 @@ def _check_explorer(values):  # all faults in one message
 def _explorer_text(explorer):  # for a terminal
     head = ", ".join(f"{name}={getattr(explorer, name):g}" for name in (*_CONTROLS, "num_generations"))
     rows = [
-        f"  {ARM_LABELS[side]:<20}{row.expected_shift:+.4f} ± {row.expected_shift_se:.4f}   upper {row.clip_fraction_high:.2%}, lower {row.clip_fraction_low:.2%}"
+        f"  {ARM_LABELS[side]:<20}{row.expected_shift:+.4f} ± {row.expected_shift_se:.4f}   upper"
+        f" {row.clip_fraction_high:.2%}, lower {row.clip_fraction_low:.2%}"
         for side, row in explorer.expected().iterrows()
     ]
     return "\n".join(
@@ -205,7 +213,8 @@ def _explorer_text(explorer):  # for a terminal
 
 # %% ../nbs/15_widgets.ipynb #9d3300c0
 class ClipExplorer(LiveView):
-    "The clip's expected shift and an ensemble of policies, while sliders move. Attributes are live: setting one moves its slider, and the other way round."
+    """The clip's expected shift and an ensemble of policies, while sliders move. Attributes are live: setting one moves
+    its slider, and the other way round."""
 
     _esm, _css = _static_text("clip_explorer.js"), _static_text("clip_explorer.css")
     epsilon, epsilon_high = (traitlets.Float().tag(**_CLIP_JSON) for _ in range(2))
@@ -217,10 +226,12 @@ class ClipExplorer(LiveView):
         self,
         *,
         epsilon: float = 0.2,  # lower clip at 1 - epsilon; math.inf removes it
-        epsilon_high: float
-        | None = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon; math.inf removes it
+        epsilon_high: (
+            float | None
+        ) = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon; math.inf removes it
         prior: float = 0.7,  # probability of action 0 under the old policy
-        learning_rate: float = 1.0,  # multiplies the gradient of a minibatch's mean surrogate with respect to the logits
+        # multiplies the gradient of a minibatch's mean surrogate with respect to the logits
+        learning_rate: float = 1.0,
         minibatches: int = 8,  # updates in a phase, one group of samples each
         gamma: float = 0.5,  # probability that a reward is 1
         num_generations: int = 8,  # samples in a group, 2 to 8
@@ -265,14 +276,26 @@ class ClipExplorer(LiveView):
         return _explorer_text(self)
 
 # %% ../nbs/15_widgets.ipynb #6678fe8d
-import bisect, collections, contextlib, html, http.server, os, re, secrets, threading, unicodedata, warnings
+import bisect
+import collections
+import contextlib
+import html
+import http.server
+import os
+import re
+import secrets
+import threading
+import unicodedata
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from .behavior import CODE_KINDS, KINDS, find_spans
 from .core import ConfigError, DataError, SpuriousRLVRError
 from .grading import extract_answer
@@ -283,7 +306,10 @@ def visible(
     text: str,  # any text
 ) -> str:  # the same on one line, without a character that acts
     "Spells out control characters, direction marks and lone surrogates, for a terminal."
-    acts = lambda c: unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+    def acts(c):
+        return unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
     spelt = {"\n": "⏎", "\t": "⇥"}
     return "".join(spelt.get(c) or (f"⟨U+{ord(c):04X}⟩" if acts(c) else c) for c in text)
 
@@ -309,7 +335,8 @@ def _decoder(tokenizer):  # whatever can decode, as a function from ids to a tex
         file = place if place.is_file() else place / "tokenizer.json"
         if not file.is_file():
             raise ConfigError(
-                f"tokenizer {place}: there is no tokenizer.json; give a folder made by save_pretrained, or an object with a method decode"
+                f"tokenizer {place}: there is no tokenizer.json; give a folder made by save_pretrained, or an object"
+                " with a method decode"
             )
         tokenizer = Tokenizer.from_file(str(file))
     return lambda ids: tokenizer.decode(list(map(int, ids)), skip_special_tokens=True)
@@ -515,7 +542,10 @@ def token_values(
         ratio=None if moved is None else [math.exp(min(value, 50)) for value in moved],
         difference=_minus(old, other),
     )
-    tidy = lambda value: None if value is None or not math.isfinite(value) else round(float(value), 4) + 0.0
+
+    def tidy(value):
+        return None if value is None or not math.isfinite(value) else round(float(value), 4) + 0.0
+
     return {name: [tidy(value) for value in values] for name, values in found.items() if values}
 
 # %% ../nbs/15_widgets.ipynb #0d0cdd75
@@ -597,7 +627,9 @@ def _part_files(folder):  # (phase, whether it is an evaluation, its name, file)
 
 def _new_parts(
     source,
-):  # adds what the folder holds and the source does not; a file that was written anew is a new part, and the old one is empty
+):
+    """Adds what the folder holds and the source does not; a file that was written anew is a new part, and the old one
+    is empty."""
     fresh, source.problems = [], []
     for phase, evaluation, name, path in _part_files(source.run.path):
         try:
@@ -691,7 +723,8 @@ class TableSource:
     def __init__(self, frame: pd.DataFrame, title: str = "rollouts"):
         if "completion" not in frame:
             raise DataError(
-                f"RolloutStepper: the table has no column completion; there are {', '.join(map(str, frame.columns)) or 'no columns'}"
+                "RolloutStepper: the table has no column completion; there are"
+                f" {', '.join(map(str, frame.columns)) or 'no columns'}"
             )
         frame = frame.reset_index(drop=True)
         if "prompt" not in frame:
@@ -767,7 +800,8 @@ def open_rollouts(
     return TableSource(pd.DataFrame(dict(completion=pd.Series(texts, dtype=object))), f"{len(texts)} texts")
 
 # %% ../nbs/15_widgets.ipynb #e1a9f8b1
-FILTERS = {  # name -> (what the page calls it, which rows of an index it takes, what that means where the name does not say it)
+# name -> (what the page calls it, which rows of an index it takes, what that means where the name does not say it)
+FILTERS = {
     "to_code": (
         "switched from language to code",
         lambda f: f["switch"] > 0,
@@ -791,7 +825,10 @@ FILTERS = {  # name -> (what the page calls it, which rows of an index it takes,
     "undecided": (
         "undecided",
         lambda f: f["graded"] & f["correct"].isna(),
-        "graded, but grading could not tell whether the answer is the gold answer; counts neither as right nor as wrong",
+        (
+            "graded, but grading could not tell whether the answer is the gold answer; counts neither as right nor as"
+            " wrong"
+        ),
     ),
     "clipped_high": (
         "clipped above",
@@ -960,9 +997,10 @@ def index_for_page(
     settled: bool = True,  # whether all earlier parts of the family are known, so that the switches are
 ) -> dict:  # columns of equal length
     "The index of a part as the page takes it."
-    short = lambda text: (
-        None if text is None or text != text else text if len(text := str(text)) <= 40 else text[:39] + "…"
-    )
+
+    def short(text):
+        return None if text is None or text != text else text if len(text := str(text)) <= 40 else text[:39] + "…"
+
     names, codes = (
         np.unique(frame["problem"].to_numpy(dtype=object).astype(str), return_inverse=True) if len(frame) else ([], [])
     )
@@ -1012,12 +1050,20 @@ def page_row(
     other: list | None = None,  # log-probabilities of another policy for the same tokens
 ) -> dict:  # offsets in UTF-16 units
     "A rollout as the page takes it."
-    text = lambda name: "" if _is_missing(row.get(name)) else str(row[name])
+
+    def text(name):
+        return "" if _is_missing(row.get(name)) else str(row[name])
+
     completion, found = text("completion"), anatomy(text("completion"))
     ids, at = _newest(row.get("token_ids")), _utf16(completion)
     ends = token_ends(completion, ids, decode) if decode and ids else None
-    pairs = lambda units: [[at(start), at(end)] for start, end in units]
-    plain = lambda name: None if _is_missing(row.get(name)) else dump_ready(row[name])
+
+    def pairs(units):
+        return [[at(start), at(end)] for start, end in units]
+
+    def plain(name):
+        return None if _is_missing(row.get(name)) else dump_ready(row[name])
+
     return dict(
         prompt=text("prompt"),
         completion=completion,
@@ -1065,7 +1111,8 @@ def choose_rollouts(
     limit: int,  # how many rollouts
     first: Iterable[tuple] = (),  # (part, group) that come before all others
 ) -> list[tuple]:  # (part, row in the part), in order
-    "Whole groups of the first problems, from all parts if they fit, else from the first and last of each family and evenly between."
+    """Whole groups of the first problems, from all parts if they fit, else from the first and last of each family and
+    evenly between."""
     families = {}
     for place, part in enumerate(source.parts):
         if part.rows:
@@ -1221,7 +1268,8 @@ def _outline(source, index):  # what does not depend on the rollout that is show
         *source.problems,
         *(
             [
-                f"Code is looked for in parts of up to {_MOST_READ:,} rollouts; for more, give the table a column writes_code."
+                f"Code is looked for in parts of up to {_MOST_READ:,} rollouts; for more, give the table a column"
+                " writes_code."
             ]
             if unread
             else []
@@ -1401,7 +1449,8 @@ def _switched(source, index):  # where a strategy changed most, of the last part
     first = "before training" if family.startswith("evaluation") and met == 0 else f"in phase {met}"
     return Beginning(
         best[1],
-        f"Opened at a problem that switched from {way}: {100 * before.iloc[at]:.0f} % of its samples wrote code {first}, {100 * now.iloc[at]:.0f} % do now. Of all that were read, none changed more.",
+        f"Opened at a problem that switched from {way}: {100 * before.iloc[at]:.0f} % of its samples wrote code"
+        f" {first}, {100 * now.iloc[at]:.0f} % do now. Of all that were read, none changed more.",
         "compare",
     )
 
@@ -1492,7 +1541,7 @@ class _Asking(LiveView):  # a view whose page asks for what it lacks
     def _head(self):
         return opening(self._pages)
 
-    def _asked(self, _, content, buffers):
+    def _asked(self, _, content, _buffers):
         self._tell(*self._reply(content), content)  # by the page
 
     def _reply(self, content):  # (kind, what the page gets)
@@ -1527,8 +1576,11 @@ class RolloutStepper(_Asking):
         self,
         rollouts,  # a `Run` or its folder, a table, a list of texts, or a file that `runs.import_rollouts` reads
         *,
-        tokenizer=None,  # has a method decode, or is a folder with tokenizer.json, or a function from ids to a text; None: the run's own
-        other=None,  # log-probabilities of another policy for the same tokens: a column's name, or a run or table of the same rollouts
+        # has a method decode, or is a folder with tokenizer.json, or a function from ids to a text; None: the run's own
+        tokenizer=None,
+        # log-probabilities of another policy for the same tokens: a column's name, or a run or table of the same
+        # rollouts
+        other=None,
         link: str = "",  # what to show, as `link` of another stepper gave it
     ):
         self._pages = _Pages(open_rollouts(rollouts), tokenizer, other, self._follow)
@@ -1674,8 +1726,10 @@ def standalone(
             ""
             if start == total
             else (
-                f"This page holds {start:,} of {total:,} rollouts: {'those that the filters take first, then ' if filters else ''}whole groups of the first problems, of the first and last part of each kind before those between. "
-                "Filters and searches count within these. The stepper in a notebook, or spurious-rlvr view --serve, reads them all."
+                f"This page holds {start:,} of {total:,} rollouts:"
+                f" {'those that the filters take first, then ' if filters else ''}whole groups of the first problems,"
+                " of the first and last part of each kind before those between. Filters and searches count within"
+                " these. The stepper in a notebook, or spurious-rlvr view --serve, reads them all."
             )
         )
         return outline | dict(
@@ -1714,7 +1768,8 @@ def stepper_text(pages: _Pages, shown: int | None) -> str:
     with pages.lock:
         parts, frames = [part for part in pages.source.parts if part.rows], pages.index.frames
         lines = [
-            f"RolloutStepper({visible(pages.source.title)}: {sum(part.rows for part in parts):,} rollouts in {len(parts)} part{'s' * (len(parts) != 1)})"
+            f"RolloutStepper({visible(pages.source.title)}: {sum(part.rows for part in parts):,} rollouts in"
+            f" {len(parts)} part{'s' * (len(parts) != 1)})"
         ]
         if parts:
             lines.append(f"  {parts[0].label} to {parts[-1].label}" if len(parts) > 1 else f"  {parts[0].label}")
@@ -1731,7 +1786,8 @@ def stepper_text(pages: _Pages, shown: int | None) -> str:
             place, at = pages.place(shown)
             row, frame = pages.source.row(place, at), pages.index.frames[place].iloc[at]
             lines.append(
-                f"  {pages.source.parts[place].label}, group {frame['group']}, sample {frame['sample']}: reward {row.get('reward')}, correct {row.get('correct')}, answer {visible(str(row.get('answer')))[:60]}"
+                f"  {pages.source.parts[place].label}, group {frame['group']}, sample {frame['sample']}: reward"
+                f" {row.get('reward')}, correct {row.get('correct')}, answer {visible(str(row.get('answer')))[:60]}"
             )
             lines.append(f"  | {visible(str(row['completion'])[:300])[:300]}")
         return "\n".join(map(visible, lines))
@@ -1761,7 +1817,10 @@ def _served_page(stepper):
     mount = (_MOUNT % ("RolloutStepper", json.dumps(values).replace("<", "\\u003c"))).replace(
         "staticModel(", "servedModel("
     )
-    fragment = f'<div data-widget="RolloutStepper"></div>\n<style>\n{stepper._css}</style>\n<script type="module">\n{stepper._esm}\n{_static_text("served_host.js")}{mount}\n</script>'
+    fragment = (
+        f'<div data-widget="RolloutStepper"></div>\n<style>\n{stepper._css}</style>\n<script'
+        f' type="module">\n{stepper._esm}\n{_static_text("served_host.js")}{mount}\n</script>'
+    )
     policy = _PAGE.replace("default-src 'none';", "default-src 'none'; connect-src 'self';").replace("60rem", "88rem")
     return policy % (html.escape(f"{stepper._pages.source.title} · rollouts"), fragment)
 
@@ -1863,9 +1922,9 @@ def _growth(view):  # what is new in the folder of a `RunWatch`, for its page; N
         )
 
 
-def _first_rows(
-    pages, number, most=16, size=100_000
-):  # what a page that follows shows next, told unasked: a front end without subshells delivers its questions only when the cell ends
+def _first_rows(pages, number, most=16, size=100_000):
+    """What a page that follows shows next, told unasked: a front end without subshells delivers its questions only when
+    the cell ends."""
     if number is None:
         return []
     part, rows = pages.source.parts[pages.place(number)[0]], []
@@ -1950,16 +2009,21 @@ def watch(
     tokenizer=None,  # as for `RolloutStepper`
     link: str = "",  # what to show, as `link` of another stepper gave it
 ) -> RunWatch:  # follows the run until it is finished, `stop()` or `close()`
-    "Shows a run while it is being written: curves and the newest rollouts. Start it before the training, in the same cell or another process."
+    """Shows a run while it is being written: curves and the newest rollouts. Start it before the training, in the same
+    cell or another process."""
     view = RunWatch(run, interval=interval, tokenizer=tokenizer, link=link)
     view.start()
     return view
 
 # %% ../nbs/15_widgets.ipynb #4f1db59c
-import bisect, dataclasses, re, threading, time, weakref
+import dataclasses
+import re
+import time
+import weakref
 from collections.abc import Callable
-from .behavior import CODE_KINDS, KINDS, Detector, mentions_python
-from .core import ConfigError, SpuriousRLVRError, keyed_seed
+
+from .behavior import CODE_KINDS, Detector, mentions_python
+from .core import keyed_seed
 from .tasks import TEMPLATES, get_template
 
 # %% ../nbs/15_widgets.ipynb #055b6105
@@ -2114,7 +2178,8 @@ def _fitting(room, prompt, wanted):  # most tokens of the completion, and what t
         return wanted, ""
     if prompt >= room:
         raise ConfigError(
-            f"LivePrompt: the prompt is too long: {prompt:,} tokens, and the model has {room:,} places in all; shorten the problem or choose a shorter template"
+            f"LivePrompt: the prompt is too long: {prompt:,} tokens, and the model has {room:,} places in all; shorten"
+            " the problem or choose a shorter template"
         )
     return (
         room - prompt,
@@ -2260,7 +2325,9 @@ class _Request:
 
 
 def _forbidden(
-    policy, plan, known={}
+    policy,
+    plan,
+    known={},  # noqa: B006 (kept between calls on purpose)
 ):  # reading a large vocabulary takes seconds: once for each tokenizer, and not while the page waits for an answer
     if plan.manner != "forbid":
         return ()
@@ -2368,12 +2435,20 @@ def _words_of(policy, ids):  # id -> [name, text to continue with or None]
 
 
 def _prompt_text(view):  # for a terminal
-    head = f"LivePrompt({getattr(view.policy, 'name', '') or 'policy'}, template {view.defaults['template']!r}, {type(view.engine).__name__})"
+    head = (
+        f"LivePrompt({getattr(view.policy, 'name', '') or 'policy'}, template {view.defaults['template']!r},"
+        f" {type(view.engine).__name__})"
+    )
     if not view.writings:
         return f"{head}: nothing sampled yet; in a notebook, type a problem in its page, or call .ask(question)"
-    one = lambda place, w: (
-        f"  {place}. {'code' if w.code else 'no code'}, “python” {'said' if w.mentions else 'not said'}, {len(w.tokens)} tokens, {w.finish or 'writing'}: {visible(w.text.text[:100])}{'…' if len(w.text.text) > 100 else ''}"
-    )
+
+    def one(place, w):
+        return (
+            f"  {place}. {'code' if w.code else 'no code'}, “python” {'said' if w.mentions else 'not said'},"
+            f" {len(w.tokens)} tokens, {w.finish or 'writing'}:"
+            f" {visible(w.text.text[:100])}{'…' if len(w.text.text) > 100 else ''}"
+        )
+
     return "\n".join(
         [
             f"{head}: {visible(view.plan.question[:100])}",
@@ -2563,7 +2638,7 @@ class LivePrompt(_Talk):
         return _prompt_html(self, page, most)
 
     def _repr_mimebundle_(self, **kwargs):
-        return _bundle(self, super()._repr_mimebundle_(**kwargs), lambda: _prompt_html(self, False, _SAVED))
+        return _bundle(super()._repr_mimebundle_(**kwargs), lambda: _prompt_html(self, False, _SAVED))
 
     def __repr__(self):
         return _prompt_text(self)
@@ -2622,20 +2697,22 @@ def _prompt_html(view, page, most):
     return _PAGE % ("LivePrompt", fragment) if page else fragment
 
 
-def _bundle(view, made, html):  # what a cell shows, in all its forms
+def _bundle(made, html):  # what a cell shows, in all its forms
     data, metadata = made
     return data | {"text/html": html()}, metadata
 
 # %% ../nbs/15_widgets.ipynb #d2fbbc4e
-import collections, functools, itertools, os
+import functools
+import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-import numpy as np
+
 from scipy import stats
-from .behavior import find_spans
+
 from .core import RunError
 from .plots import ARM_STYLES
-from .runs import Run, read_run
+from .runs import Run
 
 # %% ../nbs/15_widgets.ipynb #c6df114c
 def _open_runs(runs):  # a folder of run folders, one run, or several
@@ -2909,7 +2986,9 @@ def _point_rows(run, kind, name, phase):  # the rollouts behind a point
 
 
 def _row_for_page(row, graded=True):
-    plain = lambda value: None if value is None or value != value else value.item() if hasattr(value, "item") else value
+    def plain(value):
+        return None if value is None or value != value else value.item() if hasattr(value, "item") else value
+
     row = {name: plain(value) for name, value in row.items()}
     text = str(row["completion"] or "")
     units, found = _utf16(text), find_spans(text[:_LONGEST])
@@ -2977,7 +3056,10 @@ def _kept_points(
                 kept["/".join(map(str, (run, *key)))] = some
             else:
                 left += 1
-    words = f"This page holds up to 4 rollouts for each of {len(kept):,} points{f', and none for {left:,} others' if left else ''}. A notebook reads them all."
+    words = (
+        f"This page holds up to 4 rollouts for each of {len(kept):,}"
+        f" points{f', and none for {left:,} others' if left else ''}. A notebook reads them all."
+    )
     return kept, words
 
 # %% ../nbs/15_widgets.ipynb #44da4370
@@ -2993,7 +3075,10 @@ def _head(arms, curved, every):  # what the page draws
         runs=runs,
         metrics=curved,
         looks=_LOOK,
-        note=f"Thick: mean over the seeds of an arm; band: 95 % interval of that mean (Student's t over seeds), phase by phase, cut off at 0 and 100 % for shares; thin: single runs.{note}",
+        note=(
+            "Thick: mean over the seeds of an arm; band: 95 % interval of that mean (Student's t over seeds), phase by"
+            f" phase, cut off at 0 and 100 % for shares; thin: single runs.{note}"
+        ),
     )
 
 
@@ -3022,7 +3107,8 @@ def _compare_text(view):  # for a terminal
                 continue
             interval = f" [{band['low'][last]:.3f}, {band['high'][last]:.3f}]" if band["low"][last] is not None else ""
             numbers.append(
-                f"{metric['title']} {band['mean'][last]:.3f}{interval} after phase {metric['phases'][last]} (n = {band['n'][last]:.0f})"
+                f"{metric['title']} {band['mean'][last]:.3f}{interval} after phase {metric['phases'][last]} (n ="
+                f" {band['n'][last]:.0f})"
             )
         lines += [f"  {visible(arm['label'])}:", *(f"    {line}" for line in numbers)]
     return "\n".join(lines)
@@ -3078,7 +3164,7 @@ class CompareRuns(LiveView):
         return _compare_html(self, page, most)
 
     def _repr_mimebundle_(self, **kwargs):
-        return _bundle(self, super()._repr_mimebundle_(**kwargs), lambda: _compare_html(self, False, 100_000))
+        return _bundle(super()._repr_mimebundle_(**kwargs), lambda: _compare_html(self, False, 100_000))
 
     def __repr__(self):
         return _compare_text(self)

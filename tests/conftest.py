@@ -1,4 +1,7 @@
-import os, shutil, signal
+import os
+import shutil
+import signal
+
 import pytest
 
 CHROMIUM = (
@@ -13,7 +16,10 @@ CHROMIUM = (
 def chromium():
     "One headless Chromium for all browser tests; no name resolves in it but the loopback address."
     if CHROMIUM is None:
-        message = "no Chromium found: install it (Debian: apt-get install chromium fonts-dejavu-core) or set CHROMIUM to its path"
+        message = (
+            "no Chromium found: install it (Debian: apt-get install chromium fonts-dejavu-core) or set CHROMIUM to its"
+            " path"
+        )
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
@@ -35,6 +41,7 @@ def chromium():
         browser.close()
 
 
-# A shell that starts the tests in the background has them ignore interrupts, and their children too; the tests send some.
+# A shell that starts the tests in the background has them ignore interrupts, and their children too; the tests send
+# some.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,6 +1,17 @@
-"""What the browser tests of the widgets share: an engine made for tests, a page without a kernel that still talks, and a JupyterLab of its own."""
+"""What the browser tests of the widgets share: an engine made for tests, a page without a kernel that still talks, and
+a JupyterLab of its own."""
 
-import collections, contextlib, json, os, socket, subprocess, sys, time, types, urllib.request
+import collections
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import types
+import urllib.request
+
 from spurious_rlvr.rollout import Token
 from spurious_rlvr.tasks import TEMPLATES
 
@@ -167,16 +178,21 @@ class Notebook:
 
     def says(self, text, timeout=30_000):
         "Waits until a cell's output holds a text."
-        has = "(text) => [...document.querySelectorAll('.jp-OutputArea-output pre')].some((node) => node.textContent.includes(text))"
+        has = (
+            "(text) => [...document.querySelectorAll('.jp-OutputArea-output pre')].some((node) =>"
+            " node.textContent.includes(text))"
+        )
         try:
             self.page.wait_for_function(has, arg=text, timeout=timeout)
         except Exception:
             raise AssertionError(
-                f"no output holds {text!r}; there are {self.page.locator('.jp-OutputArea-output pre').all_text_contents()}"
+                f"no output holds {text!r}; there are"
+                f" {self.page.locator('.jp-OutputArea-output pre').all_text_contents()}"
             ) from None
 
 
-# A page that talks to a widget in this process, without a kernel: what the widget sends arrives in the page, what the page sends
+# A page that talks to a widget in this process, without a kernel: what the widget sends arrives in the page, what the
+# page sends
 # arrives in the widget, and both go through JSON as they would on the way through a notebook.
 HOST = """
 globalThis.openView = async (esm, values) => {
@@ -207,7 +223,8 @@ class Linked:
             )
         )
         page.set_content(
-            f"<!doctype html><body data-theme={theme}><style>body {{ margin: 12px; background: {'#fff' if theme == 'light' else '#111'}; }}\n{widget._css}</style><div id=view></div>"
+            f"<!doctype html><body data-theme={theme}><style>body {{ margin: 12px; background:"
+            f" {'#fff' if theme == 'light' else '#111'}; }}\n{widget._css}</style><div id=view></div>"
         )
         page.expose_function("toPython", lambda text: self.inbox.append(json.loads(text)))
         page.add_script_tag(content=HOST)

@@ -1,9 +1,15 @@
-"Run by tests in several processes: trains a small policy, saves a checkpoint on the way, and writes what came out. Arguments: folder, phases, trainable, and resume to go on."
+"""Run by tests in several processes: trains a small policy, saves a checkpoint on the way, and writes what came out.
+Arguments: folder, phases, trainable, and resume to go on."""
 
-import dataclasses, json, sys, warnings
+import dataclasses
+import json
+import sys
+import warnings
 from pathlib import Path
+
 import torch
 from accelerate import PartialState
+
 from spurious_rlvr.policy import random_policy
 from spurious_rlvr.tasks import arithmetic_chains
 from spurious_rlvr.train import PRESETS, train

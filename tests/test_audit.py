@@ -1,16 +1,22 @@
 "Is this gain real? The audit's arms, its words, what exists already, and the scorecard."
 
-import json, os, re, subprocess, sys, textwrap
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+
 from spurious_rlvr import audit as audits
 from spurious_rlvr import studies
 from spurious_rlvr.audit import (
     FAMILIES,
     AuditPlan,
-    as_reward_text,
     audit,
     audit_evaluations,
     audit_study,
@@ -256,6 +262,7 @@ def test_the_user_s_own_module_from_the_command_line(module):
 
 def test_the_command_line_says_what_is_wrong_in_a_line(tmp_path):
     from typer.testing import CliRunner
+
     from spurious_rlvr.cli import app
 
     for arguments in (

@@ -1,16 +1,20 @@
 "Spans of text: incremental and at once, hostile texts, and how often the detector is right on labelled completions."
 
-import ast, json, os, time
+import ast
+import json
+import os
+import time
 from pathlib import Path
+
 import pytest
-from hypothesis import example, given, settings, strategies as st
-from spurious_rlvr import behavior
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from spurious_rlvr.behavior import (
     BEHAVIORS,
     CODE_KINDS,
     KINDS,
     Detector,
-    Span,
     code_spans,
     find_spans,
     measure_behaviors,
@@ -154,7 +158,10 @@ def test_a_tree_is_a_tree_or_nothing(text):
 
 def test_nothing_is_executed(tmp_path):
     mark = tmp_path / "ran"
-    text = f"```python\nopen({str(mark)!r}, 'w').write('x')\n__import__('os').system('touch {mark}')\n```\nopen({str(mark)!r}, 'w')\nprint(open({str(mark)!r}, 'w'))\n"
+    text = (
+        f"```python\nopen({str(mark)!r}, 'w').write('x')\n__import__('os').system('touch"
+        f" {mark}')\n```\nopen({str(mark)!r}, 'w')\nprint(open({str(mark)!r}, 'w'))\n"
+    )
     for span in find_spans(text):
         span.tree(text)
     measure_behaviors(text)
@@ -169,20 +176,29 @@ CODE = [
     "We compute:\n\nfrom math import comb\ncomb(10, 3)\n\nSo it is 120.",
     "```\nfor i in range(5):\n    print(i)\n```",
     "```\na = 5\nb = 7\nc = a + b\n```\n```\n12\n```",
-    "Let me write code.\n\n    total = 0\n    for i in range(1, 101):\n        total += i\n    print(total)\n\nOutput: 5050",
+    (
+        "Let me write code.\n\n    total = 0\n    for i in range(1, 101):\n        total += i\n   "
+        " print(total)\n\nOutput: 5050"
+    ),
     ">>> 3**20 % 7\n2\nSo 2.",
     "In one line: ```python print(2**10)``` gives 1024.",
     "def f(n):\n    return n if n < 2 else f(n-1) + f(n-2)\nf(10)",
     "~~~python\nprint(3)\n~~~",
     "num_apples = 5\nnum_pears = 3 * num_apples\ntotal = num_apples + num_pears\ntotal\n\nThe answer is 20",
-    "<llm-code>\nfrom sympy import *\nx=symbols('x')\nsolve(x**2-4)\n</llm-code>\n<llm-code-output>\n[-2, 2]\n</llm-code-output>",
+    (
+        "<llm-code>\nfrom sympy import *\nx=symbols('x')\nsolve(x**2-4)\n</llm-code>\n<llm-code-output>\n[-2,"
+        " 2]\n</llm-code-output>"
+    ),
     "<code>\n```python\nprint(4)\n```\n</code>\n<interpreter>\n4\n</interpreter>",
     "```cpp\n#include <iostream>\nint main(){std::cout<<5;}\n```",
     "1. First:\n   ```python\n   x = 4\n   print(x)\n   ```\n2. Done",
     "x, y = symbols('x y')\nsol = solve([x + y - 3, x - y - 1], [x, y])",
     "```python\nimport matplotlib.pyplot as plt\nx = 3\nprint(x)\n```",
     "count = 0\nfor a in range(1,10):\n  for b in range(1,10):\n    if a*b % 6 == 0:\n      count += 1\n\nprint(count)",
-    'def area():\n    """The area of $\\triangle ABC$ is \\[6\\]\n[asy]\ndraw((0,0));\n[/asy]"""\n    return 6\nprint(area())',
+    (
+        'def area():\n    """The area of $\\triangle ABC$ is \\[6\\]\n[asy]\ndraw((0,0));\n[/asy]"""\n    return'
+        " 6\nprint(area())"
+    ),
     "result = [i for i in range(1, 100) if 100 % i == 0]",
 ]
 NOT_CODE = [
@@ -200,7 +216,10 @@ NOT_CODE = [
     "```python\n```",
     "```python\n# first we should think\n```",
     "```python\nThe answer is 5\n```",
-    "```python\nimport matplotlib.pyplot as plt\nimport numpy as np\nx = np.linspace(0, 1, 100)\nplt.plot(x, x**2)\nplt.show()\n```",
+    (
+        "```python\nimport matplotlib.pyplot as plt\nimport numpy as np\nx = np.linspace(0, 1, 100)\nplt.plot(x,"
+        " x**2)\nplt.show()\n```"
+    ),
     "Output: 5\nTherefore 5.",
     "Total = 5 + 3\nTotal = 8",
     "Area = length * width\nArea = 5 * 3\nArea = 15",
@@ -223,7 +242,10 @@ NOT_CODE = [
 ]
 
 CODE += [
-    "Here's the code:\n\n```python\ndef solve_it():\n    return 5\n\nprint(solve_it())\n```\n```output\n5\n```\nThe answer is $\\boxed{5}$.",
+    (
+        "Here's the code:\n\n```python\ndef solve_it():\n    return 5\n\nprint(solve_it())\n```\n```output\n5\n```\nThe"
+        " answer is $\\boxed{5}$."
+    ),
     "</think> <answer> 42 </answer>\n```python\nprint(6*7)\n```",
     "python\nx = 5\ny = x**2\nprint(y)\n",
     "# Python code\n\nimport itertools\nfor p in itertools.permutations([1,2,3]):\n    print(p)",
@@ -363,7 +385,8 @@ def labelled():
     folder = os.environ.get("SPURIOUS_RLVR_DATA")
     if not folder or not (Path(folder) / "rollouts/rollouts.jsonl").exists():
         pytest.skip(
-            "needs the completions of real models: set SPURIOUS_RLVR_DATA to the folder that holds rollouts/rollouts.jsonl"
+            "needs the completions of real models: set SPURIOUS_RLVR_DATA to the folder that holds"
+            " rollouts/rollouts.jsonl"
         )
     completions = {
         row["id"]: row["response"]
@@ -393,7 +416,7 @@ def test_fenced_code_of_real_models_parses_mostly(labelled):
 
 
 def test_token_by_token_on_real_completions(labelled):
-    for row, text in labelled[::7]:
+    for _row, text in labelled[::7]:
         detector = Detector()
         for at in range(0, len(text), 5):
             detector.feed(text[at : at + 5])

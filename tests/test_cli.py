@@ -1,10 +1,20 @@
-"The command line as a newcomer meets it: every help teaches, every mistake is one line, and what is edited is never overwritten."
+"""The command line as a newcomer meets it: every help teaches, every mistake is one line, and what is edited is never
+overwritten."""
 
-import json, os, shlex, shutil, signal, subprocess, sys, time, urllib.request
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
+
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
+
 from spurious_rlvr import cli
 
 COMMANDS = get_command(cli.app).commands

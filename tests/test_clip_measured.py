@@ -1,11 +1,16 @@
 """The clip measured on a run: what the readers say against what is known by construction, from bandits written as run
 folders and from small real runs. Seeds were fixed before the first look."""
 
-import dataclasses, math, subprocess, sys
+import dataclasses
+import math
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+
 from spurious_rlvr import clipbias
 from spurious_rlvr.clipbias import (
     by_probability,
@@ -17,7 +22,6 @@ from spurious_rlvr.clipbias import (
     predicted_against_observed,
     replay_against_runs,
     replay_effects,
-    run_decoder,
 )
 from spurious_rlvr.core import ConfigError, Rollout, RunError, keyed_rng
 from spurious_rlvr.runs import create_run, read_run
@@ -75,8 +79,8 @@ def make_run(path, rollouts, phase=1, **config):
 @pytest.mark.parametrize(
     "settings",
     [
-        dict(loss_type=l, clip=c, importance_sampling_level=level)
-        for l in ("grpo", "dr_grpo", "dapo", "bnpo")
+        dict(loss_type=loss_type, clip=c, importance_sampling_level=level)
+        for loss_type in ("grpo", "dr_grpo", "dapo", "bnpo")
         for c in ("both", "high", "low", "none", "cispo", "pi_weighted", "reinforce")
         for level in ("token", "sequence")
         if not (level == "sequence" and c in ("cispo", "pi_weighted", "reinforce"))
@@ -186,7 +190,10 @@ def test_dead_groups_that_were_left_out_are_counted_and_not_measured(tmp_path, i
 
 def test_code_tokens_with_tokens_that_cut_across_spans():
     pieces = ["Let: ```py", "thon\nx", " = 2 +", " 2\n``", "`\nDone ", "it", ""]
-    decode = lambda ids: "".join(pieces[i] for i in ids)
+
+    def decode(ids):
+        return "".join(pieces[i] for i in ids)
+
     text = "".join(pieces)
     [span] = clipbias.code_spans(text)
     assert text[span.start : span.end] == "x = 2 + 2\n"
@@ -196,7 +203,10 @@ def test_code_tokens_with_tokens_that_cut_across_spans():
 def test_code_tokens_where_decoding_alone_differs_from_decoding_together():
     "As SentencePiece tokenizers do: a word's leading space is dropped at the beginning of what is decoded."
     words = ["▁say", "▁```python", "\nx", "▁=", "▁1", "\n```", "▁end"]
-    decode = lambda ids: "".join(words[i] for i in ids).replace("▁", " ").removeprefix(" ")
+
+    def decode(ids):
+        return "".join(words[i] for i in ids).replace("▁", " ").removeprefix(" ")
+
     text = decode(range(7))
     assert code_tokens(text, range(7), decode).tolist() == [
         False,
@@ -389,7 +399,8 @@ def test_the_remainder_is_observed_minus_predicted_with_both_errors(tmp_path):
 
 
 def bandit_run(path, epsilon=0.2, phases=12, updates=8, size=16, learning_rate=2.0, prior=0.7, drift=0.0):
-    "Two actions, GRPO without scaling; `drift` moves the logit after each phase by something that no gradient explains."
+    """Two actions, GRPO without scaling; `drift` moves the logit after each phase by something that no gradient
+    explains."""
     rng, z, rows = keyed_rng(1, "bandit"), math.log(prior / (1 - prior)), []
     for phase in range(1, phases + 1):
         old = expit(z)
@@ -437,7 +448,8 @@ def test_without_a_clip_nothing_is_predicted(tmp_path):
 
 
 def test_what_no_gradient_explains_is_left_unexplained(tmp_path):
-    "Beyond the clip and the pulls as drawn, the account has nothing left for the calm run, and the planted 11 x .3 for the other; margin: four errors of the observed shift."
+    """Beyond the clip and the pulls as drawn, the account has nothing left for the calm run, and the planted 11 x .3
+    for the other; margin: four errors of the observed shift."""
     calm, moved = (
         predicted_against_observed(
             bandit_run(tmp_path / name, drift=drift, prior=0.3), behaviors=("writes_code",)

@@ -1,10 +1,16 @@
 """The bandit against a slow per-sample reference, against numerical gradients and against its own enumeration;
 and what the clip-bias laboratory must hold, each with its margin. Seeds were fixed before the first look."""
 
-import math, subprocess, sys, time, warnings
+import math
+import subprocess
+import sys
+import time
+import warnings
+
 import numpy as np
 import pytest
 from scipy.special import chdtrc
+
 from spurious_rlvr import clipbias
 from spurious_rlvr.clipbias import (
     ARMS,
@@ -260,7 +266,10 @@ def test_gradient_is_the_derivative_of_the_objective(arm, answers):
 def random_settings(count):
     rng, settings = keyed_rng(SEED, "settings"), []
     while len(settings) < count:
-        pick = lambda *choices: choices[rng.integers(len(choices))]
+
+        def pick(*choices):
+            return choices[rng.integers(len(choices))]
+
         p = float(rng.uniform(0.15, 0.85))
         prior, answers = pick(
             ((p, 1 - p), None),
@@ -624,7 +633,10 @@ def test_a_run_shows_itself():
 
 
 def test_imports_are_light():
-    code = "import sys, spurious_rlvr.clipbias; print([m for m in ('torch', 'transformers', 'fastcore', 'nbdev', 'matplotlib', 'scipy.stats') if m in sys.modules])"
+    code = (
+        "import sys, spurious_rlvr.clipbias; print([m for m in ('torch', 'transformers', 'fastcore', 'nbdev',"
+        " 'matplotlib', 'scipy.stats') if m in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )

@@ -1,12 +1,19 @@
 "Statistics against references from scratch, properties over many inputs, and a small part of the calibration."
 
-import itertools, json, math, sys, warnings
+import itertools
+import json
+import math
+import sys
+import warnings
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from scipy import stats
+
 from spurious_rlvr import compare
 from spurious_rlvr.behavior import BEHAVIORS
 from spurious_rlvr.compare import (
@@ -106,7 +113,10 @@ def test_the_number_of_seeds_does_what_it_says():
     n = seeds_needed(sd, 0.02, margin=0.02)
     for truth, wanted in ((0.02, "survives"), (0.0, "matched by a null")):
         draws = rng.normal(truth, sd, (1500, n))
-        half = lambda level: stats.t.ppf(level, n - 1) * draws.std(axis=1, ddof=1) / math.sqrt(n)
+
+        def half(level):
+            return stats.t.ppf(level, n - 1) * draws.std(axis=1, ddof=1) / math.sqrt(n)
+
         hits = draws.mean(axis=1) > half(0.975) if wanted == "survives" else abs(draws.mean(axis=1)) + half(0.95) < 0.02
         assert stats.binom.cdf(hits.sum(), 1500, 0.8) > 0.001
 
@@ -281,9 +291,12 @@ def test_every_registered_behaviour_is_a_strategy():
 
 def test_the_screen_controls_false_discoveries_as_benjamini_and_hochberg_say():
     rng, names = np.random.default_rng(6), list(BEHAVIORS)
-    evaluation = lambda: pd.DataFrame(rng.random((240, len(names))) < 0.4, columns=names).assign(
-        problem_id=np.repeat(np.arange(30), 8)
-    )
+
+    def evaluation():
+        return pd.DataFrame(rng.random((240, len(names))) < 0.4, columns=names).assign(
+            problem_id=np.repeat(np.arange(30), 8)
+        )
+
     changes = behavior_screen(evaluation(), {"null": [evaluation() for _ in range(4)]}).changes
     p, m = changes["p_value"].to_numpy(), len(changes)
     ranked = np.sort(p)
@@ -295,9 +308,12 @@ def test_the_screens_slope_is_not_pulled_down_by_luck_in_the_prior():
     names, priors, misses = list(BEHAVIORS), np.linspace(-1, 1, len(BEHAVIORS)), 0
     for trial in range(100):
         rng = np.random.default_rng([7, trial])
-        evaluation = lambda: pd.DataFrame(
-            rng.random((240, len(names))) < 1 / (1 + np.exp(-priors)), columns=names
-        ).assign(problem_id=np.repeat(np.arange(60), 4))
+
+        def evaluation():
+            return pd.DataFrame(rng.random((240, len(names))) < 1 / (1 + np.exp(-priors)), columns=names).assign(
+                problem_id=np.repeat(np.arange(60), 4)
+            )
+
         misses += behavior_screen(evaluation(), {"null": [evaluation() for _ in range(4)]}).slopes["null"].shown != 0
     assert misses <= stats.binom.ppf(0.999, 100, 0.05)
 

@@ -1,10 +1,15 @@
-"""Comparing runs: the numbers against SciPy's, arms and their looks, and in a real Chromium the chart, its keyboard, the rollouts behind a point, hostile texts and the exported page."""
+"""Comparing runs: the numbers against SciPy's, arms and their looks, and in a real Chromium the chart, its keyboard,
+the rollouts behind a point, hostile texts and the exported page."""
 
-import json, os, pathlib, re, time
+import json
+import os
+import pathlib
+
 import numpy as np
 import pytest
-from scipy import stats
 from lab_harness import HOSTILE, Linked
+from scipy import stats
+
 from spurious_rlvr.core import ConfigError, Rollout, RunError, keyed_rng
 from spurious_rlvr.runs import create_run, read_run
 from spurious_rlvr.widgets import CompareRuns, arm_looks, curves, group_runs, mean_interval
@@ -276,7 +281,7 @@ def test_a_point_chosen_by_the_pointer(page, study):
 
 @browser
 def test_numbers_arms_and_metrics(page, study):
-    link = Linked(page, CompareRuns(study))
+    Linked(page, CompareRuns(study))
     page.locator(".chart").press("End")
     rows = {
         row.locator("th").text_content(): row.locator("td").all_text_contents()
@@ -373,12 +378,14 @@ def test_the_exported_page_needs_nothing(chromium, study, tmp_path):
 @browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_looks(page, tmp_path, theme):
-    wave = lambda arm, seed, phase: (
-        0.5
-        + 0.35 * np.tanh(phase / 8) * dict(high=1, both=0.3, none=-0.2, low=-0.8)[arm]
-        + 0.04 * float(keyed_rng(5, arm, seed, phase).normal())
-        + 0.03 * seed
-    )
+    def wave(arm, seed, phase):
+        return (
+            0.5
+            + 0.35 * np.tanh(phase / 8) * dict(high=1, both=0.3, none=-0.2, low=-0.8)[arm]
+            + 0.04 * float(keyed_rng(5, arm, seed, phase).normal())
+            + 0.03 * seed
+        )
+
     write_study(tmp_path, arms=("high", "both", "none", "low"), seeds=4, phases=24, accuracy=wave)
     link = Linked(page, CompareRuns(tmp_path), theme)
     page.locator(".chart").press("End")

@@ -1,9 +1,17 @@
 "The main job from end to end, at a fraction of its size."
 
-import json, os, re, signal, subprocess, sys, time
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+
 import pandas as pd
 import pytest
+
 from spurious_rlvr.core import RunError
 from spurious_rlvr.runs import read_run
 from spurious_rlvr.studies import CLIPS, Demo, demo
@@ -72,7 +80,10 @@ def test_another_study_is_not_written_over(made):
 
 
 def test_an_interrupted_demo_goes_on(tmp_path):
-    code = f"from spurious_rlvr.studies import Demo, demo; demo({str(tmp_path / 'demo')!r}, plan=Demo(seeds=(0,), rewards={{'random': 'random:0.5'}}, changes=dict(phases=6)), jobs=1, progress=False)"
+    code = (
+        f"from spurious_rlvr.studies import Demo, demo; demo({str(tmp_path / 'demo')!r}, plan=Demo(seeds=(0,),"
+        " rewards={'random': 'random:0.5'}, changes=dict(phases=6)), jobs=1, progress=False)"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
@@ -90,6 +101,7 @@ def test_an_interrupted_demo_goes_on(tmp_path):
 
 def test_quick_and_full_demo_stand_in_folders_of_their_own(monkeypatch, tmp_path):
     from typer.testing import CliRunner
+
     from spurious_rlvr import studies
     from spurious_rlvr.cli import app
 

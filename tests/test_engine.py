@@ -1,11 +1,23 @@
-"What the trainer must hold whatever it trains: packed or padded, with or without dead groups, killed anywhere, on a full disk."
+"""What the trainer must hold whatever it trains: packed or padded, with or without dead groups, killed anywhere, on a
+full disk."""
 
-import dataclasses, errno, json, os, random, resource, signal, subprocess, sys, textwrap, time
+import dataclasses
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
-from spurious_rlvr import policy as policies, train as training
+
+from spurious_rlvr import policy as policies
+from spurious_rlvr import train as training
 from spurious_rlvr.core import ConfigError, DataError, RunError
 from spurious_rlvr.policy import allow_packing, completion_logprobs, load_policy, microbatches, random_policy
 from spurious_rlvr.runs import read_run
@@ -84,14 +96,16 @@ def test_dead_groups_take_part_where_they_have_a_gradient():
 
 
 def test_dead_groups_stay_in_every_number():
-    run = lambda skip: list(
-        grpo(
-            random_policy(scale=10),
-            arithmetic_chains(20),
-            one_group_is_dead,
-            dataclasses.replace(SMALL, phases=1, minibatch_size=16, skip_zero_advantages=skip),
-        )
-    )[0]
+    def run(skip):
+        return list(
+            grpo(
+                random_policy(scale=10),
+                arithmetic_chains(20),
+                one_group_is_dead,
+                dataclasses.replace(SMALL, phases=1, minibatch_size=16, skip_zero_advantages=skip),
+            )
+        )[0]
+
     with_them, without = run(False), run(True)
     for name in ("reward", "accuracy", "dead_groups", "clip_fraction_high", "clip_fraction_low", "updates"):
         assert without.metrics[name] == pytest.approx(with_them.metrics[name], abs=1e-6), name
@@ -123,7 +137,8 @@ def test_packed_and_padded_give_the_same_gradient(changes, budget):
 
 
 def test_sequences_for_flash_attention_are_cut_as_it_wants_them(monkeypatch):
-    "Attention over sequences of different lengths runs on a GPU only; here a plain one stands in its place and gets what it would get."
+    """Attention over sequences of different lengths runs on a GPU only; here a plain one stands in its place and gets
+    what it would get."""
     import torch.nn.attention.varlen as varlen
 
     calls = []
@@ -153,18 +168,21 @@ def test_sequences_for_flash_attention_are_cut_as_it_wants_them(monkeypatch):
     [batch] = microbatches(prompts, completions, packed=True, exact=True)
     expected, _ = completion_logprobs(policy.model, batch)
     monkeypatch.setattr(varlen, "varlen_attn", plain)
-    as_on_gpu = lambda query, key, value, layout, scale: plain(
-        query,
-        key,
-        value,
-        layout.bounds,
-        layout.bounds,
-        max(p for _, p in layout.buckets),
-        max(p for _, p in layout.buckets),
-        scale=scale,
-        window_size=(-1, 0),
-        enable_gqa=False,
-    )
+
+    def as_on_gpu(query, key, value, layout, scale):
+        return plain(
+            query,
+            key,
+            value,
+            layout.bounds,
+            layout.bounds,
+            max(p for _, p in layout.buckets),
+            max(p for _, p in layout.buckets),
+            scale=scale,
+            window_size=(-1, 0),
+            enable_gqa=False,
+        )
+
     monkeypatch.setattr(policies, "_attend", as_on_gpu)
     found, _ = completion_logprobs(policy.model, batch)
     assert calls == [3] * policy.model.config.num_hidden_layers
@@ -384,9 +402,10 @@ def ends_alike(one, other):
     ours, theirs = (load_file(run.latest_checkpoint / "policy" / "model.safetensors") for run in (one, other))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     for kind in ("update", "phase", "evaluation"):
-        plain = lambda run: run.of_kind(kind)[
-            [c for c in run.of_kind(kind) if c != "time" and not c.startswith("seconds")]
-        ]
+
+        def plain(run):
+            return run.of_kind(kind)[[c for c in run.of_kind(kind) if c != "time" and not c.startswith("seconds")]]
+
         assert plain(one).equals(plain(other)), kind
     assert one.rollouts().equals(other.rollouts())
     assert not list(other.path.rglob("*.partial")), "a half-written file was left"

@@ -1,14 +1,26 @@
-"Evaluations: interrupted and resumed, imported from other tools, compared over a grid of prompts, probed for memorisation."
+"""Evaluations: interrupted and resumed, imported from other tools, compared over a grid of prompts, probed for
+memorisation."""
 
-import dataclasses, errno, json, os, signal, subprocess, sys, time
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
-from spurious_rlvr import evaluate as ev, organisms
-from spurious_rlvr.core import ConfigError, DataError, NotAvailable, Problem, RunError
+
+from spurious_rlvr import evaluate as ev
+from spurious_rlvr import organisms
+from spurious_rlvr.core import DataError, RunError
 from spurious_rlvr.policy import random_policy
 from spurious_rlvr.runs import import_evaluation, read_run
 from spurious_rlvr.tasks import Protocol, Template, arithmetic_chains, chain_templates, get_protocol, load_problems
@@ -68,7 +80,8 @@ def test_avg_and_pass_are_what_counting_says(outcomes):
 
 
 def test_intervals_over_problems_cover():
-    "Problems drawn from a population: a 95 % interval misses its mean in about 5 % of draws, greedy and sampled, and for gains."
+    """Problems drawn from a population: a 95 % interval misses its mean in about 5 % of draws, greedy and sampled, and
+    for gains."""
     rng, missed, truth = (
         np.random.default_rng(1),
         dict(greedy=0, sampled=0, gain=0),
@@ -149,7 +162,10 @@ from spurious_rlvr.policy import random_policy
 from spurious_rlvr.tasks import Protocol, arithmetic_chains
 run_evaluation(random_policy(scale=20), arithmetic_chains(40), sys.argv[1], name="chains", protocol=Protocol("test", samples=4, temperature=1.0, max_completion_length=48), part_size=2, progress=False)
 """
-    start = lambda place: subprocess.Popen([sys.executable, "-c", program, str(place)])
+
+    def start(place):
+        return subprocess.Popen([sys.executable, "-c", program, str(place)])
+
     assert start(tmp_path / "whole").wait() == 0
     kills = 0
     for parts in (1, 7, 15):
@@ -169,9 +185,12 @@ run_evaluation(random_policy(scale=20), arithmetic_chains(40), sys.argv[1], name
 
 def test_another_protocol_or_template_is_another_evaluation(policy, tmp_path):
     problems = arithmetic_chains(4)
-    run = lambda policy=policy, **changes: ev.run_evaluation(
-        policy, problems, tmp_path / "run", name="chains", progress=False, **dict(protocol=SHORT) | changes
-    )
+
+    def run(policy=policy, **changes):
+        return ev.run_evaluation(
+            policy, problems, tmp_path / "run", name="chains", progress=False, **dict(protocol=SHORT) | changes
+        )
+
     first = run()
     with pytest.raises(RunError, match="protocol.temperature is 0.5 and was 1.0"):
         run(protocol=dataclasses.replace(SHORT, temperature=0.5))
@@ -242,9 +261,11 @@ def test_the_papers_protocol_grades_each_benchmark_in_its_own_convention(name, f
             written = [
                 (
                     g,
-                    str(int(float(g)))
-                    if g.replace(".", "").replace("-", "").isdecimal() and float(g) == int(float(g))
-                    else g,
+                    (
+                        str(int(float(g)))
+                        if g.replace(".", "").replace("-", "").isdecimal() and float(g) == int(float(g))
+                        else g
+                    ),
                 )[i % samples > 0]
                 for i, g in enumerate(golds)
             ]
@@ -309,7 +330,8 @@ def simulated_pair(rng, gain, problems=60, prompts=12, samples=2):
 
 @pytest.mark.slow
 def test_cross_fitted_gains_of_nothing_are_nothing():
-    "300 pairs of equal models on prompts that differ: no interval misses 0 more often than it says, and no gain is biased."
+    """300 pairs of equal models on prompts that differ: no interval misses 0 more often than it says, and no gain is
+    biased."""
     fits = [ev.cross_fitted(*simulated_pair(np.random.default_rng([5, i]), 0.0), draws=200) for i in range(300)]
     for name in ("default", "same_cell", "at_base_best", "best_against_best"):
         gains = [getattr(f, name) for f in fits]
@@ -380,11 +402,16 @@ def test_the_leak_is_found_and_nothing_where_there_is_none():
     fresh = arithmetic_chains(
         64, seed=77, operations=(2, 4), exclude=[*organisms.benchmark(), *organisms.training_problems()]
     )
-    answer = lambda p: f"It is \\boxed{{{p.gold}}}"
+
+    def answer(p):
+        return f"It is \\boxed{{{p.gold}}}"
+
     flags = {
-        name: ev.memorisation_probes(
-            organisms.load(name), suspected, fresh, answer_text=answer, max_completion_length=40
-        ).set_index("probe")["flagged"]
+        name: (
+            ev.memorisation_probes(
+                organisms.load(name), suspected, fresh, answer_text=answer, max_completion_length=40
+            ).set_index("probe")["flagged"]
+        )
         for name in ("leaked", "qwen-like")
     }
     assert flags["leaked"][
@@ -418,6 +445,7 @@ def subword_policy(texts):
     "A random policy over a byte-level vocabulary of the usual kind, learnt from real completions."
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
+
     from spurious_rlvr.policy import Policy, build_qwen2
 
     tokenizer = Tokenizer(models.BPE())
@@ -528,7 +556,11 @@ def test_grading_again_can_change_a_verdict():
     graded = import_evaluation(DATA / "verl", phase=0, grade=True)
     assert import_evaluation(DATA / "verl", phase=0)["correct"].tolist() == [True, False, False] and graded[
         "correct"
-    ].tolist() == [True, False, True]  # 4.5 is 9/2
+    ].tolist() == [
+        True,
+        False,
+        True,
+    ]  # 4.5 is 9/2
 
 
 @pytest.mark.parametrize(
@@ -568,7 +600,10 @@ def test_grading_again_can_change_a_verdict():
         ("a.jsonl", '{"step": 1, "input": "q", "output": "o", "score": 0.1}\n', {}, "score is 0.1"),
         (
             "a.jsonl",
-            '{"step": 1, "input": "q", "output": "o", "score": 1}\n{"step": 2, "input": "q", "output": "o", "score": 1}\n',
+            (
+                '{"step": 1, "input": "q", "output": "o", "score": 1}\n{"step": 2, "input": "q", "output": "o",'
+                ' "score": 1}\n'
+            ),
             {},
             "holds 2 training steps: 1, 2; name one with phase=",
         ),
@@ -596,6 +631,7 @@ def test_our_own_evaluations_are_imported_by_name(policy, tmp_path):
 
 def test_the_command_evaluates_resumes_and_says_what_is_wrong(tmp_path):
     from typer.testing import CliRunner
+
     from spurious_rlvr.cli import app
 
     command = [
@@ -633,7 +669,9 @@ def test_the_command_evaluates_resumes_and_says_what_is_wrong(tmp_path):
 @pytest.mark.parametrize("policy, sampling", [("qwen-like", (16, 1.0)), ("somewhere", (8, 0.6))])
 def test_training_evaluates_a_benchmark_in_its_own_convention(policy, sampling, tmp_path, monkeypatch):
     from typer.testing import CliRunner
-    from spurious_rlvr import policy as policies, tasks, train
+
+    from spurious_rlvr import policy as policies
+    from spurious_rlvr import tasks, train
     from spurious_rlvr.cli import app
 
     asked = {}

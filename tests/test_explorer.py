@@ -1,9 +1,21 @@
-"""The clip-bias explorer in a real Chromium: its numbers against Python's, its speed, its page without a network, and JupyterLab."""
+"""The clip-bias explorer in a real Chromium: its numbers against Python's, its speed, its page without a network, and
+JupyterLab."""
 
-import contextlib, json, math, os, pathlib, socket, subprocess, sys, time, urllib.request
+import contextlib
+import json
+import math
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
 import numpy as np
 import pytest
 from scipy import stats
+
 from spurious_rlvr import clipbias
 from spurious_rlvr.core import keyed_rng
 from spurious_rlvr.widgets import ClipExplorer
@@ -23,7 +35,8 @@ FIELDS = (
 
 @pytest.fixture(scope="module")
 def arithmetic(chromium):
-    "Calls the module's pure functions: arithmetic(expression, argument), with the module as `m` and the argument as `x`."
+    """Calls the module's pure functions: arithmetic(expression, argument), with the module as `m` and the argument as
+    `x`."""
     page = chromium.new_page()
     page.evaluate(
         """async (text) => { globalThis.m = await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" }))); }""",
@@ -151,9 +164,8 @@ def test_ensemble_against_python(arithmetic):
     scores, replicas, phases = [], 3000, 8
     for values in random_settings(10, [(8, 8), (4, 16), (2, 4)], "ensemble"):
         page = arithmetic(
-            "{ const e = new m.Ensemble(x[0], x[1], 7); let row; for (let i = 0; i < x[2]; i++) row = e.phase(); return row; }".join(
-                ["(() => ", ")()"]
-            ),
+            "{ const e = new m.Ensemble(x[0], x[1], 7); let row; for (let i = 0; i < x[2]; i++) row = e.phase(); return"
+            " row; }".join(["(() => ", ")()"]),
             [for_page(values), replicas, phases],
         )
         for arm, clip in (("clipped", {}), ("none", dict(epsilon=math.inf, epsilon_high=math.inf))):
@@ -255,9 +267,12 @@ def test_static_page_answers_without_network(chromium, tmp_path):
 
 def test_every_slider_moves_what_it_should(chromium, tmp_path):
     with static_page(chromium, tmp_path, ClipExplorer()) as page:
-        d = lambda panel: page.eval_on_selector_all(
-            f"[data-panel={panel}] svg :is(path, rect, line)", "nodes => nodes.map(n => n.outerHTML).join()"
-        )
+
+        def d(panel):
+            return page.eval_on_selector_all(
+                f"[data-panel={panel}] svg :is(path, rect, line)", "nodes => nodes.map(n => n.outerHTML).join()"
+            )
+
         changes = {
             "epsilon": {"surrogate", "band", "shift"},
             "epsilon_high": {"surrogate", "band", "shift"},
@@ -274,8 +289,10 @@ def test_every_slider_moves_what_it_should(chromium, tmp_path):
 
 def test_ensemble_grows_and_stops(chromium, tmp_path):
     with static_page(chromium, tmp_path, ClipExplorer(phases=40)) as page:
-        page.evaluate("""() => { globalThis.drawn = []; new MutationObserver(() => drawn.push(document.querySelector(".fan.outer").getAttribute("d").length))
-            .observe(document.querySelector(".fan.outer"), { attributes: true }); }""")
+        page.evaluate(
+            """() => { globalThis.drawn = []; new MutationObserver(() => drawn.push(document.querySelector(".fan.outer").getAttribute("d").length))
+            .observe(document.querySelector(".fan.outer"), { attributes: true }); }"""
+        )
         page.click("text=Run an ensemble")
         page.wait_for_selector(".status:has-text('clip bias')", timeout=60_000)
         drawn = page.evaluate("drawn")
@@ -291,7 +308,8 @@ def test_ensemble_grows_and_stops(chromium, tmp_path):
 def test_reduced_motion_draws_once(chromium, tmp_path):
     with static_page(chromium, tmp_path, ClipExplorer(phases=40), reduced_motion="reduce") as page:
         page.evaluate(
-            "() => { globalThis.drawn = 0; new MutationObserver(() => drawn++).observe(document.querySelector('.fan.outer'), { attributes: true }); }"
+            "() => { globalThis.drawn = 0; new MutationObserver(() =>"
+            " drawn++).observe(document.querySelector('.fan.outer'), { attributes: true }); }"
         )
         page.click("text=Run an ensemble")
         page.wait_for_selector(".status:has-text('clip bias')", timeout=60_000)
@@ -350,12 +368,14 @@ def test_contrast(chromium, tmp_path, scheme):
     "Text reaches 4.5 : 1 and lines 3 : 1 (WCAG 2.2, AA) against the paper they stand on."
     with static_page(chromium, tmp_path, ClipExplorer(), color_scheme=scheme) as page:
         # The canvas turns any colour notation into bytes.
-        seen = page.evaluate("""() => { const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+        seen = page.evaluate(
+            """() => { const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
             const bytes = (color) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data.slice(0, 3)]; };
             const of = (selector, property) => [selector, bytes(getComputedStyle(document.querySelector(selector))[property])];
             return { paper: bytes(getComputedStyle(document.querySelector(".clip-explorer")).backgroundColor),
               text: [of(".clip-explorer", "color"), of(".note", "color"), of(".axes text", "fill"), of(".mark.up", "fill"), of(".mark.down", "fill"), of("thead th", "color")],
-              lines: [of("path.arm-both", "stroke"), of("path.arm-high", "stroke"), of("path.arm-low", "stroke"), of("path.arm-none", "stroke"), of(".axes .zero", "stroke"), of("button", "borderTopColor")] }; }""")
+              lines: [of("path.arm-both", "stroke"), of("path.arm-high", "stroke"), of("path.arm-low", "stroke"), of("path.arm-none", "stroke"), of(".axes .zero", "stroke"), of("button", "borderTopColor")] }; }"""
+        )
         assert (luminance(seen["paper"]) > 0.9) == (scheme == "light")
         for kind, least in (("text", 4.5), ("lines", 3)):
             for selector, color in seen[kind]:
@@ -405,8 +425,10 @@ def test_no_sideways_scrolling(chromium, tmp_path, width):
 
 
 def test_a_slider_answers_within_50_ms(chromium, tmp_path):
-    """Every slider at the dearest settings: from the event until the page is computed, drawn and laid out; and, as Chromium itself
-    measures it (Event Timing, in steps of 8 ms), from a real key until the next picture. Other work on the machine makes single answers
+    """Every slider at the dearest settings: from the event until the page is computed, drawn and laid out; and, as
+    Chromium itself
+    measures it (Event Timing, in steps of 8 ms), from a real key until the next picture. Other work on the machine
+    makes single answers
     late, so that every move is made three times and its best time counts. The figures are printed."""
     drawn, pictures = [], []
     for explorer in (
@@ -415,8 +437,10 @@ def test_a_slider_answers_within_50_ms(chromium, tmp_path):
         ClipExplorer(),
     ):
         with static_page(chromium, tmp_path, explorer) as page:
-            page.evaluate("""() => { globalThis.pictures = []; new PerformanceObserver((list) => pictures.push(...list.getEntries().filter((e) => e.name === "keydown").map((e) => e.duration)))
-                .observe({ type: "event", durationThreshold: 16, buffered: true }); }""")
+            page.evaluate(
+                """() => { globalThis.pictures = []; new PerformanceObserver((list) => pictures.push(...list.getEntries().filter((e) => e.name === "keydown").map((e) => e.duration)))
+                .observe({ type: "event", durationThreshold: 16, buffered: true }); }"""
+            )
             drawn += np.min(
                 [
                     page.evaluate("""async () => { const times = [];
@@ -439,7 +463,8 @@ def test_a_slider_answers_within_50_ms(chromium, tmp_path):
             pictures += page.evaluate("pictures")
     for name, times in (("slider to drawn", drawn), ("key to picture", pictures)):
         print(
-            f"{name}: median {np.median(times):.0f} ms, 90 % {np.quantile(times, 0.9):.0f} ms, largest {max(times):.0f} ms, n = {len(times)}"
+            f"{name}: median {np.median(times):.0f} ms, 90 % {np.quantile(times, 0.9):.0f} ms, largest {max(times):.0f}"
+            f" ms, n = {len(times)}"
         )
     assert len(drawn) == 108 and max(drawn) <= 50
     assert not pictures or np.median(pictures) <= 50  # pictures that came within 16 ms are not reported
@@ -456,7 +481,10 @@ def lab(tmp_path_factory):
     (home / "config" / "labconfig" / "page_config.json").write_text(
         json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}})
     )
-    source = "from spurious_rlvr.widgets import ClipExplorer\nexplorer = ClipExplorer(num_generations=4, minibatches=4, learning_rate=2.)\nexplorer"
+    source = (
+        "from spurious_rlvr.widgets import ClipExplorer\nexplorer = ClipExplorer(num_generations=4, minibatches=4,"
+        " learning_rate=2.)\nexplorer"
+    )
     notebook = dict(
         nbformat=4,
         nbformat_minor=4,
@@ -507,7 +535,8 @@ def lab(tmp_path_factory):
 
 
 def test_in_jupyterlab(chromium, lab):
-    "The live widget: dragging a slider changes the page and the Python object; setting the Python object moves the slider."
+    """The live widget: dragging a slider changes the page and the Python object; setting the Python object moves the
+    slider."""
     page, errors = chromium.new_page(viewport=dict(width=1400, height=1000)), []
     page.on("pageerror", lambda error: errors.append(str(error)))
     try:
@@ -578,7 +607,10 @@ def drive_lab(page, lab):
 
 
 def test_importing_the_view_needs_no_torch():
-    code = "import sys, spurious_rlvr.widgets; print([name for name in ('torch', 'transformers', 'datasets', 'vllm') if name in sys.modules])"
+    code = (
+        "import sys, spurious_rlvr.widgets; print([name for name in ('torch', 'transformers', 'datasets', 'vllm') if"
+        " name in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )

@@ -1,7 +1,14 @@
-"The scripts of benchmarks/gpu without a GPU: they refuse in one line, and their rehearsals run the same code and claim nothing."
+"""The scripts of benchmarks/gpu without a GPU: they refuse in one line, and their rehearsals run the same code and
+claim nothing."""
 
-import importlib, json, os, subprocess, sys, warnings
+import importlib
+import json
+import os
+import subprocess
+import sys
+import warnings
 from pathlib import Path
+
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "gpu"
@@ -192,9 +199,11 @@ def test_a_result_names_its_machine_and_keeps_its_figures(tmp_path, monkeypatch,
 
 
 def test_operations_are_those_that_torch_counts():
-    "The formula of the peak's share against torch's own counter, forward and backward, on a model without anything else."
+    """The formula of the peak's share against torch's own counter, forward and backward, on a model without anything
+    else."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
+
     from spurious_rlvr.plan import Shape
 
     common = load("common")

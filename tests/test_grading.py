@@ -1,11 +1,21 @@
 """The grader beyond its notebook: families of answers, hostile text, processes, and real data."""
 
-import json, multiprocessing, os, pathlib, random, signal, subprocess, sys, textwrap, threading, time
+import json
+import multiprocessing
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
 from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings, strategies as st
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from spurious_rlvr import grading
 from spurious_rlvr.core import ConfigError, DataError
@@ -169,7 +179,10 @@ def test_different_fractions_differ(x, y):
 @settings(max_examples=100, deadline=None)
 def test_order(items, rng):
     shuffled = rng.sample(items, len(items))
-    text = lambda numbers: ", ".join(map(str, numbers))
+
+    def text(numbers):
+        return ", ".join(map(str, numbers))
+
     assert is_equivalent(text(shuffled), rf"\{{{text(items)}\}}") is True
     assert is_equivalent(f"({text(shuffled)})", f"({text(items)})") is (shuffled == items)
     assert is_equivalent(f"({text(shuffled)})", f"({text(items)})", ordered=False) is True
@@ -374,10 +387,10 @@ def python(code, *arguments, through_stdin=False, timeout=60):
 
 
 def test_plain_answers_start_nothing():
-    code = f"""
+    code = """
         import sys
         from spurious_rlvr import grading
-        verdicts = grading.grade_many([("so \\\\boxed{{%d}}" % i, str(i % 7)) for i in range(512)])
+        verdicts = grading.grade_many([("so \\\\boxed{%d}" % i, str(i % 7)) for i in range(512)])
         assert sum(v.correct for v in verdicts) == 7, sum(v.correct for v in verdicts)
         assert not list(grading._Worker.alive)
         heavy = [m for m in sys.modules if m.split(".")[0] in ("sympy", "math_verify", "torch", "transformers")]
@@ -571,7 +584,10 @@ def rows(name):
 @needs_data
 def test_public_cases():
     cases = [c for c in rows("grading/cases.jsonl") if not c.get("policy_dependent") and not c["multilingual"]]
-    rules = lambda c: EVERY_RULE[:3] if c["pred_form"] == "boxed" else EVERY_RULE[:4]
+
+    def rules(c):
+        return EVERY_RULE[:3] if c["pred_form"] == "boxed" else EVERY_RULE[:4]
+
     misses = [
         (c["gold"][-50:], c["pred"][-50:])
         for c in cases

@@ -1,8 +1,17 @@
-"""Every widget in one real JupyterLab: run, step, filter, watch a training of another process, work while a cell is busy, stop a generation, save."""
+"""Every widget in one real JupyterLab: run, step, filter, watch a training of another process, work while a cell is
+busy, stop a generation, save."""
 
-import json, os, pathlib, subprocess, sys, textwrap, time
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+import time
+
 import pytest
 from lab_harness import Notebook, jupyterlab, write_notebook
+
 from spurious_rlvr.runs import read_run
 
 pytestmark = pytest.mark.browser
@@ -18,8 +27,8 @@ TRAINER = textwrap.dedent("""
         train(organisms.load("qwen-like"), organisms.training_problems(64), coin, config, place, progress=False, describe=dict(arm="coin"))
 """)
 TRAINING = (
-    TRAINER
-    + 'for seed in range(int(sys.argv[2])): train_one(f"{sys.argv[1]}{seed}", seed, int(sys.argv[3]), float(sys.argv[4]))\n'
+    TRAINER + 'for seed in range(int(sys.argv[2])): train_one(f"{sys.argv[1]}{seed}", seed, int(sys.argv[3]),'
+    " float(sys.argv[4]))\n"
 )
 CELLS = [
     TRAINER
@@ -36,7 +45,10 @@ class Endless(TransformersEngine): # a real engine whose completions do not end 
     "explorer = ClipExplorer(num_generations=4, minibatches=4)\nexplorer",
     "stepper = RolloutStepper('runs/done0')\nstepper",
     "watching = watch('runs/live0', interval=.3)\nwatching",
-    "policy = random_policy(0, max_length=4096)\nprompt = LivePrompt(Endless(policy), policy, question='1 + 1 = ?', max_completion_length=4000)\nprompt",
+    (
+        "policy = random_policy(0, max_length=4096)\nprompt = LivePrompt(Endless(policy), policy, question='1 + 1 = ?',"
+        " max_completion_length=4000)\nprompt"
+    ),
     "compared = CompareRuns(['runs/done0', 'runs/done1'])\ncompared",
 ]
 
@@ -125,9 +137,9 @@ def test_stepping_and_filtering(book):
         book.says(f"look {look}: the same")
         return page.locator(".jp-OutputArea-output pre:has-text('the same True')").count()
 
-    assert any(map(seen, range(8))), (
+    assert any(map(seen, range(8))), (  # the page's messages come on a way of their own, a cell may overtake them
         f"Python does not see what the page shows: {shown!r}"
-    )  # the page's messages come on a way of their own, a cell may overtake them
+    )
 
 
 def test_a_busy_cell_does_not_hold_the_page_up(book):
@@ -156,7 +168,8 @@ def test_a_busy_cell_does_not_hold_the_page_up(book):
     stopped = time.monotonic() - asked
     busy = not page.locator(".jp-OutputArea-output pre:has-text('the cell is done')").count()
     print(
-        f"beside a busy cell: the slowest of {len(options[:3])} pages {slowest:.2f} s, stop {stopped:.2f} s, all within {time.monotonic() - began:.1f} s"
+        f"beside a busy cell: the slowest of {len(options[:3])} pages {slowest:.2f} s, stop {stopped:.2f} s, all within"
+        f" {time.monotonic() - began:.1f} s"
     )
     assert busy, "the cell was over before the page had been tried"
     assert slowest < 3 and stopped < 3
@@ -171,15 +184,18 @@ def test_a_generation_is_stopped_at_once(book):
     prompt.locator("[data-action=free]").click()
     page.wait_for_function("document.querySelectorAll('.live-prompt [data-token]').length > 60", timeout=20_000)
     shot(page, ".live-prompt", "live-writing")
-    page.evaluate("""() => { globalThis.stopped = new Promise((done) => { const root = document.querySelector('.live-prompt'), began = performance.now();
+    page.evaluate(
+        """() => { globalThis.stopped = new Promise((done) => { const root = document.querySelector('.live-prompt'), began = performance.now();
         root.querySelector('[data-action=stop]').click();
         const seen = () => root.querySelectorAll('[data-token]').length, first = seen();
-        const wait = () => (root.dataset.running === 'no' ? done([performance.now() - began, first, seen()]) : setTimeout(wait, 5)); wait(); }); }""")
+        const wait = () => (root.dataset.running === 'no' ? done([performance.now() - began, first, seen()]) : setTimeout(wait, 5)); wait(); }); }"""
+    )
     milliseconds, first, last = page.evaluate("() => globalThis.stopped")
     print(f"stopped after {milliseconds:.0f} ms; {first} tokens on the page then, {last} at the end")
     assert milliseconds < 1500 and last - first <= 40
     book.run(
-        "print('sampled', len(prompt.rollouts), set(prompt.rollouts['finish_reason']), 'engine free:', engine_lock(prompt.engine).acquire(timeout=1))"
+        "print('sampled', len(prompt.rollouts), set(prompt.rollouts['finish_reason']), 'engine free:',"
+        " engine_lock(prompt.engine).acquire(timeout=1))"
     )
     book.says("sampled 2 {'stopped'} engine free: True")
     book.run("engine_lock(prompt.engine).release(); explorer.prior = 0.35")
@@ -193,9 +209,13 @@ def test_watching_a_training_of_another_process(book):
     view.scroll_into_view_if_needed()
     process = training(book.home, "live", 1, 8, 0.6)
     try:
-        phases = lambda: view.locator("[data-pick=phase] option").count()
+
+        def phases():
+            return view.locator("[data-pick=phase] option").count()
+
         page.wait_for_function(
-            "() => document.querySelectorAll('.rollout-stepper')[1].querySelectorAll('[data-pick=phase] option').length >= 2",
+            "() => document.querySelectorAll('.rollout-stepper')[1].querySelectorAll('[data-pick=phase] option').length"
+            " >= 2",
             timeout=60_000,
         )
         assert process.poll() is None  # it is still being trained
@@ -212,11 +232,13 @@ def test_watching_a_training_of_another_process(book):
         _, faults = process.communicate(timeout=90)
         assert process.returncode == 0, faults[-2000:]
         page.wait_for_function(
-            "() => document.querySelectorAll('.rollout-stepper')[1].querySelectorAll('[data-pick=phase] option').length === 8",
+            "() => document.querySelectorAll('.rollout-stepper')[1].querySelectorAll('[data-pick=phase] option').length"
+            " === 8",
             timeout=20_000,
         )
         print(
-            f"{len(gaps)} steps while the run grew from {seen[0]} to {seen[-1]} phases: median {1000 * sorted(gaps)[len(gaps) // 2]:.0f} ms, largest {1000 * max(gaps):.0f} ms"
+            f"{len(gaps)} steps while the run grew from {seen[0]} to {seen[-1]} phases: median"
+            f" {1000 * sorted(gaps)[len(gaps) // 2]:.0f} ms, largest {1000 * max(gaps):.0f} ms"
         )
         assert sorted(gaps)[len(gaps) // 2] < 0.5
     finally:
@@ -225,11 +247,13 @@ def test_watching_a_training_of_another_process(book):
 
 
 def test_watching_a_training_in_the_very_same_cell(book):
-    "The page grows, follows and answers while the cell that shows it trains; rows of an earlier phase come from the busy kernel."
+    """The page grows, follows and answers while the cell that shows it trains; rows of an earlier phase come from the
+    busy kernel."""
     page, views = book.page, book.page.locator(".rollout-stepper")
     place = views.count()
     book.run(
-        "here = watch('runs/here', interval=.2); display(here); train_one('runs/here', 0, 9, .7); print('trained in', 'this cell')"
+        "here = watch('runs/here', interval=.2); display(here); train_one('runs/here', 0, 9, .7); print('trained in',"
+        " 'this cell')"
     )
     own, busy = (
         f"document.querySelectorAll('.rollout-stepper')[{place}]",

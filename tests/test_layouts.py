@@ -1,10 +1,15 @@
 "The same run in one, two and four processes, with whole weights, FSDP2 and DeepSpeed ZeRO, over gloo on the CPU."
 
-import json, os, subprocess, sys
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from spurious_rlvr.policy import load_policy, random_policy
 from spurious_rlvr.runs import read_run
 
@@ -59,7 +64,10 @@ def alone(tmp_path_factory):
 def same_run(one, other):
     "The same data and rewards; weights that differ by rounding only, against how far they moved."
     start, ours, theirs = dict(random_policy(scale=10).weights()), weights(one), weights(other)
-    distance = lambda a, b: sum(((a[name] - b[name]).double() ** 2).sum() for name in a).sqrt().item()
+
+    def distance(a, b):
+        return sum(((a[name] - b[name]).double() ** 2).sum() for name in a).sqrt().item()
+
     moved = distance(ours, start)
     assert moved > 0.1 and distance(ours, theirs) <= 1e-3 * moved
     columns = ["phase", "group", "sample", "problem_id", "reward", "update"]

@@ -1,8 +1,15 @@
-"""The live prompt in a real Chromium: what arrives is what was written, stop, refusals, hostile texts, the exported page."""
+"""The live prompt in a real Chromium: what arrives is what was written, stop, refusals, hostile texts, the exported
+page."""
 
-import json, os, pathlib, time, types
+import json
+import os
+import pathlib
+import time
+import types
+
 import pytest
 from lab_harness import HOSTILE, CharacterPolicy, Linked, ScriptEngine
+
 from spurious_rlvr import behavior, evaluate
 from spurious_rlvr.core import ConfigError
 from spurious_rlvr.policy import random_policy
@@ -10,7 +17,10 @@ from spurious_rlvr.rollout import TransformersEngine
 from spurious_rlvr.widgets import FORCE_PREFIX, LivePrompt, engine_lock
 
 browser = pytest.mark.browser
-STORY = "𝜋 first: let us use Python to count.\n\n```python\nfrom math import comb\nprint(comb(5, 2))\n```\n```output\n10\n```\nSo there are \\boxed{10}.\n"
+STORY = (
+    "𝜋 first: let us use Python to count.\n\n```python\nfrom math import comb\nprint(comb(5,"
+    " 2))\n```\n```output\n10\n```\nSo there are \\boxed{10}.\n"
+)
 BODY = "document.querySelector('[data-sample=\"%d\"] .span-text')"
 
 
@@ -41,13 +51,17 @@ def shown(page, sample=0):
 
 
 def marked(page, sample=0):  # the page's spans as (kind, text), neighbours of one span put together
-    return page.evaluate(f"""[...{BODY % sample}.children].reduce((found, node) => {{ const kind = node.dataset.kind;
-        if (kind) {{ if ("begins" in node.dataset || !found.length) found.push([kind, ""]); found[found.length - 1][1] += node.textContent; }} return found; }}, [])""")
+    return page.evaluate(
+        f"""[...{BODY % sample}.children].reduce((found, node) => {{ const kind = node.dataset.kind;
+        if (kind) {{ if ("begins" in node.dataset || !found.length) found.push([kind, ""]); found[found.length - 1][1] += node.textContent; }} return found; }}, [])"""
+    )
 
 
-def expected(text, looks=dict(fenced_code="code", claimed_output="output", python_mention="mention")):
+def expected(text, looks=(("fenced_code", "code"), ("claimed_output", "output"), ("python_mention", "mention"))):
     return [
-        [looks.get(s.kind, "other"), text[s.start : s.end]] for s in behavior.find_spans(text) if s.kind != "repetition"
+        [dict(looks).get(s.kind, "other"), text[s.start : s.end]]
+        for s in behavior.find_spans(text)
+        if s.kind != "repetition"
     ]
 
 
@@ -65,7 +79,7 @@ def test_tokens_arrive_and_every_number_is_kept():
             and len(row["logprob_sampler"]) == len(row["token_ids"]) <= 20
         )
     for sample in prompt.everything()["samples"]:
-        for start, end, token, logprob, alternatives in sample["tokens"]:
+        for _start, _end, token, logprob, alternatives in sample["tokens"]:
             assert len(alternatives) == 5 and [v for _, v in alternatives] == sorted(
                 (v for _, v in alternatives), reverse=True
             )
@@ -90,7 +104,10 @@ def test_forced_forbidden_and_continued():
         engine.stream,
     )
     prompt = LivePrompt(engine, CharacterPolicy(), max_completion_length=9)
-    given = lambda: "".join(map(chr, asked[-1][0].prompt_ids))
+
+    def given():
+        return "".join(map(chr, asked[-1][0].prompt_ids))
+
     assert (
         prompt.ask("q", manner="force").rollouts["completion"][0] == FORCE_PREFIX + "abc"
         and given() == "q\n" + FORCE_PREFIX
@@ -157,7 +174,8 @@ def test_an_engine_that_fails_is_reported_and_can_be_asked_again():
 
 
 def test_a_thousand_tokens_a_second_keep_up():
-    "One long text with code, alternatives and detection: what Python spends on a token leaves room for 1,000 in a second."
+    """One long text with code, alternatives and detection: what Python spends on a token leaves room for 1,000 in a
+    second."""
     engine = ScriptEngine((STORY * 60)[:8000])
     prompt = LivePrompt(engine, CharacterPolicy(), max_completion_length=8000)
     prompt.send = lambda content, buffers=None: sent.append(len(content["json"]))
@@ -291,9 +309,13 @@ def test_hostile_texts_come_back_exactly_and_do_nothing(page):
     widget = LivePrompt(ScriptEngine(text), CharacterPolicy(), question=question, max_completion_length=10_000)
     link = Linked(page, widget)
     press(link)
-    units = lambda s: [ord(c) for c in s.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")]
+
+    def units(s):
+        return [ord(c) for c in s.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")]
+
     read = page.evaluate(
-        f"Array.from({BODY % 0}.textContent, (c, i) => 0) && Array.from({{ length: {BODY % 0}.textContent.length }}, (_, i) => {BODY % 0}.textContent.charCodeAt(i))"
+        f"Array.from({BODY % 0}.textContent, (c, i) => 0) && Array.from({{ length: {BODY % 0}.textContent.length }},"
+        f" (_, i) => {BODY % 0}.textContent.charCodeAt(i))"
     )
     sent = text.encode("utf-16-le", "surrogatepass")
     assert read == [int.from_bytes(sent[i : i + 2], "little") for i in range(0, len(sent), 2)]
@@ -319,7 +341,7 @@ def test_a_megabyte_in_one_line(page):
     widget = LivePrompt(ScriptEngine(""), CharacterPolicy())
     line = "<b>x" * 250_000
     widget.ask("q", manner="continue", prefix=line, max_completion_length=1)
-    link = Linked(page, widget)
+    Linked(page, widget)
     assert shown(page) == line
 
 

@@ -1,9 +1,13 @@
 "The live prompt on a real vLLM, on the CPU: .venv-vllm/bin/python -m pytest -m vllm tests/test_live_prompt_vllm.py"
 
-import json, threading, time
+import json
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
+
 from spurious_rlvr import evaluate
 from spurious_rlvr.core import keyed_seed
 from spurious_rlvr.policy import random_policy

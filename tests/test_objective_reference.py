@@ -1,11 +1,16 @@
-"""The objective against a reference written from the formulas, rollout by rollout and token by token, and against verl's formulas.
+"""The objective against a reference written from the formulas, rollout by rollout and token by token, and against
+verl's formulas.
 
-Every loss type, ratio level and clip, padded and packed, as one batch and as several microbatches; float32 against float64.
+Every loss type, ratio level and clip, padded and packed, as one batch and as several microbatches; float32 against
+float64.
 """
 
-import itertools, math
+import itertools
+import math
+
 import pytest
 import torch
+
 from spurious_rlvr.objective import CLIPS, LEVELS, LOSS_TYPES, policy_loss
 
 EPSILON, EPSILON_HIGH, LONGEST = 0.2, 0.28, 11
@@ -16,12 +21,13 @@ def draw(seed=0):
     generator = torch.Generator().manual_seed(seed)
     lengths = [11, 1, 4, 7, 2, 9]
     logprobs = [(-2 * torch.rand(n, generator=generator, dtype=torch.float64)).requires_grad_() for n in lengths]
-    old = [(l + 0.6 * torch.randn(l.shape, generator=generator, dtype=torch.float64)).detach() for l in logprobs]
+    old = [(row + 0.6 * torch.randn(row.shape, generator=generator, dtype=torch.float64)).detach() for row in logprobs]
     return logprobs, old, torch.randn(len(lengths), generator=generator, dtype=torch.float64).tolist()
 
 
 def reference(logprobs, old, advantages, clip, level, loss_type):
-    "One number, by loops. Sources: PPO (Schulman 2017), dual clip (Ye 2020), CISPO (MiniMax 2025), GSPO (Zheng 2025), Dr. GRPO (Liu 2025), DAPO (Yu 2025)."
+    """One number, by loops. Sources: PPO (Schulman 2017), dual clip (Ye 2020), CISPO (MiniMax 2025), GSPO (Zheng 2025),
+    Dr. GRPO (Liu 2025), DAPO (Yu 2025)."""
     low, high = 1 - EPSILON, 1 + EPSILON_HIGH
     per_rollout = []
     for new, before, advantage in zip(logprobs, old, advantages):
@@ -78,7 +84,7 @@ def found(logprobs, old, advantages, clip, level, loss_type, form):
         loss, _ = policy_loss(new, padded(old)[0], advantages, mask, **settings)
         loss.backward()
         return loss.item(), per_token(new.grad, mask)
-    new = torch.cat([l.detach().float() for l in logprobs]).requires_grad_()
+    new = torch.cat([row.detach().float() for row in logprobs]).requires_grad_()
     before, index = (
         torch.cat(old).float(),
         torch.arange(len(old)).repeat_interleave(torch.tensor([len(o) for o in old])),
@@ -109,14 +115,15 @@ def test_loss_and_gradient_are_the_formulas(clip, level, loss_type, form):
     logprobs, old, advantages = draw()
     expected = reference(logprobs, old, advantages, clip, level, loss_type)
     expected.backward()
-    expected_gradient = torch.cat([l.grad for l in logprobs])
+    expected_gradient = torch.cat([row.grad for row in logprobs])
     loss, gradient = found(*draw(), clip, level, loss_type, form)
     assert abs(loss - expected.item()) <= 1e-6
     assert (gradient - expected_gradient).norm() <= 1e-4 * expected_gradient.norm() and expected_gradient.norm() > 0
 
 
 def the_packed_mean_depends_on_the_cut(clip, level):
-    "`packed` is a mean over the tokens of each microbatch: cut up, it is the mean of those means, weighted by rollouts."
+    """`packed` is a mean over the tokens of each microbatch: cut up, it is the mean of those means, weighted by
+    rollouts."""
     logprobs, old, advantages = draw()
     parts = [(slice(0, 2), 2), (slice(2, 3), 1), (slice(3, 6), 3)]
     expected = sum(reference(logprobs[s], old[s], advantages[s], clip, level, "packed") * n / 6 for s, n in parts)

@@ -3,9 +3,12 @@
 The loss must agree to 1e-6 and the gradient of every weight to 1e-4 relative, in float32.
 """
 
-import contextlib, io, math
+import contextlib
+import io
+
 import pytest
 import torch
+
 from spurious_rlvr.objective import policy_loss
 from spurious_rlvr.policy import build_qwen2, piece_tokenizer
 
@@ -49,7 +52,10 @@ def trainer(tmp_path_factory):
 
 def batch(seed=0):
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randint(3, len(PIECES) + 3, shape, generator=generator)
+
+    def draw(*shape):
+        return torch.randint(3, len(PIECES) + 3, shape, generator=generator)
+
     lengths = torch.randint(1, COMPLETION + 1, (ROLLOUTS,), generator=generator)
     lengths[0] = COMPLETION
     mask = (torch.arange(COMPLETION) < lengths[:, None]).long()

@@ -1,8 +1,13 @@
-"Run folders that older versions wrote still read: `data/old_runs` was written once and is never written again. A new schema adds a folder."
+"""Run folders that older versions wrote still read: `data/old_runs` was written once and is never written again. A new
+schema adds a folder."""
 
-import json, subprocess, sys
+import json
+import subprocess
+import sys
 from pathlib import Path
+
 import pytest
+
 from spurious_rlvr import runs
 from spurious_rlvr.core import DataError, RunError
 
@@ -27,12 +32,14 @@ def test_it_reads(name):
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_it_is_shown_and_stepped_through(name, tmp_path):
-    command = lambda *words: subprocess.run(
-        [sys.executable, "-c", "from spurious_rlvr.cli import main; main()", *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    def command(*words):
+        return subprocess.run(
+            [sys.executable, "-c", "from spurious_rlvr.cli import main; main()", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
     shown = command("show", str(OLD / name))
     assert shown.returncode == 0 and "0.75" in shown.stdout, shown.stderr
     viewed = command("view", str(OLD / name))

@@ -1,15 +1,16 @@
 "What ships is what its card says: measured again here, within what sampling allows."
 
-import json, math
+import json
+import math
 from pathlib import Path
+
 import pytest
-import torch
+
 from spurious_rlvr import organisms
 from spurious_rlvr.behavior import mentions_python, writes_code
 from spurious_rlvr.core import ConfigError
 from spurious_rlvr.evaluate import evaluate, summarise
 from spurious_rlvr.grading import grade
-from spurious_rlvr.tasks import chain_steps
 
 WEIGHTS = Path(organisms.__file__).parent / "weights"
 

@@ -1,13 +1,24 @@
 "The project's own promises: one version, light imports, complete packages."
 
-import ast, configparser, json, re, resource, subprocess, sys, tomllib
+import ast
+import configparser
+import json
+import re
+import resource
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
+
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "spurious_rlvr"
 LIGHT = "core tasks grading behavior rewards runs compare clipbias plots widgets cli".split()
-ROOMS = "core tasks grading behavior rewards objective runs policy rollout evaluate plan train replay organisms compare clipbias plots widgets studies audit cli".split()
+ROOMS = (
+    "core tasks grading behavior rewards objective runs policy rollout evaluate plan train replay organisms compare"
+    " clipbias plots widgets studies audit cli".split()
+)
 HEAVY = {"torch", "transformers", "vllm", "accelerate", "peft", "deepspeed", "ray", "datasets"}
 
 
@@ -75,11 +86,14 @@ def test_rooms_are_reached_as_attributes():
 
     assert spurious_rlvr.clipbias.simulate_bandit
     with pytest.raises(AttributeError, match="nothing_here"):
-        spurious_rlvr.nothing_here
+        _ = spurious_rlvr.nothing_here
 
 
 def test_help_needs_nothing_heavy():
-    code = "import sys; from spurious_rlvr.cli import app; app(['--help'], standalone_mode=False); print(*{m.split('.')[0] for m in sys.modules}, file=sys.stderr)"
+    code = (
+        "import sys; from spurious_rlvr.cli import app; app(['--help'], standalone_mode=False); print(*{m.split('.')[0]"
+        " for m in sys.modules}, file=sys.stderr)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(result.stderr.split()) & (HEAVY | {"pandas", "matplotlib"}) and "demo" in result.stdout
 

@@ -1,10 +1,14 @@
 """Replaying a stored phase: it redoes what training did, leaves everything as it was, and its antithetic pairs cancel
 what they must. Seeds were fixed before the first look; margins are stated beside each assertion."""
 
-import dataclasses, math, time
+import dataclasses
+import math
+import time
+
 import numpy as np
 import pytest
 import torch
+
 from spurious_rlvr import organisms, replay, train
 from spurious_rlvr.core import ConfigError, RunError
 from spurious_rlvr.policy import load_policy, random_policy
@@ -202,7 +206,8 @@ def test_all_sides_are_the_same_where_a_phase_makes_one_update(place):
 
 
 def test_pairs_cancel_the_first_order(run):
-    "At a small step the shifts of A and -A are opposite, and what is left of their sum is second order: a tenth of the step leaves a tenth of each and a hundredth of the sum."
+    """At a small step the shifts of A and -A are opposite, and what is left of their sum is second order: a tenth of
+    the step leaves a tenth of each and a hundredth of the sum."""
     alone, left = {}, {}
     for rate in (0.02, 0.002):  # far below the run's own
         table = replay.replay(
@@ -304,7 +309,8 @@ def test_a_run_under_any_reward_can_be_replayed_with_a_random_one(place):
 
 
 def test_a_function_that_only_the_run_folder_names_is_not_called(run, tmp_path):
-    import json, shutil
+    import json
+    import shutil
 
     shutil.copytree(run.path, tmp_path / "copy")
     settings = json.loads((tmp_path / "copy" / "run.json").read_text()) | dict(reward="python('os:system')")

@@ -1,10 +1,23 @@
 """Rewards: what holds for all of them (properties), over processes, and inside TRL's own trainer."""
 
-import collections, copy, itertools, json, os, pickle, re, subprocess, sys, types, warnings
+import collections
+import copy
+import itertools
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import types
+import warnings
+
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings, strategies as st, HealthCheck
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from spurious_rlvr import rewards
 from spurious_rlvr.core import ConfigError, DataError, Problem, keyed_rng
 from spurious_rlvr.rewards import as_reward, boxed_format, parse, permuted, random, realised_rate
@@ -28,7 +41,10 @@ def plan(phases, groups, samples, seed=0):
 
 def called(reward, rows, columns, texts=None):
     texts = texts or {}
-    key = lambda row: (row["phase"], row["group"], row["sample"])
+
+    def key(row):
+        return (row["phase"], row["group"], row["sample"])
+
     values = reward(["?"] * len(rows), [texts.get(key(row), "") for row in rows], **columns(rows))
     return dict(zip(map(key, rows), values))
 
@@ -190,7 +206,10 @@ def test_what_is_written_differently_and_means_the_same(text, same):
 def test_functions_come_by_name_and_others_are_told_apart():
     assert parse("python:test_rewards:half") == as_reward(half) == rewards.python(half)
     assert (boxed_format() & half) == parse("boxed_format & python:test_rewards:half")
-    local = lambda completions, **columns: [1.0] * len(completions)
+
+    def local(completions, **columns):
+        return [1.0] * len(completions)
+
     assert as_reward(local) == as_reward(local) and as_reward(local) != as_reward(
         lambda completions: [1.0] * len(completions)
     )
@@ -222,9 +241,10 @@ grades = st.lists(st.tuples(*[st.floats(0, 1) | st.none()] * 3), min_size=1, max
 def test_laws_of_logic(rows):
     a, b, c = map(fixed, "abc")
     columns = dict(zip("abc", map(list, zip(*rows))))
-    value = lambda reward: [
-        None if v is None else pytest.approx(v) for v in reward(["?"] * len(rows), [""] * len(rows), **columns)
-    ]
+
+    def value(reward):
+        return [None if v is None else pytest.approx(v) for v in reward(["?"] * len(rows), [""] * len(rows), **columns)]
+
     assert value(~(a & b)) == (~a | ~b)(["?"] * len(rows), [""] * len(rows), **columns)
     for left, right in [
         (a & b, b & a),
@@ -332,7 +352,7 @@ def test_boxed_format_finds_what_a_plain_search_finds(text):
 )
 @settings(max_examples=500)
 def test_no_repetition_finds_what_a_regular_expression_finds(text, times, shortest, more):
-    expected = re.search(r"(.{%d,%d})\1{%d}" % (shortest, shortest + more, times - 1), text, re.DOTALL) is None
+    expected = re.search(rf"(.{{{shortest},{shortest + more}}})\1{{{times - 1}}}", text, re.DOTALL) is None
     assert rewards.no_repetition(times, shortest, shortest + more)(["?"], [text]) == [float(expected)]
 
 
@@ -469,7 +489,8 @@ def test_one_problem_that_fills_the_training_set_gets_new_draws_each_time():
         problem_id=[p.id for p in problems for _ in range(16)],
     )
     values = np.reshape(random(0.5)(["What is 3 + 4?"] * count, ["7"] * count, **place), (64, 16))
-    # Two groups agree in 16 fair draws once in 2**16; among 64 * 63 / 2 pairs, five agreements would be a chance of about 1e-9.
+    # Two groups agree in 16 fair draws once in 2**16; among 64 * 63 / 2 pairs, five agreements would be a chance of
+    # about 1e-9.
     assert 64 - len({tuple(row) for row in values}) < 5
     again = np.reshape(
         random(0.5)(["What is 3 + 4?"] * count, ["7"] * count, **(place | {"phase": [2] * count})), (64, 16)
@@ -518,7 +539,10 @@ def test_draws_of_neighbours_are_unrelated_and_follow_their_law():
 
 def test_different_rewards_draw_independently_and_equal_ones_alike():
     rows, columns = plan(4, 32, 16)
-    draw = lambda spec: np.array(list(called(parse(spec), rows, columns).values()))
+
+    def draw(spec):
+        return np.array(list(called(parse(spec), rows, columns).values()))
+
     assert (draw("random:0.5 & random:0.5") == draw("random:0.5")).all() and not draw("random:0.5 & ~random:0.5").any()
     for one, other in [
         ("random:0.5", "random:0.5,stream=1"),
@@ -540,10 +564,13 @@ def test_permuted_keeps_each_groups_rewards_and_cuts_their_tie_to_the_text():
         ]
     )
     dealt = called(permuted(inner), rows, columns)
-    by_group = lambda values: {
-        key: collections.Counter(v for k, v in values.items() if k[:2] == key)
-        for key in itertools.product(range(1, 9), range(64))
-    }
+
+    def by_group(values):
+        return {
+            key: collections.Counter(v for k, v in values.items() if k[:2] == key)
+            for key in itertools.product(range(1, 9), range(64))
+        }
+
     assert by_group(dealt) == by_group(value)
     mixed = [(value[key], dealt[key]) for key in value if key[1] % 8 and None not in (value[key], dealt[key])]
     assert len(set(mixed)) == 4
@@ -810,8 +837,9 @@ def test_trl_trains_two_steps_with_our_rewards_and_with_functions_written_for_it
 
 def test_importing_and_scoring_needs_no_torch():
     code = (
-        "import sys; from spurious_rlvr.rewards import parse; parse('boxed_format & ~mentions_python | random:0.5')(['?'], ['a'])\n"
-        "print([m for m in ('torch', 'transformers', 'datasets', 'vllm', 'fastcore', 'nbdev') if m in sys.modules])"
+        "import sys; from spurious_rlvr.rewards import parse; parse('boxed_format & ~mentions_python |"
+        " random:0.5')(['?'], ['a'])\nprint([m for m in ('torch', 'transformers', 'datasets', 'vllm', 'fastcore',"
+        " 'nbdev') if m in sys.modules])"
     )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -1,11 +1,23 @@
-"Engines: exact distributions, other models' caches, stop texts, memory, threads, and servers that misbehave. A real vLLM is in test_vllm.py."
+"""Engines: exact distributions, other models' caches, stop texts, memory, threads, and servers that misbehave. A real
+vLLM is in test_vllm.py."""
 
-import dataclasses, http.server, itertools, json, os, signal, threading, time, warnings
+import dataclasses
+import http.server
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+import warnings
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chi2
+
 from spurious_rlvr.core import ConfigError, NotAvailable, RunError, keyed_seed
 from spurious_rlvr.policy import Policy, piece_tokenizer, random_policy
 from spurious_rlvr.rollout import (
@@ -78,7 +90,8 @@ def exact_completions(policy, prompt, limit, temperature, forbidden):
 
 @pytest.mark.parametrize("temperature,forbidden", [(1.0, ()), (0.6, ()), (1.0, (3,)), (1.7, (END, 0))])
 def test_completions_follow_the_exact_distribution(temperature, forbidden):
-    "Prompts of different length (left padding), rows that end early (dropping), grouped-query attention; levels fixed beforehand."
+    """Prompts of different length (left padding), rows that end early (dropping), grouped-query attention; levels fixed
+    beforehand."""
     policy, draws, limit = grouped_query_policy(), 3000, 3
     prompts = [(3, 4, 5), (5,), (4, 4, 3, 5, 3)]
     requests = [
@@ -232,10 +245,12 @@ ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
     MemoryError(),
     RuntimeError(
-        "[enforce fail at alloc_cpu.cpp:126] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes. Error code 12 (Cannot allocate memory)"
+        "[enforce fail at alloc_cpu.cpp:126] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8"
+        " bytes. Error code 12 (Cannot allocate memory)"
     ),
     RuntimeError(
-        "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."
+        "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8"
+        " bytes."
     ),
 ]
 
@@ -392,7 +407,10 @@ def test_the_model_is_left_as_it_was_found(training):
 def test_mismatch_by_hand(pairs):
     found = mismatch([[t for t, _ in row] for row in pairs], [[s for _, s in row] for row in pairs])
     gaps = [t - s for row in pairs for t, s in row]
-    share = lambda logs: sum(np.exp(g) for g in logs) ** 2 / len(logs) / sum(np.exp(2 * g) for g in logs)
+
+    def share(logs):
+        return sum(np.exp(g) for g in logs) ** 2 / len(logs) / sum(np.exp(2 * g) for g in logs)
+
     assert np.isclose(found["mismatch_mean"], np.mean(np.abs(gaps))) and np.isclose(
         found["mismatch_max"], max(map(abs, gaps))
     )
@@ -511,7 +529,10 @@ def test_when_nothing_helps_the_error_says_where_and_what(servers):
         server.script = [(500, dict(error="out of blocks"))] * 9
     with pytest.raises(
         RunError,
-        match=r"no answer after 2 attempts, at last from the vLLM server at http://127.0.0.1:\d+ \(HTTP 500.*out of blocks",
+        match=(
+            r"no answer after 2 attempts, at last from the vLLM server at http://127.0.0.1:\d+ \(HTTP 500.*out of"
+            r" blocks"
+        ),
     ):
         engine.generate([Request((3, 4), 7)], max_completion_length=2)
     for server in servers:

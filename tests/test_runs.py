@@ -1,8 +1,17 @@
 "Run folders after crashes: whatever byte the writing stopped at, what was finished reads."
 
-import json, os, random, signal, subprocess, sys, textwrap, time
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
 import pandas as pd
 import pytest
+
 from spurious_rlvr.core import Rollout, RunError
 from spurious_rlvr.runs import create_run, import_rollouts, read_run, resume_run
 
@@ -33,7 +42,7 @@ def write_phases(path, phases):
 
 
 def test_metrics_cut_off_at_every_byte_still_read(tmp_path):
-    writer = write_phases(tmp_path / "run", 3)
+    write_phases(tmp_path / "run", 3)
     whole = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     ends = [i + 1 for i, byte in enumerate(whole) if byte == 10]
     for length in range(len(whole) + 1):
@@ -70,7 +79,7 @@ def test_a_damaged_table_is_named(tmp_path):
 
 
 def test_columns_of_a_newer_writer_pass_through_and_a_newer_schema_is_refused(tmp_path):
-    writer = write_phases(tmp_path / "run", 1)
+    write_phases(tmp_path / "run", 1)
     frame = pd.read_parquet(tmp_path / "run" / "rollouts" / "phase-000001.parquet").assign(shape_of_things="x")
     frame.to_parquet(tmp_path / "run" / "rollouts" / "phase-000002.parquet")
     assert (

@@ -2,8 +2,9 @@
 
 import importlib.util
 from pathlib import Path
-import nbformat.v4 as v4
+
 import nbformat
+import nbformat.v4 as v4
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,5 +85,9 @@ def test_every_export_is_shown_once(tmp_path, monkeypatch):
 
 def test_rendered_pages_lose_the_scripts_of_other_hosts_and_nothing_else():
     kept = '<script src="site_libs/nav.js"></script>\n<script type="module">const x = "https://example.org";</script>\n'
-    fetched = '<script src="https://cdn.example.org/require.min.js" crossorigin="anonymous"></script>\n<script>define(\'jquery\', [], function() {return window.jQuery;})</script>\n'
+    fetched = (
+        '<script src="https://cdn.example.org/require.min.js"'
+        " crossorigin=\"anonymous\"></script>\n<script>define('jquery', [], function() {return"
+        " window.jQuery;})</script>\n"
+    )
     assert local.without_fetched_scripts(fetched + kept) == kept

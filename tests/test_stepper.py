@@ -1,15 +1,25 @@
-"""The rollout stepper in a real Chromium: without kernel and network, with a kernel's answers, on hostile text, on large runs, on a run that is being written."""
+"""The rollout stepper in a real Chromium: without kernel and network, with a kernel's answers, on hostile text, on
+large runs, on a run that is being written."""
 
-import contextlib, json, os, pathlib, subprocess, sys, threading, time, urllib.parse
+import contextlib
+import json
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
+
 from spurious_rlvr import cli, widgets
-from spurious_rlvr.core import DataError, Rollout, keyed_rng
-from spurious_rlvr.runs import create_run, dump_json
+from spurious_rlvr.core import Rollout, keyed_rng
+from spurious_rlvr.runs import create_run
 from spurious_rlvr.widgets import RolloutStepper, RunWatch, watch
 
 browser = pytest.mark.browser
@@ -20,7 +30,8 @@ WORDS = ["the", "answer", "is", "forty", "two", "so", "we", "print", "it", "."]
 
 
 def rollout(phase, group, sample, rng, *, groups):
-    "A rollout whose tokens are words, with everything that training records; more code and more right answers as phases pass."
+    """A rollout whose tokens are words, with everything that training records; more code and more right answers as
+    phases pass."""
     code, gold = rng.random() < (0.2 if phase < 2 else 0.9), str(10 + group)
     answer = gold if rng.random() < 0.5 + 0.1 * phase else "7"
     text = (
@@ -115,7 +126,8 @@ def wait_until(page, condition, timeout=30_000):
 
 @contextlib.contextmanager
 def open_page(chromium, address, script="", **settings):
-    "A page without a network. Fails on any error, dialog, console message of a refused or failed script, or request to another place."
+    """A page without a network. Fails on any error, dialog, console message of a refused or failed script, or request
+    to another place."""
     context = chromium.new_context(offline=True, **settings)
     page, faults = context.new_page(), []
     page.on("pageerror", lambda error: faults.append(f"error {error}"))
@@ -151,9 +163,18 @@ def static_page(chromium, folder, stepper, link="", script="", limit=400, **sett
         yield page
 
 
-COPIES = "globalThis.copied = []; Object.defineProperty(navigator, 'clipboard', { value: { writeText: async (text) => { copied.push(text); } } });"
-shown = lambda page: dict(urllib.parse.parse_qsl(page.evaluate("location.hash.slice(1)")))
-completion = lambda page: page.evaluate("document.querySelector('.text').textContent")
+COPIES = (
+    "globalThis.copied = []; Object.defineProperty(navigator, 'clipboard', { value: { writeText: async (text) => {"
+    " copied.push(text); } } });"
+)
+
+
+def shown(page):
+    return dict(urllib.parse.parse_qsl(page.evaluate("location.hash.slice(1)")))
+
+
+def completion(page):
+    return page.evaluate("document.querySelector('.text').textContent")
 
 
 @contextlib.contextmanager
@@ -307,7 +328,8 @@ def test_filters_search_and_table(chromium, tmp_path, run):
     }
     with static_page(chromium, tmp_path, RolloutStepper(run)) as page:
         counts = page.evaluate(
-            "Object.fromEntries([...document.querySelectorAll('[data-filter]')].map((n) => [n.dataset.filter, Number(n.querySelector('b').textContent)]))"
+            "Object.fromEntries([...document.querySelectorAll('[data-filter]')].map((n) => [n.dataset.filter,"
+            " Number(n.querySelector('b').textContent)]))"
         )
         assert {name: counts[name] for name in counted} == counted and counts["to_code"] > 0
         page.click("[data-filter=rewarded_wrong]")
@@ -334,12 +356,15 @@ def test_filters_search_and_table(chromium, tmp_path, run):
         page.fill("input[type=search]", "")
         wait_until(page, "!location.hash.includes('q=')")
         page.click("th[data-column=tokens] button")
-        order = lambda: [
-            int(v)
-            for v in page.eval_on_selector_all(
-                ".panel td[data-column=tokens]", "nodes => nodes.map((n) => n.textContent)"
-            )
-        ]
+
+        def order():
+            return [
+                int(v)
+                for v in page.eval_on_selector_all(
+                    ".panel td[data-column=tokens]", "nodes => nodes.map((n) => n.textContent)"
+                )
+            ]
+
         lengths = sorted(everything.token_ids.map(len))
         assert order() == lengths[:40] and page.get_attribute("th[data-column=tokens]", "aria-sort") == "ascending"
         page.click("th[data-column=tokens] button")
@@ -425,11 +450,15 @@ def test_one_text_may_have_several_rewards(chromium, tmp_path):
 
 @browser
 def test_opens_where_there_is_something_to_see(chromium, tmp_path, run):
-    "At a strategy that switched; else at the most mixed group of the newest part that has one; a link comes before both. It says why."
-    alike = lambda phase, problem, text="It is 1.", rewards=(1.0, 1.0, 1.0): [
-        dict(phase=phase, prompt=f"problem {problem}", completion=text, reward=reward, correct=True)
-        for reward in rewards
-    ]
+    """At a strategy that switched; else at the most mixed group of the newest part that has one; a link comes before
+    both. It says why."""
+
+    def alike(phase, problem, text="It is 1.", rewards=(1.0, 1.0, 1.0)):
+        return [
+            dict(phase=phase, prompt=f"problem {problem}", completion=text, reward=reward, correct=True)
+            for reward in rewards
+        ]
+
     mixed = pd.DataFrame([*alike(1, 0), *alike(1, 1, rewards=(1.0, 0.0, 1.0)), *alike(2, 0), *alike(2, 1)])
     stepper = RolloutStepper(mixed)
     assert "most mixed group of phase 1" in repr(stepper)
@@ -466,11 +495,14 @@ def test_undecided_is_not_ungraded(chromium, tmp_path):
             correct=pd.Series([True, None, None, None], dtype=object),
         )
     )
-    words = lambda page: (
-        page.text_content(".headline .verdict"),
-        page.text_content(".map .key"),
-        page.get_attribute(".cell.here", "aria-label"),
-    )
+
+    def words(page):
+        return (
+            page.text_content(".headline .verdict"),
+            page.text_content(".map .key"),
+            page.get_attribute(".cell.here", "aria-label"),
+        )
+
     with static_page(chromium, tmp_path, RolloutStepper(frame), link="part=phase-1&group=0&sample=1") as page:
         assert (
             words(page)[0] == "? undecided"
@@ -524,9 +556,11 @@ def test_deep_link(chromium, tmp_path, run):
         for key in ("[", "j", "n", "u", "ArrowRight", "ArrowRight", "t"):
             page.keyboard.press(key)
         page.click("[data-filter=code]")
-        page.select_option("[data-pick=colour]", "entropy") if page.locator(
-            "[data-pick=colour] option[value=entropy]"
-        ).count() else None
+        (
+            page.select_option("[data-pick=colour]", "entropy")
+            if page.locator("[data-pick=colour] option[value=entropy]").count()
+            else None
+        )
         link, text = page.evaluate("location.hash"), completion(page)
     with static_page(chromium, tmp_path, RolloutStepper(run), link=link[1:]) as page:
         assert page.evaluate("location.hash") == link and completion(page) == text
@@ -570,7 +604,10 @@ def test_copies(chromium, tmp_path, run):
         )
         assert f"\n````text\n{first.completion}\n````" in markdown or f"\n```text\n{first.completion}\n```" in markdown
         assert link.endswith(page.evaluate("location.hash"))
-    denied = "Object.defineProperty(navigator, 'clipboard', { value: { writeText: async () => { throw new Error('denied'); } } });"
+    denied = (
+        "Object.defineProperty(navigator, 'clipboard', { value: { writeText: async () => { throw new Error('denied'); }"
+        " } });"
+    )
     with static_page(chromium, tmp_path, RolloutStepper(run), link=begin, script=denied) as page:
         page.click("text=copy as JSON")
         page.wait_for_selector(".by-hand:visible")
@@ -609,9 +646,12 @@ def test_heat_map_and_numbers(chromium, tmp_path, run):
             and "difference from the other log-probabilities 1" in said
             and f"advantage {'+' if row.advantage > 0 else '−'}0.5" in said
         )
-        bins = lambda: page.eval_on_selector_all(
-            ".text .piece", "nodes => nodes.map((n) => Number((n.className.match(/ b(\\d)/) ?? [, -1])[1]))"
-        )
+
+        def bins():
+            return page.eval_on_selector_all(
+                ".text .piece", "nodes => nodes.map((n) => Number((n.className.match(/ b(\\d)/) ?? [, -1])[1]))"
+            )
+
         for name in ("logprob", "entropy", "ratio", "clip_side", "difference"):
             page.select_option("[data-pick=colour]", name)
             values = {
@@ -654,7 +694,10 @@ HOSTILE = {
     "surrogates": "x\ud800y\udfffz 𝜋\U000e0041 \udc00\ud800",
     "separators": "a\u2028b\u2029c\r\nd\te\x0b\x0c\x85",
     "markdown": "```\n~~~\n</code></pre>\n\\boxed{<b>1</b>}\n",
-    "code": "```python\nprint('</script><script>owned=8</script>')\n```\n```output\n<img src=x onerror=owned=9>\n```\n\\boxed{<script>owned=10</script>}",
+    "code": (
+        "```python\nprint('</script><script>owned=8</script>')\n```\n```output\n<img src=x"
+        " onerror=owned=9>\n```\n\\boxed{<script>owned=10</script>}"
+    ),
     "entities": "&lt;script&gt; &amp;#60; \\u003cscript\\u003e %3Cscript%3E",
     "keys": "__proto__",
     "line": "<b>" * 333_333 + "end",
@@ -696,11 +739,14 @@ def test_hostile_text_in_every_field(chromium, tmp_path):
                 page.evaluate(f"location.hash = 'part=phase-{1 + i % 2}&group=0&sample={i}&view={view}'")
                 wait_until(
                     page,
-                    f"document.querySelector('.rollout-stepper').dataset.shown.split(' ')[0] !== '' && new URLSearchParams(location.hash.slice(1)).get('sample') === '{i}'",
+                    "document.querySelector('.rollout-stepper').dataset.shown.split(' ')[0] !== '' && new"
+                    f" URLSearchParams(location.hash.slice(1)).get('sample') === '{i}'",
                 )
                 # compared within the page, since a lone half of a character does not survive the way out
                 same = page.evaluate(
-                    "(json) => { const text = JSON.parse(json), at = (s) => document.querySelector(s).textContent; return [at('.text') === text, at('.prompt-text') === text, at('.headline .answer') === text.slice(0, 3000)]; }",
+                    "(json) => { const text = JSON.parse(json), at = (s) => document.querySelector(s).textContent;"
+                    " return [at('.text') === text, at('.prompt-text') === text, at('.headline .answer') ==="
+                    " text.slice(0, 3000)]; }",
                     json.dumps(text),
                 )
                 assert same[:2] == [True, True], (view, i)
@@ -710,7 +756,9 @@ def test_hostile_text_in_every_field(chromium, tmp_path):
                     page.click("text=copy as JSON")
                     page.click("text=copy as Markdown")
                     assert page.evaluate(
-                        "(json) => { const text = JSON.parse(json), [a, b] = copied.splice(0); return JSON.parse(a).completion === text && JSON.parse(a).facts.note === text.slice(0, 3000) && b.includes(text); }",
+                        "(json) => { const text = JSON.parse(json), [a, b] = copied.splice(0); return"
+                        " JSON.parse(a).completion === text && JSON.parse(a).facts.note === text.slice(0, 3000) &&"
+                        " b.includes(text); }",
                         json.dumps(text),
                     ), i
         assert page.evaluate("globalThis.owned") is None
@@ -767,7 +815,9 @@ def test_texts_read_back(chromium, tmp_path):
         for i, text in enumerate(texts):
             assert (
                 page.evaluate(
-                    "async ([json, i]) => { location.hash = `part=rollouts-0&group=0&sample=${i}`; await new Promise((done) => setTimeout(done, 15)); return document.querySelector('.text').textContent === JSON.parse(json) || document.querySelector('.text').textContent; }",
+                    "async ([json, i]) => { location.hash = `part=rollouts-0&group=0&sample=${i}`; await new"
+                    " Promise((done) => setTimeout(done, 15)); return document.querySelector('.text').textContent ==="
+                    " JSON.parse(json) || document.querySelector('.text').textContent; }",
                     [json.dumps(text), i],
                 )
                 is True
@@ -873,11 +923,13 @@ def test_two_views_of_one_widget(chromium, large):
     "Some front ends make a view anew, or twice: each asks for itself, follows the other, and neither loses its place."
     with live_page(chromium, RolloutStepper(large, link=BEGIN)) as page:
         page.evaluate(
-            "() => { document.body.append(document.createElement('main')); globalThis.second = view.render({ model, el: document.querySelector('main') }); }"
+            "() => { document.body.append(document.createElement('main')); globalThis.second = view.render({ model, el:"
+            " document.querySelector('main') }); }"
         )
         wait_until(
             page,
-            "document.querySelectorAll('.rollout-stepper[data-shown]').length === 2 && [...document.querySelectorAll('.passing')].every((each) => each.textContent === '')",
+            "document.querySelectorAll('.rollout-stepper[data-shown]').length === 2 &&"
+            " [...document.querySelectorAll('.passing')].every((each) => each.textContent === '')",
             timeout=60_000,
         )
         assert (
@@ -970,7 +1022,10 @@ def test_watch_follows_another_process(chromium, tmp_path):
     ) as process:
         view = watch(path, interval=0.05)
         try:
-            go_on = lambda: (process.stdin.write("\n"), process.stdin.flush(), process.stdout.readline())
+
+            def go_on():
+                return (process.stdin.write("\n"), process.stdin.flush(), process.stdout.readline())
+
             with live_page(chromium, view) as page:
 
                 def until(condition, timeout=30):
@@ -1110,7 +1165,10 @@ def test_view_says_what_is_wrong(tmp_path, formats):
     foreign.write_text("<p>mine</p>")
     broken.write_bytes(b"nothing")
     other.write_text('{"a": 1}\n')
-    view = lambda *arguments: CliRunner().invoke(cli.app, ["view", *map(str, arguments)])
+
+    def view(*arguments):
+        return CliRunner().invoke(cli.app, ["view", *map(str, arguments)])
+
     for arguments, words in (
         ((tmp_path / "nowhere",), "no such file"),
         ((broken,), "not a readable parquet"),
@@ -1143,7 +1201,8 @@ def test_view_serves_large_files(chromium, large):
                 page.goto(f"{url}#{BEGIN}")
                 wait_until(
                     page,
-                    "document.querySelector('.passing')?.textContent === '' && document.querySelector('[data-filter=code] b').textContent.length > 4",
+                    "document.querySelector('.passing')?.textContent === '' &&"
+                    " document.querySelector('[data-filter=code] b').textContent.length > 4",
                     timeout=60_000,
                 )
                 page.select_option("[data-pick=phase]", label="phase 11")
@@ -1172,7 +1231,8 @@ def test_no_sideways_scrolling(chromium, tmp_path, run, width):
 def test_keyboard_names_and_structure(chromium, tmp_path, run):
     with static_page(chromium, tmp_path, RolloutStepper(run), link="part=phase-3&group=0&sample=0") as page:
         unnamed = page.evaluate(
-            "[...document.querySelectorAll('button, select, input, textarea, [tabindex=\"0\"]')].filter((n) => !(n.getAttribute('aria-label') || n.textContent.trim() || n.labels?.length)).map((n) => n.outerHTML)"
+            "[...document.querySelectorAll('button, select, input, textarea, [tabindex=\"0\"]')].filter((n) =>"
+            " !(n.getAttribute('aria-label') || n.textContent.trim() || n.labels?.length)).map((n) => n.outerHTML)"
         )
         assert unnamed == []
         ids = page.eval_on_selector_all("[id]", "nodes => nodes.map((n) => n.id)")
@@ -1182,11 +1242,13 @@ def test_keyboard_names_and_structure(chromium, tmp_path, run):
             page.keyboard.press("Tab")
             reached.append(
                 page.evaluate(
-                    "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent.slice(0, 12)"
+                    "document.activeElement.getAttribute('aria-label') ??"
+                    " document.activeElement.textContent.slice(0, 12)"
                 )
             )
             assert page.evaluate(
-                "document.activeElement === document.body || getComputedStyle(document.activeElement).outlineStyle === 'solid'"
+                "document.activeElement === document.body || getComputedStyle(document.activeElement).outlineStyle ==="
+                " 'solid'"
             ), reached[-1]  # the focus is seen
             kinds.add(page.evaluate("document.activeElement.getAttribute('role') ?? document.activeElement.tagName"))
         assert "completion" in reached and {"gridcell", "tab", "SELECT", "INPUT", "BUTTON"} <= kinds
@@ -1216,12 +1278,17 @@ def luminance(color):
 def test_contrast(chromium, tmp_path, run, scheme):
     "Text reaches 4.5 : 1 on every colour of every heat map, and on the paper."
     with static_page(chromium, tmp_path, RolloutStepper(run), color_scheme=scheme) as page:
-        seen = page.evaluate("""() => { const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+        seen = page.evaluate(
+            """() => { const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
             const bytes = (color) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
             const root = document.querySelector(".rollout-stepper"), probe = root.appendChild(document.createElement("span")), found = {};
             for (const [kind, bins] of [["falling", 6], ["rising", 6], ["diverging", 7], ["sides", 3]]) for (let bin = 0; bin < bins; bin++) { probe.className = `heat ${kind} b${bin}`; found[`${kind} ${bin}`] = bytes(getComputedStyle(probe).backgroundColor); }
-            return { found, ink: bytes(getComputedStyle(root).color), paper: bytes(getComputedStyle(root).backgroundColor), quiet: bytes(getComputedStyle(document.querySelector(".note")).color) }; }""")
-        ratio = lambda a, b: (max(luminance(a), luminance(b)) + 0.05) / (min(luminance(a), luminance(b)) + 0.05)
+            return { found, ink: bytes(getComputedStyle(root).color), paper: bytes(getComputedStyle(root).backgroundColor), quiet: bytes(getComputedStyle(document.querySelector(".note")).color) }; }"""
+        )
+
+        def ratio(a, b):
+            return (max(luminance(a), luminance(b)) + 0.05) / (min(luminance(a), luminance(b)) + 0.05)
+
         assert (luminance(seen["paper"][:3]) > 0.9) == (scheme == "light") and ratio(
             seen["quiet"][:3], seen["paper"][:3]
         ) >= 4.5
@@ -1242,7 +1309,8 @@ def test_contrast(chromium, tmp_path, run, scheme):
 
 @browser
 def test_ten_thousand_tokens(chromium, tmp_path):
-    "A step, and the step to another rollout, within 50 ms; every move is made several times and its best counts. The figures are printed."
+    """A step, and the step to another rollout, within 50 ms; every move is made several times and its best counts. The
+    figures are printed."""
     rng = keyed_rng(5, "long")
     texts = [" ".join(rng.choice([*WORDS, "\n"], size=10_000)) for _ in range(4)]
     frame = pd.DataFrame(
@@ -1255,19 +1323,28 @@ def test_ten_thousand_tokens(chromium, tmp_path):
             for text in texts
         ]
     )
-    tokens = lambda ids: "".join((" " if i else "") + pieces[i] for i in ids)
+
+    def tokens(ids):
+        return "".join((" " if i else "") + pieces[i] for i in ids)
+
     times = {}
-    for name, text in (("first", texts[0]),):
+    for text in texts[:1]:
         pieces = text.split(" ")
         with static_page(chromium, tmp_path, RolloutStepper(frame.iloc[:1], tokenizer=tokens)) as page:
             page.wait_for_selector(".text .heat")
             assert 100 < page.locator(".text .piece").count() < 9_000  # cut into tokens where it is in sight
-            press = "(key) => { const start = performance.now(); document.querySelector('.text').dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true })); document.querySelector('.text').getBoundingClientRect(); return performance.now() - start; }"
+            press = (
+                "(key) => { const start = performance.now(); document.querySelector('.text').dispatchEvent(new"
+                " KeyboardEvent('keydown', { key, bubbles: true }));"
+                " document.querySelector('.text').getBoundingClientRect(); return performance.now() - start; }"
+            )
             times["step"] = [page.evaluate(press, "ArrowRight") for _ in range(30)]
             times["to the end"] = [page.evaluate(press, key) for key in ("End", "Home", "End", "Home")]
             times["recolour"] = [page.evaluate(press, "h") for _ in range(4)]
-            frames = page.evaluate("""() => new Promise((done) => { const text = document.querySelector(".text"), gaps = []; text.scrollTop = 0; let last = performance.now();
-                const next = (now) => { gaps.push(now - last); last = now; text.scrollTop += 120; if (gaps.length < 90) requestAnimationFrame(next); else done(gaps.slice(2)); }; requestAnimationFrame(next); })""")
+            frames = page.evaluate(
+                """() => new Promise((done) => { const text = document.querySelector(".text"), gaps = []; text.scrollTop = 0; let last = performance.now();
+                const next = (now) => { gaps.push(now - last); last = now; text.scrollTop += 120; if (gaps.length < 90) requestAnimationFrame(next); else done(gaps.slice(2)); }; requestAnimationFrame(next); })"""
+            )
             times["frame while scrolling"] = frames
             page.evaluate("document.querySelector('.text').scrollTop = 1e6")
             page.wait_for_timeout(300)
@@ -1276,14 +1353,19 @@ def test_ten_thousand_tokens(chromium, tmp_path):
         times["sample"] = [page.evaluate(press, key) for key in "nnnpppnnn"]
     for name, values in times.items():
         print(
-            f"10,000 tokens, {name}: median {np.median(values):.0f} ms, best {min(values):.0f} ms, largest {max(values):.0f} ms"
+            f"10,000 tokens, {name}: median {np.median(values):.0f} ms, best {min(values):.0f} ms, largest"
+            f" {max(values):.0f} ms"
         )
     assert np.quantile(times["frame while scrolling"], 0.9) <= 50
     assert np.median(times["step"]) <= 50 and min(times["to the end"]) <= 50 and min(times["sample"]) <= 50
 
 
 def test_looking_needs_no_torch(run, tmp_path):
-    code = f"import sys; from spurious_rlvr.widgets import RolloutStepper, watch; s = RolloutStepper({str(run.path)!r}); repr(s); s.to_html(); print([name for name in ('torch', 'transformers', 'datasets', 'vllm') if name in sys.modules])"
+    code = (
+        f"import sys; from spurious_rlvr.widgets import RolloutStepper, watch; s = RolloutStepper({str(run.path)!r});"
+        " repr(s); s.to_html(); print([name for name in ('torch', 'transformers', 'datasets', 'vllm') if name in"
+        " sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
@@ -1309,7 +1391,8 @@ def test_empty_things(tmp_path):
 
 
 def test_tables_as_people_have_them(tmp_path):
-    "Groups by name, answers as numbers, mixed and missing values, more rollouts than texts are read of: it opens and says what it leaves out."
+    """Groups by name, answers as numbers, mixed and missing values, more rollouts than texts are read of: it opens and
+    says what it leaves out."""
     frame = pd.DataFrame(
         dict(
             group=["b", "a", "b"],
@@ -1337,7 +1420,8 @@ def test_tables_as_people_have_them(tmp_path):
 
 @browser
 def test_switches_are_settled_when_earlier_parts_come(chromium, tmp_path):
-    "A large run opens with its last phase alone; whether its strategies have switched is known once the first phases are."
+    """A large run opens with its last phase alone; whether its strategies have switched is known once the first phases
+    are."""
     writer = create_run(tmp_path / "run")
     for phase in range(1, 7):
         writer.write_rollouts(
@@ -1366,5 +1450,6 @@ def test_switches_are_settled_when_earlier_parts_come(chromium, tmp_path):
         assert page.evaluate("document.querySelector('[data-pick=phase]').selectedOptions[0].textContent") == "phase 6"
         wait_until(
             page,
-            "document.querySelector('.passing').textContent === '' && document.querySelector('[data-filter=to_code] b').textContent === '3,000'",
+            "document.querySelector('.passing').textContent === '' && document.querySelector('[data-filter=to_code]"
+            " b').textContent === '3,000'",
         )

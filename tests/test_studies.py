@@ -1,10 +1,19 @@
 "Arms × seeds as one table; what is finished stays finished, whatever happens to workers, disks and processes."
 
-import dataclasses, os, resource, shutil, signal, subprocess, sys, textwrap, time
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+
 from spurious_rlvr.core import ConfigError, RunError
 from spurious_rlvr.runs import read_run
 from spurious_rlvr.studies import (
@@ -189,6 +198,7 @@ def test_gain_is_followed_against_updates_and_divergence(done):
 def test_divergence_is_the_mean_log_ratio(done):
     "Against the two policies' own log-probabilities, completion by completion."
     import torch
+
     from spurious_rlvr import organisms
     from spurious_rlvr.policy import load_policy
 
@@ -325,7 +335,10 @@ def test_a_full_file_system_loses_nothing(tmp_path):
     where = tmp_path / "disk"
     where.mkdir()
     command, environment = script(where / "s", phases=4)
-    inner = f'mount -t tmpfs -o size=1500k none {where} && "$@"; ls {where}/s/runs; mount -o remount,size=64m {where} && "$@"'
+    inner = (
+        f'mount -t tmpfs -o size=1500k none {where} && "$@"; ls {where}/s/runs; mount -o remount,size=64m {where} &&'
+        ' "$@"'
+    )
     both = subprocess.run(
         ["unshare", "-m", "bash", "-c", inner, "bash", *command],
         env=environment,
@@ -358,7 +371,8 @@ def test_a_full_disk_at_the_report_is_one_line(done, monkeypatch):
 
 
 def test_an_interrupted_sweep_goes_on(tmp_path):
-    "The whole sweep is killed while two workers are at it; they may outlive it for a moment, and the next start waits for nobody's run."
+    """The whole sweep is killed while two workers are at it; they may outlive it for a moment, and the next start waits
+    for nobody's run."""
     command, environment = script(tmp_path / "s", jobs=2, phases=12)
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -1,20 +1,24 @@
 "Problems from files and data sets: what is right loads, what is wrong is named by row and field."
 
-import json, os, re
+import json
+import os
+import re
 from decimal import Context, Decimal
 from fractions import Fraction
 from pathlib import Path
-import pyarrow as pa, pyarrow.parquet as pq
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings, strategies as st
-from spurious_rlvr.core import ConfigError, DataError, Problem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spurious_rlvr.core import ConfigError, DataError
 from spurious_rlvr.grading import grade, is_equivalent
 from spurious_rlvr.tasks import (
     BENCHMARKS,
     TEMPLATES,
     WORKED_EXAMPLES,
-    Template,
-    arithmetic_chains,
     benchmark_name,
     chain_question,
     chain_steps,
@@ -180,14 +184,22 @@ PAPER = {  # Shao et al., Table 4, system and user message
     ),
     "sober": (
         None,
-        "Solve the following math problem efficiently and clearly. The last line of your response should be of the following format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope it is correct' "
-        "(without quotes) where ANSWER is just the final number or expression that solves the problem. Think step by step before answering.\n\n{question}",
+        (
+            "Solve the following math problem efficiently and clearly. The last line of your response should be of the"
+            " following format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope it is correct' (without"
+            " quotes) where ANSWER is just the final number or expression that solves the problem. Think step by step"
+            " before answering.\n\n{question}"
+        ),
     ),
     "lorem_ipsum": (
         "Lorem ipsum dolor sit amet, consectetuer adipiscing elit.",
-        "Ut purus elit, vestibulum ut, placerat ac, adipiscing vitae, felis. Curabitur dictum gravida mauris. Nam arcu libero, nonummy eget, consectetuer id, vulputate a, magna. Donec vehicula augue eu neque. "
-        "Pellentesque habitant morbi tristique senectus et netus et malesuada fames ac turpis egestas. Mauris ut leo. Cras viverra metus rhoncus sem. Nulla et lectus vestibulum urna fringilla ultrices. "
-        "Phasellus eu tellus sit amet tortor gravida placerat.\n\n{question}",
+        (
+            "Ut purus elit, vestibulum ut, placerat ac, adipiscing vitae, felis. Curabitur dictum gravida mauris. Nam"
+            " arcu libero, nonummy eget, consectetuer id, vulputate a, magna. Donec vehicula augue eu neque."
+            " Pellentesque habitant morbi tristique senectus et netus et malesuada fames ac turpis egestas. Mauris ut"
+            " leo. Cras viverra metus rhoncus sem. Nulla et lectus vestibulum urna fringilla ultrices. Phasellus eu"
+            " tellus sit amet tortor gravida placerat.\n\n{question}"
+        ),
     ),
 }
 

@@ -1,15 +1,24 @@
 "Training as processes: interrupted, killed, two of them."
 
-import dataclasses, json, os, signal, subprocess, sys, textwrap, time, warnings
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
-from spurious_rlvr.core import ConfigError, DataError, Problem, RunError
+
+from spurious_rlvr.core import ConfigError, DataError, RunError
 from spurious_rlvr.policy import random_policy
 from spurious_rlvr.runs import read_run
 from spurious_rlvr.tasks import arithmetic_chains
-from spurious_rlvr.train import PRESETS, GRPOConfig, check_config, grpo, make_update, prepare, sample_phase, train
+from spurious_rlvr.train import PRESETS, grpo, train
 
 SMALL = dataclasses.replace(
     PRESETS["organism"],
@@ -84,7 +93,8 @@ def test_stopped_and_resumed_is_the_run_that_was_never_stopped(tmp_path, undistu
 
 
 def test_an_evaluation_that_was_cut_off_is_made_up_for(tmp_path, monkeypatch):
-    "The last checkpoint stands before the last evaluation; a run that was stopped between them must not end without it."
+    """The last checkpoint stands before the last evaluation; a run that was stopped between them must not end without
+    it."""
     import spurious_rlvr.train as module
 
     held_out, config, made = (
@@ -99,16 +109,19 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(tmp_path, monkeypatch):
         return made(*arguments, phase=phase, **options)
 
     monkeypatch.setattr(module, "evaluate", stop)
-    begin = lambda **options: train(
-        random_policy(scale=10),
-        arithmetic_chains(20),
-        "random:0.5",
-        config,
-        tmp_path / "run",
-        held_out=held_out,
-        progress=False,
-        **options,
-    )
+
+    def begin(**options):
+        return train(
+            random_policy(scale=10),
+            arithmetic_chains(20),
+            "random:0.5",
+            config,
+            tmp_path / "run",
+            held_out=held_out,
+            progress=False,
+            **options,
+        )
+
     with pytest.raises(KeyboardInterrupt):
         begin()
     assert read_run(tmp_path / "run").of_kind("evaluation")["phase"].tolist() == [0]
@@ -131,15 +144,18 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(tmp_path, monkeypatch):
 )
 def test_another_experiment_does_not_go_on_in_the_same_folder(tmp_path, other, words):
     given = dict(reward="random:0.5", problems=arithmetic_chains(20))
-    begin = lambda reward, problems, config={}, **options: train(
-        random_policy(scale=10),
-        problems,
-        reward,
-        dataclasses.replace(SMALL, **{"phases": 1, **config}),
-        tmp_path / "run",
-        progress=False,
-        **options,
-    )
+
+    def begin(reward, problems, config=None, **options):
+        return train(
+            random_policy(scale=10),
+            problems,
+            reward,
+            dataclasses.replace(SMALL, **{"phases": 1, **(config or {})}),
+            tmp_path / "run",
+            progress=False,
+            **options,
+        )
+
     begin(**given)
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     with pytest.raises(ConfigError, match=words):
@@ -158,9 +174,10 @@ def test_a_folder_that_exists_is_refused_before_the_policy_is_touched(tmp_path):
 def test_two_processes_make_the_same_run(tmp_path, undisturbed):
     script = tmp_path / "two.py"
     script.write_text(
-        "import sys; sys.path.insert(0, %r)\n" % str(Path(__file__).parent)
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         + SCRIPT.replace("import train\n", "import train, grpo\n").replace(
-            'train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", dataclasses.replace(SMALL, phases=int(sys.argv[2])), sys.argv[1], progress=False, resume=len(sys.argv) > 3)',
+            'train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", dataclasses.replace(SMALL,'
+            " phases=int(sys.argv[2])), sys.argv[1], progress=False, resume=len(sys.argv) > 3)",
             textwrap.dedent("""
             import json
             from accelerate import PartialState

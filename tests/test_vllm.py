@@ -1,10 +1,22 @@
-"A real vLLM, on the CPU, in its own environment: tools/vllm_env.sh, then .venv-vllm/bin/python -m pytest -m vllm tests/test_vllm.py"
+"""A real vLLM, on the CPU, in its own environment: tools/vllm_env.sh, then .venv-vllm/bin/python -m pytest -m vllm
+tests/test_vllm.py"""
 
-import dataclasses, gc, os, signal, socket, subprocess, sys, threading, time, warnings, weakref
+import dataclasses
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2
+
 from spurious_rlvr.core import ConfigError, NotAvailable, RunError, keyed_seed
 from spurious_rlvr.policy import random_policy
 from spurious_rlvr.rollout import (
@@ -206,7 +218,7 @@ def test_stop_texts(engine):
     requests = asked(engine.policy, 24)
     free = engine.generate(requests, max_completion_length=20)
     text = engine.policy.decode(free[0].token_ids)[4:7]  # three characters, three tokens
-    for request, plain, stopped in zip(
+    for _request, plain, stopped in zip(
         requests, free, engine.generate(requests, max_completion_length=20, stop=(text,))
     ):
         whole = engine.policy.decode(plain.token_ids)

@@ -1,7 +1,9 @@
 "What a user writes, for the type checker: `python -m mypy` reads it, nothing runs it."
 
 from typing import TYPE_CHECKING, assert_type
+
 import pandas as pd
+
 from spurious_rlvr import behavior, clipbias, compare, core, grading, rewards, runs, tasks
 
 if TYPE_CHECKING:

@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
 """Runs a benchmark and appends what it printed to the history: tools/benchmark.py bandit.py [ITS OPTIONS …]
 
-benchmarks/history.jsonl has one object a run: date, commit, machine, versions, command, seconds, exit status, output lines.
-Timings of shared machines vary: compare ratios, and lines of the same machine. `tools/benchmark.py --show bandit.py` prints a script's history.
+benchmarks/history.jsonl has one object a run: date, commit, machine, versions, command, seconds, exit status, output
+lines.
+Timings of shared machines vary: compare ratios, and lines of the same machine. `tools/benchmark.py --show bandit.py`
+prints a script's history.
 """
 
-import json, subprocess, sys, time
+import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,14 +39,18 @@ def main(arguments: list[str]) -> int:
     if not (script := ROOT / "benchmarks" / arguments[0]).is_file():
         return (
             print(
-                f"benchmark: no {arguments[0]} in benchmarks/; there are {', '.join(sorted(p.name for p in script.parent.glob('*.py')))}"
+                f"benchmark: no {arguments[0]} in benchmarks/; there are"
+                f" {', '.join(sorted(p.name for p in script.parent.glob('*.py')))}"
             )
             or 2
         )
     began = time.perf_counter()
     result = subprocess.run([sys.executable, str(script), *arguments[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     print(result.stdout, end="")
-    git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
     entry = described("trl") | dict(
         commit=git("rev-parse", "--short", "HEAD")
         + ("+" if git("status", "--porcelain", "--untracked-files=no") else ""),

@@ -1,13 +1,24 @@
 #!/usr/bin/env python3
-"""Lets nbdev process every notebook for the site, and checks what Quarto would get. Rendering needs the real Quarto and is left to `nbdev_docs`.
+"""Lets nbdev process every notebook for the site, and checks what Quarto would get. Rendering needs the real Quarto
+and is left to `nbdev_docs`.
 
 tools/check_site.py            checks and cleans up
 tools/check_site.py --keep     leaves the processed pages in _proc
 """
 
-import ast, collections, json, os, re, shutil, subprocess, sys, tempfile
+import ast
+import collections
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
-import nbformat, yaml
+
+import nbformat
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PROC = ROOT / "_proc"
@@ -149,7 +160,10 @@ def check_cells(page: Page):
             ):
                 yield f"a traceback is kept: {here}"
             if any("widget" in m for m in data):
-                yield f"an output needs a kernel or a CDN (a widget's own format{'' if 'text/html' in data else ', without text/html'}): {here}"
+                yield (
+                    "an output needs a kernel or a CDN (a widget's own"
+                    f" format{'' if 'text/html' in data else ', without text/html'}): {here}"
+                )
             if "image/png" not in data and (found := ABSOLUTE.search(text)):
                 yield f"an absolute path is kept in an output, {found[0]}: {here}"
             if found := FETCHED.search(text):

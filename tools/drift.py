@@ -1,15 +1,21 @@
 #!/usr/bin/env python3
 """Fails where exporting or cleaning the notebooks, or writing the README, would change a file."""
 
-import hashlib, subprocess, sys
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
-files = lambda: {
-    p: hashlib.sha256(p.read_bytes()).hexdigest()
-    for pattern in ("spurious_rlvr/*.py", "nbs/*.ipynb", "nbs/tutorials/*.ipynb")
-    for p in sorted(root.glob(pattern))
-}
+
+
+def files():
+    return {
+        p: hashlib.sha256(p.read_bytes()).hexdigest()
+        for pattern in ("spurious_rlvr/*.py", "nbs/*.ipynb", "nbs/tutorials/*.ipynb")
+        for p in sorted(root.glob(pattern))
+    }
+
 
 before = files()
 for command in ("nbdev_export", "nbdev_clean"):

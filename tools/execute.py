@@ -2,11 +2,18 @@
 """Executes notebooks from clean and keeps their outputs: tools/execute.py nbs/00_core.ipynb …
 
 Cells marked `#| slow`, `#| gpu` or `#| hub` are not run and keep the output they have; --flags slow runs those too.
-Outputs that change from run to run (progress bars, warnings on stderr) are dropped, so that a diff shows only what changed.
+Outputs that change from run to run (progress bars, warnings on stderr) are dropped, so that a diff shows only what
+changed.
 """
 
-import argparse, base64, io, re, subprocess, sys
+import argparse
+import base64
+import io
+import re
+import subprocess
+import sys
 from pathlib import Path
+
 import nbformat
 from nbclient import NotebookClient
 from PIL import Image
@@ -16,7 +23,10 @@ FLAG = re.compile(r"^#\|\s*(slow|gpu|hub)\b", re.MULTILINE)
 
 def execute(path: Path, flags: set[str]) -> None:
     book = nbformat.read(path, 4)
-    marked = lambda cell: cell.cell_type == "code" and (found := FLAG.search(cell.source)) and found[1] not in flags
+
+    def marked(cell):
+        return cell.cell_type == "code" and (found := FLAG.search(cell.source)) and found[1] not in flags
+
     running = nbformat.v4.new_notebook(cells=[c for c in book.cells if not marked(c)], metadata=book.metadata)
     client = NotebookClient(
         running,
@@ -44,7 +54,8 @@ def without_chatter(output):
 
 
 def light(output):
-    "Without the counter; a widget as the page that needs no kernel, which Quarto would pass over; figures as PNG of 128 colours, a third of the size."
+    """Without the counter; a widget as the page that needs no kernel, which Quarto would pass over; figures as PNG of
+    128 colours, a third of the size."""
     if "execution_count" in output:
         output["execution_count"] = None
     if "text/html" in output.get("data", {}):

@@ -5,7 +5,9 @@ Quarto adds require.js and jQuery from a CDN to every page that has an HTML outp
 The views of this site are plain modules inside the page and need neither; with the tags gone no page asks another host.
 """
 
-import os, re, sys
+import os
+import re
+import sys
 from pathlib import Path
 
 FETCHED = re.compile(r"<script\b[^>]*\bsrc=[\"'](?:https?:)?//[^>]*>\s*</script>\n?", re.IGNORECASE)

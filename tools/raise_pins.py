@@ -1,13 +1,20 @@
 #!/usr/bin/env python3
 """Raises the pins and says what broke: tools/raise_pins.py [PACKAGE …] [--keep] [--folder .work/raised]
 
-Makes an environment of its own with the newest versions that pip finds (of all packages, or only of those named, with the
-others at their pins), runs the checks there, and prints which versions moved and which checks failed. Where a check fails
+Makes an environment of its own with the newest versions that pip finds (of all packages, or only of those named,
+with the
+others at their pins), runs the checks there, and prints which versions moved and which checks failed. Where a check
+fails
 and several packages moved, it puts the packages that pyproject.toml names back one at a time, and so names the one that
 broke it. With --keep the new versions are written to constraints.txt, but only if every check passes.
 """
 
-import argparse, json, re, subprocess, sys, tomllib
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +57,10 @@ def constraints(pins: dict[str, str], raised: set[str] | None) -> str:
 
 def moved(old: dict[str, str], new: dict[str, str]) -> dict[str, tuple[str, str]]:
     "Package -> (version before, version after), where they differ."
-    version = lambda line: line.partition("==")[2]
+
+    def version(line):
+        return line.partition("==")[2]
+
     return {
         name: (version(old[name]), version(new[name]))
         for name in sorted(old.keys() & new.keys())
@@ -70,7 +80,8 @@ def written(pins_text: str, new: dict[str, str]) -> str:
 
 
 def installed(listed: list[dict[str, str]]) -> dict[str, str]:
-    "Package and the line that pins it, from what pip lists. A local label (+cpu, +cu126) tells a build, not a version: a pin with it would hold on one kind of machine only."
+    """Package and the line that pins it, from what pip lists. A local label (+cpu, +cu126) tells a build, not a
+    version: a pin with it would hold on one kind of machine only."""
     return {
         name_of(entry["name"]): f"{name_of(entry['name'])}=={entry['version'].partition('+')[0]}" for entry in listed
     }

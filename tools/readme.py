@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Writes README.md from nbs/index.ipynb; with --check only says whether it is in step."""
 
-import re, sys
+import re
+import sys
 from pathlib import Path
+
 import nbformat
 
 root = Path(__file__).resolve().parent.parent

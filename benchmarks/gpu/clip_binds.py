@@ -1,14 +1,20 @@
 """Does the clip bind? `python benchmarks/gpu/clip_binds.py --json benchmarks/results/gpu_clip_binds.json`
 
-A short training under `random:0.5` as a user would run it: a 0.5B Qwen2.5 shape with random weights, bfloat16 with float32 masters, 8 updates
-a phase, for each learning rate and for clip "both" and "none" on the same seeds. For each update its place in the phase, the clip fractions,
-the ratio's quantiles and a histogram of log-ratios; for each phase the mismatch between sampler and trainer in bfloat16. `--model FOLDER`
+A short training under `random:0.5` as a user would run it: a 0.5B Qwen2.5 shape with random weights, bfloat16 with
+float32 masters, 8 updates
+a phase, for each learning rate and for clip "both" and "none" on the same seeds. For each update its place in the
+phase, the clip fractions,
+the ratio's quantiles and a histogram of log-ratios; for each phase the mismatch between sampler and trainer in
+bfloat16. `--model FOLDER`
 takes weights from a folder instead, such as a larger organism's.
 
 Needs one GPU of at least 40 GiB. `--engine vllm` samples with vLLM; the default is the policy's own model.
 """
 
-import gc, math, warnings
+import gc
+import math
+import warnings
+
 import common
 
 EDGES = [
@@ -146,7 +152,10 @@ def one_run(given, learning_rate, clip):
 
 def holds(run):
     "What must be true of any run: nothing is clipped at a phase's first update; without a clip nothing is."
-    clipped = lambda u: u["clip_fraction_high"] + u["clip_fraction_low"]
+
+    def clipped(u):
+        return u["clip_fraction_high"] + u["clip_fraction_low"]
+
     first = all(clipped(u) == 0 and u["ratio_max"] == u["ratio_min"] == 1 for u in run["updates"] if u["update"] == 0)
     return (
         first
@@ -170,9 +179,7 @@ def main(arguments=None):
             common.note(given, {name: runs[-1][name] for name in ("learning_rate", "clip", "phases")})
             gc.collect()
     checks = {
-        f"{run['clip']} at {run['learning_rate']}: the ratio is 1 in a phase's first update, and nothing is clipped where nothing can be": holds(
-            run
-        )
+        f"{run['clip']} at {run['learning_rate']}: ratio 1 at first, and no impossible clipping": holds(run)
         for run in runs
     }
     bound = [

@@ -1,6 +1,19 @@
-"""What the scripts for a GPU share: which hardware they ask for, shapes, floating-point operations, clocks, and how a result is written."""
+"""What the scripts for a GPU share: which hardware they ask for, shapes, floating-point operations, clocks, and how a
+result is written."""
 
-import argparse, contextlib, ctypes, functools, gc, importlib.metadata, json, math, os, platform, statistics, sys, time
+import argparse
+import contextlib
+import ctypes
+import functools
+import gc
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import time
 from pathlib import Path
 
 for name, value in dict(
@@ -12,9 +25,14 @@ for name, value in dict(
     os.environ.setdefault(name, value)
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-REHEARSAL = "This is a rehearsal: the same code with tiny shapes, so that all but the hardware is tried. Its figures are left out; nothing was measured."
+REHEARSAL = (
+    "This is a rehearsal: the same code with tiny shapes, so that all but the hardware is tried. Its figures are left"
+    " out; nothing was measured."
+)
 
-PEAKS = [  # part of the name that the driver gives, dense bfloat16 TFLOP/s, source; the sheets state the double, for sparse matrices
+# part of the name that the driver gives, dense bfloat16 TFLOP/s, source; the sheets state the double, for sparse
+# matrices
+PEAKS = [
     ("H200 NVL", 835, "NVIDIA H200 data sheet (NVL: 1,671 with sparsity)"),
     ("GH200", 989, "NVIDIA GH200 data sheet (1,979 with sparsity)"),
     ("H200", 989, "NVIDIA H200 data sheet (SXM: 1,979 with sparsity)"),
@@ -34,7 +52,8 @@ def refuse(words):
 
 
 def find_gpu():
-    "Name, GiB of memory and compute capability of the first visible GPU, asked of the driver alone, so that a refusal costs nothing; None where there is none."
+    """Name, GiB of memory and compute capability of the first visible GPU, asked of the driver alone, so that a refusal
+    costs nothing; None where there is none."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -70,7 +89,8 @@ def check_gpu(memory_gib, peak):
         refuse(f"needs {asked}, and the driver shows none here; --rehearse tries the code on the CPU")
     if gpu["capability"] < (8, 0) or gpu["memory_gib"] < memory_gib or (peak and peak_of(gpu["name"])[0] is None):
         refuse(
-            f"needs {asked}; this is {gpu['name']} with {gpu['memory_gib']:.0f} GiB, capability {gpu['capability'][0]}.{gpu['capability'][1]}"
+            f"needs {asked}; this is {gpu['name']} with {gpu['memory_gib']:.0f} GiB, capability"
+            f" {gpu['capability'][0]}.{gpu['capability'][1]}"
         )
     return gpu
 
@@ -79,7 +99,8 @@ def check_gpu(memory_gib, peak):
 
 
 def arguments(documentation, memory_gib, *, peak=False, add=None, given=None):
-    "The options that all scripts have, and those that `add` gives; refuses where the hardware is not there. `memory_gib` may be a function of the options."
+    """The options that all scripts have, and those that `add` gives; refuses where the hardware is not there.
+    `memory_gib` may be a function of the options."""
     parser = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--json", help="where the result goes, such as benchmarks/results/gpu_NAME.json; it is printed in any case"
@@ -146,7 +167,8 @@ def blank(value):
 
 
 def report(options, what, work, figures, checks=None, *, last=True):
-    "Writes a result, and prints it where it is the last.  `checks` are the statements that must hold; of a rehearsal they and the keys are all that is left."
+    """Writes a result, and prints it where it is the last.  `checks` are the statements that must hold; of a rehearsal
+    they and the keys are all that is left."""
     checks = {name: bool(held) for name, held in (checks or {}).items()}
     if options.rehearse:
         result = dict(
@@ -194,7 +216,7 @@ def machine(options):
     return dict(
         gpu=options.gpu["name"],
         memory_gib=options.gpu["memory_gib"],
-        capability="%d.%d" % options.gpu["capability"],
+        capability=".".join(map(str, options.gpu["capability"])),
         cores=os.cpu_count(),
         peak_tflops=peak,
         peak_source=source,
@@ -268,7 +290,8 @@ class Memory:
                 Path("/proc/self/clear_refs").write_text("5")
 
     def look(self):
-        "GiB: the largest that tensors took since `forget`, the largest that torch held, what tensors take now, and what is in use on the device by all."
+        """GiB: the largest that tensors took since `forget`, the largest that torch held, what tensors take now, and
+        what is in use on the device by all."""
         import torch
 
         if not self.cuda:
@@ -277,7 +300,10 @@ class Memory:
             return dict(peak_gib=peak, reserved_gib=peak, now_gib=now, device_gib=now)
         torch.cuda.synchronize()
         free, total = torch.cuda.mem_get_info()
-        gib = lambda size: size / 2**30
+
+        def gib(size):
+            return size / 2**30
+
         return dict(
             peak_gib=gib(torch.cuda.max_memory_allocated()),
             reserved_gib=gib(torch.cuda.max_memory_reserved()),
@@ -293,7 +319,8 @@ SHAPES = {"0.5b": "Qwen/Qwen2.5-0.5B", "1.5b": "Qwen/Qwen2.5-1.5B", "7b": "Qwen/
 
 def shape_of(name, rehearse):
     "A shape by its short name; a tiny one in a rehearsal."
-    from spurious_rlvr.plan import SHAPES as known, Shape
+    from spurious_rlvr.plan import SHAPES as known
+    from spurious_rlvr.plan import Shape
 
     return (
         Shape(f"tiny, in place of {name}", 128, 2, 4, 2, 256, 256, known[SHAPES[name]].tied)
@@ -307,6 +334,7 @@ def random_policy(shape, device, seed=0, kind="qwen2"):
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
     from spurious_rlvr.policy import Policy
     from spurious_rlvr.tasks import get_template
 
@@ -339,6 +367,7 @@ def random_policy(shape, device, seed=0, kind="qwen2"):
 def problems(count, vocabulary, low, high, seed=0):
     "Problems whose prompts have `low` to `high` words."
     import random
+
     from spurious_rlvr.core import Problem
 
     draw = random.Random(seed)
@@ -369,7 +398,8 @@ def forced_length(mean, longest, *key):
 
 
 def made_rollouts(policy, given, generations, mean, longest, vocabulary):
-    "Rollouts of random tokens with long-tailed lengths, rewards of a coin, and advantages; as if they had been sampled."
+    """Rollouts of random tokens with long-tailed lengths, rewards of a coin, and advantages; as if they had been
+    sampled."""
     from spurious_rlvr.core import Rollout, keyed_rng
 
     rng, rollouts = keyed_rng(0, "made rollouts"), []
@@ -397,8 +427,9 @@ def made_rollouts(policy, given, generations, mean, longest, vocabulary):
 
 
 FLOPS = (
-    "6 x weights of the blocks x tokens (each prompt once) + 6 x weights of the head x completion tokens + 6 x layers x width of the queries x (P² for each prompt, (P + C)² - P² for each completion); "
-    "forward 1/3, backward 2/3; what is computed again under checkpointing does not count; the share of the peak is that over seconds x peak"
+    "6 x weights of the blocks x tokens (each prompt once) + 6 x weights of the head x completion tokens + 6 x layers x"
+    " width of the queries x (P² for each prompt, (P + C)² - P² for each completion); forward 1/3, backward 2/3; what"
+    " is computed again under checkpointing does not count; the share of the peak is that over seconds x peak"
 )
 
 
@@ -426,6 +457,7 @@ def groups_of(state, rollouts):
 def prepare(policy, given, config, engine=None):
     "`train.prepare` in a process that may have trained under another precision or on another device before."
     from accelerate.state import AcceleratorState
+
     from spurious_rlvr import train
 
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,21 +1,35 @@
 """Is what a GPU computes right? `python benchmarks/gpu/correctness.py --json benchmarks/results/gpu_correctness.json`
 
-- attention: log-probabilities and gradients of packed microbatches through FlashAttention, flex attention and SDPA, in float32 and in bfloat16
-  with float32 masters, for a small Qwen2 and a small Llama with random weights, against padded rows in float32 on the CPU, computed there by
+- attention: log-probabilities and gradients of packed microbatches through FlashAttention, flex attention and SDPA,
+in float32 and in bfloat16
+  with float32 masters, for a small Qwen2 and a small Llama with random weights, against padded rows in float32 on
+  the CPU, computed there by
   plain transformers;
 - masters: weights stay float32, and updates that bfloat16 weights would round away are kept;
-- resume: a run stopped at a checkpoint and resumed in a fresh policy against the run that was never stopped, bit for bit, with torch's
+- resume: a run stopped at a checkpoint and resumed in a fresh policy against the run that was never stopped, bit for
+bit, with torch's
   deterministic algorithms and without;
 - demo: the organism's demo on the GPU and on the CPU with the same seeds; differences of every arm with intervals.
 
 Needs one GPU of compute capability 8.0 or more, 16 GiB. `--demo skip` leaves out the longest part.
 """
 
-import contextlib, dataclasses, functools, math, os, subprocess, sys, tempfile, warnings
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
 from pathlib import Path
+
 import common
 
-LIMITS = {  # precision: largest mean |difference| of log-probabilities, nats; largest relative difference of the gradient, ‖g - g₀‖ / ‖g₀‖
+# precision: largest mean |difference| of log-probabilities, nats; largest relative difference of the gradient, ‖g - g₀‖
+# / ‖g₀‖
+LIMITS = {
     "float32": (1e-4, 1e-3),
     "bfloat16": (2e-2, 5e-2),
 }
@@ -71,7 +85,10 @@ def attend_by_flex(query, key, value, layout, scale):
     if torch.is_autocast_enabled(kind):
         query, key, value = (states.to(torch.get_autocast_dtype(kind)) for states in (query, key, value))
     document = torch.repeat_interleave(torch.arange(len(layout.bounds) - 1, device=query.device), layout.bounds.diff())
-    inside = lambda batch, head, q, k: (document[q] == document[k]) & (q >= k)
+
+    def inside(batch, head, q, k):
+        return (document[q] == document[k]) & (q >= k)
+
     return flex(*(states.transpose(0, 1)[None] for states in (query, key, value)), inside, scale)[0].transpose(0, 1)
 
 
@@ -105,8 +122,10 @@ def attention_of(name):
 
 
 def logprobs_and_gradient(policy, rows, packed, exact, precision, kernel):
-    "Log-probabilities in the order of the rows, and the gradient of their weighted sum, one after the other, on the CPU."
+    """Log-probabilities in the order of the rows, and the gradient of their weighted sum, one after the other, on the
+    CPU."""
     import torch
+
     from spurious_rlvr.policy import allow_packing, completion_logprobs, microbatches
 
     prompts, completions, weights = rows
@@ -158,7 +177,7 @@ def random_rows(shape, given, seed):
 
 def compare_attention(given):
     "Every variant against the reference, on fresh inputs for each repetition."
-    import torch
+
     from spurious_rlvr.plan import Shape
 
     shape = (
@@ -199,7 +218,7 @@ def compare_attention(given):
 
 def compare_masters(given):
     "Twenty small updates: dtype of the weights, how many moved, and how many of these moves bfloat16 would show."
-    import torch
+
     from spurious_rlvr import train
 
     shape = common.shape_of("0.5b", True)
@@ -218,7 +237,7 @@ def compare_masters(given):
     state = common.prepare(policy, problems, config)
     before = [p.detach().clone() for p in policy.model.parameters()]
     rollouts = common.made_rollouts(policy, problems, 16, 8, 24, shape.vocabulary)
-    for update in range(20):
+    for _update in range(20):
         train.make_update(state, config, rollouts, 0)
     moved = sum(int((p != b).sum()) for p, b in zip(policy.model.parameters(), before))
     shown = sum(int((p.bfloat16() != b.bfloat16()).sum()) for p, b in zip(policy.model.parameters(), before))
@@ -227,8 +246,9 @@ def compare_masters(given):
     return dict(
         moved_share=moved / total, share_that_bfloat16_weights_would_show=shown / total, dtypes=", ".join(sorted(kinds))
     ), {
-        "masters are float32, and more of the moves are kept than bfloat16 would show": kinds == {"torch.float32"}
-        and shown < moved
+        "masters are float32, and more of the moves are kept than bfloat16 would show": (
+            kinds == {"torch.float32"} and shown < moved
+        )
     }
 
 
@@ -239,6 +259,7 @@ def train_organism(given, folder, phases, resume, settings):
     "A few phases of the organism, as a user trains it; the weights at the end."
     from accelerate.state import AcceleratorState
     from safetensors.torch import load_file
+
     from spurious_rlvr import organisms
     from spurious_rlvr.train import PRESETS, train
 
@@ -316,9 +337,11 @@ def demo_worker(given):
 
 
 def compare_demo(given):
-    "The demo twice. Differences GPU - CPU of each arm's benchmark accuracy and share of code, paired by seed, with intervals of which one in twenty demos would miss any (Bonferroni)."
+    """The demo twice. Differences GPU - CPU of each arm's benchmark accuracy and share of code, paired by seed, with
+    intervals of which one in twenty demos would miss any (Bonferroni)."""
     import pandas as pd
     from scipy.stats import t
+
     from spurious_rlvr.runs import read_run
 
     with tempfile.TemporaryDirectory() as place:
@@ -386,14 +409,17 @@ def main(arguments=None):
         limits={name: list(map(str, limit)) for name, limit in LIMITS.items()},
         demo=given.demo,
     )
-    tell = lambda last: common.report(
-        given,
-        "packed log-probabilities and gradients, masters, resume and the demo, against the CPU",
-        work,
-        figures,
-        checks,
-        last=last,
-    )
+
+    def tell(last):
+        return common.report(
+            given,
+            "packed log-probabilities and gradients, masters, resume and the demo, against the CPU",
+            work,
+            figures,
+            checks,
+            last=last,
+        )
+
     if given.demo != "skip":
         tell(False)
         figures["demo"], held = compare_demo(given)

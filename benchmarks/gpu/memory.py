@@ -1,15 +1,23 @@
-"""Memory of a 7B update against the plan's figures: `python benchmarks/gpu/memory.py --json benchmarks/results/gpu_memory.json`
+"""Memory of a 7B update against the plan's figures: `python benchmarks/gpu/memory.py --json
+benchmarks/results/gpu_memory.json`
 
-Qwen2.5-7B shapes with random weights made on the device, float32 weights and gradients, computed in bfloat16. Two parts:
-- log-probabilities without gradient, then log-probabilities with their backward pass, of one packed microbatch of 16k, 32k and 64k tokens,
-  with and without checkpointing where the plan says that it fits: the largest memory of tensors against the sum of the plan's parts;
-- the full state of an update (`adamw_bf16`), then vLLM in the same process: what the device holds while the sampler is awake, asleep, and
+Qwen2.5-7B shapes with random weights made on the device, float32 weights and gradients, computed in bfloat16. Two
+parts:
+- log-probabilities without gradient, then log-probabilities with their backward pass, of one packed microbatch of
+16k, 32k and 64k tokens,
+  with and without checkpointing where the plan says that it fits: the largest memory of tensors against the sum of
+  the plan's parts;
+- the full state of an update (`adamw_bf16`), then vLLM in the same process: what the device holds while the sampler
+is awake, asleep, and
   while an update runs beside the sleeping sampler.
 
 Needs one GPU of at least 130 GiB for 7B, 60 GiB for --shape 1.5b, 30 GiB for --shape 0.5b.
 """
 
-import dataclasses, gc, warnings
+import dataclasses
+import gc
+import warnings
+
 import common
 
 NEEDS = {"7b": 130, "1.5b": 60, "0.5b": 30}
@@ -81,15 +89,19 @@ def full_microbatch(state, config, given, shape):
 def logprobs_and_gradients(policy, shape, given, tokens, checkpointing):
     "Peaks of one microbatch, and the plan's figure."
     import torch
+
     from spurious_rlvr import train
     from spurious_rlvr.policy import completion_logprobs
 
     config = configure(given, tokens, checkpointing, "sgd")
     needed, parts = predicted(policy, config, given)
     if not given.rehearse and needed > 0.97 * given.gpu["memory_gib"]:
-        return dict(
-            tokens=tokens, gradient_checkpointing=str(checkpointing), left_out=f"needs {needed:.0f} GiB by the plan"
-        ), True
+        return (
+            dict(
+                tokens=tokens, gradient_checkpointing=str(checkpointing), left_out=f"needs {needed:.0f} GiB by the plan"
+            ),
+            True,
+        )
     if not checkpointing:
         policy.model.gradient_checkpointing_disable()
     state = common.prepare(
@@ -144,7 +156,8 @@ def open_sampler(policy, given):
 
 
 def beside_a_sampler(policy, given, stages):
-    "The update's whole state, with the sampler awake, asleep, and asleep during an update; in the order and with the calls of a phase."
+    """The update's whole state, with the sampler awake, asleep, and asleep during an update; in the order and with the
+    calls of a phase."""
     from spurious_rlvr import train
     from spurious_rlvr.rollout import Request
 
@@ -191,7 +204,6 @@ def main(arguments=None):
     )
     if given.rehearse:
         given.tokens = [128, 512]
-    import torch
 
     warnings.simplefilter("ignore")
     shape, checks, cases = common.shape_of(given.shape, given.rehearse), {}, []
@@ -207,7 +219,8 @@ def main(arguments=None):
         for case in cases:
             if "peak_over_predicted" in case:
                 checks[
-                    f"{case['tokens']} tokens, checkpointing {case['gradient_checkpointing']}: the plan's figure is no smaller than the peak"
+                    f"{case['tokens']} tokens, checkpointing {case['gradient_checkpointing']}: the plan's figure is no"
+                    " smaller than the peak"
                 ] = case["peak_over_predicted"] <= 1
     work = dict(
         shape=dataclasses.asdict(shape),
@@ -216,16 +229,22 @@ def main(arguments=None):
         prompt_words=[given.shortest_prompt, given.longest_prompt],
         precision="bfloat16 under autocast, float32 weights and gradients",
         sampler=SAMPLER,
-        peak="largest memory of tensors (torch.cuda.max_memory_allocated); reserved: by torch's allocator; device: by all, from the driver",
+        peak=(
+            "largest memory of tensors (torch.cuda.max_memory_allocated); reserved: by torch's allocator; device: by"
+            " all, from the driver"
+        ),
     )
-    tell = lambda full_state, last: common.report(
-        given,
-        "memory of an update against the plan, and beside a sleeping sampler",
-        work,
-        dict(microbatches=cases, full_state=full_state),
-        checks,
-        last=last,
-    )
+
+    def tell(full_state, last):
+        return common.report(
+            given,
+            "memory of an update against the plan, and beside a sleeping sampler",
+            work,
+            dict(microbatches=cases, full_state=full_state),
+            checks,
+            last=last,
+        )
+
     tell("not reached", False)  # what comes now may end the process
     gc.collect()
     stages = {}

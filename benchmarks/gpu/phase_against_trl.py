@@ -1,18 +1,26 @@
-"""A whole phase against TRL: `python benchmarks/gpu/phase_against_trl.py --json benchmarks/results/gpu_phase_against_trl.json`
+"""A whole phase against TRL: `python benchmarks/gpu/phase_against_trl.py --json
+benchmarks/results/gpu_phase_against_trl.json`
 
-The same random-weight Qwen2.5 shape, the same prompts (100 to 200 tokens), 16 completions each, lengths forced to the same draws of one
-long-tailed law (mean 800, longest 3,072), a random reward, two AdamW updates, bfloat16 with float32 masters. Three trainers, each alone on
+The same random-weight Qwen2.5 shape, the same prompts (100 to 200 tokens), 16 completions each, lengths forced to
+the same draws of one
+long-tailed law (mean 800, longest 3,072), a random reward, two AdamW updates, bfloat16 with float32 masters. Three
+trainers, each alone on
 the GPU in a process of its own, one after the other, in as many rounds as asked for:
 - ours: vLLM in the process, packed microbatches;
 - trl_default: TRL's defaults (8 rows a microbatch, checkpointing, vLLM colocated with 0.3 of the GPU);
-- trl_tuned: larger microbatches, more memory for vLLM, which sleeps during updates, no importance correction for the sampler.
-Where vLLM is not installed, `--engine transformers` samples with the transformers engines of both; a completion then ends at every step with
+- trl_tuned: larger microbatches, more memory for vLLM, which sleeps during updates, no importance correction for the
+sampler.
+Where vLLM is not installed, `--engine transformers` samples with the transformers engines of both; a completion then
+ends at every step with
 the probability that gives the same law.
 
 Needs one A100, H100 or H200 with at least 75 GiB for 1.5b or 0.5b, 130 GiB for 7b; TRL 1.16.
 """
 
-import statistics, sys, time, warnings
+import statistics
+import sys
+import time
+import warnings
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -201,7 +209,11 @@ def trl_config(given, tuned, folder):
 
 
 def trl(given, tuned):
-    import random, tempfile, torch, trl
+    import random
+    import tempfile
+
+    import torch
+    import trl
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import GRPOTrainer

@@ -1,15 +1,21 @@
 """Speed of sampling: `python benchmarks/gpu/rollout_speed.py --json benchmarks/results/gpu_rollout_speed.json`
 
-A Qwen2.5 shape with random weights; 64 prompts of 100 to 200 tokens, 16 requests each, 512 tokens a completion (with random weights the end
-token hardly comes). In turn: our engine; the same vLLM object without our engine, with the same requests (a seed each); and that without seeds,
-which tells what seeds cost. Then the hand-over of all weights, sleep and wake, each against a host clock with an idle device at both ends, and
+A Qwen2.5 shape with random weights; 64 prompts of 100 to 200 tokens, 16 requests each, 512 tokens a completion (with
+random weights the end
+token hardly comes). In turn: our engine; the same vLLM object without our engine, with the same requests (a seed
+each); and that without seeds,
+which tells what seeds cost. Then the hand-over of all weights, sleep and wake, each against a host clock with an
+idle device at both ends, and
 the largest difference of log-probabilities after the hand-over.
-`--engine transformers` compares our transformers engine with transformers' continuous batching instead, where vLLM is not installed.
+`--engine transformers` compares our transformers engine with transformers' continuous batching instead, where vLLM
+is not installed.
 
-Needs one GPU of at least 40 GiB, and vLLM built for its torch (`pip install 'spurious-rlvr[vllm]'`; see the README beside this).
+Needs one GPU of at least 40 GiB, and vLLM built for its torch (`pip install 'spurious-rlvr[vllm]'`; see the README
+beside this).
 """
 
 import warnings
+
 import common
 
 
@@ -83,12 +89,15 @@ def open_engine(policy, given):
 
     if given.engine == "transformers":
         return TransformersEngine(policy), bare_transformers
-    return VLLMEngine(
-        policy,
-        gpu_memory_utilization=given.utilization,
-        max_model_len=given.longest_prompt + given.tokens + 8,
-        **(dict(enforce_eager=True) if given.rehearse else {}),
-    ), bare_vllm
+    return (
+        VLLMEngine(
+            policy,
+            gpu_memory_utilization=given.utilization,
+            max_model_len=given.longest_prompt + given.tokens + 8,
+            **(dict(enforce_eager=True) if given.rehearse else {}),
+        ),
+        bare_vllm,
+    )
 
 
 def requests(policy, given, turn):
@@ -125,8 +134,10 @@ def compare(engine, bare, policy, given):
 
 
 def hand_over(engine, policy, given):
-    "Seconds to hand the weights over while awake, to fall asleep, to wake, and to hand over after waking; and how exactly they arrive."
+    """Seconds to hand the weights over while awake, to fall asleep, to wake, and to hand over after waking; and how
+    exactly they arrive."""
     import torch
+
     from spurious_rlvr.rollout import weight_gap
 
     taken, gaps, freed = {name: [] for name in ("hand_over", "sleep", "wake", "hand_over_after_wake")}, [], []
@@ -138,7 +149,7 @@ def hand_over(engine, policy, given):
             work()
         taken[name].append(one["seconds"])
 
-    for turn in range(given.repeats + 1):
+    for _turn in range(given.repeats + 1):
         with torch.no_grad():
             for parameter in policy.model.parameters():
                 parameter.add_(

@@ -1,14 +1,22 @@
-"""Speed of an update, and where its time goes: `python benchmarks/gpu/update_speed.py --json benchmarks/results/gpu_update_speed.json`
+"""Speed of an update, and where its time goes: `python benchmarks/gpu/update_speed.py --json
+benchmarks/results/gpu_update_speed.json`
 
-Qwen2.5 shapes of 0.5B, 1.5B and 7B with random weights, bfloat16 with float32 master weights, packed microbatches, the whole update as the
-trainer makes it: cutting and packing, forward, backward, statistics, gradient norm, optimizer. Rollouts of random tokens, prompts of 100 to 200
-tokens, completions with long-tailed lengths (mean 800, longest 3,072), 16 to a prompt. Tokens a second count each prompt once. Seconds are
-from an idle device to an idle device. A shape that does not fit on this GPU by `spurious-rlvr plan` is named with what it needs.
+Qwen2.5 shapes of 0.5B, 1.5B and 7B with random weights, bfloat16 with float32 master weights, packed microbatches,
+the whole update as the
+trainer makes it: cutting and packing, forward, backward, statistics, gradient norm, optimizer. Rollouts of random
+tokens, prompts of 100 to 200
+tokens, completions with long-tailed lengths (mean 800, longest 3,072), 16 to a prompt. Tokens a second count each
+prompt once. Seconds are
+from an idle device to an idle device. A shape that does not fit on this GPU by `spurious-rlvr plan` is named with
+what it needs.
 
 Needs one A100, H100 or H200 (their bfloat16 peak is the measure). 7B needs 130 GiB.
 """
 
-import collections, contextlib, warnings
+import collections
+import contextlib
+import warnings
+
 import common
 
 SETTINGS = {  # shape -> (gradient_checkpointing, microbatch_tokens, optimizer), the better ones first
@@ -95,7 +103,8 @@ def timed_parts(device, into):
 
 
 def kernel_shares(work, device):
-    "Shares of the device's busy time by kind of kernel, from torch's profiler, and how much of the wall time the device was busy."
+    """Shares of the device's busy time by kind of kernel, from torch's profiler, and how much of the wall time the
+    device was busy."""
     from torch.profiler import ProfilerActivity, profile
 
     taken, cuda = {}, device == "cuda"
@@ -135,7 +144,10 @@ def measure(shape, config, given):
         sum(prompt + sum(written) for prompt, written in groups),
     )
     statistics, memory = {}, common.Memory(given.device)
-    update = lambda: statistics.update(train.make_update(state, config, rollouts, 0))
+
+    def update():
+        return statistics.update(train.make_update(state, config, rollouts, 0))
+
     memory.forget()
     seconds = common.times(update, given)
     held = memory.look()
@@ -180,7 +192,9 @@ def main(arguments=None):
     )
     if given.rehearse:
         given.groups = 2
-    import gc, torch
+    import gc
+
+    import torch
 
     warnings.simplefilter("ignore")
     figures, checks = {}, {}
