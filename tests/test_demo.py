@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from spurious_rlvr.core import RunError
+from spurious_rlvr.demo import Demo, demo
 from spurious_rlvr.runs import read_run
-from spurious_rlvr.studies import CLIPS, Demo, demo
+from spurious_rlvr.studies import CLIPS
 
 TINY = Demo(seeds=(0, 1), changes=dict(phases=2, prompts_per_phase=4, minibatch_size=16))
 
@@ -81,7 +82,7 @@ def test_another_study_is_not_written_over(made):
 
 def test_an_interrupted_demo_goes_on(tmp_path):
     code = (
-        f"from spurious_rlvr.studies import Demo, demo; demo({str(tmp_path / 'demo')!r}, plan=Demo(seeds=(0,),"
+        f"from spurious_rlvr.demo import Demo, demo; demo({str(tmp_path / 'demo')!r}, plan=Demo(seeds=(0,),"
         " rewards={'random': 'random:0.5'}, changes=dict(phases=6)), jobs=1, progress=False)"
     )
     process = subprocess.Popen(
@@ -102,12 +103,12 @@ def test_an_interrupted_demo_goes_on(tmp_path):
 def test_quick_and_full_demo_stand_in_folders_of_their_own(monkeypatch, tmp_path):
     from typer.testing import CliRunner
 
-    from spurious_rlvr import studies
+    from spurious_rlvr import demo as demonstration
     from spurious_rlvr.cli import app
 
     folders = []
     monkeypatch.setattr(
-        studies, "demo", lambda folder, **options: folders.append(str(folder)) or Path("nowhere/report.html")
+        demonstration, "demo", lambda folder, **options: folders.append(str(folder)) or Path("nowhere/report.html")
     )
     for arguments in (["demo"], ["demo", "--quick"], ["demo", "--quick", "--out", "mine"]):
         CliRunner().invoke(app, arguments)

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "spurious_rlvr"
 LIGHT = "core tasks grading behavior rewards runs compare clipbias plots widgets cli".split()
 ROOMS = (
     "core tasks grading behavior rewards objective runs policy rollout evaluate plan train replay organisms compare"
-    " clipbias plots widgets studies audit cli".split()
+    " clipbias plots widgets studies audit demo cli".split()
 )
 HEAVY = {"torch", "transformers", "vllm", "accelerate", "peft", "deepspeed", "ray", "datasets"}
 
@@ -121,11 +121,12 @@ IMPORTS = {
     "widgets": "anywidget numpy pandas pyarrow scipy traitlets",
     "studies": "numpy pandas",
     "audit": "numpy pandas",
+    "demo": "pandas",
     "cli": "typer",
 }
 VIEWS, DOERS = (
     "runs compare clipbias plots widgets".split(),
-    "objective policy rollout train replay organisms studies audit".split(),
+    "objective policy rollout train replay organisms studies audit demo".split(),
 )
 
 

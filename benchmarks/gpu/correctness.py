@@ -315,7 +315,7 @@ def compare_resume(given):
 
 
 def plan_of(given):
-    from spurious_rlvr.studies import QUICK, Demo
+    from spurious_rlvr.demo import QUICK, Demo
 
     if given.rehearse:
         return Demo(
@@ -329,11 +329,11 @@ def plan_of(given):
 
 def demo_worker(given):
     "One demo in a process of its own: on the device that this process sees."
-    from spurious_rlvr import studies
+    from spurious_rlvr import demo
 
     warnings.simplefilter("ignore")
     plan = plan_of(given)
-    studies.demo(given.demo_worker, plan=plan, quick=len(plan.clips) < 4, jobs=given.jobs, progress=False)
+    demo.demo(given.demo_worker, plan=plan, quick=len(plan.clips) < 4, jobs=given.jobs, progress=False)
 
 
 def compare_demo(given):
