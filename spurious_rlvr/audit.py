@@ -1233,6 +1233,7 @@ def find_seeds(study, folder) -> Finding:
 def find_contamination(study, folder) -> Finding:
     """Is a random reward's gain larger on problems that were learnt by heart? The organism that memorised half of its
     benchmark."""
+    from spurious_rlvr.organisms import benchmark
 
     half = {p.id for p in benchmark()[: len(benchmark()) // 2]}
     rows = []
