@@ -12,6 +12,8 @@ if ! command -v chromium >/dev/null; then
     else echo "no Chromium, and no right to install it: the browser tests will be skipped (on Debian: apt-get install chromium)"; fi
 fi
 
+step "format and lint"
+bash tools/style.sh --check
 step "export, notebooks and README in step"
 python tools/drift.py
 step "types"
