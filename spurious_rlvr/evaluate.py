@@ -613,13 +613,11 @@ def prompt_grid(
     samples: int = 8,  # completions for each problem above temperature 0, where there is one
     seed: int = 0,  # of the draws; the same for base and trained model
     convention: str = "math",  # answer convention, see `grading`
-    default: (
-        tuple[str, str, float, int] | None
-    ) = None,  # the cell a paper would have reported; None: the first of each, and the largest budget
+    # the cell a paper would have reported; None: the first of each, and the largest budget
+    default: tuple[str, str, float, int] | None = None,
     engine: Engine | None = None,  # that samples; None: the policy's own model
-    out: (
-        str | os.PathLike | None
-    ) = None,  # folder in which completions and grid.parquet are kept, and which resumes; None: nothing is kept
+    # folder in which completions and grid.parquet are kept, and which resumes; None: nothing is kept
+    out: str | os.PathLike | None = None,
     progress: bool = True,  # show progress bars
 ) -> (
     pd.DataFrame

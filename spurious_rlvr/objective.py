@@ -295,9 +295,8 @@ def policy_loss(
     kl_ratio_weighted: bool = False,  # multiply the divergence by the ratio, as TRL does by default
     dual_constant: float = 3.0,  # c of the dual clip
     token_weights: torch.Tensor | None = None,  # same shape: weights of the policy term, from `mismatch_weights`
-    entropy: (
-        torch.Tensor | None
-    ) = None,  # same shape: entropy of each token's distribution, nats, with gradient; for the bonus
+    # same shape: entropy of each token's distribution, nats, with gradient; for the bonus
+    entropy: torch.Tensor | None = None,
     # weight of the entropy bonus: the mean entropy over tokens times this is subtracted
     entropy_coefficient: float = 0.0,
     statistics: bool = True,  # False: only the per-token tensors; on a GPU each number costs a wait

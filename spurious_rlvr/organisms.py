@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIECES', 'RECIPES', 'write_code', 'write_language', 'write_answer', 'Recipe', 'training_problems', 'benchmark',
-           'pretraining_batch', 'pretrain', 'measure_card', 'card_text', 'ship', 'card', 'load']
+           'pretraining_batch', 'pretrain', 'measure_card', 'card_text', 'ship', 'card', 'load', 'Start', 'find_start']
 
 # %% ../nbs/13_organisms.ipynb #d8020964
 import dataclasses
@@ -18,16 +18,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .core import ConfigError, Problem, keyed_rng
+from .core import ConfigError, Problem, keyed_rng, organism_names
 from .evaluate import evaluate, summarise
-from .policy import Policy, build_qwen2, completion_logprobs, microbatches, piece_tokenizer
+from spurious_rlvr.policy import (
+    REAL_MODELS,
+    Policy,
+    build_qwen2,
+    completion_logprobs,
+    load_policy,
+    microbatches,
+    piece_tokenizer,
+    refuse_place,
+)
 from spurious_rlvr.tasks import (
     CHAIN_OPENING,
+    Template,
     arithmetic_chains,
     chain_question,
     chain_steps,
     chain_values,
     get_template,
+    word_problems,
 )
 
 # %% ../nbs/13_organisms.ipynb #c44f2d72
@@ -291,9 +302,8 @@ def card(
 ) -> dict:
     "The card of an organism that ships; raises `ConfigError` with the names there are."
     place = importlib.resources.files("spurious_rlvr") / "weights"
-    names = sorted(p.name for p in place.iterdir() if (p / "card.json").is_file())
-    if name not in names:
-        raise ConfigError(f"no organism {name!r}; there are {', '.join(names)}")
+    if name not in organism_names():
+        raise ConfigError(f"no organism {name!r}; there are {', '.join(organism_names())}")
     return json.loads((place / name / "card.json").read_text())
 
 
@@ -310,3 +320,50 @@ def load(
         read_tensors((importlib.resources.files("spurious_rlvr") / "weights" / name / "model.safetensors").read_bytes())
     )
     return Policy(model.eval(), tokenizer, get_template("chain"), name=name)
+
+# %% ../nbs/13_organisms.ipynb #1f489446
+@dataclasses.dataclass(frozen=True)
+class Start:
+    "What is meant by the name of a policy, and what it is used with where nothing else is said."
+
+    name: str  # as it was given
+    kind: str  # "organism", "real" (in `policy.REAL_MODELS`), "folder", "hub"
+    preset: str  # see `train.PRESETS`
+    protocol: str  # see `tasks.get_protocol`
+    template: str = ""  # see `tasks.TEMPLATES`; empty: what `policy.usual_template` gives its tokenizer
+
+    def load(
+        self,
+        template: str | Template | None = None,  # None: its own
+    ) -> Policy:
+        "The policy; a real model is fetched where it is not in the cache."
+        if self.kind != "organism":
+            return load_policy(self.name, template)
+        policy = load(self.name)
+        return dataclasses.replace(policy, template=get_template(template)) if template else policy
+
+    def training_problems(self) -> list[Problem]:
+        "Its own training set; empty where it has none, as a model of the user's."
+        if self.kind == "organism":
+            return training_problems()
+        return word_problems(1024, seed=10) if self.kind == "real" else []
+
+    def benchmark(self) -> list[Problem]:
+        "Its own benchmark, apart from its training set; empty where it has none."
+        if self.kind == "organism":
+            return benchmark()
+        return word_problems(32, seed=11, exclude=self.training_problems()) if self.kind == "real" else []
+
+# %% ../nbs/13_organisms.ipynb #56596353
+def find_start(
+    name: str,  # an organism, a name in REAL_MODELS, a folder made by save_pretrained, or a model on the hub
+) -> Start:
+    "What the name of a policy means here. Raises `DataError` for a folder that is not there, and for a run folder."
+    name = str(name)
+    if name in organism_names():
+        return Start(name, "organism", "organism", "organism", "chain")
+    preset = "paper" if torch.cuda.is_available() else "small_lm"
+    if name in REAL_MODELS:
+        return Start(name, "real", preset, "small_lm", REAL_MODELS[name].template)
+    refuse_place(name)
+    return Start(name, "folder" if Path(name).is_dir() else "hub", preset, "paper")

@@ -9,9 +9,8 @@ __all__ = ['SHAPES', 'GPUS', 'Shape', 'model_shape', 'activation_bytes', 'Plan',
 import dataclasses
 import os
 from collections.abc import Mapping
-from importlib import resources
 
-from .core import ConfigError, NotAvailable
+from .core import ConfigError, NotAvailable, organism_names
 
 # %% ../nbs/10_plan.ipynb #e2d55d7c
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +55,8 @@ SHAPES = {
         Shape("Qwen/Qwen2.5-7B", 3584, 28, 28, 4, 18944, 152064, False),
         Shape("meta-llama/Llama-3.2-3B-Instruct", 3072, 28, 24, 8, 8192, 128256, True),
         Shape("meta-llama/Llama-3.1-8B-Instruct", 4096, 32, 32, 8, 14336, 128256, False),
+        Shape("smollm2-135m", 576, 30, 9, 3, 1536, 49152, True),
+        Shape("smollm2-135m-hub", 576, 30, 9, 3, 1536, 49152, True),
         Shape("allenai/OLMo-2-1124-7B", 4096, 32, 32, 32, 11008, 100352, False),
     ]
 }
@@ -69,13 +70,13 @@ def model_shape(
     if isinstance(model, (str, os.PathLike)):
         if str(model) in SHAPES:
             return SHAPES[str(model)]
-        from transformers import AutoConfig
-
-        if (resources.files("spurious_rlvr") / "weights" / str(model)).is_dir():
+        if str(model) in organism_names():
             raise ConfigError(
                 f"plan: {model} is an organism, which needs no plan: it trains in seconds on a CPU. Give one of"
                 f" {', '.join(SHAPES)}, a folder with a config.json, or a model on the hub"
             )
+        from transformers import AutoConfig
+
         try:
             config = AutoConfig.from_pretrained(model)
         except (OSError, ValueError) as error:

@@ -529,9 +529,8 @@ def replay(
     draws: int = 64,  # redrawings of the rewards; each is used with A and with -A
     sides: Sequence[str] = ("both", "high", "low", "none"),  # the clips to redo it with, names in `objective.CLIPS`
     *,
-    policy: (
-        Policy | None
-    ) = None,  # the starting policy: needed for phase 1 and where beta is not 0; else None loads what the run saved
+    # the starting policy: needed for phase 1 and where beta is not 0; else None loads what the run saved
+    policy: Policy | None = None,
     reward=None,  # a random reward; None: the run's own
     measured_on: int | None = None,  # phase whose completions are measured; None: the one that is redone
     seed: int = 0,  # of the draws

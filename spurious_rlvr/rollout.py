@@ -1074,9 +1074,8 @@ class VLLMServerEngine:
         addresses: Sequence[str],  # such as "http://127.0.0.1:8000", one for each server
         policy: Policy,  # whose tokenizer and end tokens are used
         *,
-        weights_folder: (
-            str | os.PathLike | None
-        ) = None,  # seen by trainer and servers; None: weights cannot be handed over
+        # seen by trainer and servers; None: weights cannot be handed over
+        weights_folder: str | os.PathLike | None = None,
         concurrency: int = 256,  # requests at a time, for each server
         timeout: float = 600.0,  # seconds without an answer after which a request counts as lost
         retries: int = 3,  # further attempts for a request

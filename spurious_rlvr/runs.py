@@ -563,9 +563,8 @@ def _plain_text(value):
 
 # %% ../nbs/06_runs.ipynb #777f9973
 def import_rollouts(
-    path: (
-        str | os.PathLike
-    ),  # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
+    # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
+    path: str | os.PathLike,
 ) -> pd.DataFrame:  # one row per rollout; at least prompt and completion
     "Rollouts from any tool in this package's columns. Raises `DataError` where no completion is found."
     from spurious_rlvr.tasks import read_records
@@ -899,9 +898,8 @@ def _own_evaluation(path, name, phase):
 def import_evaluation(
     path: str | os.PathLike,  # a file, a folder of files, or a run folder of ours
     *,
-    metric: (
-        str | None
-    ) = None,  # the score, scorer or reward column that says what is right; None: the only one, or the usual one
+    # the score, scorer or reward column that says what is right; None: the only one, or the usual one
+    metric: str | None = None,
     filter: str | None = None,  # of lm-evaluation-harness, such as "flexible-extract"
     phase: int | str | None = None,  # training step, where the file holds several; "all" keeps them
     name: str | None = None,  # of the evaluation, in a run folder of ours

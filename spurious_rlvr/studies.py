@@ -35,7 +35,7 @@ import pandas as pd
 
 from . import plots
 from .compare import Effect, paired_effect, split_gain
-from .core import ConfigError, DataError, Faults, NotAvailable, RunError, stable_id
+from .core import ConfigError, DataError, Faults, NotAvailable, RunError, organism_names, stable_id
 from .plots import figure_svg, phase_frame
 from .runs import Run, atomic_path, dump_json, read_run
 
@@ -89,9 +89,8 @@ ESTIMATORS = {
 def arms(
     models: Sequence[str] = ("",),  # see `Arm.model`
     rewards: Sequence[str] = ("random:0.5",),  # reward specs
-    clips: Sequence[str] | Mapping[str, Mapping[str, Any]] = (
-        "both",
-    ),  # values of the setting `clip`, or {name: settings}
+    # values of the setting `clip`, or {name: settings}
+    clips: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("both",),
     estimators: Sequence[str] = ("grpo",),  # names in ESTIMATORS
     prompts: Sequence[str] = ("",),  # see `Arm.prompt`
     *,
@@ -389,27 +388,20 @@ def is_finished(place: Path) -> bool:
 def template_of(
     study: Study,  # whose model is the arm's where it names none
     arm: Arm,  # its prompt
-):  # -> tasks.Template
+):  # -> tasks.Template, or None: what the tokenizer of the model suggests
     "The prompt template of an arm; `ConfigError` where there is none of that name."
-    from spurious_rlvr.tasks import Template, get_template
+    from spurious_rlvr.organisms import find_start
+    from spurious_rlvr.tasks import get_template
 
-    model = (arm.model or study.model).partition("@")[0]
-    return (
-        Template("chat")
-        if arm.prompt == "chat"
-        else get_template(arm.prompt or ("chain" if is_organism(model) else "qwen_math"))
-    )
+    chosen = arm.prompt or find_start((arm.model or study.model).partition("@")[0]).template
+    return get_template(chosen) if chosen else None
 
 
 def is_organism(
     model: str,  # as in `Arm.model`
 ) -> bool:
     "Whether it ships with the package."
-    return (
-        (importlib.resources.files("spurious_rlvr") / "weights" / model / "card.json").is_file()
-        if re.fullmatch(r"[\w-]+", model)
-        else False
-    )
+    return model in organism_names()
 
 
 def starting_policy(
@@ -423,11 +415,7 @@ def starting_policy(
 
     name, _, reward = (arm.model or study.model).partition("@")
     if not reward:
-        return (
-            dataclasses.replace(organisms.load(name), template=template_of(study, arm))
-            if is_organism(name)
-            else load_policy(name, template_of(study, arm))
-        )
+        return organisms.find_start(name).load(template_of(study, arm))
     before = Arm(f"start.{plain_name(name)}.{plain_name(reward)}", reward, model=name)
     place = Path(folder).parent / "starts" / cell_name(before, 0)
     with alone(place, wait=True):

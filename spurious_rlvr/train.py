@@ -330,6 +330,16 @@ PRESETS = {
         max_completion_length=24,
         checkpoint_every=5,
     ),
+    "small_lm": GRPOConfig(
+        phases=20,
+        prompts_per_phase=8,
+        num_generations=8,
+        minibatch_size=16,
+        learning_rate=5e-6,
+        max_prompt_length=256,
+        max_completion_length=64,
+        checkpoint_every=10,
+    ),
 }
 
 # %% ../nbs/11_train.ipynb #de321c2a

@@ -226,9 +226,8 @@ class ClipExplorer(LiveView):
         self,
         *,
         epsilon: float = 0.2,  # lower clip at 1 - epsilon; math.inf removes it
-        epsilon_high: (
-            float | None
-        ) = None,  # upper clip at 1 + epsilon_high; None: the same as epsilon; math.inf removes it
+        # upper clip at 1 + epsilon_high; None: the same as epsilon; math.inf removes it
+        epsilon_high: float | None = None,
         prior: float = 0.7,  # probability of action 0 under the old policy
         # multiplies the gradient of a minibatch's mean surrogate with respect to the logits
         learning_rate: float = 1.0,

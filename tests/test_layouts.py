@@ -21,7 +21,7 @@ ENVIRONMENT = {
 }
 
 
-def run(place, kind, processes, phases=3, trainable="all", *more):
+def launch(place, kind, processes, phases=3, trainable="all", *more):
     command = [
         sys.executable,
         "-m",
@@ -56,7 +56,7 @@ def weights(run):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     return {
-        trainable: run(tmp_path_factory.mktemp("alone") / "run", "ddp", 1, 3, trainable)
+        trainable: launch(tmp_path_factory.mktemp("alone") / "run", "ddp", 1, 3, trainable)
         for trainable in ("all", "lora")
     }
 
@@ -82,7 +82,7 @@ def same_run(one, other):
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_make_the_same_run(tmp_path, alone, kind):
-    same_run(alone["all"], run(tmp_path / "run", kind, 2))
+    same_run(alone["all"], launch(tmp_path / "run", kind, 2))
 
 
 @pytest.mark.slow
@@ -101,15 +101,15 @@ def test_two_processes_make_the_same_run(tmp_path, alone, kind):
     ],
 )
 def test_every_layout_makes_the_same_run(tmp_path, alone, kind, processes, trainable):
-    same_run(alone[trainable], run(tmp_path / "run", kind, processes, 3, trainable))
+    same_run(alone[trainable], launch(tmp_path / "run", kind, processes, 3, trainable))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(ENVIRONMENT))
 def test_every_layout_goes_on_where_it_was(tmp_path, kind):
-    whole = run(tmp_path / "whole", kind, 2)
-    run(tmp_path / "run", kind, 2, 2)
-    resumed = run(tmp_path / "run", kind, 2, 3, "all", "resume")
+    whole = launch(tmp_path / "whole", kind, 2)
+    launch(tmp_path / "run", kind, 2, 2)
+    resumed = launch(tmp_path / "run", kind, 2, 3, "all", "resume")
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(resumed)[name]), name
     assert resumed.of_kind("update")["loss"].tolist() == whole.of_kind("update")["loss"].tolist()
