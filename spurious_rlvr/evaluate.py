@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHECKPOINT', 'EXTRACTION', 'CELL', 'ARMS', 'measure', 'pass_at_k', 'summarise', 'Estimate', 'mean_estimate',
            'paired_difference', 'unpaired_difference', 'per_problem', 'scores', 'evaluate', 'run_evaluation',
-           'checkpoint_policies', 'cut_completions', 'prompt_grid', 'grid_accuracy', 'CrossFit', 'cross_fitted',
-           'rouge_l', 'partial_prompts', 'boxed', 'perplexity', 'perplexity_along', 'accuracy_by',
+           'recorded_prompt', 'checkpoint_policies', 'cut_completions', 'prompt_grid', 'grid_accuracy', 'CrossFit',
+           'cross_fitted', 'rouge_l', 'partial_prompts', 'boxed', 'perplexity', 'perplexity_along', 'accuracy_by',
            'memorisation_probes', 'code_token_ids', 'CausalPair', 'causal_pair']
 
 # %% ../nbs/09_evaluate.ipynb #cb38d3e6
@@ -49,7 +49,15 @@ from spurious_rlvr.runs import (
     resume_run,
     rollout_table,
 )
-from .tasks import TEMPLATES, Protocol, Template, get_protocol, get_template, grid_templates
+from spurious_rlvr.tasks import (
+    TEMPLATES,
+    Protocol,
+    Template,
+    get_protocol,
+    get_template,
+    grid_templates,
+    recorded_template,
+)
 
 # %% ../nbs/09_evaluate.ipynb #5fea9683
 from typing import TYPE_CHECKING, Any
@@ -374,7 +382,9 @@ def _describe_evaluation(policy, problems, name, phase, protocol, engine):
         protocol=dataclasses.asdict(protocol),
         template=dataclasses.asdict(policy.template),
         problems=fingerprint_problems(problems),
-        model={k: v for k, v in policy.describe().items() if k != "template"},
+        model={
+            k: v for k, v in policy.describe().items() if k in ("name", "architecture", "parameters", "fingerprint")
+        },
         engine=type(engine).__name__,
     )
     return load_settings(dump_json(described, settings=True))  # as it will be read back
@@ -497,6 +507,21 @@ def run_evaluation(
     shutil.rmtree(parts, ignore_errors=True)
     return finished
 
+# %% ../nbs/09_evaluate.ipynb #c5a260fc
+def recorded_prompt(
+    run: Run,  # a training run
+) -> Template:
+    "The template that a run was trained with. Raises `RunError` where only an unknown name was kept."
+    model = run.settings.get("model", {})
+    if "prompt" in model:
+        return recorded_template(model["prompt"])
+    if model.get("template") not in TEMPLATES:  # runs of version 0.1 keep the name alone
+        raise RunError(
+            f"{run.path}: was trained with the template {model.get('template')!r}, which is not known here; give it"
+            " with template="
+        )
+    return TEMPLATES[model["template"]]
+
 # %% ../nbs/09_evaluate.ipynb #88247152
 def checkpoint_policies(
     run: "Run|str|os.PathLike",  # a training run
@@ -520,12 +545,7 @@ def checkpoint_policies(
     if not kept and base is None:
         raise RunError(f"{run.path}: has no checkpoint; train with checkpoint_every, or give the policy itself")
     if template is None:
-        template = run.settings.get("model", {}).get("template")
-        if template not in TEMPLATES:
-            raise RunError(
-                f"{run.path}: was trained with the template {template!r}, which is not known here; give it with"
-                " template="
-            )
+        template = recorded_prompt(run)
     for phase in there if phases is None else sorted(phases):
         if phase == 0 and base is not None:
             yield 0, base

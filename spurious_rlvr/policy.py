@@ -168,6 +168,7 @@ class Policy:
             parameters=sum(p.numel() for p in self.model.parameters()),
             dtype=str(next(self.model.parameters()).dtype).removeprefix("torch."),
             template=self.template.name,
+            prompt=dataclasses.asdict(self.template),
             fingerprint=hashed.hexdigest(),
             **({"source": dict(self.source)} if self.source else {}),
         )
@@ -412,7 +413,8 @@ def _source_of(name, known):
 # %% ../nbs/07_policy.ipynb #ba9dcea1
 def load_policy(
     name: str | os.PathLike,  # a name in REAL_MODELS, a folder made by save_pretrained, or a model on the hub
-    template: str | Template | None = None,  # see `tasks.TEMPLATES`; None: the name's own, else `usual_template`
+    # see `tasks.get_template`; None: the name's own, else `usual_template`
+    template: str | Template | Mapping | None = None,
     *,
     device: str | None = None,  # "cpu", "cuda", ...; None: the GPU where there is one
     dtype: torch.dtype = torch.float32,  # of the weights

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 
 from .core import ConfigError, Faults, Problem, Rollout, RunError, keyed_seed
+from .evaluate import recorded_prompt
 from .objective import CLIPS, mismatch_weights
 from .policy import Microbatch, Policy, completion_logprobs, head_logprobs, load_policy
 from .rewards import Reward, as_reward
@@ -168,7 +169,7 @@ def start_of_phase(
             f"{run.path}: phase 1 began with the starting policy, which is in no checkpoint; give it as policy=, for"
             f" instance organisms.load({run.settings.get('model', {}).get('name', 'name')!r})"
         )
-    return policy or load_policy(checkpoint / "policy", run.settings["model"]["template"]), checkpoint
+    return policy or load_policy(checkpoint / "policy", recorded_prompt(run)), checkpoint
 
 # %% ../nbs/12_replay.ipynb #5508353c
 @dataclasses.dataclass

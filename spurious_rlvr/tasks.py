@@ -6,8 +6,8 @@
 __all__ = ['CHAIN_OPENING', 'STORIES', 'QUESTION_FIELDS', 'GOLD_FIELDS', 'BENCHMARKS', 'GENERATORS', 'TEMPLATES',
            'WORKED_EXAMPLES', 'chain_values', 'chain_question', 'chain_steps', 'arithmetic_chains', 'Story',
            'word_problem', 'word_problems', 'random_calculations', 'as_problem', 'read_records', 'Benchmark',
-           'benchmark_name', 'get_benchmark', 'Protocol', 'get_protocol', 'load_problems', 'Template', 'get_template',
-           'few_shot', 'grid_templates', 'chain_templates']
+           'benchmark_name', 'get_benchmark', 'Protocol', 'get_protocol', 'load_problems', 'Template', 'read_template',
+           'recorded_template', 'get_template', 'changed_template', 'few_shot', 'grid_templates', 'chain_templates']
 
 # %% ../nbs/01_tasks.ipynb #583fd1d9
 import dataclasses
@@ -16,7 +16,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -705,16 +705,69 @@ TEMPLATES = {
     ]
 }
 
-
-def get_template(
-    template: str | Template,  # a name in TEMPLATES, or a template of one's own
+# %% ../nbs/01_tasks.ipynb #8014f132
+def read_template(
+    path: str | os.PathLike,  # a .json file with fields of `Template`, or a text that holds {question}
 ) -> Template:
-    "A template by name; raises `ConfigError` that lists the names."
+    "A template from a file, named after it. Raises `DataError` where it is none."
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a template ({error})") from None
+    if path.suffix != ".json":
+        return Template(path.stem, text, chat=False)
+    fields = _json(text, str(path))
+    known = [f.name for f in dataclasses.fields(Template)]
+    if not isinstance(fields, dict) or set(fields) - set(known):
+        raise DataError(f"{path}: must be an object with some of the fields {', '.join(known)}")
+    return recorded_template({"name": path.stem} | fields)
+
+
+def recorded_template(
+    fields: Mapping[str, Any],  # of `Template`, as they stand in run.json or in a file
+) -> Template:
+    "A template from its fields. Raises `DataError` where one of them is not what it should be."
+    stop = fields.get("stop", ())
+    texts = [v for k, v in fields.items() if k not in ("chat", "stop", "system")] + list(stop)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(fields.get("chat", True), bool):
+        raise DataError(
+            f"template {fields.get('name')!r}: fields are texts, chat is true or false, stop a list of texts"
+        )
+    return Template(**{**fields, "stop": tuple(stop)})
+
+# %% ../nbs/01_tasks.ipynb #20e5fa88
+def get_template(
+    template: str | Template | Mapping[str, Any],  # a name in TEMPLATES, a file, a template, or its recorded fields
+) -> Template:
+    "A template by whatever names it; raises `ConfigError` that lists the names."
     if isinstance(template, Template):
         return template
-    if template not in TEMPLATES:
-        raise ConfigError(f"no template {template!r}; there are {', '.join(TEMPLATES)}")
-    return TEMPLATES[template]
+    if isinstance(template, Mapping):
+        return recorded_template(template)
+    if template in TEMPLATES:
+        return TEMPLATES[template]
+    if Path(template).suffix in (".json", ".txt", ".md", ".jinja") or Path(template).is_file():
+        return read_template(template)
+    raise ConfigError(f"no template {template!r}; give a file, or one of {', '.join(TEMPLATES)}")
+
+# %% ../nbs/01_tasks.ipynb #3c17b553
+def changed_template(
+    template: Template,  # that is begun with
+    *,
+    system: str | None = None,  # system message; None: as it is
+    user: str | None = None,  # user message, with {question}; None: as it is
+    prefix: str | None = None,  # text that completions begin with; None: as it is
+    stop: Sequence[str] = (),  # texts that end a completion; none: as they are
+) -> Template:  # named as before, with a star where something was changed
+    "A template with some of its parts replaced."
+    changes: dict[str, Any] = dict(system=system, user=user, prefix=prefix, stop=tuple(stop) or None)
+    given = {name: value for name, value in changes.items() if value is not None}
+    if system is not None and not template.chat:
+        raise ConfigError(
+            f"template {template.name!r} is bare text and has no system message: put it into the user text"
+        )
+    return dataclasses.replace(template, name=f"{template.name}*", **given) if given else template
 
 # %% ../nbs/01_tasks.ipynb #e4cfa8b8
 WORKED_EXAMPLES = (
