@@ -2112,21 +2112,9 @@ def _room(policy, engine=None):  # places of the model, and of an engine that wa
     return min(filter(None, known), default=None)
 
 
-def _plan(
-    policy,
-    question,
-    *,
-    manner,
-    prefix,
-    template,
-    samples,
-    temperature,
-    max_completion_length,
-    seed,
-    system=None,
-    alternatives=0,
-    engine=None,
-):
+def _check_asked(
+    question, manner, prefix, system, samples, temperature, max_completion_length, seed
+):  # everything that is wrong, in one message
     faults = Faults("LivePrompt")
     faults.check(manner in _MANNERS, f"manner is {manner!r}; give one of {', '.join(_MANNERS)}")
     texts = [
@@ -2159,6 +2147,24 @@ def _plan(
     )
     faults.check(_is_number(seed, -(2**53), 2**53), f"seed is {seed!r} and must be a whole number")
     faults.raise_any()
+
+
+def _plan(
+    policy,
+    question,
+    *,
+    manner,
+    prefix,
+    template,
+    samples,
+    temperature,
+    max_completion_length,
+    seed,
+    system=None,
+    alternatives=0,
+    engine=None,
+):
+    _check_asked(question, manner, prefix, system, samples, temperature, max_completion_length, seed)
     chosen = _with_system(get_template(template), system)
     begun = {"force": FORCE_PREFIX, "continue": prefix}.get(manner, "")
     chosen = dataclasses.replace(chosen, prefix=chosen.prefix + begun)
