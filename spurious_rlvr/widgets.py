@@ -2251,7 +2251,7 @@ class _Writing:  # one completion; `add` in the thread that samples, the rest wh
             self.tokens[self.told_tokens :],
             len(self.detector.repetitions) and self.detector.repetitions[-1],
         )
-        first = self.detector.feed(piece)
+        first, at = self.detector.feed(piece), self.told_tokens
         self.wide += [self.told + at for at, c in enumerate(piece) if c >= "\U00010000"]
         self.told, self.told_tokens = len(self.text.text), len(self.tokens)
         self.mentions = self.mentions or mentions_python(self.text.text[max(0, self.told - len(piece) - 5) :])
@@ -2262,6 +2262,7 @@ class _Writing:  # one completion; `add` in the thread that samples, the rest wh
             else {}
         )
         return dict(
+            at=at,
             text=piece,
             tokens=self._tokens(tokens),
             first=first,

@@ -179,28 +179,34 @@ function render({ model, el }) {
     alternatives.show(null);
   };
   const settle = (now) => { running = now; form.running(now); root.dataset.running = now ? "yes" : "no"; };
-  const add = ({ words: fresh, parts }) => { Object.assign(words, fresh); for (const part of parts) views[part.sample]?.add(part); };
+  let missing = false;
+  const again = () => { if (!missing) { missing = true; send({ action: "hello" }); } }; // a message has been missed: everything, please
+  const add = ({ words: fresh, parts }) => {
+    Object.assign(words, fresh);
+    for (const part of parts) {
+      const view = views[part.sample];
+      if (view?.text.tokens.length === part.at) view.add(part); else again();
+    }
+  };
   const release = () => { for (const message of held.splice(0)) add(message); };
-  let missed = 0;
-  const again = (of) => { if (missed !== of) { missed = of; send({ action: "hello" }); } }; // something of that run has been missed: everything, please
   const received = {
     begin: (message) => {
       if (message.run !== run) { stopping = false; clearTimeout(slow); }
-      run = message.run; held = [];
+      run = message.run; held = []; missing = false;
       settle(message.running); // before the completions, which say whether they are being written
       begin(message);
       status.textContent = !message.running ? message.status ?? "" : stopping ? "Stopping \u2026" : "Writing \u2026";
       if (!message.running) { stopping = false; clearTimeout(slow); }
     },
     add: (message) => {
-      if (message.run !== run) { if (message.run > run && run > 0) again(message.run); return; }
+      if (message.run !== run) { if (message.run > run && run > 0) again(); return; }
       if (stopping) { held.push(message); return; }
       add(message);
       const chosen = views.find((view) => view.at !== null);
       if (chosen && chosen.locked) alternatives.show(chosen);
     },
     end: (message) => {
-      if (message.run !== run) { if (message.run > run && run > 0) again(message.run); return; }
+      if (message.run !== run) { if (message.run > run && run > 0) again(); return; }
       clearTimeout(slow);
       stopping = false;
       settle(false);
@@ -209,7 +215,7 @@ function render({ model, el }) {
       for (const view of views) view.describe();
       status.textContent = message.status; root.dataset.ended = message.run;
       alternatives.show(views.find((view) => view.at !== null) ?? null);
-      if (message.counts.some((count, index) => views[index]?.text.tokens.length !== count)) again(run + 0.5); // once more than for its beginning
+      if (message.counts.some((count, index) => views[index]?.text.tokens.length !== count)) again();
     },
     status: (message) => { status.textContent = message.words; },
     error: (message) => { problem.textContent = message.words; },
