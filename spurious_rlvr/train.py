@@ -54,6 +54,7 @@ from spurious_rlvr.objective import (
     LOSS_TYPES,
     SCALES,
     clip_by_probability,
+    clip_faults,
     compare_gradients,
     group_advantages,
     mismatch_weights,
@@ -93,6 +94,9 @@ class GRPOConfig:
     epsilon: float = 0.2  # lower clip range
     epsilon_high: float | None = None  # upper clip range; None: the same as epsilon
     clip: str = "both"  # see `objective.CLIPS`
+    clip_options: Mapping[str, float] = dataclasses.field(
+        default_factory=dict
+    )  # the clip's own settings, such as dual_constant; what is left out has its default
     loss_type: str = "grpo"  # see `objective.LOSS_TYPES`
     importance_sampling_level: str = "token"  # "token" or "sequence"
     scale_rewards: str = "group"  # see `objective.group_advantages`
@@ -191,6 +195,8 @@ def check_kinds(
                 and all(_KINDS[int][1](k) and k >= 1 and isinstance(v, Mapping) for k, v in value.items()),
                 f"changes is {value!r} and must be {{phase: {{setting: value}}}} with phases from 1",
             )
+        elif field.name == "clip_options":
+            faults.check(isinstance(value, Mapping), f"clip_options is {value!r} and must be {{setting: number}}")
         else:
             kind, holds = _KINDS[type(field.default)]
             faults.check(holds(value), f"{field.name} is {value!r} and must be {kind}")
@@ -238,6 +244,7 @@ CHANGEABLE = {
     "epsilon",
     "epsilon_high",
     "clip",
+    "clip_options",
     "loss_type",
     "scale_rewards",
     "std_epsilon",
@@ -261,6 +268,8 @@ def check_config(
         faults.check(
             getattr(config, name) in choices, f"{name} is {getattr(config, name)!r}; give one of {', '.join(choices)}"
         )
+    for fault in clip_faults(config.clip, config.clip_options) if config.clip in CLIPS else ():
+        faults.check(False, fault)
     for name in _AT_LEAST_ONE:
         faults.check(getattr(config, name) >= 1, f"{name} is {getattr(config, name)} and must be at least 1")
     for name in _NOT_NEGATIVE:
@@ -982,6 +991,7 @@ def configured_loss(
         epsilon=config.epsilon,
         epsilon_high=config.epsilon_high,
         clip=clip,
+        clip_options=config.clip_options if clip == config.clip else None,  # they belong to that clip alone
         loss_type=config.loss_type,
         importance_sampling_level=config.importance_sampling_level,
         beta=config.beta,

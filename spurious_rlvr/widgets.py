@@ -1914,7 +1914,7 @@ def _growth(view):  # what is new in the folder of a `RunWatch`, for its page; N
             view._state = _run_state(source.run)
         return _outline(source, pages.index) | dict(
             live=True,
-            state=view._state,
+            state=view._words(),
             index=[[place, pages.index.for_page(place)] for place in fresh[-8:]],
             newest=newest(source, fresh),
             rows=_first_rows(pages, newest(source, fresh)),
@@ -1956,7 +1956,11 @@ class RunWatch(RolloutStepper):
         self.look()
 
     def _head(self):
-        return super()._head() | dict(live=True, state=self._state)
+        return super()._head() | dict(live=True, state=self._words())
+
+    def _words(self):  # the run's state, and whether anyone still looks
+        left = self._stopped.is_set() and self._state not in ("finished", "failed")
+        return f"{self._state}, no longer watched" if left else self._state
 
     def look(self) -> bool:  # whether there was something new
         "Looks into the folder once and tells the page what is new."
@@ -1966,21 +1970,23 @@ class RunWatch(RolloutStepper):
         return told is not None
 
     def _look_on(self):
-        while not self._stopped.wait(self.interval):
-            try:
-                if not self.look() and self._state in ("finished", "failed"):
-                    break
-            except (SpuriousRLVRError, OSError, ValueError, KeyError) as error:
-                self._tell("grown", dict(problems=[visible(str(error))[:300]]))
-        self._tell(
-            "grown",
-            dict(state=self._state if self._state in ("finished", "failed") else f"{self._state}, no longer watched"),
-        )
+        try:
+            while not self._stopped.wait(self.interval):
+                try:
+                    if not self.look() and self._state in ("finished", "failed"):
+                        break
+                except (SpuriousRLVRError, OSError, ValueError, KeyError) as error:
+                    self._tell("grown", dict(problems=[visible(str(error))[:300]]))
+        finally:  # whatever ends it, no page goes on saying that the run is followed
+            if self._state not in ("finished", "failed"):
+                self._stopped.set()
+            self._tell("grown", dict(state=self._words()))
 
     def start(self):
         "Begins to follow the run; once is enough."
         if self._thread is None or not self._thread.is_alive():
             self._stopped.clear()
+            self._tell("grown", dict(state=self._words()))
             self._thread = threading.Thread(target=self._look_on, daemon=True, name=f"watch {self._pages.source.title}")
             self._thread.start()
 
@@ -2105,20 +2111,9 @@ def _room(policy, engine=None):  # places of the model, and of an engine that wa
     return min(filter(None, known), default=None)
 
 
-def _plan(
-    policy,
-    question,
-    *,
-    manner,
-    prefix,
-    template,
-    samples,
-    temperature,
-    max_completion_length,
-    seed,
-    alternatives=0,
-    engine=None,
-):
+def _check_asked(
+    question, manner, prefix, system, samples, temperature, max_completion_length, seed
+):  # everything that is wrong, in one message
     faults = Faults("LivePrompt")
     faults.check(manner in _MANNERS, f"manner is {manner!r}; give one of {', '.join(_MANNERS)}")
     texts = [
@@ -2127,7 +2122,11 @@ def _plan(
             not (half := _half_characters(text)),
             f"{name} holds half a character ({half}), which no tokenizer reads; take it out",
         )
-        for name, text in (("the problem", question), ("the text to continue from", prefix))
+        for name, text in (
+            ("the problem", question),
+            ("the text to continue from", prefix),
+            ("the system message", "" if system is None else system),
+        )
     ]
     if texts[0]:
         faults.check(question.strip() != "", "there is no problem yet; type one")
@@ -2147,7 +2146,26 @@ def _plan(
     )
     faults.check(_is_number(seed, -(2**53), 2**53), f"seed is {seed!r} and must be a whole number")
     faults.raise_any()
-    chosen, begun = get_template(template), {"force": FORCE_PREFIX, "continue": prefix}.get(manner, "")
+
+
+def _plan(
+    policy,
+    question,
+    *,
+    manner,
+    prefix,
+    template,
+    samples,
+    temperature,
+    max_completion_length,
+    seed,
+    system=None,
+    alternatives=0,
+    engine=None,
+):
+    _check_asked(question, manner, prefix, system, samples, temperature, max_completion_length, seed)
+    chosen = _with_system(get_template(template), system)
+    begun = {"force": FORCE_PREFIX, "continue": prefix}.get(manner, "")
     chosen = dataclasses.replace(chosen, prefix=chosen.prefix + begun)
     prompt = chosen.render(question, policy.tokenizer)
     ids = tuple(policy.encode(prompt))
@@ -2166,6 +2184,17 @@ def _plan(
         note,
         alternatives,
     )
+
+
+def _with_system(template, system):  # the template with another system message; "": with none, None: as it is
+    if system is None or (not template.chat and not system.strip()):
+        return template
+    if not template.chat:
+        raise ConfigError(
+            f"LivePrompt: template {template.name!r} is plain text, which has no system message; leave it empty, or"
+            " choose a template that the chat template wraps"
+        )
+    return dataclasses.replace(template, system=system or None)
 
 
 def _fitting(room, prompt, wanted):  # most tokens of the completion, and what to say about it
@@ -2198,14 +2227,10 @@ class _Writing:  # one completion; `add` in the thread that samples, the rest wh
         )
 
     def add(self, token):
-        self.tokens.append(
-            (
-                *self.text.add(token.token_id),
-                token.token_id,
-                round(token.logprob, 4),
-                [[i, round(value, 4)] for i, value in token.alternatives],
-            )
-        )
+        if not math.isfinite(token.logprob):
+            raise DataError(f"the engine's log-probability of token {token.token_id} is {token.logprob}, no number")
+        others = [[i, round(value, 4)] for i, value in token.alternatives if math.isfinite(value)]
+        self.tokens.append((*self.text.add(token.token_id), token.token_id, round(token.logprob, 4), others))
 
     def _units(self, offset):
         return offset + bisect.bisect_left(self.wide, offset)
@@ -2225,7 +2250,7 @@ class _Writing:  # one completion; `add` in the thread that samples, the rest wh
             self.tokens[self.told_tokens :],
             len(self.detector.repetitions) and self.detector.repetitions[-1],
         )
-        first = self.detector.feed(piece)
+        first, at = self.detector.feed(piece), self.told_tokens
         self.wide += [self.told + at for at, c in enumerate(piece) if c >= "\U00010000"]
         self.told, self.told_tokens = len(self.text.text), len(self.tokens)
         self.mentions = self.mentions or mentions_python(self.text.text[max(0, self.told - len(piece) - 5) :])
@@ -2236,6 +2261,7 @@ class _Writing:  # one completion; `add` in the thread that samples, the rest wh
             else {}
         )
         return dict(
+            at=at,
             text=piece,
             tokens=self._tokens(tokens),
             first=first,
@@ -2388,7 +2414,7 @@ def _within(message, most):  # the samples as JSON of at most that many characte
     share = most // (8 * max(1, len(message["samples"])))
     return _ascii(
         _lighter(
-            dict(message, question=message["question"][:share]),
+            dict(message, question=message["question"][:share], system=message["system"][:share]),
             f"tokens, and all but the first {share:,} characters, are",
             tokens=False,
             characters=share,
@@ -2463,9 +2489,29 @@ _LOOK = {
     "python_mention": "mention",
 }
 
+# %% ../nbs/17_widgets.ipynb #a2936c5d
+def _closing(view, writings, status):  # what went wrong, and what the last message tells of every completion
+    try:
+        reason = "error" if status else "stopped"
+        grown = all([writing.end(writing.finish or reason) for writing in writings])
+        news = view.news(writings)
+    except Exception as error:  # such as a tokenizer that cannot read what was written
+        status, grown, news = status or _in_words(error), False, dict(words={}, parts=[])
+        for writing in writings:
+            writing.finish = writing.finish or "error"
+    if not grown:
+        news = dict(words=news["words"], samples=[writing.whole() for writing in writings])
+    return status, news | dict(counts=[writing.told_tokens for writing in writings])
+
+
+def _summary(plan, writings):
+    head = "Stopped" if any(writing.finish == "stopped" for writing in writings) else "Done"
+    note = f" There {plan.note[6:]}." if plan.note else ""
+    return f"{head}: {sum(len(writing.tokens) for writing in writings):,} tokens.{note}"
+
 # %% ../nbs/17_widgets.ipynb #a872575c
 def _run_thread(view, run, plan, writings):  # from the first token to the last message
-    status, last = "", []
+    status = ""
     try:
         lock = engine_lock(view.engine)
         if _take_turn(lock, view.stopping, lambda words: view.say("status", words=words)):
@@ -2475,20 +2521,17 @@ def _run_thread(view, run, plan, writings):  # from the first token to the last 
                 lock.release()
     except Exception as error:  # whatever an engine raises, the page says it and can ask again
         status = _in_words(error)
-        view.say("error", words=status)
     with view.guard:
-        reason = "error" if status else "stopped"
-        whole = not all([writing.end(writing.finish or reason) for writing in writings])
-        view.tell_news(run, writings, silent=whole)
-        view.status = (
-            status
-            or f"{'Stopped' if any(w.finish == 'stopped' for w in writings) else 'Done'}: {sum(len(w.tokens) for w in writings):,} tokens.{f' There {plan.note[6:]}.' if plan.note else ''}"
-        )
+        status, last = _closing(view, writings, status)
+        if status:
+            view.say("error", words=status)
+        view.status = status or _summary(plan, writings)
         view.going = None
-        if whole:
-            last = [writing.whole() for writing in writings]
-        view.say("end", run=run, status=view.status, **({"samples": last} if last else {}))
-    view.saved = _within(view.everything(), _SAVED)
+        view.say("end", run=run, status=view.status, **last)
+        kept = view.everything()
+    saved = _within(kept, _SAVED)
+    if view.run == run:  # the next run may have begun
+        view.saved = saved
 
 # %% ../nbs/17_widgets.ipynb #9308fe58
 class _Talk(LiveView):  # what a run and its views say to each other; `guard` keeps it in order
@@ -2507,6 +2550,12 @@ class _Talk(LiveView):  # what a run and its views say to each other; `guard` ke
     def stop(self):
         "Stops at once; what was written stays."
         self.stopping.set()
+
+    def close(self):
+        "Stops what is going, and closes every view."
+        if stopping := getattr(self, "stopping", None):
+            stopping.set()
+        super().close()
 
     def wait(
         self,
@@ -2540,27 +2589,23 @@ class _Talk(LiveView):  # what a run and its views say to each other; `guard` ke
     def say(self, kind, **content):
         self.send({"json": _ascii(dict(type=kind, **content))})  # to every view
 
-    def tell_news(self, run, writings, silent=False):
+    def news(self, writings):  # what no page has been told yet
+        fresh = {i for w in writings for t in w.tokens[w.told_tokens :] for i in (t[2], *(other for other, _ in t[4]))}
+        words = _words_of(self.policy, fresh - self.words.keys())
+        self.words.update(words)
+        parts = [dict(sample=place, **writing.news()) for place, writing in enumerate(writings)]
+        return dict(words=words, parts=[part for part in parts if part["text"] or part["tokens"] or part["finish"]])
+
+    def tell_news(self, run, writings):
         with self.guard:
-            fresh = {t[2] for w in writings for t in w.tokens[w.told_tokens :]} | {
-                i for w in writings for t in w.tokens[w.told_tokens :] for i, _ in t[4]
-            }
-            words = _words_of(self.policy, fresh - self.words.keys())
-            self.words.update(words)
-            parts = [dict(sample=place, **writing.news()) for place, writing in enumerate(writings)]
-            if not silent:
-                self.say(
-                    "add",
-                    run=run,
-                    words=words,
-                    parts=[part for part in parts if part["text"] or part["tokens"] or part["finish"]],
-                )
+            self.say("add", run=run, **self.news(writings))
 
     def everything(self):  # for a view that knows nothing
         with self.guard:
             return dict(
                 question=self.plan.question if self.plan else "",
                 manner=_MANNERS[self.plan.manner] if self.plan else "",
+                system=(self.plan.template.chat and self.plan.template.system or "") if self.plan else "",
                 words=self.words,
                 status=self.status,
                 samples=[w.whole() for w in self.writings],
@@ -2581,6 +2626,7 @@ class LivePrompt(_Talk):
         *,
         question: str = "",  # what stands in the box at first
         template: str | None = None,  # a name in `tasks.TEMPLATES`; None: the policy's
+        system: str | None = None,  # system message; None: the template's own, "": none
         samples: int = 1,  # completions at once, 1 to 16
         temperature: float = 1.0,  # 0: greedy
         max_completion_length: int = 512,  # most tokens in a completion
@@ -2590,6 +2636,7 @@ class LivePrompt(_Talk):
         self.engine, self.policy, self.alternatives = engine, policy, alternatives
         self.defaults = dict(
             template=template or policy.template.name,
+            system=system,
             samples=samples,
             temperature=temperature,
             max_completion_length=max_completion_length,
@@ -2604,6 +2651,7 @@ class LivePrompt(_Talk):
             question=question,
             prefix="",
             templates=list(self.templates),
+            systems={name: each.system or "" if each.chat else None for name, each in self.templates.items()},
             looks=_LOOK,
             force_prefix=FORCE_PREFIX,
             most_samples=_MOST_SAMPLES,
@@ -2619,7 +2667,7 @@ class LivePrompt(_Talk):
         manner: str = "free",  # "free", "force" (code), "forbid" (code) or "continue" (from `prefix`)
         prefix: str = "",  # text that the completions begin with, for "continue"
         wait: bool = True,
-        **settings,  # until it is done; template, samples, temperature, max_completion_length, seed
+        **settings,  # until it is done; template, system, samples, temperature, max_completion_length, seed
     ) -> "LivePrompt":
         "Asks what the page would ask; raises `ConfigError` for what cannot be asked, and while a run is going."
         _start(self, dict(self.defaults, **settings), question, manner, prefix)
@@ -2673,7 +2721,8 @@ def _start(view, settings, question, manner, prefix):  # the run that the page o
 def _answer(view, content):  # a message from the page; returns at once
     action = content.get("action")
     if action == "stop":
-        view.stop()
+        if content.get("run", view.run) == view.run:  # not the next run, where one has ended meanwhile
+            view.stop()
     elif action == "hello":
         with view.guard:
             view.say("begin", run=view.run, running=view.going is not None, **view.everything())

@@ -209,13 +209,19 @@ globalThis.openView = async (esm, values) => {
 
 
 class Linked:
-    "A widget of this process with its page."
+    "A widget of this process with a page of its own; several pages may show one widget."
 
     def __init__(self, page, widget, theme="light"):
         self.page, self.widget, self.outbox, self.inbox = page, widget, collections.deque(), []
-        widget.send = lambda content, buffers=None: self.outbox.append(
-            json.dumps(content, ensure_ascii=False).encode("utf-8").decode("utf-8")
-        )  # what a notebook cannot send fails here, too
+        pages = widget.__dict__.setdefault("linked_pages", [])
+        pages.append(self)
+
+        def send(content, buffers=None):  # to every page; what a notebook cannot send fails here, too
+            text = json.dumps(content, ensure_ascii=False).encode("utf-8").decode("utf-8")
+            for each in pages:
+                each.outbox.append(text)
+
+        widget.send = send
         widget.observe(
             lambda change: (
                 change["name"] in widget.keys

@@ -24,6 +24,7 @@ from spurious_rlvr.clipbias import (
     replay_effects,
 )
 from spurious_rlvr.core import ConfigError, Rollout, RunError, keyed_rng
+from spurious_rlvr.objective import CLIPS
 from spurious_rlvr.runs import create_run, read_run
 
 
@@ -81,9 +82,8 @@ def make_run(path, rollouts, phase=1, **config):
     [
         dict(loss_type=loss_type, clip=c, importance_sampling_level=level)
         for loss_type in ("grpo", "dr_grpo", "dapo", "bnpo")
-        for c in ("both", "high", "low", "none", "cispo", "pi_weighted", "reinforce")
+        for c in CLIPS
         for level in ("token", "sequence")
-        if not (level == "sequence" and c in ("cispo", "pi_weighted", "reinforce"))
     ],
 )
 def test_kept_pull_is_the_derivative_that_autograd_gives(tmp_path, settings):
@@ -247,7 +247,9 @@ OUT_UP, OUT_DOWN = dict(new=[-1.0, -0.5], outside=[0, 1]), dict(new=[-1.0, -1.5]
 RULES = [
     (dict(clip="none"), [dict(update=1, **OUT_UP)], "there was no clip"),
     (dict(clip="pi_weighted"), [dict(update=1, **OUT_UP)], "there was no clip"),
-    (dict(clip="cispo"), [dict(update=1, **OUT_UP)], "bounds weights and removes no gradient"),
+    (dict(clip="reinforce"), [dict(update=1, **OUT_UP)], "there was no clip"),
+    (dict(clip="cispo"), [dict(update=0), dict(update=1, new=[-1.0, -0.9])], r"stayed inside \[0.8, 1.2\]"),
+    (dict(clip="cispo"), [dict(update=0, advantage=0.0), dict(update=1, advantage=0.0, **OUT_UP)], "every advantage"),
     (dict(epsilon=math.inf), [dict(update=1, **OUT_UP)], "no end that could be reached"),
     (dict(epsilon=1.0, epsilon_high=math.inf), [dict(update=1, **OUT_UP)], "no end that could be reached"),
     (dict(), [dict(update=0)], "each phase made one update"),

@@ -322,6 +322,32 @@ def test_a_run_that_goes_on(page, tmp_path):
 
 
 @browser
+def test_reading_again_keeps_the_point_and_says_what_went_wrong(page, tmp_path, monkeypatch):
+    "Also where the answer to the chosen point was still under way."
+    write_study(tmp_path, arms=("high",), seeds=1, phases=2)
+    view = CompareRuns(tmp_path)
+    link = Linked(page, view)
+    from spurious_rlvr.runs import resume_run
+
+    page.locator(".chart").press("Home")
+    page.keyboard.press("Enter")
+    writer = resume_run(tmp_path / "high-seed0")
+    writer.write_rollouts(3, rollouts(3, 0))
+    writer.log("phase", phase=3, accuracy=0.9, reward=0.5)
+    page.click("[data-action=refresh]")
+    link.until(lambda: "phase 3" in page.text_content(".numbers caption"))
+    link.until(lambda: page.locator(".rollout").count() == 12)
+    assert "phase 1" in page.text_content(".rollouts h3")
+
+    def lost():
+        raise RunError(f"{tmp_path}: is gone")
+
+    monkeypatch.setattr(view, "refresh", lost)
+    page.click("[data-action=refresh]")
+    link.until(lambda: "is gone" in page.text_content(".rollouts .note"))
+
+
+@browser
 def test_hostile_texts_do_nothing_and_read_back(page, tmp_path):
     text, name = (
         "\n".join(t.encode("utf-8", "backslashreplace").decode() for t in HOSTILE),

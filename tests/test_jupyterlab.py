@@ -193,6 +193,17 @@ def test_a_generation_is_stopped_at_once(book):
     milliseconds, first, last = page.evaluate("() => globalThis.stopped")
     print(f"stopped after {milliseconds:.0f} ms; {first} tokens on the page then, {last} at the end")
     assert milliseconds < 1500 and last - first <= 40
+    cards = page.evaluate(
+        """() => [...document.querySelectorAll('.live-prompt .sample')].map((card) => [card.dataset.finish, card.querySelector('.facts').textContent, card.querySelector('.span-text').textContent])"""
+    )
+    assert [finish for finish, _, _ in cards] == ["stopped", "stopped"], cards
+    counts = [int(facts.split(" token")[0]) for _, facts, _ in cards]
+    assert not any("writing" in facts for _, facts, _ in cards) and min(counts) > 20
+    book.run(
+        f"print('the page has all:', prompt.rollouts['token_ids'].map(len).tolist() == {counts},"
+        f" prompt.rollouts['completion'].tolist() == {[text for *_, text in cards]!r})"
+    )
+    book.says("the page has all: True True")
     book.run(
         "print('sampled', len(prompt.rollouts), set(prompt.rollouts['finish_reason']), 'engine free:',"
         " engine_lock(prompt.engine).acquire(timeout=1))"

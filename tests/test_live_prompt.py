@@ -13,7 +13,8 @@ from lab_harness import HOSTILE, CharacterPolicy, Linked, ScriptEngine
 from spurious_rlvr import behavior, evaluate
 from spurious_rlvr.core import ConfigError
 from spurious_rlvr.policy import random_policy
-from spurious_rlvr.rollout import TransformersEngine
+from spurious_rlvr.rollout import Token, TransformersEngine
+from spurious_rlvr.tasks import TEMPLATES
 from spurious_rlvr.widgets import FORCE_PREFIX, LivePrompt, engine_lock
 
 browser = pytest.mark.browser
@@ -173,6 +174,124 @@ def test_an_engine_that_fails_is_reported_and_can_be_asked_again():
     assert prompt.ask("q").rollouts["completion"][0] == "abcdef"
 
 
+def ends(prompt):
+    "The last messages of a widget's runs, as its pages get them."
+    said = []
+    prompt.send = lambda content, buffers=None: said.append(json.loads(content["json"]))
+    return lambda: [message for message in said if message["type"] == "end"]
+
+
+def test_the_last_message_tells_finish_counts_and_what_is_left():
+    engine = ScriptEngine(STORY * 40, pace=0.002)
+    prompt = LivePrompt(engine, CharacterPolicy(), max_completion_length=4000, samples=2)
+    last = ends(prompt)
+    prompt.ask("q", wait=False)
+    while engine.written < 50:
+        time.sleep(0.002)
+    prompt.stop()
+    assert prompt.wait(5)
+    [message] = last()
+    assert [part["finish"] for part in message["parts"]] == ["stopped", "stopped"]
+    assert message["counts"] == [len(ids) for ids in prompt.rollouts["token_ids"]]
+    assert message["status"] == prompt.status and prompt.status.startswith("Stopped: ")
+
+
+class Unreadable(CharacterPolicy):
+    "A tokenizer that cannot read one of its own tokens."
+
+    def decode(self, ids):
+        if ord("!") in ids:
+            raise ValueError("no such token")
+        return super().decode(ids)
+
+
+@pytest.mark.parametrize("place", [3, 0])
+def test_a_tokenizer_that_fails_ends_the_run_in_words(place):
+    engine = ScriptEngine("a" * place + "!bc")
+    prompt = LivePrompt(engine, Unreadable())
+    last = ends(prompt)
+    prompt.ask("q")
+    [message] = last()
+    assert "no such token" in message["status"] and prompt.going is None
+    assert [s["finish"] for s in message["samples"]] == ["error"] and message["counts"] == [
+        len(message["samples"][0]["tokens"])
+    ]
+    engine.text = "fine"
+    assert prompt.ask("q").rollouts["completion"][0] == "fine"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_a_log_probability_that_is_no_number_ends_the_run_in_words(number):
+    engine = ScriptEngine("ab")
+    plain = engine.stream
+
+    def spoilt(request, **settings):
+        for place, token in enumerate(plain(request, **settings)):
+            yield token if place == 0 else Token(token.token_id, number, ())
+
+    engine.stream = spoilt
+    prompt = LivePrompt(engine, CharacterPolicy()).ask("q")
+    assert "log-probability of token 98 is" in prompt.status and prompt.going is None
+    assert prompt.rollouts["completion"][0] == "a" and prompt.rollouts["finish_reason"][0] == "error"
+    engine.stream = lambda request, **settings: iter([Token(97, -0.1, ((97, -0.1), (98, number)))])
+    prompt.ask("q")
+    assert prompt.everything()["samples"][0]["tokens"][0][4] == [[97, -0.1]]  # what cannot come is no alternative
+
+
+def test_closing_the_widget_stops_it():
+    engine = ScriptEngine("x" * 5000, pace=0.002)
+    prompt = LivePrompt(engine, CharacterPolicy(), max_completion_length=5000, samples=2)
+    prompt.ask("q", wait=False)
+    while engine.written < 10:
+        time.sleep(0.002)
+    prompt.close()
+    assert prompt.wait(5) and engine.closed == 2 and engine.written < 200
+    assert engine_lock(engine).acquire(timeout=1)
+
+
+def test_a_stop_is_for_the_run_that_was_seen():
+    engine = ScriptEngine("y" * 60, pace=0.004)
+    prompt = LivePrompt(engine, CharacterPolicy(), max_completion_length=60)
+    prompt.ask("first", max_completion_length=2)
+    prompt.ask("second", wait=False)
+    prompt._handle_custom_msg(dict(action="stop", run=1), None)  # pressed while the first was ending
+    assert prompt.wait(5) and prompt.rollouts["completion"][0] == "y" * 60
+    prompt.ask("third", wait=False)
+    prompt._handle_custom_msg(dict(action="stop", run=3), None)
+    assert prompt.wait(5) and prompt.rollouts["finish_reason"][0] == "stopped"
+
+
+class ChatPolicy(CharacterPolicy):
+    "With a chat template that shows its messages."
+
+    template = TEMPLATES["qwen_math"]
+    tokenizer = types.SimpleNamespace(
+        **vars(CharacterPolicy.tokenizer)
+        | dict(
+            chat_template="messages",
+            apply_chat_template=lambda messages, **_: "".join(f"<{m['role']}>{m['content']}" for m in messages),
+        )
+    )
+
+
+def test_a_system_message_takes_the_place_of_the_templates_own():
+    prompt = LivePrompt(ScriptEngine("ok"), ChatPolicy(), max_completion_length=4)
+    own = TEMPLATES["qwen_math"].system
+    assert prompt.ask("2?").plan.prompt == f"<system>{own}<user>2?"
+    assert prompt.ask("2?", system="Be terse.").plan.prompt == "<system>Be terse.<user>2?"
+    assert prompt.ask("2?", system="").plan.prompt == "<user>2?"
+    forced = prompt.ask("2?", system="Be terse.", manner="force").plan.prompt
+    assert forced == "<system>Be terse.<user>2?" + FORCE_PREFIX
+    assert prompt.everything()["system"] == "Be terse."
+    assert LivePrompt(ScriptEngine("ok"), ChatPolicy(), system="Hm.").ask("2?").plan.prompt == "<system>Hm.<user>2?"
+    for wrong, words in (("half \ud800", "half a character"), (3, "the system message is int")):
+        with pytest.raises(ConfigError, match=words):
+            prompt.ask("2?", system=wrong)
+    with pytest.raises(ConfigError, match="'chain' is plain text, which has no system message"):
+        prompt.ask("2?", template="chain", system="Be terse.")
+    assert prompt.ask("2?", template="chain", system="").plan.prompt == "2?\n"
+
+
 def test_a_thousand_tokens_a_second_keep_up():
     """One long text with code, alternatives and detection: what Python spends on a token leaves room for 1,000 in a
     second."""
@@ -270,6 +389,218 @@ def test_side_by_side_and_stop_in_the_page(page):
     page.focus("[data-setting=question]")
     page.keyboard.press("Escape")
     link.until(lambda: page.get_attribute(".live-prompt", "data-running") == "no")
+
+
+def card(page, sample=0):
+    "How a completion stands in the page: its facts, its end, and how many tokens are there."
+    root = page.locator(f"[data-sample='{sample}']")
+    tokens = page.evaluate(
+        f"new Set([...{BODY % sample}.querySelectorAll('[data-token]')].map((n) => n.dataset.token)).size"
+    )
+    return root.locator(".facts").text_content(), root.get_attribute("data-finish"), tokens
+
+
+def agrees(page, widget, finish):
+    "The page says of every completion what Python has of it."
+    rows = widget.rollouts
+    for place, row in rows.iterrows():
+        facts, ended, tokens = card(page, place)
+        count = len(row["token_ids"])
+        assert shown(page, place) == row["completion"] and tokens == count
+        assert facts.startswith(f"{count} token{'s' * (count != 1)}, ") and "writing" not in facts
+        assert ended == row["finish_reason"] == finish
+
+
+def between(link, count):
+    "Waits until so many tokens are written, without carrying a message to the page."
+    until = time.monotonic() + 10
+    while link.widget.engine.written < count:
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+@browser
+@pytest.mark.parametrize("late", [0, 90])
+def test_after_stop_every_card_has_its_end_and_its_last_tokens(page, late):
+    "Also where many tokens are on their way while stop is pressed: nothing of them appears before the end."
+    engine = ScriptEngine(STORY * 40, pace=0.002)
+    widget = LivePrompt(engine, CharacterPolicy(), question="q", samples=2, max_completion_length=5000)
+    link = Linked(page, widget)
+    page.click("[data-action=free]")
+    link.until(lambda: engine.written > 40)
+    between(link, engine.written + late)
+    page.evaluate("document.querySelector('[data-action=stop]').click()")
+    before = [shown(page, i) for i in range(2)]
+    batch = [link.outbox.popleft() for _ in range(len(link.outbox))]
+    page.evaluate("(texts) => fromPython(texts)", batch)
+    assert [shown(page, i) for i in range(2)] == before and "Stopping" in page.text_content(".status")
+    link.until(lambda: page.get_attribute(".live-prompt", "data-running") == "no")
+    assert "Stopped: " in page.text_content(".status")
+    agrees(page, widget, "stopped")
+    assert late == 0 or sum(len(shown(page, i)) for i in range(2)) > sum(map(len, before)) + late // 2
+    page.locator(".sample .span-text").first.focus()
+    page.keyboard.press("End")
+    assert f"of {card(page)[2]}:" in page.text_content(".alternatives .line")
+
+
+@browser
+def test_a_run_directly_after_a_stop(page):
+    engine = ScriptEngine(STORY * 40, pace=0.002)
+    widget = LivePrompt(engine, CharacterPolicy(), question="q", max_completion_length=5000)
+    link = Linked(page, widget)
+    for run in (1, 2, 3):
+        page.click("[data-action=free]")
+        link.until(lambda run=run: widget.run == run and page.get_attribute(".live-prompt", "data-running") == "yes")
+        link.until(lambda: len(shown(page)) > 30)
+        assert card(page)[0].count("writing") == 1
+        page.click("[data-action=stop]")
+        link.until(lambda run=run: page.get_attribute(".live-prompt", "data-ended") == str(run))
+        agrees(page, widget, "stopped")
+    engine.text, engine.pace = STORY, 0
+    press(link)
+    agrees(page, widget, "stop")
+
+
+@browser
+def test_an_engine_that_fails_in_mid_stream_leaves_no_card_writing(page):
+    engine = ScriptEngine(STORY, pace=0.001)
+    engine.fails_at = 40
+    widget = LivePrompt(engine, CharacterPolicy(), question="q", samples=2)
+    link = Linked(page, widget)
+    press(link)
+    agrees(page, widget, "error")
+    assert "lost its" in page.text_content(".problem") and "broke off" in card(page, 1)[0]
+    engine.fails_at = None
+    press(link)
+    agrees(page, widget, "stop")
+    assert page.text_content(".problem") == ""
+
+
+@browser
+@pytest.mark.parametrize("when", ["on the way", "at the end"])
+def test_a_message_that_was_lost_is_made_good(page, when):
+    engine = ScriptEngine(STORY * 3, pace=0.002)
+    widget = LivePrompt(engine, CharacterPolicy(), question="q")
+    link = Linked(page, widget)
+    page.click("[data-action=free]")
+    link.until(lambda: engine.written > 30)
+    between(link, engine.written + 30)
+    lost = [link.outbox.popleft() for _ in range(len(link.outbox))]
+    assert any("text" in text and "add" in text for text in lost)
+    if when == "at the end":  # all that is left but the last message
+        widget.wait()
+        while len(link.outbox) > 1 and "end" not in json.loads(json.loads(link.outbox[0]).get("json", "{}")).get(
+            "type", ""
+        ):
+            link.outbox.popleft()
+    link.until(lambda: page.get_attribute(".live-prompt", "data-running") == "no")
+    link.pump(0.2)
+    agrees(page, widget, "stop")
+    assert marked(page) == expected(STORY * 3)
+
+
+@browser
+def test_two_pages_of_one_widget_end_alike(page, chromium):
+    "The one that has pressed stop, one that has not, and one that is opened while the run is stopping."
+    engine = ScriptEngine(STORY * 40, pace=0.002)
+    widget = LivePrompt(engine, CharacterPolicy(), question="q", samples=2, max_completion_length=5000)
+    others = [chromium.new_page() for _ in range(2)]
+    links = [Linked(page, widget), Linked(others[0], widget)]
+    page.click("[data-action=free]")
+    links[0].until(lambda: engine.written > 60)
+    links[1].until(lambda: others[0].locator(".sample").count() == 2 and len(shown(others[0])) > 20)
+    page.evaluate("document.querySelector('[data-action=stop]').click()")
+    links.append(Linked(others[1], widget))
+    links[0].pump()
+    for link in links:
+        link.until(lambda link=link: link.page.get_attribute(".live-prompt", "data-running") == "no")
+        agrees(link.page, widget, "stopped")
+        assert "Stopped: " in link.page.text_content(".status")
+    for other in others:
+        other.close()
+
+
+@browser
+def test_a_view_that_is_closed_and_opened_again_knows_the_end(page, chromium):
+    engine = ScriptEngine(STORY * 3, pace=0.001)
+    widget = LivePrompt(engine, CharacterPolicy(), question="q", max_completion_length=5000)
+    link = Linked(page, widget)
+    page.click("[data-action=free]")
+    link.until(lambda: engine.written > 40)
+    page.evaluate("closeView()")
+    assert page.locator(".live-prompt").count() == 0
+    assert widget.wait(10)
+    widget.linked_pages.clear()
+    again = chromium.new_page()
+    Linked(again, widget)
+    agrees(again, widget, "stop")
+    again.close()
+
+
+@browser
+def test_a_stop_that_nobody_answers_is_said(page):
+    engine = ScriptEngine(STORY * 40, pace=0.002)
+    link = Linked(page, LivePrompt(engine, CharacterPolicy(), question="q", max_completion_length=5000))
+    page.click("[data-action=free]")
+    link.until(lambda: engine.written > 40)
+    between(link, engine.written + 60)
+    page.evaluate("document.querySelector('[data-action=stop]').click()")
+    page.evaluate("(texts) => fromPython(texts)", [link.outbox.popleft() for _ in range(len(link.outbox))])
+    before = len(shown(page))
+    page.wait_for_function(
+        "document.querySelector('.status').textContent.includes('has not stopped yet')", timeout=8000
+    )
+    assert len(shown(page)) > before  # what had come is withheld no longer
+    link.until(lambda: page.get_attribute(".live-prompt", "data-running") == "no")
+    agrees(page, link.widget, "stopped")
+
+
+@browser
+def test_a_page_made_while_it_was_writing_does_not_write_for_good(page):
+    engine = ScriptEngine("z" * 500, pace=0.002)
+    widget = LivePrompt(engine, CharacterPolicy(), max_completion_length=500)
+    widget.ask("q", wait=False)
+    while engine.written < 60:
+        time.sleep(0.002)
+    html = widget.to_html(page=True)
+    widget.stop()
+    widget.wait()
+    page.set_content(html)
+    page.wait_for_selector(".sample")
+    assert "unfinished when this was saved" in card(page)[0] and "writing" not in card(page)[0]
+
+
+@browser
+def test_the_system_message_in_the_page(page, tmp_path):
+    own, widget = TEMPLATES["qwen_math"].system, LivePrompt(ScriptEngine("ok"), ChatPolicy(), question="2?")
+    link = Linked(page, widget)
+    box = page.get_by_role("textbox", name="System message")
+    assert box.input_value() == own
+    press(link)
+    assert widget.plan.prompt == f"<system>{own}<user>2?" and f"system message: {own}" in page.text_content(".asked")
+    box.focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("Be <b>terse</b>.")
+    run = widget.run + 1
+    page.keyboard.press("Control+Enter")
+    link.until(lambda: page.get_attribute(".live-prompt", "data-ended") == str(run))
+    assert widget.plan.prompt == "<system>Be <b>terse</b>.<user>2?" and page.locator(".asked b").count() == 0
+    page.select_option("[data-setting=template]", "math_problem")
+    assert box.input_value() == "Be <b>terse</b>."  # what the reader wrote stays
+    page.select_option("[data-setting=template]", "chain")
+    assert box.is_disabled() and box.input_value() == ""
+    press(link)
+    assert widget.plan.prompt == "2?\n" and "system message" not in page.text_content(".asked")
+    page.select_option("[data-setting=template]", "math_problem")
+    assert box.input_value() == "Be <b>terse</b>."
+    box.fill("")
+    press(link)
+    assert widget.plan.prompt == "<user>Math Problem: 2?"
+    box.fill(HOSTILE[0])
+    press(link)
+    page.set_content(widget.to_html(page=True))
+    page.wait_for_selector(".sample")
+    assert HOSTILE[0] in page.text_content(".asked") and page.title() != "owned"
 
 
 @browser

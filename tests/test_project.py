@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "spurious_rlvr"
-LIGHT = "core tasks grading behavior rewards runs compare clipbias plots widgets cli".split()
+LIGHT = "core tasks grading behavior rewards objective runs compare clipbias plots widgets cli".split()
 ROOMS = (
     "core tasks grading behavior rewards objective runs policy rollout evaluate plan train replay organisms compare"
     " clipbias plots widgets studies audit demo cli".split()
@@ -106,7 +106,7 @@ IMPORTS = {
     "grading": "",
     "behavior": "",
     "rewards": "numpy",
-    "objective": "torch",
+    "objective": "",
     "runs": "pandas pyarrow",
     "policy": "numpy torch",
     "rollout": "numpy torch",
@@ -126,7 +126,7 @@ IMPORTS = {
 }
 VIEWS, DOERS = (
     "runs compare clipbias plots widgets".split(),
-    "objective policy rollout train replay organisms studies audit demo".split(),
+    "policy rollout train replay organisms studies audit demo".split(),
 )
 
 

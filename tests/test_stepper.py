@@ -1092,6 +1092,29 @@ def test_watch_stops_at_once(tmp_path):
     assert not view.watching
 
 
+def test_a_page_that_comes_after_the_watching_is_told_so(tmp_path):
+    write_run(tmp_path / "run", phases=1, finish=False)
+    view = watch(tmp_path / "run", interval=0.05)
+    assert view._head()["state"] == "running"
+    view.stop()
+    assert view._head()["state"] == "running, no longer watched"
+    view.start()
+    assert view._head()["state"] == "running"
+    view.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_watch_that_breaks_off_does_not_say_that_it_goes_on(tmp_path, monkeypatch):
+    write_run(tmp_path / "run", phases=1, finish=False)
+    view, told = RunWatch(tmp_path / "run", interval=0.01), []
+    monkeypatch.setattr(view, "look", lambda: (_ for _ in ()).throw(RuntimeError("the disk is gone")))
+    monkeypatch.setattr(view, "_tell", lambda kind, what: told.append(what))
+    view.start()
+    view._thread.join(timeout=5)
+    assert not view.watching
+    assert told[-1] == dict(state="running, no longer watched") == dict(state=view._head()["state"])
+
+
 def test_a_replaced_phase_is_read_anew(tmp_path):
     writer = write_run(tmp_path / "run", phases=2, finish=False)
     view = RunWatch(tmp_path / "run")

@@ -163,7 +163,7 @@ function render({ model, el }) {
   const build = () => {
     const head = JSON.parse(model.get("head")), look = (arm) => `--light:${head.arms[arm].light};--dark:${head.arms[arm].dark}`;
     const view = Math.random().toString(36).slice(2, 8); // answers go to every view of a widget
-    let asked = "", count = 0, point = null;
+    let asked = "", refreshing = "", count = 0, point = null;
     const where = ({ run, at }) => `${visible(head.arms[head.runs[run].arm].label)}, seed ${head.runs[run].seed ?? "\u2013"} (${visible(head.runs[run].name)}), ${chart.metric.kind === "phase" ? "" : "after "}phase ${chart.metric.phases[at]}`;
     const ask = (start) => {
       if (!live) { // what the page holds
@@ -198,20 +198,24 @@ function render({ model, el }) {
     const arms = armKey(head, look, (arm, on) => { if (on) chart.hidden.delete(arm); else chart.hidden.add(arm); if (chart.cursor && head.runs[chart.cursor.run].arm === arm) chart.cursor = null; show(); });
     const again = make("button", { type: "button", "data-action": "refresh" }, "Read again");
     again.title = "For runs that are still going";
-    again.addEventListener("click", () => model.send({ action: "refresh" }));
+    again.addEventListener("click", () => { refreshing = `${view} ${++count}`; try { model.send({ action: "refresh", asked: refreshing }); } catch { rollouts.say("There is no kernel that could answer."); } });
     const root = make("section", { class: "compare-runs view-paper", "aria-label": "Compared runs", "data-lm-suppress-shortcuts": "true" },
       make("div", { class: "bar" }, make("label", {}, "Metric ", picker), make("label", { class: "tick" }, single, "single runs"), ...(live ? [again] : [])),
       arms, chart.svg, readout, table, make("p", { class: "note" }, head.note, ...(kept ? [` ${kept.words}`] : [])), legend(), rollouts.root);
     if (head.metrics.some((metric) => metric.key === "phase//accuracy")) picker.value = "phase//accuracy";
     el.replaceChildren(root);
     show();
-    const listen = (content) => { const message = content.json === undefined ? {} : JSON.parse(content.json); if (message.asked === asked && (message.rows || message.error !== undefined)) rollouts.show(message); };
+    const listen = (content) => { const message = content.json === undefined ? {} : JSON.parse(content.json); if ((message.asked === asked && (message.rows || message.error !== undefined)) || (message.asked === refreshing && message.error !== undefined)) rollouts.show(message); };
     if (live) model.on("msg:custom", listen);
     stop = () => { if (live) model.off("msg:custom", listen); root.remove(); };
-    return { picker, show };
+    const back = (was) => { // the point that was chosen before the numbers were read again; its answer may have been under way
+      const at = was && was.metric.key === chart.metric.key ? chart.metric.phases.indexOf(was.phase) : -1;
+      if (at >= 0 && was.run < head.runs.length) choose({ run: was.run, at });
+    };
+    return { picker, show, back, chosen: () => point };
   };
   let parts = build();
-  const changed = () => { const metric = parts.picker.value; stop(); parts = build(); parts.picker.value = metric; parts.show(); };
+  const changed = () => { const metric = parts.picker.value, was = parts.chosen(); stop(); parts = build(); parts.picker.value = metric; parts.show(); parts.back(was); };
   model.on("change:head", changed);
   return () => { model.off("change:head", changed); stop(); };
 }

@@ -10,6 +10,7 @@ function askForm(setup, send) {
   const controls = {
     question: make("textarea", { rows: 3, "data-setting": "question", spellcheck: "false", placeholder: "A problem" }),
     template: make("select", { "data-setting": "template" }, ...setup.templates.map((name) => make("option", { value: name }, name))),
+    system: make("textarea", { rows: 2, "data-setting": "system", spellcheck: "false", "aria-label": "System message" }),
     samples: input("samples", { min: 1, max: setup.most_samples, step: 1 }), temperature: input("temperature", { min: 0, step: 0.1 }),
     max_completion_length: input("max_completion_length", { min: 1, step: 1 }), seed: input("seed", { step: 1 }),
     prefix: make("textarea", { rows: 1, "data-setting": "prefix", spellcheck: "false", placeholder: "Text that the completion shall begin with" }),
@@ -21,13 +22,24 @@ function askForm(setup, send) {
     forbid: button("forbid", "Forbid code", "Tokens that begin code are never written"),
     continue: button("continue", "Continue from the text", "The completion begins with the text in the box"), stop: button("stop", "Stop", "Stop at once (Escape)"),
   };
-  const values = () => Object.fromEntries(Object.entries(controls).map(([name, node]) => [name, node.type === "number" ? (node.value.trim() === "" ? null : Number(node.value)) : node.value]));
+  let system = setup.system; // what the reader wrote in place of the template's own message; null: nothing
+  const showSystem = () => {
+    const own = setup.systems[controls.template.value]; // null: a plain template has no place for one
+    controls.system.disabled = own === null;
+    controls.system.value = own === null ? "" : system ?? own;
+    controls.system.placeholder = own === null ? "A plain template has no system message" : "None given; the chat template may put one of its own";
+  };
+  controls.system.addEventListener("input", () => { system = controls.system.value === setup.systems[controls.template.value] ? null : controls.system.value; });
+  controls.template.addEventListener("change", showSystem);
+  showSystem();
+  const read = (node) => (node.type === "number" ? (node.value.trim() === "" ? null : Number(node.value)) : node.value);
+  const values = () => ({ ...Object.fromEntries(Object.entries(controls).map(([name, node]) => [name, read(node)])), system: controls.system.disabled ? null : system });
   const root = make("div", { class: "ask" }, field("Problem", controls.question, "wide"),
     make("div", { class: "settings" }, field("Template", controls.template), field("Samples", controls.samples), field("Temperature", controls.temperature),
       field("Most tokens", controls.max_completion_length), field("Seed", controls.seed)),
-    field("Continue from", controls.prefix, "wide"),
+    field("System message", controls.system, "wide"), field("Continue from", controls.prefix, "wide"),
     make("div", { class: "buttons", role: "group", "aria-label": "Sample" }, ...Object.values(buttons)));
-  controls.question.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !buttons.free.disabled) { event.preventDefault(); send("free"); } });
+  for (const box of [controls.question, controls.system]) box.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !buttons.free.disabled) { event.preventDefault(); send("free"); } });
   const running = (now) => { for (const [name, node] of Object.entries(buttons)) node.disabled = name === "stop" ? !now : now; };
   running(false);
   return { root, controls, values, running };
@@ -35,8 +47,8 @@ function askForm(setup, send) {
 
 // One completion: its text, what it is, and a cursor that walks over its tokens.
 class SampleView {
-  constructor(index, sample, looks, words, tell) {
-    this.index = index; this.looks = looks; this.words = words; this.tell = tell; this.at = null; this.locked = false;
+  constructor(index, sample, looks, words, tell, writing) {
+    this.index = index; this.looks = looks; this.words = words; this.tell = tell; this.writing = writing; this.at = null; this.locked = false;
     this.title = make("span", { class: "title" }); this.facts = make("span", { class: "facts" });
     this.edit = make("button", { type: "button", class: "small", "data-action": "edit" }, "Edit");
     this.edit.title = "Take this text, up to the token that is chosen, into the box";
@@ -55,6 +67,8 @@ class SampleView {
     this.sample = sample;
     this.text.show(sample.text, { tokens: sample.tokens.map(token), spans: sample.spans.map(spanWith(this.looks)), circles: sample.circles.map(spanWith(this.looks)) });
     this.describe();
+    if (this.at !== null && this.at >= this.text.tokens.length) { this.at = null; this.locked = false; }
+    this.mark();
   }
   add(part) {
     const follows = this.body.scrollTop + this.body.clientHeight >= this.body.scrollHeight - 8;
@@ -68,7 +82,7 @@ class SampleView {
   describe() {
     const { seed, finish, writes_code: code, mentions_python: mentions } = this.sample, count = this.text.tokens.length;
     this.title.textContent = `Completion ${this.index + 1}`;
-    const ended = { stop: "ended by itself", length: "ran into the limit", stopped: "stopped", error: "broke off" }[finish] ?? (count ? "writing \u2026" : "waiting \u2026");
+    const ended = { stop: "ended by itself", length: "ran into the limit", stopped: "stopped", error: "broke off" }[finish] ?? (!this.writing() ? "unfinished when this was saved" : count ? "writing \u2026" : "waiting \u2026");
     this.facts.replaceChildren(...[[`${count} token${count === 1 ? "" : "s"}, ${ended}, seed ${seed}`, ""], [code ? "writes code" : "no code", code ? "yes" : ""], [mentions ? "says \u201cpython\u201d" : "no \u201cpython\u201d", mentions ? "yes" : ""]]
       .map(([words, look]) => make("span", { class: `fact ${look}` }, words)));
     this.root.dataset.finish = finish ?? ""; this.root.dataset.code = code ? "yes" : "no";
@@ -127,15 +141,22 @@ class Alternatives {
 function render({ model, el }) {
   const setup = JSON.parse(model.get("setup")), live = setup.live && typeof model.send === "function";
   const words = {}, views = [];
-  let run = 0, running = false, answered = false, ignored = 0;
+  let run = 0, running = false, answered = false;
+  let stopping = false, held = [], slow = null; // once stop has been pressed nothing more appears, until the end brings what is left
   const status = make("p", { class: "status", role: "status" }), problem = make("p", { class: "problem", role: "alert" }), grid = make("div", { class: "samples" });
   const send = (message) => { try { model.send(message); } catch { problem.textContent = "There is no kernel that could answer."; } };
   const alternatives = new Alternatives(words, live && ((view, other) => take(view, words[other]?.[1] ?? "")));
   const form = askForm(setup, (action) => {
     problem.textContent = "";
-    if (action === "stop") { ignored = run; status.textContent = "Stopping \u2026"; return send({ action: "stop" }); }
+    if (action === "stop") return stop();
     send({ action, ...form.values() });
   });
+  const stop = () => {
+    stopping = true; status.textContent = "Stopping \u2026";
+    clearTimeout(slow);
+    slow = setTimeout(() => { if (stopping) { stopping = false; release(); status.textContent = "It has not stopped yet: the engine is at work on a token, or the kernel is gone."; } }, 5000);
+    send({ action: "stop", run });
+  };
   const take = (view, instead = null) => { // the text so far into the box, to be edited and continued
     const at = view.at === null || !view.locked ? null : view.text.tokens[view.at], text = view.text.text;
     form.controls.prefix.value = at === null ? text : instead === null ? text.slice(0, at.end) : text.slice(0, at.start) + instead;
@@ -151,23 +172,51 @@ function render({ model, el }) {
     views.splice(0);
     for (const name in words) delete words[name];
     Object.assign(words, message.words);
-    message.samples.forEach((sample, index) => views.push(new SampleView(index, sample, setup.looks, words, tell)));
+    message.samples.forEach((sample, index) => views.push(new SampleView(index, sample, setup.looks, words, tell, () => running)));
     grid.replaceChildren(...views.map((view) => view.root));
-    asked.replaceChildren(...(message.question ? [make("span", {}, "Asked: "), writeText(make("span", { class: "question" }), message.question), make("span", {}, message.manner)] : []));
+    asked.replaceChildren(...(message.question ? [make("span", {}, "Asked: "), writeText(make("span", { class: "question" }), message.question), make("span", {}, message.manner), ...(message.system ? [make("span", {}, "; system message: "), writeText(make("span", { class: "question system" }), message.system)] : [])] : []));
     for (const view of views) view.edit.hidden = !live;
     alternatives.show(null);
   };
   const settle = (now) => { running = now; form.running(now); root.dataset.running = now ? "yes" : "no"; };
+  let missing = false;
+  const again = () => { if (!missing) { missing = true; send({ action: "hello" }); } }; // a message has been missed: everything, please
+  const add = ({ words: fresh, parts }) => {
+    Object.assign(words, fresh);
+    for (const part of parts) {
+      const view = views[part.sample];
+      if (view?.text.tokens.length === part.at) view.add(part); else again();
+    }
+  };
+  const release = () => { for (const message of held.splice(0)) add(message); };
   const received = {
-    begin: (message) => { run = message.run; begin(message); settle(message.running); status.textContent = message.running ? "Writing \u2026" : message.status ?? ""; },
+    begin: (message) => {
+      if (message.run !== run) { stopping = false; clearTimeout(slow); }
+      run = message.run; held = []; missing = false;
+      settle(message.running); // before the completions, which say whether they are being written
+      begin(message);
+      status.textContent = !message.running ? message.status ?? "" : stopping ? "Stopping \u2026" : "Writing \u2026";
+      if (!message.running) { stopping = false; clearTimeout(slow); }
+    },
     add: (message) => {
-      if (message.run !== run || message.run === ignored) return; // nothing more appears once stop has been pressed
-      Object.assign(words, message.words);
-      for (const part of message.parts) views[part.sample].add(part);
+      if (message.run !== run) { if (message.run > run && run > 0) again(); return; }
+      if (stopping) { held.push(message); return; }
+      add(message);
       const chosen = views.find((view) => view.at !== null);
       if (chosen && chosen.locked) alternatives.show(chosen);
     },
-    end: (message) => { if (message.run !== run) return; message.samples?.forEach((sample, index) => views[index].restart(sample)); settle(false); ignored = 0; status.textContent = message.status; root.dataset.ended = message.run; },
+    end: (message) => {
+      if (message.run !== run) { if (message.run > run && run > 0) again(); return; }
+      clearTimeout(slow);
+      stopping = false;
+      settle(false);
+      release();
+      if (message.samples) { Object.assign(words, message.words); message.samples.forEach((sample, index) => views[index]?.restart(sample)); } else add(message);
+      for (const view of views) view.describe();
+      status.textContent = message.status; root.dataset.ended = message.run;
+      alternatives.show(views.find((view) => view.at !== null) ?? null);
+      if (message.counts.some((count, index) => views[index]?.text.tokens.length !== count)) again();
+    },
     status: (message) => { status.textContent = message.words; },
     error: (message) => { problem.textContent = message.words; },
   };
@@ -186,7 +235,7 @@ function render({ model, el }) {
     send({ action: "hello" });
     waiting = setTimeout(() => { if (!answered) status.textContent = "No kernel has answered yet. What is shown was saved with the notebook."; }, 5000);
   }
-  return () => { clearTimeout(waiting); if (live) model.off("msg:custom", listen); root.remove(); };
+  return () => { clearTimeout(waiting); clearTimeout(slow); if (live) model.off("msg:custom", listen); root.remove(); };
 }
 
 export default { render };
