@@ -32,7 +32,7 @@ KINDS = dict(
     indented_code="the same, set in by four spaces or a tab",
     claimed_output="what the completion says that its code printed; whether anything ran, the text cannot tell",
     plotting="code that only draws",
-    other_task_code="code after the completion has answered and gone on to another question",
+    other_task_code="code for another task, or in a tail that has left the problem",
     asymptote="a drawing in Asymptote or another drawing language",
     latex="displayed mathematics",
     python_mention='the word "python" in prose',
@@ -125,6 +125,8 @@ _LOOKS_LIKE_CODE = re.compile(r"[=(\[{;:*/+]|^\s*(?:import|from|pass|else|try|re
 _DRAWS = re.compile(
     r"\b(?:plt|ax\d*|axs|axes|fig|sns|turtle)\.\w+\(|\bmatplotlib\b|^\s*(?:draw|filldraw|fill|label|dot|clip)\(.*;\s*$"
 )
+_SENTENCE = re.compile(r"\s*[A-Z][a-z']*,? .*[.!?:]\s*$")
+_PROMPT = re.compile(r"(>>>|\.\.\.) (?=\S)")
 _SHOWS = re.compile(r"\bprint\(|\b(?:solve|nsolve|fsolve|minimize|assert)\b")
 _LINE_LIMIT = 1_000  # characters; what is longer is taken in pieces, so that no line can make the next character dear
 
@@ -147,6 +149,35 @@ def _is_statement(bare, source):  # whether the line alone is Python; `bare` is 
         return _parsed(before + bare + (" pass\nfinally: pass" if bare == "try:" else " pass")) is not None
     return _parsed(source) is not None
 
+# %% ../nbs/03_behavior.ipynb #1d348f55
+_FRACTION = re.compile(r"\W*[\d.]+\s*/\s*[\d.]+\W*")
+_OTHER_CODE = re.compile(r"[;{}]\s*$|^\s*#include\b")
+_IDLE = (ast.Import, ast.ImportFrom, ast.Pass, ast.Global)
+
+
+def _computes(expression):  # a call, a comprehension, or an operator at work on numbers
+    parts = list(ast.walk(expression))
+    if any(isinstance(part, (ast.Call, ast.comprehension)) for part in parts):
+        return True
+    numbers = any(isinstance(part, ast.Constant) and isinstance(part.value, (int, float)) for part in parts)
+    return numbers and any(isinstance(part, (ast.BinOp, ast.Compare)) for part in parts)
+
+
+def _acts(source):  # of one line: True, False, or None where it is no Python
+    tree = _parsed(source)
+    if tree is None:
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.Expr):
+            acts = _computes(node.value) and not _FRACTION.fullmatch(source)
+        elif isinstance(node, ast.AnnAssign):
+            acts = node.value is not None
+        else:
+            acts = not isinstance(node, _IDLE)
+        if acts:
+            return True
+    return False
+
 # %% ../nbs/03_behavior.ipynb #041faf31
 class _Tally:
     "What the lines of one stretch have shown so far; `note` takes those that are marked as code."
@@ -161,6 +192,8 @@ class _Tally:
         "draws",
         "shows",
         "comments",
+        "acts",
+        "begun",
         "names",
         "depth",
         "quote",
@@ -173,6 +206,7 @@ class _Tally:
             self.shows
         ) = self.comments = self.depth = self.inside = 0
         self.names, self.quote, self.repl = {}, None, False
+        self.acts = self.begun = False  # whether a line did something; whether one began to
 
     def copy(self):
         twin = self.__class__.__new__(self.__class__)
@@ -193,7 +227,18 @@ class _Tally:
             self.quote = None
         return True
 
-    def note(self, line):  # a line of a stretch that is marked as code
+    def _prove(self, bare, stripped):  # a line of marked Python: does it do something?
+        starts = _STATEMENT.match(bare) or _ASSIGNMENT.match(bare) or _CALL.match(bare)
+        self.begun = self.begun or bool(starts)
+        if bare.endswith(":") or bare.startswith(("import ", "from ", "@")):
+            return
+        if bare.endswith("\\") or sum(map(bare.count, "([{")) > sum(map(bare.count, ")]}")):
+            self.acts = bool(starts)  # goes on in the next line
+        else:
+            other = _OTHER_CODE.search(bare) and "\\" not in bare
+            self.acts = _acts(stripped) or bool(other) or bare.startswith(("print(", "print "))
+
+    def note(self, line, python=True):  # a line of a stretch that is marked as code
         if self._quoted(line):
             return
         bare = _TEXT.sub("''", line)
@@ -203,10 +248,14 @@ class _Tally:
         if _SHOWS.search(line):
             self.shows += 1
         if stripped:  # not only a comment
-            if _reads_as_prose(bare):
+            if _reads_as_prose(bare) or not python and _SENTENCE.match(bare):
                 self.prose += 1
             elif _LOOKS_LIKE_CODE.search(bare):
                 self.code += 1
+                if not python:
+                    self.acts = True
+                elif not self.acts:
+                    self._prove(_PROMPT.sub("", stripped), _PROMPT.sub("", line.strip()))
 
 # %% ../nbs/03_behavior.ipynb #64b97ea2
 class _Lines(_Tally):
@@ -223,9 +272,8 @@ class _Lines(_Tally):
         if stripped[0] == "#":
             self.comments += 1
             return True
-        if stripped.startswith((">>> ", "... ")):
-            self.evidence, self.code, self.repl = self.evidence + 3, self.code + 1, True
-            return True
+        if prompt := _PROMPT.match(stripped):
+            return self._session(stripped[prompt.end() :], prompt[1])
         if self.quote is not None:  # a docstring begins here
             if not self.code:
                 self.quote = None
@@ -259,8 +307,21 @@ class _Lines(_Tally):
         self._weigh(bare, assigned, named)
         return True
 
+    def _session(self, typed, prompt):  # after an interpreter's prompt; dots only go on with what was begun
+        bare = _TEXT.sub("''", typed)
+        if not self.repl:
+            header = bare.endswith(":") and _STATEMENT.match(bare) and _is_statement(bare, typed)
+            opens = sum(map(bare.count, "([{")) > sum(map(bare.count, ")]}")) and _CALL.search(bare)
+            imports = bare.startswith(("import ", "from ")) and _parsed(typed)
+            if prompt == "..." or _reads_as_prose(bare) or not (header or opens or imports or _acts(typed)):
+                return False
+        self.evidence, self.code, self.repl, self.acts = self.evidence + 3, self.code + 1, True, True
+        return True
+
     def _weigh(self, bare, assigned, named):
         self.code += 1
+        self.acts = self.acts or not (bare.endswith(":") or bare.startswith(("import ", "from ", "@")))
+        self.begun = True
         self.draws += bool(_DRAWS.search(bare))
         self.shows += bool(_SHOWS.search(bare))
         self.evidence += sum(worth for pattern, worth in _EVIDENCE if pattern.search(bare)) + (
@@ -286,6 +347,7 @@ _LANGUAGES = frozenset(
     """python py python3 ipython pycon sympy sage c cpp c++ csharp c# java javascript js typescript ts r julia matlab octave ruby go rust
     haskell mathematica wolfram sql bash sh perl php swift kotlin scala pascal fortran lua code tool_code""".split()
 )
+_PYTHON = frozenset("python py python3 ipython pycon sympy sage code tool_code".split())
 _OUTPUTS = frozenset("output outputs out stdout result results console terminal execution".split())
 _DRAWINGS = frozenset("asy asymptote tikz svg mermaid dot graphviz".split())
 _TEXTS = frozenset("text txt plaintext plain markdown md math latex tex json yaml html xml csv none".split())
@@ -300,25 +362,22 @@ _MARK = re.compile(
     r"`{3,}|^[ \t]*~{3,}|\[asy\]|\\\[|\$\$|\\begin\{[A-Za-z]+\*?\}|"
     + "|".join(map(re.escape, [*_CODE_MARKS, *_OUTPUT_MARKS]))
 )
-_MARK_END = re.compile(r"</([a-z][\w-]*)>|<\|\w+\|>|" + "|".join(map(re.escape, _OUTPUT_MARKS)))
+_MARK_END = re.compile(r"</([a-z][\w-]*)>|<\|\w+\|>|" + "|".join(map(re.escape, [*_OUTPUT_MARKS, *_CODE_MARKS])))
+_OUTPUT_NAMES = frozenset(mark.strip("<|>") for mark in _OUTPUT_MARKS)
+_LISTING = re.compile(r"\\begin\{(verbatim|Verbatim|lstlisting|minted|pycode|pyverbatim)\*?\}([^\n]{0,80})")
 _HEADING = re.compile(
     r"\W{0,4}(?:the |expected |sample |program |code )*(?:output|stdout|result)s?(?: is| of [\w"
     r" ]{1,40})?\W{0,2}:\W{0,2}",
     re.I,
 )
 _LEADS_TO_OUTPUT = re.compile(r"\b(?:outputs?|prints?|results?|gives|returns|displays|get)\b[^:]{0,60}:\W*$", re.I)
-_SENTENCE = re.compile(r"\s*[A-Z][a-z']*,? .*[.!?:]\s*$")
-_ANSWERED = re.compile(r"\\boxed|\banswer is\b|</answer>", re.I)
-_NEXT_TASK = re.compile(
-    r"\W{0,4}(?:human|user|question|problem|instruction|<\|im_start\|>user)\b[ \d.]{0,5}\W{0,2}:|<\|im_start\|>user",
-    re.I,
-)
+_ANSWERED = re.compile(r"\\boxed(?!\s*\{\s*\})|\banswer is\b|</answer>", re.I)
 
 
 def _fence_means(info):  # what the word after a fence says is in it
     word = re.match(r"[\s{.]*([\w+#-]*)", info)[1].lower()
     if word in _LANGUAGES:
-        return "language"
+        return "python" if word in _PYTHON else "language"
     if word in _OUTPUTS:
         return "output"
     if word in _DRAWINGS:
@@ -327,17 +386,49 @@ def _fence_means(info):  # what the word after a fence says is in it
         return "latex"
     return "text" if word in _TEXTS else "bare"
 
+# %% ../nbs/03_behavior.ipynb #286064a7
+_NEXT_TASK = re.compile(
+    r"\W{0,4}(?:question|problem|instruction|exercise|task|q)\b[ \d.]{0,5}\W{0,2}:|"
+    r"\W{0,6}(?:next |new |another )?(?:question|problem|instruction|exercise|task)\b[ \d.]{0,5}\W{0,4}$|"
+    r"\W{0,4}(?:write|create|implement|develop|design) an? [^.]{0,60}\b(?:program|function|script|class|code)\b",
+    re.I,
+)
+_NEXT_TURN = re.compile(
+    r"^\W{0,6}(?:user|human|assistant|system|student)\W{0,4}$|^\W{0,4}(?:user|human)\W{0,3}:|"
+    r"<\|(?:endoftext|im_end|im_start|eot_id|end_of_text|end|user|assistant|system)\|>|</s>|"
+    r"<(?:eos|end_of_turn|start_of_turn)>|\[/?INST\]",
+    re.I,
+)
+_STAYS = re.compile(
+    r":\W*$|\b(?:check|verif|confirm|python|code|program|script|comput|calculat|simulat|brute|sympy|alternativ)", re.I
+)
+_WORD = re.compile(r"[^\W\d_]{4,}|\d+(?:\.\d+)?")
+_COMMON = frozenset(
+    """0 1 2 print range return import from math sympy result results answer value values number numbers total code
+    main test self class list true false none else elif while this that then there with have will which text begin
+    find given solution problem question therefore input output python file name data function""".split()
+)
+_KNOWN_LIMIT = 500  # words kept of what came before the answer
+
+
+def _telling(text):  # the words and numbers by which one knows what a text is about
+    return {word.lower() for word in _WORD.findall(text)} - _COMMON
+
 # %% ../nbs/03_behavior.ipynb #bdbf6362
+_MARKED = ("python", "language", "mark")
+
+
 def _only_draws(lines):  # nothing that the drawing was made from is printed or solved for
     return lines.draws > 0 and lines.shows == 0
 
 
 def _verdict(
-    # "language", "bare", "output", "text", "asymptote", "latex": what the opening said; "mark"; "run" for lines with
-    # nothing around them
+    # "python", "language" (another), "bare", "output", "text", "asymptote", "latex": what the opening said; "mark";
+    # "run" for lines with nothing around them
     place: str,
     lines: _Lines,  # what its lines have shown
     follows_code: bool,  # whether only an announcement stood between the last code and this
+    cut: bool = False,  # whether the text ends within it
 ) -> tuple[str | None, float]:  # a kind, or None where it is nothing we name; how plainly
     "What a stretch of text is."
     if place in ("asymptote", "latex"):
@@ -348,25 +439,23 @@ def _verdict(
         lines.evidence - lines.restated + (lines.comments > 0 and lines.assignments > 0)
     )  # "#" alone may be a heading
     sure, plain = 1 - 0.5 ** max(1, min(evidence, 10)), lines.prose > lines.code
-    if place in ("language", "mark"):
+    if place in _MARKED:
         kind, confidence = (
-            ("fenced_code" if place == "language" else "interpreter_code"),
+            ("interpreter_code" if place == "mark" else "fenced_code"),
             0.99 if lines.code > 2 * lines.prose else 0.8,
         )
     elif place == "run":
         kind, confidence = "code", sure
     else:
         kind, confidence = "bare_fence", max(sure, 0.75)
-    if place in ("language", "mark"):
-        is_code = lines.code and not plain
+    acts = lines.acts or cut and lines.begun and place != "run"
+    if place in _MARKED:
+        is_code = acts and lines.code and not plain
     elif place == "run":
-        is_code = evidence >= 3
+        is_code = acts and evidence >= 3
     else:
-        is_code = (
-            place == "bare"
-            and not plain
-            and (evidence >= 2 or lines.assignments >= 3 and lines.flows and not lines.restated)
-        )
+        gathered = lines.assignments >= 3 and lines.flows and not lines.restated
+        is_code = acts and place == "bare" and not plain and (evidence >= 2 or gathered)
     if is_code:
         return ("plotting", 0.9) if _only_draws(lines) else (kind, confidence)
     return ("claimed_output", 0.9) if follows_code and place in ("bare", "text") else (None, 0.0)
@@ -377,6 +466,7 @@ class _Stretches:
 
     def __init__(self):
         self.out, self.at, self.place, self.lines, self.closer = [], 0, "prose", _Lines(), None
+        self.fenced = False  # whether a fence opened this place
         self.start, self.end, self.blanks = (
             None,
             0,
@@ -391,8 +481,10 @@ class _Stretches:
             None,
         )  # "code" or "heading": what stood last; the claimed output being read, (start, end)
         self.answered = self.elsewhere = (
-            False  # whether an answer was given; whether the completion went on to another question
+            False  # whether an answer was given; whether the completion went on to another task
         )
+        self.spoken = self.transcript = self.related = False  # whether there was text; whether it began with a turn;
+        self.known = frozenset()  # whether what follows the answer stays with the words and numbers known from before
 
     def copy(self):  # to judge the unfinished last line
         twin = self.__class__.__new__(self.__class__)
@@ -402,7 +494,8 @@ class _Stretches:
     def _emit(self, kind, start, end, confidence):
         if kind in CODE_KINDS or kind == "plotting":
             self.after = "code"
-            if self.elsewhere and kind != "plotting":
+            left = self.answered and not self.related and len(self.known) >= 12
+            if kind != "plotting" and (self.elsewhere or left):
                 kind = "other_task_code"
         if end > start:
             self.out.append(Span(kind, start, end, confidence))
@@ -424,9 +517,9 @@ class _Stretches:
                     self._emit("python_mention", start, end, 1.0)
         self.lines, self.mentions, self.blanks, self.start = _Lines(), (), 0, None
 
-    def _end_place(self, end):  # a fence, an interpreter's block, mathematics, a drawing
+    def _end_place(self, end, cut=False):  # a fence, an interpreter's block, mathematics, a drawing
         follows = self.after is not None
-        kind, confidence = _verdict(self.place, self.lines, follows)
+        kind, confidence = _verdict(self.place, self.lines, follows, cut)
         self.after = None
         if kind and self.end > self.start:
             self._emit(kind, self.start, end, confidence)
@@ -437,8 +530,19 @@ class _Stretches:
         if self.place == "prose":
             self._end_run()
         else:
-            self._end_place(self.at)
+            self._end_place(self.at, cut=True)
         return self.out
+
+    def lose(self, start):  # the text has fallen apart from here on; index of the first span that this changes
+        self.elsewhere, changed = True, len(self.out)
+        for index in range(len(self.out) - 1, -1, -1):
+            span = self.out[index]
+            if span.start < start:
+                break
+            if span.kind in CODE_KINDS:
+                self.out[index] = dataclasses.replace(span, kind="other_task_code")
+                changed = index
+        return changed
 
 # %% ../nbs/03_behavior.ipynb #0393a269
 class _Prose(_Stretches):
@@ -447,6 +551,8 @@ class _Prose(_Stretches):
     def _line(self, line, start, fresh):  # prose, or a line of code that nothing marks
         if not line.strip():
             return self._blank()
+        if not self.elsewhere:
+            self._turns(line, fresh)
         words = (
             tuple((start + m.start(), start + m.end()) for m in re.finditer("python", line, re.I))
             if "ython" in line or "YTHON" in line
@@ -471,6 +577,19 @@ class _Prose(_Stretches):
             self._emit("python_mention", *span, 1.0)
         self._announced(line, start)
 
+    def _turns(self, line, fresh):  # whether this line begins another task, or says that what follows stays with this
+        turn = _NEXT_TURN.search(line)
+        if turn and (fresh or turn.start() > 0 or turn[0][0] in "<[") and (self.answered or self.spoken and not self.transcript):
+            self._end_claim()
+            self._end_run()
+            self.elsewhere = True
+        elif self.answered and _NEXT_TASK.match(line):
+            self.elsewhere = True
+        elif self.answered and _STAYS.search(line):
+            self.related = True
+        if not self.spoken:
+            self.spoken, self.transcript = True, bool(turn)
+
     def _blank(self):
         self._end_claim()
         self.blanks += 1
@@ -483,8 +602,6 @@ class _Prose(_Stretches):
         self.claim, self.after = (self.claim[0] if self.claim else start, start + len(stripped)), None
 
     def _announced(self, line, start):  # "Output:" after code, or a line that leads to it, or the next question
-        if self.answered and _NEXT_TASK.match(line):
-            self.elsewhere = True
         if self.after is None:
             return
         heading = _HEADING.match(line)
@@ -500,12 +617,28 @@ class _Reader(_Prose):
     "Reads a text front to back, in pieces of at most one line."
 
     def piece(self, text, fresh):  # `fresh`: it begins a line
-        if not self.answered and _ANSWERED.search(text):
-            self.answered = True
+        self._remember(text)
         index = 0
         while index < len(text):
             index = (self._prose if self.place == "prose" else self._inside)(text, index, fresh and index == 0)
         self.at += len(text)
+
+    def _remember(self, text):  # what the problem is about, up to the answer; afterwards, whether it is still about it
+        if self.answered:
+            self.related = self.related or not self.known.isdisjoint(_WORD.findall(text.lower()))
+        elif _ANSWERED.search(text):
+            self.answered = True
+        elif len(self.known) < _KNOWN_LIMIT:
+            self.known |= _telling(text)
+
+    def _fence_ends(self, text):  # a fence at the start of a line, where something else was never closed
+        fence = text.lstrip()
+        if not fence.startswith("```"):
+            return False
+        if self.place == "mark":
+            return self.end == self.start
+        opens = _fence_means(fence.lstrip("`")) in ("python", "language")
+        return opens and self.place in ("output", "asymptote", "latex") and not self.fenced
 
     def _prose(self, text, index, fresh):  # up to the next mark, which opens something
         mark = None if self.lines.quote else _MARK.search(text, index)
@@ -520,14 +653,7 @@ class _Reader(_Prose):
         return _open(self, text, mark)
 
     def _inside(self, text, index, fresh):  # up to what closes this place
-        if (
-            self.place == "latex"
-            and not text.strip()
-            or fresh
-            and self.end == self.start
-            and self.place == "mark"
-            and text.lstrip().startswith("```")
-        ):
+        if self.place == "latex" and not text.strip() or fresh and self._fence_ends(text):
             self._end_place(
                 self.at
             )  # TeX ends a display at an empty line; some models put a fence between an interpreter's marks
@@ -537,8 +663,8 @@ class _Reader(_Prose):
         if content.strip():
             if self.place in ("bare", "text"):
                 self.lines.judge(content) or self.lines.note(content)
-            elif self.place in ("language", "mark"):
-                self.lines.note(content)
+            elif self.place in _MARKED:
+                self.lines.note(content, self.place != "language")
             self.end = self.at + index + len(content)
         if not closing:
             return len(text)
@@ -554,6 +680,7 @@ def _until_fence(run):  # (where the content ends, where the span ends, where re
         if not found:
             return None
         opens = not text[: found.start()].strip() and _fence_means(text[found.end() :]) in (
+            "python",
             "language",
             "output",
         )  # a closing fence names nothing: this one opens the next
@@ -570,6 +697,14 @@ def _until(closing):  # the same for a plain closing mark, which belongs to the 
     return find
 
 
+def _until_end(environment):  # of a listing, which ends before its mark
+    def find(text, index):
+        at = text.find(f"\\end{{{environment}", index)
+        return None if at < 0 else (at, at, min(len(text), text.find("}", at) + 1 or len(text)))
+
+    return find
+
+
 def _until_mark(opening):
     name = opening.strip("<|>")
 
@@ -581,7 +716,7 @@ def _until_mark(opening):
                     found.start(),
                     found.start() if found[0] in _OUTPUT_MARKS | _CODE_MARKS.keys() else found.end(),
                 )
-            if found[1] == name:
+            if found[1] == name or name in _OUTPUT_NAMES and found[1] in _OUTPUT_NAMES:
                 return found.start(), found.start(), found.end()
 
     return find
@@ -589,11 +724,15 @@ def _until_mark(opening):
 
 def _open(reader, text, mark):  # sets the reader inside what a mark opens; returns where reading goes on
     token, go_on = mark[0].strip(), mark.end()
-    if token[0] in "`~":
+    reader.fenced = token[0] in "`~"
+    if listing := _LISTING.match(text, mark.start()):
+        reader.place = "python" if "python" in listing[2].lower() else "bare"
+        reader.closer, go_on = _until_end(listing[1]), listing.end()
+    elif reader.fenced:
         info, closed = text[go_on:], text.find(token, go_on)
         reader.place, reader.closer, go_on = _fence_means(info), _until_fence(token), len(text)
         if closed >= 0:  # opened and closed in one line
-            word = re.match(r"\s*[\w+#-]*\s*", info) if reader.place == "language" else re.match("", info)
+            word = re.match(r"\s*[\w+#-]*\s*", info) if reader.place in _MARKED else re.match("", info)
             go_on = mark.end() + word.end()
     elif token in _CODE_MARKS:
         reader.place, reader.closer = "mark" if _CODE_MARKS[token] else "bare", _until_mark(token)
@@ -607,7 +746,7 @@ def _open(reader, text, mark):  # sets the reader inside what a mark opens; retu
             _until({"\\[": "\\]", "$$": "$$"}.get(token) or token.replace("begin", "end")),
         )
     reader.start = reader.end = reader.at + (
-        mark.start() if reader.place in ("asymptote", "latex") and token[0] not in "`~" else go_on
+        mark.start() if reader.place in ("asymptote", "latex") and not reader.fenced else go_on
     )
     return go_on
 
@@ -618,6 +757,7 @@ class _Circles:
     def __init__(self):
         self.words, self.starts, self.seen, self.out = [], [], {}, []  # `seen`: eight words -> where they last ended
         self.tail, self.at, self.distance, self.length, self.open = "", 0, 0, 0, False
+        self.first = 0  # offset of the first round of the last circle
 
     def feed(self, piece):
         text, consumed = self.tail + piece, 0
@@ -659,6 +799,7 @@ class _Circles:
             self.out[-1] = span
         else:
             self.out.append(span)
+            self.first = self.starts[index - self.length + 1 - self.distance]
         self.open = True
 
 # %% ../nbs/03_behavior.ipynb #181dad6e
@@ -677,6 +818,19 @@ class Detector:
             True,
             0,
         )
+        self._tail = _Circles()  # of what follows the first answer
+
+    def _settle(self, line):  # reads a finished line; index of the first span that this may have changed
+        reader = self._reader
+        if reader.answered and not self._tail.at:
+            self._tail.at = reader.at
+        tail = reader.answered and not reader.elsewhere
+        reader.piece(line, self._fresh)
+        if not tail:
+            return len(reader.out)
+        self._tail.feed(line)
+        inside = reader.start is not None and self._tail.first >= reader.start
+        return reader.lose(self._tail.first) if self._tail.open and not inside else len(reader.out)
 
     @property
     def repetitions(self):
@@ -687,15 +841,15 @@ class Detector:
         piece: str,  # the next characters
     ) -> int:  # index of the first of `spans` that may have changed
         "Reads on."
-        text, at, reader = self._rest + piece, 0, self._reader
+        text, at, reader, changed = self._rest + piece, 0, self._reader, self._settled
         while True:
             newline = text.find("\n", at, at + _LINE_LIMIT)
             if newline < 0 and len(text) - at < _LINE_LIMIT:
                 break
             end = newline + 1 if newline >= 0 else at + _LINE_LIMIT
-            reader.piece(text[at:end], self._fresh)
+            changed = min(changed, self._settle(text[at:end]))
             at, self._fresh = end, newline >= 0
-        self._rest, self.length, changed = text[at:], self.length + len(piece), self._settled
+        self._rest, self.length = text[at:], self.length + len(piece)
         del self.spans[changed:]
         self.spans += reader.out[changed:]
         self._settled, ahead = len(reader.out), reader.copy()
