@@ -393,8 +393,8 @@ _NEXT_TASK = re.compile(
     r"\W{0,4}(?:write|create|implement|develop|design) an? [^.]{0,60}\b(?:program|function|script|class|code)\b",
     re.I,
 )
-_NEXT_TURN = re.compile(
-    r"^\W{0,6}(?:user|human|assistant|system|student)\W{0,4}$|^\W{0,4}(?:user|human)\W{0,3}:|"
+_ROLE = re.compile(r"\W{0,6}(?:user|human|assistant|system|student)\W{0,4}$|\W{0,4}(?:user|human)\W{0,3}:", re.I)
+_TURN_MARK = re.compile(
     r"<\|(?:endoftext|im_end|im_start|eot_id|end_of_text|end|user|assistant|system)\|>|</s>|"
     r"<(?:eos|end_of_turn|start_of_turn)>|\[/?INST\]",
     re.I,
@@ -408,7 +408,7 @@ _COMMON = frozenset(
     main test self class list true false none else elif while this that then there with have will which text begin
     find given solution problem question therefore input output python file name data function""".split()
 )
-_KNOWN_LIMIT = 500  # words kept of what came before the answer
+_KNOWN_LIMIT = 4_000  # characters kept of what came before the answer
 
 
 def _telling(text):  # the words and numbers by which one knows what a text is about
@@ -480,11 +480,13 @@ class _Stretches:
             None,
             None,
         )  # "code" or "heading": what stood last; the claimed output being read, (start, end)
-        self.answered = self.elsewhere = (
-            False  # whether an answer was given; whether the completion went on to another task
-        )
+        self.answered = float("inf")  # offset of the first answer
+        self.elsewhere = False  # whether the completion went on to another task, or fell apart
         self.spoken = self.transcript = self.related = False  # whether there was text; whether it began with a turn;
-        self.known = frozenset()  # whether what follows the answer stays with the words and numbers known from before
+        self.before, self.known = (
+            "",
+            None,
+        )  # whether what follows the answer stays with it; what came before, and its words
 
     def copy(self):  # to judge the unfinished last line
         twin = self.__class__.__new__(self.__class__)
@@ -494,7 +496,7 @@ class _Stretches:
     def _emit(self, kind, start, end, confidence):
         if kind in CODE_KINDS or kind == "plotting":
             self.after = "code"
-            left = self.answered and not self.related and len(self.known) >= 12
+            left = start > self.answered and not self.related
             if kind != "plotting" and (self.elsewhere or left):
                 kind = "other_task_code"
         if end > start:
@@ -578,14 +580,17 @@ class _Prose(_Stretches):
         self._announced(line, start)
 
     def _turns(self, line, fresh):  # whether this line begins another task, or says that what follows stays with this
-        turn = _NEXT_TURN.search(line)
-        if turn and (fresh or turn.start() > 0 or turn[0][0] in "<[") and (self.answered or self.spoken and not self.transcript):
+        turn = _ROLE.match(line) if fresh else None
+        if "<" in line or "[" in line:
+            turn = turn or _TURN_MARK.search(line)
+        answered = self.at > self.answered
+        if turn and (answered or self.spoken and not self.transcript):
             self._end_claim()
             self._end_run()
             self.elsewhere = True
-        elif self.answered and _NEXT_TASK.match(line):
+        elif answered and _NEXT_TASK.match(line):
             self.elsewhere = True
-        elif self.answered and _STAYS.search(line):
+        elif answered and not self.related and _STAYS.search(line):
             self.related = True
         if not self.spoken:
             self.spoken, self.transcript = True, bool(turn)
@@ -624,12 +629,14 @@ class _Reader(_Prose):
         self.at += len(text)
 
     def _remember(self, text):  # what the problem is about, up to the answer; afterwards, whether it is still about it
-        if self.answered:
-            self.related = self.related or not self.known.isdisjoint(_WORD.findall(text.lower()))
-        elif _ANSWERED.search(text):
-            self.answered = True
-        elif len(self.known) < _KNOWN_LIMIT:
-            self.known |= _telling(text)
+        if self.at > self.answered:
+            if self.known is None:
+                self.known = _telling(self.before)
+            self.related = self.related or len(self.known) < 12 or not self.known.isdisjoint(_telling(text))
+        elif found := _ANSWERED.search(text):
+            self.answered = min(self.answered, self.at + found.start())
+        elif len(self.before) < _KNOWN_LIMIT:
+            self.before += text
 
     def _fence_ends(self, text):  # a fence at the start of a line, where something else was never closed
         fence = text.lstrip()
@@ -822,9 +829,9 @@ class Detector:
 
     def _settle(self, line):  # reads a finished line; index of the first span that this may have changed
         reader = self._reader
-        if reader.answered and not self._tail.at:
+        tail = reader.at > reader.answered and not reader.elsewhere
+        if tail and not self._tail.at:
             self._tail.at = reader.at
-        tail = reader.answered and not reader.elsewhere
         reader.piece(line, self._fresh)
         if not tail:
             return len(reader.out)
