@@ -151,7 +151,9 @@ def _is_statement(bare, source):  # whether the line alone is Python; `bare` is 
 
 # %% ../nbs/03_behavior.ipynb #1d348f55
 _FRACTION = re.compile(r"\W*[\d.]+\s*/\s*[\d.]+\W*")
-_OTHER_CODE = re.compile(r"[;{}]\s*$|^\s*#include\b")
+_OTHER_CODE = re.compile(
+    r"[;{}]\s*$|^\s*(?:#include|let|const|var|local|int|double|SELECT|puts|echo|if|for|while|end)\b"
+)
 _IDLE = (ast.Import, ast.ImportFrom, ast.Pass, ast.Global)
 
 
@@ -253,7 +255,8 @@ class _Tally:
             elif _LOOKS_LIKE_CODE.search(bare):
                 self.code += 1
                 if not python:
-                    self.acts = True
+                    other = _OTHER_CODE.search(bare) or _ASSIGNMENT.match(stripped) or _CALL.match(stripped)
+                    self.acts = self.acts or bool(other) and "\\" not in bare
                 elif not self.acts:
                     self._prove(_PROMPT.sub("", stripped), _PROMPT.sub("", line.strip()))
 
@@ -320,7 +323,8 @@ class _Lines(_Tally):
 
     def _weigh(self, bare, assigned, named):
         self.code += 1
-        self.acts = self.acts or not (bare.endswith(":") or bare.startswith(("import ", "from ", "@")))
+        idle = bare.endswith(":") or bare.startswith(("import ", "from ", "@")) or not bare.strip("'")
+        self.acts = self.acts or not idle
         self.begun = True
         self.draws += bool(_DRAWS.search(bare))
         self.shows += bool(_SHOWS.search(bare))
@@ -565,6 +569,8 @@ class _Prose(_Stretches):
         if self.after == "heading" or self.claim:
             return self._claimed(line, start)
         if fresh and self.lines.judge(line):
+            if line.lstrip()[0] == "#":  # a comment, or a heading
+                self._stays(line)
             if self.start is None:
                 self.start, self.indented = start, line[:4] == "    " or line[:1] == "\t"
             self.end, self.blanks = start + len(line.rstrip()), 0
@@ -579,7 +585,7 @@ class _Prose(_Stretches):
             self._emit("python_mention", *span, 1.0)
         self._announced(line, start)
 
-    def _turns(self, line, fresh):  # whether this line begins another task, or says that what follows stays with this
+    def _turns(self, line, fresh):  # whether this line begins another task
         turn = _ROLE.match(line) if fresh else None
         if "<" in line or "[" in line:
             turn = turn or _TURN_MARK.search(line)
@@ -590,10 +596,12 @@ class _Prose(_Stretches):
             self.elsewhere = True
         elif answered and _NEXT_TASK.match(line):
             self.elsewhere = True
-        elif answered and not self.related and _STAYS.search(line):
-            self.related = True
         if not self.spoken:
             self.spoken, self.transcript = True, bool(turn)
+
+    def _stays(self, line):  # whether it says that what follows is still about the problem
+        if not self.related and self.at > self.answered and _STAYS.search(line):
+            self.related = True
 
     def _blank(self):
         self._end_claim()
@@ -606,7 +614,8 @@ class _Prose(_Stretches):
         start += line.index(stripped)
         self.claim, self.after = (self.claim[0] if self.claim else start, start + len(stripped)), None
 
-    def _announced(self, line, start):  # "Output:" after code, or a line that leads to it, or the next question
+    def _announced(self, line, start):  # "Output:" after code, or a line that leads to it, or to a check
+        self._stays(line)
         if self.after is None:
             return
         heading = _HEADING.match(line)
@@ -632,9 +641,10 @@ class _Reader(_Prose):
         if self.at > self.answered:
             if self.known is None:
                 self.known = _telling(self.before)
-            self.related = self.related or len(self.known) < 12 or not self.known.isdisjoint(_telling(text))
+            self.related = self.related or len(self.known) < 8 or not self.known.isdisjoint(_telling(text))
         elif found := _ANSWERED.search(text):
             self.answered = min(self.answered, self.at + found.start())
+            self.before += text[: found.start()]
         elif len(self.before) < _KNOWN_LIMIT:
             self.before += text
 
