@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'CODE_KINDS', 'BEHAVIORS', 'mentions_python', 'Span', 'Detector', 'find_spans', 'code_spans', 'writes_code',
-           'Behavior', 'behavior', 'measure_behaviors', 'backtracking', 'verification', 'language_switch',
-           'boxed_answer', 'answer_before_reasoning', 'length']
+           'Behavior', 'behavior', 'measure_behaviors', 'shown_by', 'backtracking', 'verification', 'language_switch',
+           'boxed_answer', 'answer_before_reasoning', 'length', 'answer_with_unit', 'several_boxes',
+           'ends_in_a_sentence', 'ends_unfinished']
 
 # %% ../nbs/03_behavior.ipynb #2d4e9e3e
 import ast
 import dataclasses
+import functools
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -907,14 +909,15 @@ def writes_code(
     "Whether any of the text is code by the rule above."
     return bool(code_spans(text))
 
-# %% ../nbs/03_behavior.ipynb #7f53b84d
+# %% ../nbs/03_behavior.ipynb #d56b4a99
 @dataclasses.dataclass(frozen=True)
 class Behavior:
     "A measure of a completion, and where the idea comes from."
 
-    name: str
+    name: str  # what it is called in tables
     measure: Callable[[str], float | int | bool]  # completion -> value
     source: str  # paper or definition
+    kinds: frozenset[str] = frozenset()  # the spans whose presence it is, where it is that
 
     def __call__(self, text):
         return self.measure(text)
@@ -926,18 +929,19 @@ BEHAVIORS: dict[str, Behavior] = {}
 def behavior(
     name: str,  # what it is called in tables
     source: str,  # paper or definition
+    kinds: Iterable[str] = (),  # of `KINDS`: the spans whose presence it is, where it is that
 ):  # a decorator that registers a function from a completion to a number
     "Registers a measure of completions; raises `ConfigError` where the name is taken."
 
     def register(measure):
         if name in BEHAVIORS:
             raise ConfigError(f"behavior {name!r} exists already; choose another name")
-        BEHAVIORS[name] = Behavior(name, measure, source)
+        BEHAVIORS[name] = Behavior(name, measure, source, frozenset(kinds))
         return measure
 
     return register
 
-
+# %% ../nbs/03_behavior.ipynb #649bd434
 def measure_behaviors(
     text: str,  # a completion
     names: Iterable[str] | None = None,  # of `BEHAVIORS`; all where none are given
@@ -948,12 +952,71 @@ def measure_behaviors(
         raise ConfigError(f"{', '.join(unknown)}: no such behavior; there are {', '.join(BEHAVIORS)}")
     return {name: BEHAVIORS[name](text) for name in names}
 
+# %% ../nbs/03_behavior.ipynb #61f41933
+_FORMULA = re.compile(r"\\\([^\n]{0,500}?\\\)|\$[^$\n]{0,500}\$|\\[A-Za-z]+\*?(?:\{[A-Za-z]{0,20}\*?\})?")
+_NO_PROSE = CODE_KINDS | {"claimed_output", "plotting", "other_task_code", "asymptote"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Reading:
+    "What a text consists of."
+
+    kinds: frozenset[str]  # of its spans
+    code: str  # what is code by the rule
+    prose: str  # what is neither code, nor output, nor a drawing
+    plain: str  # the same without formulas, in small letters
+    words: frozenset[str]  # of `plain`
+
+
+def _outside(text, spans):  # what the spans leave
+    left, position = [], 0
+    for span in spans:
+        left.append(text[position : span.start])
+        position = span.end
+    return "\n".join([*left, text[position:]])
+
+
+def _read_once(text):
+    spans = find_spans(text)
+    apart = [span for span in spans if span.kind in _NO_PROSE]
+    unset = _outside(text, [span for span in spans if span.kind in _NO_PROSE | {"latex"}])
+    plain = _FORMULA.sub(" ", unset).lower()
+    return _Reading(
+        frozenset(span.kind for span in spans),
+        "\n".join(text[span.start : span.end] for span in apart if span.kind in CODE_KINDS),
+        _outside(text, apart),
+        plain,
+        frozenset(re.findall(r"[a-z]+(?:'[a-z]+)?", plain)),
+    )
+
+
+_read_short = functools.lru_cache(maxsize=1_024)(_read_once)
+_read_long = functools.lru_cache(maxsize=1)(_read_once)
+
+
+def _read(text):
+    return (_read_short if len(text) < 20_000 else _read_long)(text)
+
+# %% ../nbs/03_behavior.ipynb #bbceeca4
+def _presence(name, source, *kinds):  # registers the presence of spans
+    wanted = frozenset(kinds)
+    behavior(name, source, wanted)(lambda text: not wanted.isdisjoint(_read(text).kinds))
+
+
+def shown_by(
+    spans: Iterable[Span],  # of a text, or of as much of it as has arrived
+) -> list[str]:  # names in `BEHAVIORS`, of those that are the presence of spans
+    "Which behaviours the spans show."
+    kinds = {span.kind for span in spans}
+    return [name for name, entry in BEHAVIORS.items() if not entry.kinds.isdisjoint(kinds)]
+
 # %% ../nbs/03_behavior.ipynb #da94a22c
-for measure, source in (
-    (mentions_python, "Shao et al., arXiv 2506.10947, and its official code: contain_python_wo_backticks"),
-    (writes_code, "the rule in words above, for what Shao et al., arXiv 2506.10947, call code reasoning"),
-):
-    behavior(measure.__name__, source)(measure)
+behavior("mentions_python", "Shao et al., arXiv 2506.10947, and its official code: contain_python_wo_backticks")(
+    mentions_python
+)
+_presence(
+    "writes_code", "the rule in words above, for what Shao et al., arXiv 2506.10947, call code reasoning", *CODE_KINDS
+)
 
 # %% ../nbs/03_behavior.ipynb #a5868f0d
 _BACKTRACKS = re.compile(
@@ -962,42 +1025,36 @@ _BACKTRACKS = re.compile(
     r" different)|start over|reconsider)|"
     r"that(?:'s| is) (?:wrong|not right|incorrect)|i made (?:a|an) (?:mistake|error)|on second thought|try a different"
     r" approach)",
-    re.I,
 )
 _VERIFIES = re.compile(
     r"\b(?:let(?:'s| me| us) (?:verify|(?:double[- ]?)?check|confirm)|to (?:verify|check|confirm)\b|(?:we|i) (?:can"
     r" |will |now |should )?(?:verify|double[- ]?check)|"
     r"(?:substitut|plugg)ing (?:\S+ ){0,6}back|checking (?:our|the|this|that)|verification\b|sanity check)",
-    re.I,
 )
 
 
 @behavior("backtracking", "Gandhi et al., arXiv 2503.01307; phrases of our own")
 def backtracking(text: str) -> int:  # phrases in which it takes something back
     "How often the completion turns back."
-    return sum(1 for _ in _BACKTRACKS.finditer(text))
+    return sum(1 for _ in _BACKTRACKS.finditer(text.lower()))
 
 
 @behavior("verification", "Gandhi et al., arXiv 2503.01307; phrases of our own")
 def verification(text: str) -> int:  # phrases that announce a check
     "How often the completion sets out to check itself."
-    return sum(1 for _ in _VERIFIES.finditer(text))
+    return sum(1 for _ in _VERIFIES.finditer(text.lower()))
 
 # %% ../nbs/03_behavior.ipynb #42493e89
 _SCRIPTS = re.compile(
-    r"(?P<latin>[A-Za-zÀ-ɏ]{3,})|(?P<east_asian>[\u3040-\u30ff\u3400-\u9fff]+)|(?P<hangul>[\uac00-\ud7af]+)|(?P<cyrillic>[\u0400-\u04ff]{2,})|(?P<arabic>[\u0600-\u06ff]{2,})|(?P<hebrew>[\u0590-\u05ff]{2,})|(?P<indic>[\u0900-\u0dff]{2,})|(?P<thai>[\u0e00-\u0e7f]{2,})"
+    r"(?P<latin>[a-zß-ɏ]{3,})|(?P<east_asian>[\u3040-\u30ff\u3400-\u9fff]+)|(?P<hangul>[\uac00-\ud7af]+)|(?P<cyrillic>[\u0400-\u04ff]{2,})|(?P<arabic>[\u0600-\u06ff]{2,})|(?P<hebrew>[\u0590-\u05ff]{2,})|(?P<indic>[\u0900-\u0dff]{2,})|(?P<thai>[\u0e00-\u0e7f]{2,})"
 )
-_FORMULA = re.compile(r"\\\([^\n]{0,500}?\\\)|\$[^$\n]{0,500}\$|\\[A-Za-z]+\*?(?:\{[A-Za-z]{0,20}\*?\})?")
 
 
 @behavior("language_switch", "language mixing in DeepSeek-R1, arXiv 2501.12948; counted as changes of writing system")
 def language_switch(text: str) -> int:  # changes from one writing system to another
     "How often the prose changes its writing system."
-    outside, position = [], 0
-    for span in find_spans(text, CODE_KINDS | {"latex", "asymptote", "claimed_output", "plotting", "other_task_code"}):
-        outside.append(text[position : span.start])
-        position = span.end
-    scripts = [found.lastgroup for found in _SCRIPTS.finditer(_FORMULA.sub(" ", " ".join([*outside, text[position:]])))]
+    plain = _read(text).plain
+    scripts = [] if plain.isascii() else [found.lastgroup for found in _SCRIPTS.finditer(plain)]
     return sum(a != b for a, b in zip(scripts, scripts[1:]))
 
 # %% ../nbs/03_behavior.ipynb #afb854c7
@@ -1009,7 +1066,7 @@ def boxed_answer(text: str) -> bool:
     return bool((extract_answer(text, rules=("boxed",)).text or "").strip())
 
 
-_STATED = re.compile(r"\\boxed\s*\{|<answer>|\b(?:final )?answer(?: is\b|\s*:)", re.I)
+_STATED = re.compile(r"\\boxed\s*\{|<answer>|\b(?:final )?answer(?: is\b|\s*:)")
 
 
 @behavior(
@@ -1019,7 +1076,7 @@ _STATED = re.compile(r"\\boxed\s*\{|<answer>|\b(?:final )?answer(?: is\b|\s*:)",
 )
 def answer_before_reasoning(text: str) -> bool:
     "Whether the answer comes first and the reasoning afterwards."
-    stated = _STATED.search(text)
+    stated = _STATED.search(text.lower())
     return bool(stated) and len(text[: stated.start()].split()) < 20 < len(text[stated.end() :].split())
 
 
@@ -1027,3 +1084,162 @@ def answer_before_reasoning(text: str) -> bool:
 def length(text: str) -> int:
     "How many characters the completion has; tokens are counted where there is a tokenizer."
     return len(text)
+
+# %% ../nbs/03_behavior.ipynb #4b6bc518
+for _name, _source, _kinds in (
+    (
+        "code_fence",
+        "a fence around code; the form of ToRA, Gou et al., arXiv 2309.17452",
+        ["fenced_code", "bare_fence"],
+    ),
+    ("unfenced_code", "code with nothing around it, set in or not", ["code", "indented_code"]),
+    ("interpreter_block", "code between an interpreter's marks; MathCoder, arXiv 2310.03731", ["interpreter_code"]),
+    ("claimed_output", "an output is stated for the code", ["claimed_output"]),
+    ("display_math", "displayed mathematics", ["latex"]),
+    ("drawing", "Asymptote, another drawing language, or code that only plots", ["asymptote", "plotting"]),
+    (
+        "repetition",
+        "goes round in circles; neural text degeneration, Holtzman et al., arXiv 1904.09751",
+        ["repetition"],
+    ),
+    ("goes_on", "code for another task, or in a tail that has left the problem", ["other_task_code"]),
+):
+    _presence(_name, _source, *_kinds)
+
+# %% ../nbs/03_behavior.ipynb #67ccdcad
+_PHRASES = {
+    "first_person_plural": "we our us let's",
+    "first_person_singular": "i i'm i'll i've my me",
+    "concludes": "therefore thus hence consequently",
+    "gives_reasons": "because since",
+    "sequence_words": "first next then finally",
+    "hedges": "maybe perhaps probably possibly presumably seems might likely",
+    "apologizes": "sorry apologize apologise apologies oversight",
+    "cites_a_fact": "theorem formula identity lemma",
+    "splits_cases": "case cases",
+    "approximates": "approximately approx rounded rounding round",
+    "substitutes": "substitute substituting substitution plug plugging",
+}
+
+
+def _word(words):
+    wanted = frozenset(words.split())
+    return lambda text: not wanted.isdisjoint(_read(text).words)
+
+
+for _name, _words in _PHRASES.items():
+    behavior(_name, f"one of the words: {_words.replace(' ', ', ')}")(_word(_words))
+
+# %% ../nbs/03_behavior.ipynb #3a6de114
+_FORMS = {
+    "restates_goal": (
+        1,
+        r"\A\W*(?:text\W+)?(?:to (?:find|determine|solve|calculate|compute|evaluate|answer|simplify)\b|given\b|"
+        r"we (?:are|need|want|have|know|must)\b|let'?s? us (?:find|determine|solve)\b|the (?:problem|question)\b)",
+        "opens with what is asked or given; understanding the problem, Pólya, How to Solve It, 1945",
+    ),
+    "numbered_steps": (
+        2,
+        r"^\W{0,6}(?:step \d|\d{1,2}[.)] )",
+        "two lines that begin with a number or `Step 1`; on steps, Kojima et al., arXiv 2205.11916",
+    ),
+    "bullet_list": (2, r"^\s*[-*•] +\S", "two lines that begin with a bullet"),
+    "bold": (1, r"(?<![\w)])\*\*[^\s*][^*\n]*\*\*", "text between two asterisks on either side"),
+    "heading": (1, r"^#{1,6} +\S", "a line that begins with # and a space"),
+    "table": (2, r"^\s*\|.*\|\s*$", "two lines between upright strokes"),
+    "inline_math": (
+        1,
+        r"\\\([^\n]{1,500}?\\\)|(?<![\\$])\$(?=\S)[^$\n]{1,500}(?<=\S)\$(?![\d$])",
+        "a formula within a line; dollars as Pandoc reads them (tex_math_dollars)",
+    ),
+    "equation_chain": (
+        1,
+        r"[^=<>!:\n]=[^=\n]{1,200}[^=<>!\n]=[^=]",
+        "two signs of equality in a line, as in 3 + 4 = 7 = 14/2",
+    ),
+    "names_a_variable": (1, r"\blet (?:us )?\W{0,4}\w{1,2}\b|\bdenote", "`let x`, or `denote`"),
+    "asks_a_question": (1, r"[a-z)\]'\"]\?", "a question mark behind a letter"),
+    "imitates_minerva": (
+        1,
+        r"final answer: the final answer is",
+        "the prompt of Minerva, Lewkowycz et al., arXiv 2206.14858",
+    ),
+}
+
+
+def _form(least, pattern):
+    wanted = re.compile(pattern, re.M)
+
+    def shows(text):
+        found = wanted.finditer(_read(text).prose.lower())
+        return sum(1 for _ in zip(range(least), found)) == least
+
+    return shows
+
+
+for _name, (_least, _pattern, _source) in _FORMS.items():
+    behavior(_name, _source)(_form(_least, _pattern))
+
+# %% ../nbs/03_behavior.ipynb #41961096
+_CODE_HABITS = {
+    "code_comment": (r"^\s*#|\s# ", "a comment in the code"),
+    "defines_function": (r"^\s*def \w", "a function is defined in the code; PAL, Gao et al., arXiv 2211.10435"),
+    "prints": (r"\bprint\(", "the code prints"),
+    "imports": (r"^\s*(?:import|from) \w", "the code imports a library"),
+    "symbolic": (
+        r"\b(?:sympy|symbols\(|solve\()",
+        "the code computes with symbols; ToRA, Gou et al., arXiv 2309.17452",
+    ),
+    "loops": (r"^\s*(?:for|while)\b", "the code has a loop"),
+    "asserts": (r"^\s*assert\b|[^=!<>]==[^=]|\bisclose\(", "the code checks something: assert, ==, isclose"),
+}
+
+
+def _in_code(pattern):
+    wanted = re.compile(pattern, re.M)
+
+    def shows(text):
+        return bool(wanted.search(_read(text).code))
+
+    return shows
+
+
+for _name, (_pattern, _source) in _CODE_HABITS.items():
+    behavior(_name, _source)(_in_code(_pattern))
+
+# %% ../nbs/03_behavior.ipynb #08fba24e
+_UNIT = re.compile(
+    r"\\boxed\s*\{[^{}]*(?:\\(?:text|mathrm|circ|%|\$)|[°€£$%]|\d ?[a-z]{2,9}\b)|\\boxed\s*\{[^{}]*\}[\s$\\)]{0,4}(?!and|or|is|are|as|so|of|in|if|at|for|when|which|because)[a-z]{2,}",
+    re.I,
+)
+_END_MARK = re.compile(r"[.!?)\]}>`*$|\"']\s*\Z")
+
+
+def _last_line(text):
+    return text.rstrip().rsplit("\n", 1)[-1]
+
+
+@behavior("answer_with_unit", "a unit or a word within the box or right behind it")
+def answer_with_unit(text: str) -> bool:
+    "Whether the boxed answer has a unit."
+    return bool(_UNIT.search(text))
+
+
+@behavior("several_boxes", "two boxes or more; the last counts in Hendrycks et al., arXiv 2103.03874")
+def several_boxes(text: str) -> bool:
+    "Whether more than one answer is boxed."
+    return text.count("\\boxed") > 1
+
+
+@behavior("ends_in_a_sentence", "five words or more in the last line, and a mark that ends a sentence")
+def ends_in_a_sentence(text: str) -> bool:
+    "Whether the last line is a sentence."
+    line = _last_line(_read(text).prose)
+    return len(line.split()) >= 5 and line[-1] in ".!"
+
+
+@behavior("ends_unfinished", "no mark that ends a sentence, formula, bracket or fence, and no answer in the last line")
+def ends_unfinished(text: str) -> bool:
+    "Whether the text breaks off, as at a length limit."
+    stated = _STATED.search(_last_line(text)[-200:].lower())
+    return bool(text.strip()) and not _END_MARK.search(text[-200:]) and not stated
