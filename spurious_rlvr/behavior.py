@@ -1143,10 +1143,10 @@ _FORMS = {
         r"^\W{0,6}(?:step \d|\d{1,2}[.)] )",
         "two lines that begin with a number or `Step 1`; on steps, Kojima et al., arXiv 2205.11916",
     ),
-    "bullet_list": (2, r"^\s*[-*•] +\S", "two lines that begin with a bullet"),
-    "bold": (1, r"(?<![\w)])\*\*[^\s*][^*\n]*\*\*", "text between two asterisks on either side"),
-    "heading": (1, r"^#{1,6} +\S", "a line that begins with # and a space"),
-    "table": (2, r"^\s*\|.*\|\s*$", "two lines between upright strokes"),
+    "bullet_list": (2, r"^[ \t]{0,12}[-*•] +\S", "two lines that begin with a bullet"),
+    "bold": (1, r"(?<![\w)])\*\*[^\s*][^*\n]{0,300}\*\*", "text between two asterisks on either side"),
+    "heading": (1, r"^#{1,6} {1,9}\S", "a line that begins with # and a space"),
+    "table": (2, r"^[ \t]{0,12}\|[^\n]*\|[ \t]{0,12}$", "two lines between upright strokes"),
     "inline_math": (
         1,
         r"\\\([^\n]{1,500}?\\\)|(?<![\\$])\$(?=\S)[^$\n]{1,500}(?<=\S)\$(?![\d$])",
@@ -1182,16 +1182,16 @@ for _name, (_least, _pattern, _source) in _FORMS.items():
 
 # %% ../nbs/03_behavior.ipynb #41961096
 _CODE_HABITS = {
-    "code_comment": (r"^\s*#|\s# ", "a comment in the code"),
-    "defines_function": (r"^\s*def \w", "a function is defined in the code; PAL, Gao et al., arXiv 2211.10435"),
+    "code_comment": (r"^[ \t]{0,40}#|\s# ", "a comment in the code"),
+    "defines_function": (r"^[ \t]{0,40}def \w", "a function is defined in the code; PAL, Gao et al., arXiv 2211.10435"),
     "prints": (r"\bprint\(", "the code prints"),
-    "imports": (r"^\s*(?:import|from) \w", "the code imports a library"),
+    "imports": (r"^[ \t]{0,40}(?:import|from) \w", "the code imports a library"),
     "symbolic": (
         r"\b(?:sympy|symbols\(|solve\()",
         "the code computes with symbols; ToRA, Gou et al., arXiv 2309.17452",
     ),
-    "loops": (r"^\s*(?:for|while)\b", "the code has a loop"),
-    "asserts": (r"^\s*assert\b|[^=!<>]==[^=]|\bisclose\(", "the code checks something: assert, ==, isclose"),
+    "loops": (r"^[ \t]{0,40}(?:for|while)\b", "the code has a loop"),
+    "asserts": (r"^[ \t]{0,40}assert\b|[^=!<>]==[^=]|\bisclose\(", "the code checks something: assert, ==, isclose"),
 }
 
 
@@ -1209,7 +1209,7 @@ for _name, (_pattern, _source) in _CODE_HABITS.items():
 
 # %% ../nbs/03_behavior.ipynb #08fba24e
 _UNIT = re.compile(
-    r"\\boxed\s*\{[^{}]*(?:\\(?:text|mathrm|circ|%|\$)|[°€£$%]|\d ?[a-z]{2,9}\b)|\\boxed\s*\{[^{}]*\}[\s$\\)]{0,4}(?!and|or|is|are|as|so|of|in|if|at|for|when|which|because)[a-z]{2,}",
+    r"\\boxed\s{0,9}\{[^{}]{0,99}(?:\\(?:text|mathrm|circ|%|\$)|[°€£$%]|\d ?[a-z]{2,9}\b)|\\boxed\s{0,9}\{[^{}]{0,99}\}[\s$\\)]{0,4}(?!and|or|is|are|as|so|of|in|if|at|for|when|which|because)[a-z]{2,}",
     re.I,
 )
 _END_MARK = re.compile(r"[.!?)\]}>`*$|\"']\s*\Z")
