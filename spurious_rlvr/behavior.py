@@ -821,6 +821,32 @@ class _Circles:
             self.first = self.starts[index - self.length + 1 - self.distance]
         self.open = True
 
+# %% ../nbs/03_behavior.ipynb #11d11765
+_NOT_LATIN = re.compile(
+    r"(?P<east_asian>[\u3040-\u30ff\u3400-\u9fff]+)|(?P<hangul>[\uac00-\ud7af]+)|(?P<cyrillic>[\u0400-\u04ff]{2,})|"
+    r"(?P<arabic>[\u0600-\u06ff]{2,})|(?P<hebrew>[\u0590-\u05ff]{2,})|(?P<indic>[\u0900-\u0dff]{2,})|"
+    r"(?P<thai>[\u0e00-\u0e7f]{2,})"
+)
+
+
+class _Soup:
+    "Sees a text fall apart, one line at a time."
+
+    def __init__(self):
+        self.all, self.tail, self.first = set(), set(), None  # writing systems so far; of the tail; its first such line
+
+    def feed(self, line, start, tail):  # where the text fell apart, or None while it holds
+        if line.isascii():
+            return None
+        seen = {found.lastgroup for found in _NOT_LATIN.finditer(line)}
+        self.all |= seen
+        if tail and seen:
+            self.tail |= seen
+            self.first = start if self.first is None else self.first
+        if len(self.tail) >= 2:
+            return self.first
+        return start if len(self.all) >= 3 else None
+
 # %% ../nbs/03_behavior.ipynb #181dad6e
 class Detector:
     "Finds behaviour in a text that arrives piece by piece; `spans` and `repetitions` are those of the text so far."
@@ -838,18 +864,24 @@ class Detector:
             0,
         )
         self._tail = _Circles()  # of what follows the first answer
+        self._soup = _Soup()
 
     def _settle(self, line):  # reads a finished line; index of the first span that this may have changed
-        reader = self._reader
-        tail = reader.at > reader.answered and not reader.elsewhere
-        if tail and not self._tail.at:
-            self._tail.at = reader.at
-        reader.piece(line, self._fresh)
-        if not tail:
+        reader, at = self._reader, self._reader.at
+        if reader.elsewhere:
+            reader.piece(line, self._fresh)
             return len(reader.out)
-        self._tail.feed(line)
-        inside = reader.start is not None and self._tail.first >= reader.start
-        return reader.lose(self._tail.first) if self._tail.open and not inside else len(reader.out)
+        tail = at > reader.answered
+        if tail and not self._tail.at:
+            self._tail.at = at
+        reader.piece(line, self._fresh)
+        lost = self._soup.feed(line, at, tail)
+        if tail:
+            self._tail.feed(line)
+            inside = reader.start is not None and self._tail.first >= reader.start
+            if self._tail.open and not inside:
+                lost = self._tail.first
+        return len(reader.out) if lost is None else reader.lose(lost)
 
     @property
     def repetitions(self):
@@ -1045,9 +1077,7 @@ def verification(text: str) -> int:  # phrases that announce a check
     return sum(1 for _ in _VERIFIES.finditer(text.lower()))
 
 # %% ../nbs/03_behavior.ipynb #42493e89
-_SCRIPTS = re.compile(
-    r"(?P<latin>[a-zß-ɏ]{3,})|(?P<east_asian>[\u3040-\u30ff\u3400-\u9fff]+)|(?P<hangul>[\uac00-\ud7af]+)|(?P<cyrillic>[\u0400-\u04ff]{2,})|(?P<arabic>[\u0600-\u06ff]{2,})|(?P<hebrew>[\u0590-\u05ff]{2,})|(?P<indic>[\u0900-\u0dff]{2,})|(?P<thai>[\u0e00-\u0e7f]{2,})"
-)
+_SCRIPTS = re.compile(r"(?P<latin>[a-zß-ɏ]{3,})|" + _NOT_LATIN.pattern)
 
 
 @behavior("language_switch", "language mixing in DeepSeek-R1, arXiv 2501.12948; counted as changes of writing system")

@@ -86,6 +86,7 @@ PIECES = [
     "\ud800",
     "é",
     "因此",
+    "Кот 납\n",
     "(",
     ")",
     "[",
@@ -382,6 +383,21 @@ FOREIGN = [
     "from django.db import models\nclass Page(models.Model):\n    slug = models.SlugField()\n",
     "```python\nimport os\nos.remove('/tmp/junk')\n```",
 ]
+SOUP = [
+    "```python\nprint(x)\n```\n",
+    "\ndef main():\n    return 5\n",
+    "\nimport os\nos.listdir()\n",
+    "\n>>> 2 + 2\n",
+    "\n... and so on.\n",
+    "납 등각 ",
+    "深深同じ.g ",
+    "Кот]);\n",
+    "newItem.effect(area ",
+    "\nuser\n",
+    "```\n",
+    "<code>x = 3\nprint(x)",
+    "the python code:\n",
+]
 some = st.sampled_from
 
 
@@ -477,6 +493,15 @@ def test_a_tail_that_goes_in_circles_does_not_count(given_answer, program, round
         SEEN + "Let me check:\n" + fenced(program) + given_answer + "And so it goes on and on, as it must.\n" * rounds,
         True,
     )
+
+
+@settings(deadline=None, max_examples=50)
+@given(some(GIVEN), st.lists(some(SOUP), min_size=3, max_size=20), some(PROGRAMS))
+def test_a_tail_that_falls_apart_does_not_count(given_answer, scraps, program):
+    soup = "summer口径 lista(area Получ\n" + "".join(scraps)
+    holds(SEEN + given_answer + soup, False)
+    holds(SEEN + given_answer + soup + fenced(program), False)
+    holds(SEEN + fenced(program) + given_answer + soup, True)
 
 
 @settings(deadline=None)
