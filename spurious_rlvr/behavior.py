@@ -377,7 +377,7 @@ _HEADING = re.compile(
     re.I,
 )
 _LEADS_TO_OUTPUT = re.compile(r"\b(?:outputs?|prints?|results?|gives|returns|displays|get)\b[^:]{0,60}:\W*$", re.I)
-_ANSWERED = re.compile(r"\\boxed(?!\s*\{\s*\})|\banswer is\b|</answer>", re.I)
+_ANSWERED = re.compile(r"\\boxed(?!\s*\{\s*\})|\banswer(?: is\b|\W{0,3}:)|</answer>|^#### *[-$\d.,/]+\s*$", re.I)
 
 
 def _fence_means(info):  # what the word after a fence says is in it
