@@ -153,6 +153,9 @@ def _is_statement(bare, source):  # whether the line alone is Python; `bare` is 
 
 # %% ../nbs/03_behavior.ipynb #1d348f55
 _FRACTION = re.compile(r"\W*[\d.]+\s*/\s*[\d.]+\W*")
+_BINDS = re.compile(
+    r"[A-Za-z_]\w* = (?:[A-Za-z_]\w*|\d+(?:\.\d+)?)(?: [-+*/] (?:[A-Za-z_]\w*|\d+(?:\.\d+)?))*"
+)  # acts, plainly
 _OTHER_CODE = re.compile(
     r"[;{}]\s*$|^\s*(?:#include|let|const|var|local|int|double|SELECT|puts|echo|if|for|while|end)\b"
 )
@@ -240,7 +243,8 @@ class _Tally:
             self.acts = bool(starts)  # goes on in the next line
         else:
             other = _OTHER_CODE.search(bare) and "\\" not in bare
-            self.acts = _acts(stripped) or bool(other) or bare.startswith(("print(", "print "))
+            plain = _BINDS.fullmatch(bare) or bare.startswith(("print(", "print "))
+            self.acts = bool(plain or other) or bool(_acts(stripped))
 
     def note(self, line, python=True):  # a line of a stretch that is marked as code
         if self._quoted(line):
@@ -691,6 +695,7 @@ class _Reader(_Prose):
         return closing[2]
 
 # %% ../nbs/03_behavior.ipynb #fed9a696
+@functools.lru_cache(maxsize=32)
 def _until_fence(run):  # (where the content ends, where the span ends, where reading goes on)
     fence = re.compile(f"{re.escape(run[0])}{{{len(run)},}}")
 
@@ -773,9 +778,9 @@ def _open(reader, text, mark):  # sets the reader inside what a mark opens; retu
 class _Circles:
     "Finds where a text goes round in a circle, one word at a time."
 
-    def __init__(self):
+    def __init__(self, at=0):  # the offset at which reading begins
         self.words, self.starts, self.seen, self.out = [], [], {}, []  # `seen`: eight words -> where they last ended
-        self.tail, self.at, self.distance, self.length, self.open = "", 0, 0, 0, False
+        self.tail, self.at, self.distance, self.length, self.open = "", at, 0, 0, False
         self.first = 0  # offset of the first round of the last circle
 
     def feed(self, piece):
@@ -863,7 +868,7 @@ class Detector:
             True,
             0,
         )
-        self._tail = _Circles()  # of what follows the first answer
+        self._tail = None  # circles in what follows the first answer
         self._soup = _Soup()
 
     def _settle(self, line):  # reads a finished line; index of the first span that this may have changed
@@ -872,8 +877,8 @@ class Detector:
             reader.piece(line, self._fresh)
             return len(reader.out)
         tail = at > reader.answered
-        if tail and not self._tail.at:
-            self._tail.at = at
+        if tail and self._tail is None:
+            self._tail = _Circles(at)
         reader.piece(line, self._fresh)
         lost = self._soup.feed(line, at, tail)
         if tail:
