@@ -159,7 +159,7 @@ _BINDS = re.compile(
 _OTHER_CODE = re.compile(
     r"[;{}]\s*$|^\s*(?:#include|let|const|var|local|int|double|SELECT|puts|echo|if|for|while|end)\b"
 )
-_IDLE = (ast.Import, ast.ImportFrom, ast.Pass, ast.Global)
+_IDLE = (ast.Pass, ast.Global)
 
 
 def _computes(expression):  # a call, a comprehension, or an operator at work on numbers
@@ -237,7 +237,7 @@ class _Tally:
     def _prove(self, bare, stripped):  # a line of marked Python: does it do something?
         starts = _STATEMENT.match(bare) or _ASSIGNMENT.match(bare) or _CALL.match(bare)
         self.begun = self.begun or bool(starts)
-        if bare.endswith(":") or bare.startswith(("import ", "from ", "@")):
+        if bare.endswith(":") or bare.startswith("@"):
             return
         if bare.endswith("\\") or sum(map(bare.count, "([{")) > sum(map(bare.count, ")]}")):
             self.acts = bool(starts)  # goes on in the next line
@@ -321,15 +321,14 @@ class _Lines(_Tally):
         if not self.repl:
             header = bare.endswith(":") and _STATEMENT.match(bare) and _is_statement(bare, typed)
             opens = sum(map(bare.count, "([{")) > sum(map(bare.count, ")]}")) and _CALL.search(bare)
-            imports = bare.startswith(("import ", "from ")) and _parsed(typed)
-            if prompt == "..." or _reads_as_prose(bare) or not (header or opens or imports or _acts(typed)):
+            if prompt == "..." or _reads_as_prose(bare) or not (header or opens or _acts(typed)):
                 return False
         self.evidence, self.code, self.repl, self.acts = self.evidence + 3, self.code + 1, True, True
         return True
 
     def _weigh(self, bare, assigned, named):
         self.code += 1
-        idle = bare.endswith(":") or bare.startswith(("import ", "from ", "@")) or not bare.strip("'")
+        idle = bare.endswith(":") or bare.startswith("@") or not bare.strip("'")
         self.acts = self.acts or not idle
         self.begun = True
         self.draws += bool(_DRAWS.search(bare))
