@@ -187,7 +187,7 @@ def _acts(source):  # of one line: True, False, or None where it is no Python
 
 # %% ../nbs/03_behavior.ipynb #041faf31
 class _Tally:
-    "What the lines of one stretch have shown so far; `note` takes those that are marked as code."
+    "What the lines of one stretch have shown so far."
 
     __slots__ = (
         "evidence",
@@ -234,6 +234,12 @@ class _Tally:
             self.quote = None
         return True
 
+# %% ../nbs/03_behavior.ipynb #b4a52dbd
+class _Marked(_Tally):
+    "A tally of lines that are marked as code."
+
+    __slots__ = ()
+
     def _prove(self, bare, stripped):  # a line of marked Python: does it do something?
         starts = _STATEMENT.match(bare) or _ASSIGNMENT.match(bare) or _CALL.match(bare)
         self.begun = self.begun or bool(starts)
@@ -266,8 +272,49 @@ class _Tally:
                 elif not self.acts:
                     self._prove(_PROMPT.sub("", stripped), _PROMPT.sub("", line.strip()))
 
+# %% ../nbs/03_behavior.ipynb #ce2ab8a5
+class _Weighed(_Marked):
+    "A tally that weighs lines of code that nothing marks."
+
+    __slots__ = ()
+
+    def _session(self, typed, prompt):  # after an interpreter's prompt; dots only go on with what was begun
+        bare = _TEXT.sub("''", typed)
+        if not self.repl:
+            header = bare.endswith(":") and _STATEMENT.match(bare) and _is_statement(bare, typed)
+            opens = sum(map(bare.count, "([{")) > sum(map(bare.count, ")]}")) and _CALL.search(bare)
+            if prompt == "..." or _reads_as_prose(bare) or not (header or opens or _acts(typed)):
+                return False
+        self.evidence, self.code, self.repl, self.acts = self.evidence + 3, self.code + 1, True, True
+        return True
+
+    def _weigh(self, bare, assigned, named):
+        self.code += 1
+        idle = bare.endswith(":") or bare.startswith("@") or not bare.strip("'")
+        self.acts = self.acts or not idle
+        self.begun = True
+        self.draws += bool(_DRAWS.search(bare))
+        self.shows += bool(_SHOWS.search(bare))
+        self.evidence += sum(worth for pattern, worth in _EVIDENCE if pattern.search(bare)) + (
+            named and min(len(bare), 2)
+        )
+        if assigned:
+            self.assignments += 1
+            used, plain = (
+                set(re.findall(r"[A-Za-z_]\w*", bare[assigned.end() :])),
+                assigned[0].rstrip()[-2:-1] not in tuple("+-*/%"),
+            )
+            flows = used & self.names.keys() - {assigned[1].strip()}
+            self.flows += bool(flows)
+            if any(len(word) > 1 and word[0].islower() for word in flows):
+                self.evidence += 1
+            if plain and assigned[1].strip() in self.names and assigned[1].strip() not in used:
+                self.restated += 1  # x = 10 - 4, then x = 6: a derivation
+            if len(self.names) < 200:
+                self.names.update(dict.fromkeys(re.findall(r"[A-Za-z_]\w*", assigned[1])))
+
 # %% ../nbs/03_behavior.ipynb #64b97ea2
-class _Lines(_Tally):
+class _Lines(_Weighed):
     "A tally that also judges lines that nothing marks as code."
 
     __slots__ = ()
@@ -315,41 +362,6 @@ class _Lines(_Tally):
         self.depth = max(0, self.depth + opened)
         self._weigh(bare, assigned, named)
         return True
-
-    def _session(self, typed, prompt):  # after an interpreter's prompt; dots only go on with what was begun
-        bare = _TEXT.sub("''", typed)
-        if not self.repl:
-            header = bare.endswith(":") and _STATEMENT.match(bare) and _is_statement(bare, typed)
-            opens = sum(map(bare.count, "([{")) > sum(map(bare.count, ")]}")) and _CALL.search(bare)
-            if prompt == "..." or _reads_as_prose(bare) or not (header or opens or _acts(typed)):
-                return False
-        self.evidence, self.code, self.repl, self.acts = self.evidence + 3, self.code + 1, True, True
-        return True
-
-    def _weigh(self, bare, assigned, named):
-        self.code += 1
-        idle = bare.endswith(":") or bare.startswith("@") or not bare.strip("'")
-        self.acts = self.acts or not idle
-        self.begun = True
-        self.draws += bool(_DRAWS.search(bare))
-        self.shows += bool(_SHOWS.search(bare))
-        self.evidence += sum(worth for pattern, worth in _EVIDENCE if pattern.search(bare)) + (
-            named and min(len(bare), 2)
-        )
-        if assigned:
-            self.assignments += 1
-            used, plain = (
-                set(re.findall(r"[A-Za-z_]\w*", bare[assigned.end() :])),
-                assigned[0].rstrip()[-2:-1] not in tuple("+-*/%"),
-            )
-            flows = used & self.names.keys() - {assigned[1].strip()}
-            self.flows += bool(flows)
-            if any(len(word) > 1 and word[0].islower() for word in flows):
-                self.evidence += 1
-            if plain and assigned[1].strip() in self.names and assigned[1].strip() not in used:
-                self.restated += 1  # x = 10 - 4, then x = 6: a derivation
-            if len(self.names) < 200:
-                self.names.update(dict.fromkeys(re.findall(r"[A-Za-z_]\w*", assigned[1])))
 
 # %% ../nbs/03_behavior.ipynb #25a3b674
 _LANGUAGES = frozenset(
@@ -470,8 +482,8 @@ def _verdict(
     return ("claimed_output", 0.9) if follows_code and place in ("bare", "text") else (None, 0.0)
 
 # %% ../nbs/03_behavior.ipynb #8f8f8cbe
-class _Stretches:
-    "Where a reader is, and what becomes of a stretch that ends; the spans that have ended are in `out`."
+class _Place:
+    "Where a reader is; the spans that have ended are in `out`."
 
     def __init__(self):
         self.out, self.at, self.place, self.lines, self.closer = [], 0, "prose", _Lines(), None
@@ -510,6 +522,10 @@ class _Stretches:
                 kind = "other_task_code"
         if end > start:
             self.out.append(Span(kind, start, end, confidence))
+
+# %% ../nbs/03_behavior.ipynb #c01f78fe
+class _Stretches(_Place):
+    "What becomes of a stretch that ends."
 
     def _end_claim(self):
         if self.claim:
@@ -555,8 +571,30 @@ class _Stretches:
                 changed = index
         return changed
 
+# %% ../nbs/03_behavior.ipynb #48e43cf5
+class _Turns(_Stretches):
+    "Sees where the completion goes on to another task."
+
+    def _turns(self, line, fresh):  # whether this line begins another task
+        turn = _ROLE.match(line) if fresh else None
+        if "<" in line or "[" in line:
+            turn = turn or _TURN_MARK.search(line)
+        answered = self.at > self.answered
+        if turn and (answered or self.spoken and not self.transcript):
+            self._end_claim()
+            self._end_run()
+            self.elsewhere = True
+        elif answered and _NEXT_TASK.match(line):
+            self.elsewhere = True
+        if not self.spoken:
+            self.spoken, self.transcript = True, bool(turn)
+
+    def _stays(self, line):  # whether it says that what follows is still about the problem
+        if not self.related and self.at > self.answered and _STAYS.search(line):
+            self.related = True
+
 # %% ../nbs/03_behavior.ipynb #0393a269
-class _Prose(_Stretches):
+class _Prose(_Turns):
     "Reads lines outside of fences and marks."
 
     def _line(self, line, start, fresh):  # prose, or a line of code that nothing marks
@@ -590,24 +628,6 @@ class _Prose(_Stretches):
             self._emit("python_mention", *span, 1.0)
         self._announced(line, start)
 
-    def _turns(self, line, fresh):  # whether this line begins another task
-        turn = _ROLE.match(line) if fresh else None
-        if "<" in line or "[" in line:
-            turn = turn or _TURN_MARK.search(line)
-        answered = self.at > self.answered
-        if turn and (answered or self.spoken and not self.transcript):
-            self._end_claim()
-            self._end_run()
-            self.elsewhere = True
-        elif answered and _NEXT_TASK.match(line):
-            self.elsewhere = True
-        if not self.spoken:
-            self.spoken, self.transcript = True, bool(turn)
-
-    def _stays(self, line):  # whether it says that what follows is still about the problem
-        if not self.related and self.at > self.answered and _STAYS.search(line):
-            self.related = True
-
     def _blank(self):
         self._end_claim()
         self.blanks += 1
@@ -631,16 +651,9 @@ class _Prose(_Stretches):
         elif not _LEADS_TO_OUTPUT.search(line):
             self.after = None
 
-# %% ../nbs/03_behavior.ipynb #b724d14a
-class _Reader(_Prose):
-    "Reads a text front to back, in pieces of at most one line."
-
-    def piece(self, text, fresh):  # `fresh`: it begins a line
-        self._remember(text)
-        index = 0
-        while index < len(text):
-            index = (self._prose if self.place == "prose" else self._inside)(text, index, fresh and index == 0)
-        self.at += len(text)
+# %% ../nbs/03_behavior.ipynb #a5276867
+class _Memory(_Prose):
+    "Remembers what came before the answer, and what was never closed."
 
     def _remember(self, text):  # what the problem is about, up to the answer; afterwards, whether it is still about it
         if self.at > self.answered:
@@ -661,6 +674,17 @@ class _Reader(_Prose):
             return self.end == self.start
         opens = _fence_means(fence.lstrip("`")) in ("python", "language")
         return opens and self.place in ("output", "asymptote", "latex") and not self.fenced
+
+# %% ../nbs/03_behavior.ipynb #b724d14a
+class _Reader(_Memory):
+    "Reads a text front to back, in pieces of at most one line."
+
+    def piece(self, text, fresh):  # `fresh`: it begins a line
+        self._remember(text)
+        index = 0
+        while index < len(text):
+            index = (self._prose if self.place == "prose" else self._inside)(text, index, fresh and index == 0)
+        self.at += len(text)
 
     def _prose(self, text, index, fresh):  # up to the next mark, which opens something
         mark = None if self.lines.quote else _MARK.search(text, index)
@@ -744,7 +768,7 @@ def _until_mark(opening):
 
     return find
 
-
+# %% ../nbs/03_behavior.ipynb #cd611ad6
 def _open(reader, text, mark):  # sets the reader inside what a mark opens; returns where reading goes on
     token, go_on = mark[0].strip(), mark.end()
     reader.fenced = token[0] in "`~"
