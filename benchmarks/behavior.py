@@ -31,12 +31,12 @@ LONG = "".join(
 )
 
 
-def best(work, repeat=5):  # seconds; the least of several, since others use this machine too
+def best(work, repeat=5):  # seconds of processor time, the least of several, since others use this machine too
     times = []
     for _ in range(repeat):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
 
 
