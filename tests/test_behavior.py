@@ -605,8 +605,8 @@ def test_behaviors_of_hostile_texts(name):
 # --- labelled completions of real models
 
 
-@pytest.fixture(scope="module")
-def labelled():
+@pytest.fixture(scope="module", params=["behavior_labels", "behavior_labels_second"])
+def labelled(request):
     folder = os.environ.get("SPURIOUS_RLVR_DATA")
     if not folder or not (Path(folder) / "rollouts/rollouts.jsonl").exists():
         pytest.skip(
@@ -619,7 +619,7 @@ def labelled():
     }
     return [
         (row, completions[row["id"]])
-        for row in map(json.loads, (Path(__file__).parent / "data/behavior_labels.jsonl").read_text().splitlines())
+        for row in map(json.loads, (Path(__file__).parent / f"data/{request.param}.jsonl").read_text().splitlines())
     ]
 
 
