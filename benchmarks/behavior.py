@@ -4,7 +4,8 @@
     SPURIOUS_RLVR_DATA=... python benchmarks/behavior.py   # with completions of real models as well
 
 Prints one line for each figure. Exits 1 where one does not hold: 100 microseconds for a short completion of an
-organism, 1,000 tokens a second while a text arrives token by token, the same cost for a token late in a text as early.
+organism, 1,000 tokens a second while a text arrives token by token, the same cost for a token late in a text as early,
+and 1,000 real completions for each second of processor time, for `writes_code` and for all behaviours together.
 """
 
 import json
@@ -14,9 +15,10 @@ import statistics
 import sys
 import time
 
-from spurious_rlvr.behavior import Detector, measure_behaviors, writes_code
+from spurious_rlvr import behavior
+from spurious_rlvr.behavior import BEHAVIORS, Detector, measure_behaviors, writes_code
 
-HOLD_SHORT, HOLD_TOKENS, HOLD_GROWTH = 100e-6, 1_000, 2.0
+HOLD_SHORT, HOLD_TOKENS, HOLD_GROWTH, HOLD_ROLLOUTS = 100e-6, 1_000, 2.0, 1_000
 SHORT = {
     "code": "```python\na = 5\nb = 0\nc = 7\n```\n\\boxed{7}",
     "language": "First 5, then 0, then 7. \\boxed{7}",
@@ -29,13 +31,24 @@ LONG = "".join(
 )
 
 
-def best(work, repeat=5):  # seconds; the least of several, since others use this machine too
+def best(work, repeat=5):  # seconds of processor time, the least of several, since others use this machine too
     times = []
     for _ in range(repeat):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
+
+
+def per_second(work, texts, repeat=3):  # texts for each second of processor time, none of them read before
+    times = []
+    for _ in range(repeat):
+        behavior._read_short.cache_clear()
+        start = time.process_time()
+        for text in texts:
+            work(text)
+        times.append(time.process_time() - start)
+    return len(texts) / min(times)
 
 
 def tokens(text, size=4):
@@ -104,8 +117,10 @@ def main():
         ]
         line(
             "writes_code, real completions",
-            1e6 * best(lambda: [writes_code(text) for text in real], 3) / len(real),
-            "microseconds",
+            per_second(writes_code, real),
+            "rollouts/CPU-s",
+            HOLD_ROLLOUTS,
+            below=False,
         )
         line(
             "real completions token by token",
@@ -115,9 +130,11 @@ def main():
             below=False,
         )
         line(
-            "all registered behaviours, real completions",
-            1e6 * best(lambda: [measure_behaviors(text) for text in real], 2) / len(real),
-            "microseconds",
+            f"all {len(BEHAVIORS)} behaviours together, real completions",
+            per_second(measure_behaviors, real),
+            "rollouts/CPU-s",
+            HOLD_ROLLOUTS,
+            below=False,
         )
     return held
 

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'CODE_KINDS', 'BEHAVIORS', 'mentions_python', 'Span', 'Detector', 'find_spans', 'code_spans', 'writes_code',
-           'Behavior', 'behavior', 'measure_behaviors', 'backtracking', 'verification', 'language_switch',
-           'boxed_answer', 'answer_before_reasoning', 'length']
+           'Behavior', 'behavior', 'measure_behaviors', 'shown_by', 'backtracking', 'verification', 'language_switch',
+           'boxed_answer', 'answer_before_reasoning', 'length', 'answer_with_unit', 'several_boxes',
+           'ends_in_a_sentence', 'ends_unfinished']
 
 # %% ../nbs/03_behavior.ipynb #2d4e9e3e
 import ast
 import dataclasses
+import functools
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -32,7 +34,7 @@ KINDS = dict(
     indented_code="the same, set in by four spaces or a tab",
     claimed_output="what the completion says that its code printed; whether anything ran, the text cannot tell",
     plotting="code that only draws",
-    other_task_code="code after the completion has answered and gone on to another question",
+    other_task_code="code for another task, or in a tail that has left the problem",
     asymptote="a drawing in Asymptote or another drawing language",
     latex="displayed mathematics",
     python_mention='the word "python" in prose',
@@ -125,6 +127,8 @@ _LOOKS_LIKE_CODE = re.compile(r"[=(\[{;:*/+]|^\s*(?:import|from|pass|else|try|re
 _DRAWS = re.compile(
     r"\b(?:plt|ax\d*|axs|axes|fig|sns|turtle)\.\w+\(|\bmatplotlib\b|^\s*(?:draw|filldraw|fill|label|dot|clip)\(.*;\s*$"
 )
+_SENTENCE = re.compile(r"\s*[A-Z][a-z']*,? .*[.!?:]\s*$")
+_PROMPT = re.compile(r"(>>>|\.\.\.) (?=\S)")
 _SHOWS = re.compile(r"\bprint\(|\b(?:solve|nsolve|fsolve|minimize|assert)\b")
 _LINE_LIMIT = 1_000  # characters; what is longer is taken in pieces, so that no line can make the next character dear
 
@@ -147,9 +151,43 @@ def _is_statement(bare, source):  # whether the line alone is Python; `bare` is 
         return _parsed(before + bare + (" pass\nfinally: pass" if bare == "try:" else " pass")) is not None
     return _parsed(source) is not None
 
+# %% ../nbs/03_behavior.ipynb #1d348f55
+_FRACTION = re.compile(r"\W*[\d.]+\s*/\s*[\d.]+\W*")
+_BINDS = re.compile(
+    r"[A-Za-z_]\w* = (?:[A-Za-z_]\w*|\d+(?:\.\d+)?)(?: [-+*/] (?:[A-Za-z_]\w*|\d+(?:\.\d+)?))*"
+)  # acts, plainly
+_OTHER_CODE = re.compile(
+    r"[;{}]\s*$|^\s*(?:#include|let|const|var|local|int|double|SELECT|puts|echo|if|for|while|end)\b"
+)
+_IDLE = (ast.Pass, ast.Global)
+
+
+def _computes(expression):  # a call, a comprehension, or an operator at work on numbers
+    parts = list(ast.walk(expression))
+    if any(isinstance(part, (ast.Call, ast.comprehension)) for part in parts):
+        return True
+    numbers = any(isinstance(part, ast.Constant) and isinstance(part.value, (int, float)) for part in parts)
+    return numbers and any(isinstance(part, (ast.BinOp, ast.Compare)) for part in parts)
+
+
+def _acts(source):  # of one line: True, False, or None where it is no Python
+    tree = _parsed(source)
+    if tree is None:
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.Expr):
+            acts = _computes(node.value) and not _FRACTION.fullmatch(source)
+        elif isinstance(node, ast.AnnAssign):
+            acts = node.value is not None
+        else:
+            acts = not isinstance(node, _IDLE)
+        if acts:
+            return True
+    return False
+
 # %% ../nbs/03_behavior.ipynb #041faf31
 class _Tally:
-    "What the lines of one stretch have shown so far; `note` takes those that are marked as code."
+    "What the lines of one stretch have shown so far."
 
     __slots__ = (
         "evidence",
@@ -161,6 +199,8 @@ class _Tally:
         "draws",
         "shows",
         "comments",
+        "acts",
+        "begun",
         "names",
         "depth",
         "quote",
@@ -173,6 +213,7 @@ class _Tally:
             self.shows
         ) = self.comments = self.depth = self.inside = 0
         self.names, self.quote, self.repl = {}, None, False
+        self.acts = self.begun = False  # whether a line did something; whether one began to
 
     def copy(self):
         twin = self.__class__.__new__(self.__class__)
@@ -193,7 +234,25 @@ class _Tally:
             self.quote = None
         return True
 
-    def note(self, line):  # a line of a stretch that is marked as code
+# %% ../nbs/03_behavior.ipynb #b4a52dbd
+class _Marked(_Tally):
+    "A tally of lines that are marked as code."
+
+    __slots__ = ()
+
+    def _prove(self, bare, stripped):  # a line of marked Python: does it do something?
+        starts = _STATEMENT.match(bare) or _ASSIGNMENT.match(bare) or _CALL.match(bare)
+        self.begun = self.begun or bool(starts)
+        if bare.endswith(":") or bare.startswith("@"):
+            return
+        if bare.endswith("\\") or sum(map(bare.count, "([{")) > sum(map(bare.count, ")]}")):
+            self.acts = bool(starts)  # goes on in the next line
+        else:
+            other = _OTHER_CODE.search(bare) and "\\" not in bare
+            plain = _BINDS.fullmatch(bare) or bare.startswith(("print(", "print "))
+            self.acts = bool(plain or other) or bool(_acts(stripped))
+
+    def note(self, line, python=True):  # a line of a stretch that is marked as code
         if self._quoted(line):
             return
         bare = _TEXT.sub("''", line)
@@ -203,13 +262,59 @@ class _Tally:
         if _SHOWS.search(line):
             self.shows += 1
         if stripped:  # not only a comment
-            if _reads_as_prose(bare):
+            if _reads_as_prose(bare) or not python and _SENTENCE.match(bare):
                 self.prose += 1
             elif _LOOKS_LIKE_CODE.search(bare):
                 self.code += 1
+                if not python:
+                    other = _OTHER_CODE.search(bare) or _ASSIGNMENT.match(stripped) or _CALL.match(stripped)
+                    self.acts = self.acts or bool(other) and "\\" not in bare
+                elif not self.acts:
+                    self._prove(_PROMPT.sub("", stripped), _PROMPT.sub("", line.strip()))
+
+# %% ../nbs/03_behavior.ipynb #ce2ab8a5
+class _Weighed(_Marked):
+    "A tally that weighs lines of code that nothing marks."
+
+    __slots__ = ()
+
+    def _session(self, typed, prompt):  # after an interpreter's prompt; dots only go on with what was begun
+        bare = _TEXT.sub("''", typed)
+        if not self.repl:
+            header = bare.endswith(":") and _STATEMENT.match(bare) and _is_statement(bare, typed)
+            opens = sum(map(bare.count, "([{")) > sum(map(bare.count, ")]}")) and _CALL.search(bare)
+            if prompt == "..." or _reads_as_prose(bare) or not (header or opens or _acts(typed)):
+                return False
+        self.evidence, self.code, self.repl, self.acts = self.evidence + 3, self.code + 1, True, True
+        return True
+
+    def _weigh(self, bare, assigned, named):
+        self.code += 1
+        idle = bare.endswith(":") or bare.startswith("@") or not bare.strip("'")
+        self.acts = self.acts or not idle
+        self.begun = True
+        self.draws += bool(_DRAWS.search(bare))
+        self.shows += bool(_SHOWS.search(bare))
+        self.evidence += sum(worth for pattern, worth in _EVIDENCE if pattern.search(bare)) + (
+            named and min(len(bare), 2)
+        )
+        if assigned:
+            self.assignments += 1
+            used, plain = (
+                set(re.findall(r"[A-Za-z_]\w*", bare[assigned.end() :])),
+                assigned[0].rstrip()[-2:-1] not in tuple("+-*/%"),
+            )
+            flows = used & self.names.keys() - {assigned[1].strip()}
+            self.flows += bool(flows)
+            if any(len(word) > 1 and word[0].islower() for word in flows):
+                self.evidence += 1
+            if plain and assigned[1].strip() in self.names and assigned[1].strip() not in used:
+                self.restated += 1  # x = 10 - 4, then x = 6: a derivation
+            if len(self.names) < 200:
+                self.names.update(dict.fromkeys(re.findall(r"[A-Za-z_]\w*", assigned[1])))
 
 # %% ../nbs/03_behavior.ipynb #64b97ea2
-class _Lines(_Tally):
+class _Lines(_Weighed):
     "A tally that also judges lines that nothing marks as code."
 
     __slots__ = ()
@@ -223,9 +328,8 @@ class _Lines(_Tally):
         if stripped[0] == "#":
             self.comments += 1
             return True
-        if stripped.startswith((">>> ", "... ")):
-            self.evidence, self.code, self.repl = self.evidence + 3, self.code + 1, True
-            return True
+        if prompt := _PROMPT.match(stripped):
+            return self._session(stripped[prompt.end() :], prompt[1])
         if self.quote is not None:  # a docstring begins here
             if not self.code:
                 self.quote = None
@@ -259,33 +363,12 @@ class _Lines(_Tally):
         self._weigh(bare, assigned, named)
         return True
 
-    def _weigh(self, bare, assigned, named):
-        self.code += 1
-        self.draws += bool(_DRAWS.search(bare))
-        self.shows += bool(_SHOWS.search(bare))
-        self.evidence += sum(worth for pattern, worth in _EVIDENCE if pattern.search(bare)) + (
-            named and min(len(bare), 2)
-        )
-        if assigned:
-            self.assignments += 1
-            used, plain = (
-                set(re.findall(r"[A-Za-z_]\w*", bare[assigned.end() :])),
-                assigned[0].rstrip()[-2:-1] not in tuple("+-*/%"),
-            )
-            flows = used & self.names.keys() - {assigned[1].strip()}
-            self.flows += bool(flows)
-            if any(len(word) > 1 and word[0].islower() for word in flows):
-                self.evidence += 1
-            if plain and assigned[1].strip() in self.names and assigned[1].strip() not in used:
-                self.restated += 1  # x = 10 - 4, then x = 6: a derivation
-            if len(self.names) < 200:
-                self.names.update(dict.fromkeys(re.findall(r"[A-Za-z_]\w*", assigned[1])))
-
 # %% ../nbs/03_behavior.ipynb #25a3b674
 _LANGUAGES = frozenset(
     """python py python3 ipython pycon sympy sage c cpp c++ csharp c# java javascript js typescript ts r julia matlab octave ruby go rust
     haskell mathematica wolfram sql bash sh perl php swift kotlin scala pascal fortran lua code tool_code""".split()
 )
+_PYTHON = frozenset("python py python3 ipython pycon sympy sage code tool_code".split())
 _OUTPUTS = frozenset("output outputs out stdout result results console terminal execution".split())
 _DRAWINGS = frozenset("asy asymptote tikz svg mermaid dot graphviz".split())
 _TEXTS = frozenset("text txt plaintext plain markdown md math latex tex json yaml html xml csv none".split())
@@ -300,25 +383,22 @@ _MARK = re.compile(
     r"`{3,}|^[ \t]*~{3,}|\[asy\]|\\\[|\$\$|\\begin\{[A-Za-z]+\*?\}|"
     + "|".join(map(re.escape, [*_CODE_MARKS, *_OUTPUT_MARKS]))
 )
-_MARK_END = re.compile(r"</([a-z][\w-]*)>|<\|\w+\|>|" + "|".join(map(re.escape, _OUTPUT_MARKS)))
+_MARK_END = re.compile(r"</([a-z][\w-]*)>|<\|\w+\|>|" + "|".join(map(re.escape, [*_OUTPUT_MARKS, *_CODE_MARKS])))
+_OUTPUT_NAMES = frozenset(mark.strip("<|>") for mark in _OUTPUT_MARKS)
+_LISTING = re.compile(r"\\begin\{(verbatim|Verbatim|lstlisting|minted|pycode|pyverbatim)\*?\}([^\n]{0,80})")
 _HEADING = re.compile(
     r"\W{0,4}(?:the |expected |sample |program |code )*(?:output|stdout|result)s?(?: is| of [\w"
     r" ]{1,40})?\W{0,2}:\W{0,2}",
     re.I,
 )
 _LEADS_TO_OUTPUT = re.compile(r"\b(?:outputs?|prints?|results?|gives|returns|displays|get)\b[^:]{0,60}:\W*$", re.I)
-_SENTENCE = re.compile(r"\s*[A-Z][a-z']*,? .*[.!?:]\s*$")
-_ANSWERED = re.compile(r"\\boxed|\banswer is\b|</answer>", re.I)
-_NEXT_TASK = re.compile(
-    r"\W{0,4}(?:human|user|question|problem|instruction|<\|im_start\|>user)\b[ \d.]{0,5}\W{0,2}:|<\|im_start\|>user",
-    re.I,
-)
+_ANSWERED = re.compile(r"\\boxed(?!\s*\{\s*\})|\banswer(?: is\b|\W{0,3}:)|</answer>|^#### *[-$\d.,/]+\s*$", re.I)
 
 
 def _fence_means(info):  # what the word after a fence says is in it
     word = re.match(r"[\s{.]*([\w+#-]*)", info)[1].lower()
     if word in _LANGUAGES:
-        return "language"
+        return "python" if word in _PYTHON else "language"
     if word in _OUTPUTS:
         return "output"
     if word in _DRAWINGS:
@@ -327,17 +407,49 @@ def _fence_means(info):  # what the word after a fence says is in it
         return "latex"
     return "text" if word in _TEXTS else "bare"
 
+# %% ../nbs/03_behavior.ipynb #286064a7
+_NEXT_TASK = re.compile(
+    r"\W{0,4}(?:question|problem|instruction|exercise|task|q)\b[ \d.]{0,5}\W{0,2}:|"
+    r"\W{0,6}(?:next |new |another )?(?:question|problem|instruction|exercise|task)\b[ \d.]{0,5}\W{0,4}$|"
+    r"\W{0,4}(?:write|create|implement|develop|design) an? [^.]{0,60}\b(?:program|function|script|class|code)\b",
+    re.I,
+)
+_ROLE = re.compile(r"\W{0,6}(?:user|human|assistant|system|student)\W{0,4}$|\W{0,4}(?:user|human)\W{0,3}:", re.I)
+_TURN_MARK = re.compile(
+    r"<\|(?:endoftext|im_end|im_start|eot_id|end_of_text|end|user|assistant|system)\|>|</s>|"
+    r"<(?:eos|end_of_turn|start_of_turn)>|\[/?INST\]",
+    re.I,
+)
+_STAYS = re.compile(
+    r":\W*$|\b(?:check|verif|confirm|python|code|program|script|comput|calculat|simulat|brute|sympy|alternativ)", re.I
+)
+_WORD = re.compile(r"[^\W\d_]{4,}|\d+(?:\.\d+)?")
+_COMMON = frozenset(
+    """0 1 2 print range return import from math sympy result results answer value values number numbers total code
+    main test self class list true false none else elif while this that then there with have will which text begin
+    find given solution problem question therefore input output python file name data function""".split()
+)
+_KNOWN_LIMIT = 4_000  # characters kept of what came before the answer
+
+
+def _telling(text):  # the words and numbers by which one knows what a text is about
+    return {word.lower() for word in _WORD.findall(text)} - _COMMON
+
 # %% ../nbs/03_behavior.ipynb #bdbf6362
+_MARKED = ("python", "language", "mark")
+
+
 def _only_draws(lines):  # nothing that the drawing was made from is printed or solved for
     return lines.draws > 0 and lines.shows == 0
 
 
 def _verdict(
-    # "language", "bare", "output", "text", "asymptote", "latex": what the opening said; "mark"; "run" for lines with
-    # nothing around them
+    # "python", "language" (another), "bare", "output", "text", "asymptote", "latex": what the opening said; "mark";
+    # "run" for lines with nothing around them
     place: str,
     lines: _Lines,  # what its lines have shown
     follows_code: bool,  # whether only an announcement stood between the last code and this
+    cut: bool = False,  # whether the text ends within it
 ) -> tuple[str | None, float]:  # a kind, or None where it is nothing we name; how plainly
     "What a stretch of text is."
     if place in ("asymptote", "latex"):
@@ -348,35 +460,34 @@ def _verdict(
         lines.evidence - lines.restated + (lines.comments > 0 and lines.assignments > 0)
     )  # "#" alone may be a heading
     sure, plain = 1 - 0.5 ** max(1, min(evidence, 10)), lines.prose > lines.code
-    if place in ("language", "mark"):
+    if place in _MARKED:
         kind, confidence = (
-            ("fenced_code" if place == "language" else "interpreter_code"),
+            ("interpreter_code" if place == "mark" else "fenced_code"),
             0.99 if lines.code > 2 * lines.prose else 0.8,
         )
     elif place == "run":
         kind, confidence = "code", sure
     else:
         kind, confidence = "bare_fence", max(sure, 0.75)
-    if place in ("language", "mark"):
-        is_code = lines.code and not plain
+    acts = lines.acts or cut and lines.begun and place != "run"
+    if place in _MARKED:
+        is_code = acts and lines.code and not plain
     elif place == "run":
-        is_code = evidence >= 3
+        is_code = acts and evidence >= 3
     else:
-        is_code = (
-            place == "bare"
-            and not plain
-            and (evidence >= 2 or lines.assignments >= 3 and lines.flows and not lines.restated)
-        )
+        gathered = lines.assignments >= 3 and lines.flows and not lines.restated
+        is_code = acts and place == "bare" and not plain and (evidence >= 2 or gathered)
     if is_code:
         return ("plotting", 0.9) if _only_draws(lines) else (kind, confidence)
     return ("claimed_output", 0.9) if follows_code and place in ("bare", "text") else (None, 0.0)
 
 # %% ../nbs/03_behavior.ipynb #8f8f8cbe
-class _Stretches:
-    "Where a reader is, and what becomes of a stretch that ends; the spans that have ended are in `out`."
+class _Place:
+    "Where a reader is; the spans that have ended are in `out`."
 
     def __init__(self):
         self.out, self.at, self.place, self.lines, self.closer = [], 0, "prose", _Lines(), None
+        self.fenced = False  # whether a fence opened this place
         self.start, self.end, self.blanks = (
             None,
             0,
@@ -390,9 +501,13 @@ class _Stretches:
             None,
             None,
         )  # "code" or "heading": what stood last; the claimed output being read, (start, end)
-        self.answered = self.elsewhere = (
-            False  # whether an answer was given; whether the completion went on to another question
-        )
+        self.answered = float("inf")  # offset of the first answer
+        self.elsewhere = False  # whether the completion went on to another task, or fell apart
+        self.spoken = self.transcript = self.related = False  # whether there was text; whether it began with a turn;
+        self.before, self.known = (
+            "",
+            None,
+        )  # whether what follows the answer stays with it; what came before, and its words
 
     def copy(self):  # to judge the unfinished last line
         twin = self.__class__.__new__(self.__class__)
@@ -402,10 +517,15 @@ class _Stretches:
     def _emit(self, kind, start, end, confidence):
         if kind in CODE_KINDS or kind == "plotting":
             self.after = "code"
-            if self.elsewhere and kind != "plotting":
+            left = start > self.answered and not self.related
+            if kind != "plotting" and (self.elsewhere or left):
                 kind = "other_task_code"
         if end > start:
             self.out.append(Span(kind, start, end, confidence))
+
+# %% ../nbs/03_behavior.ipynb #c01f78fe
+class _Stretches(_Place):
+    "What becomes of a stretch that ends."
 
     def _end_claim(self):
         if self.claim:
@@ -424,9 +544,9 @@ class _Stretches:
                     self._emit("python_mention", start, end, 1.0)
         self.lines, self.mentions, self.blanks, self.start = _Lines(), (), 0, None
 
-    def _end_place(self, end):  # a fence, an interpreter's block, mathematics, a drawing
+    def _end_place(self, end, cut=False):  # a fence, an interpreter's block, mathematics, a drawing
         follows = self.after is not None
-        kind, confidence = _verdict(self.place, self.lines, follows)
+        kind, confidence = _verdict(self.place, self.lines, follows, cut)
         self.after = None
         if kind and self.end > self.start:
             self._emit(kind, self.start, end, confidence)
@@ -437,16 +557,51 @@ class _Stretches:
         if self.place == "prose":
             self._end_run()
         else:
-            self._end_place(self.at)
+            self._end_place(self.at, cut=True)
         return self.out
 
+    def lose(self, start):  # the text has fallen apart from here on; index of the first span that this changes
+        self.elsewhere, changed = True, len(self.out)
+        for index in range(len(self.out) - 1, -1, -1):
+            span = self.out[index]
+            if span.start < start:
+                break
+            if span.kind in CODE_KINDS:
+                self.out[index] = dataclasses.replace(span, kind="other_task_code")
+                changed = index
+        return changed
+
+# %% ../nbs/03_behavior.ipynb #48e43cf5
+class _Turns(_Stretches):
+    "Sees where the completion goes on to another task."
+
+    def _turns(self, line, fresh):  # whether this line begins another task
+        turn = _ROLE.match(line) if fresh else None
+        if "<" in line or "[" in line:
+            turn = turn or _TURN_MARK.search(line)
+        answered = self.at > self.answered
+        if turn and (answered or self.spoken and not self.transcript):
+            self._end_claim()
+            self._end_run()
+            self.elsewhere = True
+        elif answered and _NEXT_TASK.match(line):
+            self.elsewhere = True
+        if not self.spoken:
+            self.spoken, self.transcript = True, bool(turn)
+
+    def _stays(self, line):  # whether it says that what follows is still about the problem
+        if not self.related and self.at > self.answered and _STAYS.search(line):
+            self.related = True
+
 # %% ../nbs/03_behavior.ipynb #0393a269
-class _Prose(_Stretches):
+class _Prose(_Turns):
     "Reads lines outside of fences and marks."
 
     def _line(self, line, start, fresh):  # prose, or a line of code that nothing marks
         if not line.strip():
             return self._blank()
+        if not self.elsewhere:
+            self._turns(line, fresh)
         words = (
             tuple((start + m.start(), start + m.end()) for m in re.finditer("python", line, re.I))
             if "ython" in line or "YTHON" in line
@@ -457,6 +612,8 @@ class _Prose(_Stretches):
         if self.after == "heading" or self.claim:
             return self._claimed(line, start)
         if fresh and self.lines.judge(line):
+            if line.lstrip()[0] == "#":  # a comment, or a heading
+                self._stays(line)
             if self.start is None:
                 self.start, self.indented = start, line[:4] == "    " or line[:1] == "\t"
             self.end, self.blanks = start + len(line.rstrip()), 0
@@ -482,9 +639,8 @@ class _Prose(_Stretches):
         start += line.index(stripped)
         self.claim, self.after = (self.claim[0] if self.claim else start, start + len(stripped)), None
 
-    def _announced(self, line, start):  # "Output:" after code, or a line that leads to it, or the next question
-        if self.answered and _NEXT_TASK.match(line):
-            self.elsewhere = True
+    def _announced(self, line, start):  # "Output:" after code, or a line that leads to it, or to a check
+        self._stays(line)
         if self.after is None:
             return
         heading = _HEADING.match(line)
@@ -495,13 +651,36 @@ class _Prose(_Stretches):
         elif not _LEADS_TO_OUTPUT.search(line):
             self.after = None
 
+# %% ../nbs/03_behavior.ipynb #a5276867
+class _Memory(_Prose):
+    "Remembers what came before the answer, and what was never closed."
+
+    def _remember(self, text):  # what the problem is about, up to the answer; afterwards, whether it is still about it
+        if self.at > self.answered:
+            if self.known is None:
+                self.known = _telling(self.before)
+            self.related = self.related or len(self.known) < 8 or not self.known.isdisjoint(_telling(text))
+        elif found := _ANSWERED.search(text):
+            self.answered = min(self.answered, self.at + found.start())
+            self.before += text[: found.start()]
+        elif len(self.before) < _KNOWN_LIMIT:
+            self.before += text
+
+    def _fence_ends(self, text):  # a fence at the start of a line, where something else was never closed
+        fence = text.lstrip()
+        if not fence.startswith("```"):
+            return False
+        if self.place == "mark":
+            return self.end == self.start
+        opens = _fence_means(fence.lstrip("`")) in ("python", "language")
+        return opens and self.place in ("output", "asymptote", "latex") and not self.fenced
+
 # %% ../nbs/03_behavior.ipynb #b724d14a
-class _Reader(_Prose):
+class _Reader(_Memory):
     "Reads a text front to back, in pieces of at most one line."
 
     def piece(self, text, fresh):  # `fresh`: it begins a line
-        if not self.answered and _ANSWERED.search(text):
-            self.answered = True
+        self._remember(text)
         index = 0
         while index < len(text):
             index = (self._prose if self.place == "prose" else self._inside)(text, index, fresh and index == 0)
@@ -520,14 +699,7 @@ class _Reader(_Prose):
         return _open(self, text, mark)
 
     def _inside(self, text, index, fresh):  # up to what closes this place
-        if (
-            self.place == "latex"
-            and not text.strip()
-            or fresh
-            and self.end == self.start
-            and self.place == "mark"
-            and text.lstrip().startswith("```")
-        ):
+        if self.place == "latex" and not text.strip() or fresh and self._fence_ends(text):
             self._end_place(
                 self.at
             )  # TeX ends a display at an empty line; some models put a fence between an interpreter's marks
@@ -537,8 +709,8 @@ class _Reader(_Prose):
         if content.strip():
             if self.place in ("bare", "text"):
                 self.lines.judge(content) or self.lines.note(content)
-            elif self.place in ("language", "mark"):
-                self.lines.note(content)
+            elif self.place in _MARKED:
+                self.lines.note(content, self.place != "language")
             self.end = self.at + index + len(content)
         if not closing:
             return len(text)
@@ -546,6 +718,7 @@ class _Reader(_Prose):
         return closing[2]
 
 # %% ../nbs/03_behavior.ipynb #fed9a696
+@functools.lru_cache(maxsize=32)
 def _until_fence(run):  # (where the content ends, where the span ends, where reading goes on)
     fence = re.compile(f"{re.escape(run[0])}{{{len(run)},}}")
 
@@ -554,6 +727,7 @@ def _until_fence(run):  # (where the content ends, where the span ends, where re
         if not found:
             return None
         opens = not text[: found.start()].strip() and _fence_means(text[found.end() :]) in (
+            "python",
             "language",
             "output",
         )  # a closing fence names nothing: this one opens the next
@@ -570,6 +744,14 @@ def _until(closing):  # the same for a plain closing mark, which belongs to the 
     return find
 
 
+def _until_end(environment):  # of a listing, which ends before its mark
+    def find(text, index):
+        at = text.find(f"\\end{{{environment}", index)
+        return None if at < 0 else (at, at, min(len(text), text.find("}", at) + 1 or len(text)))
+
+    return find
+
+
 def _until_mark(opening):
     name = opening.strip("<|>")
 
@@ -581,19 +763,23 @@ def _until_mark(opening):
                     found.start(),
                     found.start() if found[0] in _OUTPUT_MARKS | _CODE_MARKS.keys() else found.end(),
                 )
-            if found[1] == name:
+            if found[1] == name or name in _OUTPUT_NAMES and found[1] in _OUTPUT_NAMES:
                 return found.start(), found.start(), found.end()
 
     return find
 
-
+# %% ../nbs/03_behavior.ipynb #cd611ad6
 def _open(reader, text, mark):  # sets the reader inside what a mark opens; returns where reading goes on
     token, go_on = mark[0].strip(), mark.end()
-    if token[0] in "`~":
+    reader.fenced = token[0] in "`~"
+    if listing := _LISTING.match(text, mark.start()):
+        reader.place = "python" if "python" in listing[2].lower() else "bare"
+        reader.closer, go_on = _until_end(listing[1]), listing.end()
+    elif reader.fenced:
         info, closed = text[go_on:], text.find(token, go_on)
         reader.place, reader.closer, go_on = _fence_means(info), _until_fence(token), len(text)
         if closed >= 0:  # opened and closed in one line
-            word = re.match(r"\s*[\w+#-]*\s*", info) if reader.place == "language" else re.match("", info)
+            word = re.match(r"\s*[\w+#-]*\s*", info) if reader.place in _MARKED else re.match("", info)
             go_on = mark.end() + word.end()
     elif token in _CODE_MARKS:
         reader.place, reader.closer = "mark" if _CODE_MARKS[token] else "bare", _until_mark(token)
@@ -607,7 +793,7 @@ def _open(reader, text, mark):  # sets the reader inside what a mark opens; retu
             _until({"\\[": "\\]", "$$": "$$"}.get(token) or token.replace("begin", "end")),
         )
     reader.start = reader.end = reader.at + (
-        mark.start() if reader.place in ("asymptote", "latex") and token[0] not in "`~" else go_on
+        mark.start() if reader.place in ("asymptote", "latex") and not reader.fenced else go_on
     )
     return go_on
 
@@ -615,9 +801,10 @@ def _open(reader, text, mark):  # sets the reader inside what a mark opens; retu
 class _Circles:
     "Finds where a text goes round in a circle, one word at a time."
 
-    def __init__(self):
+    def __init__(self, at=0):  # the offset at which reading begins
         self.words, self.starts, self.seen, self.out = [], [], {}, []  # `seen`: eight words -> where they last ended
-        self.tail, self.at, self.distance, self.length, self.open = "", 0, 0, 0, False
+        self.tail, self.at, self.distance, self.length, self.open = "", at, 0, 0, False
+        self.first = 0  # offset of the first round of the last circle
 
     def feed(self, piece):
         text, consumed = self.tail + piece, 0
@@ -659,7 +846,34 @@ class _Circles:
             self.out[-1] = span
         else:
             self.out.append(span)
+            self.first = self.starts[index - self.length + 1 - self.distance]
         self.open = True
+
+# %% ../nbs/03_behavior.ipynb #11d11765
+_NOT_LATIN = re.compile(
+    r"(?P<east_asian>[\u3040-\u30ff\u3400-\u9fff]+)|(?P<hangul>[\uac00-\ud7af]+)|(?P<cyrillic>[\u0400-\u04ff]{2,})|"
+    r"(?P<arabic>[\u0600-\u06ff]{2,})|(?P<hebrew>[\u0590-\u05ff]{2,})|(?P<indic>[\u0900-\u0dff]{2,})|"
+    r"(?P<thai>[\u0e00-\u0e7f]{2,})"
+)
+
+
+class _Soup:
+    "Sees a text fall apart, one line at a time."
+
+    def __init__(self):
+        self.all, self.tail, self.first = set(), set(), None  # writing systems so far; of the tail; its first such line
+
+    def feed(self, line, start, tail):  # where the text fell apart, or None while it holds
+        if line.isascii():
+            return None
+        seen = {found.lastgroup for found in _NOT_LATIN.finditer(line)}
+        self.all |= seen
+        if tail and seen:
+            self.tail |= seen
+            self.first = start if self.first is None else self.first
+        if len(self.tail) >= 2:
+            return self.first
+        return start if len(self.all) >= 3 else None
 
 # %% ../nbs/03_behavior.ipynb #181dad6e
 class Detector:
@@ -677,6 +891,25 @@ class Detector:
             True,
             0,
         )
+        self._tail = None  # circles in what follows the first answer
+        self._soup = _Soup()
+
+    def _settle(self, line):  # reads a finished line; index of the first span that this may have changed
+        reader, at = self._reader, self._reader.at
+        if reader.elsewhere:
+            reader.piece(line, self._fresh)
+            return len(reader.out)
+        tail = at > reader.answered
+        if tail and self._tail is None:
+            self._tail = _Circles(at)
+        reader.piece(line, self._fresh)
+        lost = self._soup.feed(line, at, tail)
+        if tail:
+            self._tail.feed(line)
+            inside = reader.start is not None and self._tail.first >= reader.start
+            if self._tail.open and not inside:
+                lost = self._tail.first
+        return len(reader.out) if lost is None else reader.lose(lost)
 
     @property
     def repetitions(self):
@@ -687,15 +920,15 @@ class Detector:
         piece: str,  # the next characters
     ) -> int:  # index of the first of `spans` that may have changed
         "Reads on."
-        text, at, reader = self._rest + piece, 0, self._reader
+        text, at, reader, changed = self._rest + piece, 0, self._reader, self._settled
         while True:
             newline = text.find("\n", at, at + _LINE_LIMIT)
             if newline < 0 and len(text) - at < _LINE_LIMIT:
                 break
             end = newline + 1 if newline >= 0 else at + _LINE_LIMIT
-            reader.piece(text[at:end], self._fresh)
+            changed = min(changed, self._settle(text[at:end]))
             at, self._fresh = end, newline >= 0
-        self._rest, self.length, changed = text[at:], self.length + len(piece), self._settled
+        self._rest, self.length = text[at:], self.length + len(piece)
         del self.spans[changed:]
         self.spans += reader.out[changed:]
         self._settled, ahead = len(reader.out), reader.copy()
@@ -736,14 +969,15 @@ def writes_code(
     "Whether any of the text is code by the rule above."
     return bool(code_spans(text))
 
-# %% ../nbs/03_behavior.ipynb #7f53b84d
+# %% ../nbs/03_behavior.ipynb #d56b4a99
 @dataclasses.dataclass(frozen=True)
 class Behavior:
     "A measure of a completion, and where the idea comes from."
 
-    name: str
+    name: str  # what it is called in tables
     measure: Callable[[str], float | int | bool]  # completion -> value
     source: str  # paper or definition
+    kinds: frozenset[str] = frozenset()  # the spans whose presence it is, where it is that
 
     def __call__(self, text):
         return self.measure(text)
@@ -755,18 +989,19 @@ BEHAVIORS: dict[str, Behavior] = {}
 def behavior(
     name: str,  # what it is called in tables
     source: str,  # paper or definition
+    kinds: Iterable[str] = (),  # of `KINDS`: the spans whose presence it is, where it is that
 ):  # a decorator that registers a function from a completion to a number
     "Registers a measure of completions; raises `ConfigError` where the name is taken."
 
     def register(measure):
         if name in BEHAVIORS:
             raise ConfigError(f"behavior {name!r} exists already; choose another name")
-        BEHAVIORS[name] = Behavior(name, measure, source)
+        BEHAVIORS[name] = Behavior(name, measure, source, frozenset(kinds))
         return measure
 
     return register
 
-
+# %% ../nbs/03_behavior.ipynb #649bd434
 def measure_behaviors(
     text: str,  # a completion
     names: Iterable[str] | None = None,  # of `BEHAVIORS`; all where none are given
@@ -777,12 +1012,71 @@ def measure_behaviors(
         raise ConfigError(f"{', '.join(unknown)}: no such behavior; there are {', '.join(BEHAVIORS)}")
     return {name: BEHAVIORS[name](text) for name in names}
 
+# %% ../nbs/03_behavior.ipynb #61f41933
+_FORMULA = re.compile(r"\\\([^\n]{0,500}?\\\)|\$[^$\n]{0,500}\$|\\[A-Za-z]+\*?(?:\{[A-Za-z]{0,20}\*?\})?")
+_NO_PROSE = CODE_KINDS | {"claimed_output", "plotting", "other_task_code", "asymptote"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Reading:
+    "What a text consists of."
+
+    kinds: frozenset[str]  # of its spans
+    code: str  # what is code by the rule
+    prose: str  # what is neither code, nor output, nor a drawing
+    plain: str  # the same without formulas, in small letters
+    words: frozenset[str]  # of `plain`
+
+
+def _outside(text, spans):  # what the spans leave
+    left, position = [], 0
+    for span in spans:
+        left.append(text[position : span.start])
+        position = span.end
+    return "\n".join([*left, text[position:]])
+
+
+def _read_once(text):
+    spans = find_spans(text)
+    apart = [span for span in spans if span.kind in _NO_PROSE]
+    unset = _outside(text, [span for span in spans if span.kind in _NO_PROSE | {"latex"}])
+    plain = _FORMULA.sub(" ", unset).lower()
+    return _Reading(
+        frozenset(span.kind for span in spans),
+        "\n".join(text[span.start : span.end] for span in apart if span.kind in CODE_KINDS),
+        _outside(text, apart),
+        plain,
+        frozenset(re.findall(r"[a-z]+(?:'[a-z]+)?", plain)),
+    )
+
+
+_read_short = functools.lru_cache(maxsize=1_024)(_read_once)
+_read_long = functools.lru_cache(maxsize=1)(_read_once)
+
+
+def _read(text):
+    return (_read_short if len(text) < 20_000 else _read_long)(text)
+
+# %% ../nbs/03_behavior.ipynb #bbceeca4
+def _presence(name, source, *kinds):  # registers the presence of spans
+    wanted = frozenset(kinds)
+    behavior(name, source, wanted)(lambda text: not wanted.isdisjoint(_read(text).kinds))
+
+
+def shown_by(
+    spans: Iterable[Span],  # of a text, or of as much of it as has arrived
+) -> list[str]:  # names in `BEHAVIORS`, of those that are the presence of spans
+    "Which behaviours the spans show."
+    kinds = {span.kind for span in spans}
+    return [name for name, entry in BEHAVIORS.items() if not entry.kinds.isdisjoint(kinds)]
+
 # %% ../nbs/03_behavior.ipynb #da94a22c
-for measure, source in (
-    (mentions_python, "Shao et al., arXiv 2506.10947, and its official code: contain_python_wo_backticks"),
-    (writes_code, "the rule in words above, for what Shao et al., arXiv 2506.10947, call code reasoning"),
-):
-    behavior(measure.__name__, source)(measure)
+behavior("mentions_python", "Shao et al., arXiv 2506.10947, and its official code: contain_python_wo_backticks")(
+    mentions_python
+)
+_presence(
+    "writes_code", "the rule in words above, for what Shao et al., arXiv 2506.10947, call code reasoning", *CODE_KINDS
+)
 
 # %% ../nbs/03_behavior.ipynb #a5868f0d
 _BACKTRACKS = re.compile(
@@ -791,42 +1085,34 @@ _BACKTRACKS = re.compile(
     r" different)|start over|reconsider)|"
     r"that(?:'s| is) (?:wrong|not right|incorrect)|i made (?:a|an) (?:mistake|error)|on second thought|try a different"
     r" approach)",
-    re.I,
 )
 _VERIFIES = re.compile(
     r"\b(?:let(?:'s| me| us) (?:verify|(?:double[- ]?)?check|confirm)|to (?:verify|check|confirm)\b|(?:we|i) (?:can"
     r" |will |now |should )?(?:verify|double[- ]?check)|"
     r"(?:substitut|plugg)ing (?:\S+ ){0,6}back|checking (?:our|the|this|that)|verification\b|sanity check)",
-    re.I,
 )
 
 
 @behavior("backtracking", "Gandhi et al., arXiv 2503.01307; phrases of our own")
 def backtracking(text: str) -> int:  # phrases in which it takes something back
     "How often the completion turns back."
-    return sum(1 for _ in _BACKTRACKS.finditer(text))
+    return sum(1 for _ in _BACKTRACKS.finditer(text.lower()))
 
 
 @behavior("verification", "Gandhi et al., arXiv 2503.01307; phrases of our own")
 def verification(text: str) -> int:  # phrases that announce a check
     "How often the completion sets out to check itself."
-    return sum(1 for _ in _VERIFIES.finditer(text))
+    return sum(1 for _ in _VERIFIES.finditer(text.lower()))
 
 # %% ../nbs/03_behavior.ipynb #42493e89
-_SCRIPTS = re.compile(
-    r"(?P<latin>[A-Za-zÀ-ɏ]{3,})|(?P<east_asian>[\u3040-\u30ff\u3400-\u9fff]+)|(?P<hangul>[\uac00-\ud7af]+)|(?P<cyrillic>[\u0400-\u04ff]{2,})|(?P<arabic>[\u0600-\u06ff]{2,})|(?P<hebrew>[\u0590-\u05ff]{2,})|(?P<indic>[\u0900-\u0dff]{2,})|(?P<thai>[\u0e00-\u0e7f]{2,})"
-)
-_FORMULA = re.compile(r"\\\([^\n]{0,500}?\\\)|\$[^$\n]{0,500}\$|\\[A-Za-z]+\*?(?:\{[A-Za-z]{0,20}\*?\})?")
+_SCRIPTS = re.compile(r"(?P<latin>[a-zß-ɏ]{3,})|" + _NOT_LATIN.pattern)
 
 
 @behavior("language_switch", "language mixing in DeepSeek-R1, arXiv 2501.12948; counted as changes of writing system")
 def language_switch(text: str) -> int:  # changes from one writing system to another
     "How often the prose changes its writing system."
-    outside, position = [], 0
-    for span in find_spans(text, CODE_KINDS | {"latex", "asymptote", "claimed_output", "plotting", "other_task_code"}):
-        outside.append(text[position : span.start])
-        position = span.end
-    scripts = [found.lastgroup for found in _SCRIPTS.finditer(_FORMULA.sub(" ", " ".join([*outside, text[position:]])))]
+    plain = _read(text).plain
+    scripts = [] if plain.isascii() else [found.lastgroup for found in _SCRIPTS.finditer(plain)]
     return sum(a != b for a, b in zip(scripts, scripts[1:]))
 
 # %% ../nbs/03_behavior.ipynb #afb854c7
@@ -838,7 +1124,7 @@ def boxed_answer(text: str) -> bool:
     return bool((extract_answer(text, rules=("boxed",)).text or "").strip())
 
 
-_STATED = re.compile(r"\\boxed\s*\{|<answer>|\b(?:final )?answer(?: is\b|\s*:)", re.I)
+_STATED = re.compile(r"\\boxed\s*\{|<answer>|\b(?:final )?answer(?: is\b|\s*:)")
 
 
 @behavior(
@@ -848,7 +1134,7 @@ _STATED = re.compile(r"\\boxed\s*\{|<answer>|\b(?:final )?answer(?: is\b|\s*:)",
 )
 def answer_before_reasoning(text: str) -> bool:
     "Whether the answer comes first and the reasoning afterwards."
-    stated = _STATED.search(text)
+    stated = _STATED.search(text.lower())
     return bool(stated) and len(text[: stated.start()].split()) < 20 < len(text[stated.end() :].split())
 
 
@@ -856,3 +1142,162 @@ def answer_before_reasoning(text: str) -> bool:
 def length(text: str) -> int:
     "How many characters the completion has; tokens are counted where there is a tokenizer."
     return len(text)
+
+# %% ../nbs/03_behavior.ipynb #4b6bc518
+for _name, _source, _kinds in (
+    (
+        "code_fence",
+        "a fence around code; the form of ToRA, Gou et al., arXiv 2309.17452",
+        ["fenced_code", "bare_fence"],
+    ),
+    ("unfenced_code", "code with nothing around it, set in or not", ["code", "indented_code"]),
+    ("interpreter_block", "code between an interpreter's marks; MathCoder, arXiv 2310.03731", ["interpreter_code"]),
+    ("claimed_output", "an output is stated for the code", ["claimed_output"]),
+    ("display_math", "displayed mathematics", ["latex"]),
+    ("drawing", "Asymptote, another drawing language, or code that only plots", ["asymptote", "plotting"]),
+    (
+        "repetition",
+        "goes round in circles; neural text degeneration, Holtzman et al., arXiv 1904.09751",
+        ["repetition"],
+    ),
+    ("goes_on", "code for another task, or in a tail that has left the problem", ["other_task_code"]),
+):
+    _presence(_name, _source, *_kinds)
+
+# %% ../nbs/03_behavior.ipynb #67ccdcad
+_PHRASES = {
+    "first_person_plural": "we our us let's",
+    "first_person_singular": "i i'm i'll i've my me",
+    "concludes": "therefore thus hence consequently",
+    "gives_reasons": "because since",
+    "sequence_words": "first next then finally",
+    "hedges": "maybe perhaps probably possibly presumably seems might likely",
+    "apologizes": "sorry apologize apologise apologies oversight",
+    "cites_a_fact": "theorem formula identity lemma",
+    "splits_cases": "case cases",
+    "approximates": "approximately approx rounded rounding round",
+    "substitutes": "substitute substituting substitution plug plugging",
+}
+
+
+def _word(words):
+    wanted = frozenset(words.split())
+    return lambda text: not wanted.isdisjoint(_read(text).words)
+
+
+for _name, _words in _PHRASES.items():
+    behavior(_name, f"one of the words: {_words.replace(' ', ', ')}")(_word(_words))
+
+# %% ../nbs/03_behavior.ipynb #3a6de114
+_FORMS = {
+    "restates_goal": (
+        1,
+        r"\A\W*(?:text\W+)?(?:to (?:find|determine|solve|calculate|compute|evaluate|answer|simplify)\b|given\b|"
+        r"we (?:are|need|want|have|know|must)\b|let'?s? us (?:find|determine|solve)\b|the (?:problem|question)\b)",
+        "opens with what is asked or given; understanding the problem, Pólya, How to Solve It, 1945",
+    ),
+    "numbered_steps": (
+        2,
+        r"^\W{0,6}(?:step \d|\d{1,2}[.)] )",
+        "two lines that begin with a number or `Step 1`; on steps, Kojima et al., arXiv 2205.11916",
+    ),
+    "bullet_list": (2, r"^[ \t]{0,12}[-*•] +\S", "two lines that begin with a bullet"),
+    "bold": (1, r"(?<![\w)])\*\*[^\s*][^*\n]{0,300}\*\*", "text between two asterisks on either side"),
+    "heading": (1, r"^#{1,6} {1,9}\S", "a line that begins with # and a space"),
+    "table": (2, r"^[ \t]{0,12}\|[^\n]*\|[ \t]{0,12}$", "two lines between upright strokes"),
+    "inline_math": (
+        1,
+        r"\\\([^\n]{1,500}?\\\)|(?<![\\$])\$(?=\S)[^$\n]{1,500}(?<=\S)\$(?![\d$])",
+        "a formula within a line; dollars as Pandoc reads them (tex_math_dollars)",
+    ),
+    "equation_chain": (
+        1,
+        r"[^=<>!:\n]=[^=\n]{1,200}[^=<>!\n]=[^=]",
+        "two signs of equality in a line, as in 3 + 4 = 7 = 14/2",
+    ),
+    "names_a_variable": (1, r"\blet (?:us )?\W{0,4}\w{1,2}\b|\bdenote", "`let x`, or `denote`"),
+    "asks_a_question": (1, r"[a-z)\]'\"]\?", "a question mark behind a letter"),
+    "imitates_minerva": (
+        1,
+        r"final answer: the final answer is",
+        "the prompt of Minerva, Lewkowycz et al., arXiv 2206.14858",
+    ),
+}
+
+
+def _form(least, pattern):
+    wanted = re.compile(pattern, re.M)
+
+    def shows(text):
+        found = wanted.finditer(_read(text).prose.lower())
+        return sum(1 for _ in zip(range(least), found)) == least
+
+    return shows
+
+
+for _name, (_least, _pattern, _source) in _FORMS.items():
+    behavior(_name, _source)(_form(_least, _pattern))
+
+# %% ../nbs/03_behavior.ipynb #41961096
+_CODE_HABITS = {
+    "code_comment": (r"^[ \t]{0,40}#|\s# ", "a comment in the code"),
+    "defines_function": (r"^[ \t]{0,40}def \w", "a function is defined in the code; PAL, Gao et al., arXiv 2211.10435"),
+    "prints": (r"\bprint\(", "the code prints"),
+    "imports": (r"^[ \t]{0,40}(?:import|from) \w", "the code imports a library"),
+    "symbolic": (
+        r"\b(?:sympy|symbols\(|solve\()",
+        "the code computes with symbols; ToRA, Gou et al., arXiv 2309.17452",
+    ),
+    "loops": (r"^[ \t]{0,40}(?:for|while)\b", "the code has a loop"),
+    "asserts": (r"^[ \t]{0,40}assert\b|[^=!<>]==[^=]|\bisclose\(", "the code checks something: assert, ==, isclose"),
+}
+
+
+def _in_code(pattern):
+    wanted = re.compile(pattern, re.M)
+
+    def shows(text):
+        return bool(wanted.search(_read(text).code))
+
+    return shows
+
+
+for _name, (_pattern, _source) in _CODE_HABITS.items():
+    behavior(_name, _source)(_in_code(_pattern))
+
+# %% ../nbs/03_behavior.ipynb #08fba24e
+_UNIT = re.compile(
+    r"\\boxed\s{0,9}\{[^{}]{0,99}(?:\\(?:text|mathrm|circ|%|\$)|[°€£$%]|\d ?[a-z]{2,9}\b)|\\boxed\s{0,9}\{[^{}]{0,99}\}[\s$\\)]{0,4}(?!and|or|is|are|as|so|of|in|if|at|for|when|which|because)[a-z]{2,}",
+    re.I,
+)
+_END_MARK = re.compile(r"[.!?)\]}>`*$|\"']\s*\Z")
+
+
+def _last_line(text):
+    return text.rstrip().rsplit("\n", 1)[-1]
+
+
+@behavior("answer_with_unit", "a unit or a word within the box or right behind it")
+def answer_with_unit(text: str) -> bool:
+    "Whether the boxed answer has a unit."
+    return bool(_UNIT.search(text))
+
+
+@behavior("several_boxes", "two boxes or more; the last counts in Hendrycks et al., arXiv 2103.03874")
+def several_boxes(text: str) -> bool:
+    "Whether more than one answer is boxed."
+    return text.count("\\boxed") > 1
+
+
+@behavior("ends_in_a_sentence", "five words or more in the last line, and a mark that ends a sentence")
+def ends_in_a_sentence(text: str) -> bool:
+    "Whether the last line is a sentence."
+    line = _last_line(_read(text).prose)
+    return len(line.split()) >= 5 and line[-1] in ".!"
+
+
+@behavior("ends_unfinished", "no mark that ends a sentence, formula, bracket or fence, and no answer in the last line")
+def ends_unfinished(text: str) -> bool:
+    "Whether the text breaks off, as at a length limit."
+    stated = _STATED.search(_last_line(text)[-200:].lower())
+    return bool(text.strip()) and not _END_MARK.search(text[-200:]) and not stated

@@ -73,11 +73,20 @@ PIECES = [
     "Question: what",
     "plt.plot(x)",
     "round and round ",
+    "user\n",
+    "\nassistant\n",
+    "<|im_end|>",
+    "print(total_cost)\n" * 12,
+    "... and so on.",
+    "\\begin{verbatim}\n",
+    "\\end{verbatim}",
+    "<output>\n",
     "0" * 40,
     "\0",
     "\ud800",
     "é",
     "因此",
+    "Кот 납\n",
     "(",
     ")",
     "[",
@@ -305,6 +314,222 @@ def test_offsets_of_a_claimed_output():
     assert text[span.start : span.end] == "1\n2"
 
 
+# --- kinds of text, each generated from parts: what the rule in words says of them
+
+SENTENCES = [
+    "The answer is (8).",
+    "Step 1: Find x.",
+    "We have two cases",
+    "Therefore, the sum is even.",
+    "x^2 + 3x = 10",
+    "\\frac{3}{4}",
+    "\\boxed{8}",
+    "Answer: 8",
+    "8",
+    "3/4",
+    "3 + 4 = 7",
+    "not found",
+    "答案是 8。",
+    "well-known",
+    "| a | b |",
+    "<answer> 8 </answer>",
+    "Done!",
+]
+PROGRAMS = [
+    "print(sum(range(9)))",
+    "total = 5 + 4\nprint(total)",
+    "def area(r):\n    return 3 * r * r\n\nprint(area(2))",
+    "from math import comb\ncomb(10, 3)",
+    "for n in range(99):\n    if n % 7 == 3:\n        print(n)",
+    "values = [n for n in range(50) if n % 3 == 0]\nlen(values)",
+    "x = symbols('x')\nsolution = solve(x**2 - 4, x)\nprint(solution)",
+]
+HEADERS = [
+    "def main():",
+    "def f(x, y):",
+    "class Solution:",
+    "for i in range(10):",
+    "while True:",
+    "if x > 0:",
+]
+IDLE = ["", "# to be written", '"""Says what it will do."""', "That is all.", "This function adds.", "So the sum is 5."]
+SEEN = "Maria buys 12 apples on Monday and 7 pears on Tuesday at the market near her school, for 38 euros.\n"
+GIVEN = ["So the answer is \\boxed{19}.\n", "The answer is 19.\n", "<answer> 19 </answer>\n"]
+ROLES = [
+    "user",
+    "assistant",
+    "**User**",
+    "### Human",
+    "Human: go on",
+    "user:",
+    "<|im_end|>",
+    "<|im_start|>user",
+    "</s>",
+    "[INST] next",
+    "<|endoftext|>",
+]
+TASKS = [
+    "Question: what is 2 + 2?",
+    "### Problem 2",
+    "Q: and now?",
+    "Exercise 3.",
+    "Write a program that sorts a list.",
+]
+OPEN_OUTPUTS = ["<output>", "<interpreter>", "<llm-code-output>", "<|execution|>", "```output"]
+FOREIGN = [
+    "```python\nclass Node:\n    def __init__(self, child):\n        self.child = child\n```",
+    "```java\npublic class Main { int size = 4; }\n```",
+    "from django.db import models\nclass Page(models.Model):\n    slug = models.SlugField()\n",
+    "```python\nimport os\nos.remove('/tmp/junk')\n```",
+]
+SOUP = [
+    "```python\nprint(x)\n```\n",
+    "\ndef main():\n    return 5\n",
+    "\nimport os\nos.listdir()\n",
+    "\n>>> 2 + 2\n",
+    "\n... and so on.\n",
+    "납 등각 ",
+    "深深同じ.g ",
+    "Кот]);\n",
+    "newItem.effect(area ",
+    "\nuser\n",
+    "```\n",
+    "<code>x = 3\nprint(x)",
+    "the python code:\n",
+]
+some = st.sampled_from
+
+
+def fenced(program, info="python"):
+    return f"```{info}\n{program}\n```\n"
+
+
+def fed(text):  # in single characters
+    detector = Detector()
+    for character in text:
+        detector.feed(character)
+    return [span for span in detector.spans if span.kind in CODE_KINDS]
+
+
+def holds(text, code):
+    assert writes_code(text) == code, text
+    assert fed(text) == code_spans(text)
+
+
+@settings(deadline=None)
+@given(
+    some(["python", "py", "Python", "cpp", "", "java", "{python}"]), st.lists(some(SENTENCES), min_size=1, max_size=4)
+)
+def test_a_fence_around_prose_is_no_code(info, lines):
+    holds(fenced("\n".join(lines), info), False)
+    holds("\n".join(["<|code|>" + lines[0], *lines[1:], "<|endofblock|>"]), False)
+
+
+@settings(deadline=None)
+@given(some(["python", "py", "Python", "", "{python}"]), some(PROGRAMS))
+def test_a_fence_around_a_program_is_code(info, program):
+    holds(fenced(program, info), True)
+
+
+@settings(deadline=None)
+@given(
+    some(["...", "…", "... ...", "....", ">>>"]),
+    some(["", " and so on.", " ", " + 5 = 7", " The rest follows", " x"]),
+    st.integers(1, 4),
+)
+def test_dots_are_no_session(dots, rest, lines):
+    holds(f"First 1.\n{(dots + rest + chr(10)) * lines}So 7.", False)
+
+
+@settings(deadline=None)
+@given(some(PROGRAMS))
+def test_a_session_is_code(program):
+    typed = "\n".join((">>> " if line[:1].strip() else "... ") + line for line in program.split("\n") if line)
+    holds(typed, True)
+
+
+@settings(deadline=None)
+@given(some(HEADERS), some(IDLE), some(["\n", "\n\n", "\n\n\n\n"]))
+def test_a_header_with_nothing_under_it_is_no_code(header, idle, gap):
+    holds(f"We write:\n{header}\n    {idle}{gap}So it goes.", False)
+    holds(fenced(f"{header}\n    {idle}"), False)
+
+
+@settings(deadline=None)
+@given(some(HEADERS))
+def test_a_header_with_a_body_is_code(header):
+    holds(fenced(f"{header}\n    total = 5 * 4"), True)
+    holds(f"```python\n{header}", True)  # cut off: it has begun
+
+
+@settings(deadline=None)
+@given(some(OPEN_OUTPUTS), some(["", "4\n", "4\n\nThat is wrong.\n", "Traceback\n"]), some(PROGRAMS))
+def test_an_output_that_is_never_closed_hides_no_code(opening, printed, program):
+    holds(f"{opening}\n{printed}{fenced(program)}", True)
+
+
+@settings(deadline=None)
+@given(some(GIVEN), some(ROLES + TASKS), some(PROGRAMS), st.booleans())
+def test_code_for_the_next_task_does_not_count(given_answer, turn, program, bare):
+    code = f"\n{program}\n" if bare else fenced(program)
+    holds(f"{SEEN}{given_answer}{turn}\nAdd 2 and 2.\nassistant\n{code}", False)
+    holds(f"{SEEN}{code}{given_answer}{turn}\nAdd 2 and 2.\n", True)  # it was there before
+
+
+@settings(deadline=None)
+@given(some(ROLES), some(PROGRAMS))
+def test_a_role_line_needs_no_answer_before_it_but_something(turn, program):
+    holds(f"{SEEN}{turn}\nAdd 2 and 2.\n{fenced(program)}", False)
+    holds(f"{turn}\n{fenced(program)}", True)
+
+
+@settings(deadline=None, max_examples=50)
+@given(some(GIVEN), some(PROGRAMS), st.integers(4, 9), some(["", "Let me check:\n", "So the answer is 19.\n"]))
+def test_a_tail_that_goes_in_circles_does_not_count(given_answer, program, rounds, between):
+    turn = f"{between}{fenced(program)}It is as was said before, in all, {between}"
+    holds(SEEN + given_answer + turn * rounds, False)
+    holds(
+        SEEN + "Let me check:\n" + fenced(program) + given_answer + "And so it goes on and on, as it must.\n" * rounds,
+        True,
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(some(GIVEN), st.lists(some(SOUP), min_size=3, max_size=20), some(PROGRAMS))
+def test_a_tail_that_falls_apart_does_not_count(given_answer, scraps, program):
+    soup = "summer口径 lista(area Получ\n" + "".join(scraps)
+    holds(SEEN + given_answer + soup, False)
+    holds(SEEN + given_answer + soup + fenced(program), False)
+    holds(SEEN + fenced(program) + given_answer + soup, True)
+
+
+@settings(deadline=None)
+@given(some(GIVEN), some(FOREIGN))
+def test_code_after_the_answer_stays_with_the_problem_or_does_not_count(given_answer, foreign):
+    holds(f"{SEEN}{given_answer}{foreign}", False)
+    holds(f"{SEEN}{given_answer}We check this with a program:\n{foreign}", True)
+    holds(f"{SEEN}{given_answer}{fenced('apples = 12' + chr(10) + 'print(apples + 7)')}", True)
+    holds(f"{given_answer}{foreign}", True)  # nothing before the answer says what the problem is
+
+
+@settings(deadline=None)
+@given(some(["verbatim", "lstlisting", "Verbatim"]), some(["", "[language=Python]"]), some(PROGRAMS))
+def test_a_listing_is_code_and_a_program_typeset_as_mathematics_is_not(environment, option, program):
+    holds(f"We run\n\\begin{{{environment}}}{option}\n{program}\n\\end{{{environment}}}\nSo 3.", True)
+    typeset = " \\\\ ".join(f"\\text{{{line}}}" for line in program.split("\n") if line)
+    for text in (f"\\[ {typeset} \\]", f"$$\n{typeset}\n$$", typeset, f"\\begin{{align*}}{typeset}\\end{{align*}}"):
+        holds(text, False)
+
+
+def test_listed_kinds():
+    path = Path(os.environ.get("SPURIOUS_RLVR_DATA", "")) / "behavior/kinds.jsonl"
+    if not path.exists():
+        pytest.skip("needs the listed kinds: set SPURIOUS_RLVR_DATA to the folder that holds behavior/kinds.jsonl")
+    for row in map(json.loads, path.read_text("utf-8").splitlines()):
+        if row["writes_code"] is not None:
+            assert writes_code(row["text"]) == row["writes_code"], row["kind"]
+
+
 # --- hostile texts
 
 MEGABYTE = 2**20
@@ -380,8 +605,8 @@ def test_behaviors_of_hostile_texts(name):
 # --- labelled completions of real models
 
 
-@pytest.fixture(scope="module")
-def labelled():
+@pytest.fixture(scope="module", params=["behavior_labels", "behavior_labels_second"])
+def labelled(request):
     folder = os.environ.get("SPURIOUS_RLVR_DATA")
     if not folder or not (Path(folder) / "rollouts/rollouts.jsonl").exists():
         pytest.skip(
@@ -394,7 +619,7 @@ def labelled():
     }
     return [
         (row, completions[row["id"]])
-        for row in map(json.loads, (Path(__file__).parent / "data/behavior_labels.jsonl").read_text().splitlines())
+        for row in map(json.loads, (Path(__file__).parent / f"data/{request.param}.jsonl").read_text().splitlines())
     ]
 
 
