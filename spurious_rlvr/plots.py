@@ -725,29 +725,38 @@ def plot_switches(
         axes[0],
     )
 
+# %% ../nbs/16_plots.ipynb #6a6ce530
+def _most_changed(rows, number):  # rows of a screen that are worth a name in the figure
+    found = rows[rows["q_value"] <= 0.05]
+    return found.loc[found["change"].abs().sort_values(ascending=False).index[:number]]
+
 # %% ../nbs/16_plots.ipynb #0088cd7c
 def plot_screen(
     screen: object,  # `compare.Screen`
+    *,
+    names: int = 4,  # how many behaviours of an arm are named: of those found, the ones that changed most
 ) -> plt.Figure:
     """Changes of all behaviours against their prior, by arm, with the slope; filled where a change is found at a false
     discovery rate of 5 %."""
     figure, (axes,) = _figure(len(screen.slopes), height=3.7)
     for axis, (arm, slope) in zip(axes, screen.slopes.items()):
         rows = screen.changes[screen.changes["arm"] == arm]
-        for place, row in enumerate(rows.sort_values("prior").itertuples()):
+        named = _most_changed(rows, names)
+        for row in rows.itertuples():
             found, colour = row.q_value <= 0.05, "#0072B2" if row.in_slope else "#BBBBBB"
             if not math.isnan(row.low):
                 axis.plot([row.prior] * 2, [row.low, row.high], color=colour, linewidth=1.2)
             axis.plot(
                 row.prior, row.change, "o", color=colour, markerfacecolor=colour if found else "white", markersize=5
             )
+        for place, row in enumerate(named.sort_values("prior").itertuples()):
             axis.annotate(
-                row.behavior,
+                row.behavior.replace("_", " "),
                 (row.prior, row.change),
                 xytext=(4, -9 if place % 2 else 3),
                 textcoords="offset points",
-                fontsize=6.5,
-                color="#444444",
+                fontsize=7.5,
+                color="#222222",
             )
         used = rows[rows["in_slope"]]
         if not math.isnan(slope.mean) and len(used):
@@ -765,7 +774,7 @@ def plot_screen(
     return _caption(
         figure,
         f"n = {runs} runs an arm. Bars: 95 % over runs and problems; filled: found at a false discovery rate of 5 %;"
-        " grey: too rare or too common for the slope. The prior's errors are allowed for.",
+        " grey: too rare or too common for the slope. The prior's errors are allowed for. Named: the largest of them.",
     )
 
 # %% ../nbs/16_plots.ipynb #0e304a6e
