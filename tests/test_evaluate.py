@@ -658,7 +658,7 @@ def test_the_command_evaluates_resumes_and_says_what_is_wrong(tmp_path):
     assert read_run(tmp_path / "run").evaluations == [(0, "chains-12-4")]
     for changes, words in (
         (["--set", "samples"], "write NAME=VALUE"),
-        (["--like", "gsm8k"], "math500"),
+        (["--like", "gsm9k"], "math500"),
         (["--set", "temperature=0"], "16 samples at temperature 0"),
         (["--set", "seed=5"], "protocol.seed is 5 and was 1"),
     ):
