@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .core import DataError, Rollout, RunError, stable_id, to_row
+from .tasks import file_kind, gold_entries, read_json, read_records, writable
 
 # %% ../nbs/06_runs.ipynb #88272b38
 SCHEMA_VERSION = 1
@@ -136,12 +137,8 @@ def rollout_table(
         try:
             arrays[name] = pa.array(values, kind)
         except UnicodeEncodeError:
-            arrays[name] = pa.array([_storable(v) for v in values], kind)
-    return pa.table(arrays)
-
-
-def _storable(text):  # a lone surrogate cannot be written as UTF-8: it becomes its escape
-    return text.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(text, str) else text
+            arrays[name] = pa.array([writable(v) for v in values], kind)
+    return pa.table({writable(name): array for name, array in arrays.items()})
 
 # %% ../nbs/06_runs.ipynb #afca6654
 def _now():
@@ -561,19 +558,56 @@ def _plain_text(value):
         return "\n".join(str(m["content"]) for m in value)
     return json.dumps(_strict(value, str)) if isinstance(value, (list, dict)) else str(value)
 
+# %% ../nbs/06_runs.ipynb #1ba40668
+def _is_kind(path, *kinds):
+    return (found := file_kind(path)) is not None and found[0] in kinds
+
+
+def _without_repeats(
+    frames, path
+):  # TRL writes its table anew whenever it logs, also where nothing was sampled in between
+    plain = [frame.drop(columns="step", errors="ignore") for frame in frames]
+    kept = [frame for i, frame in enumerate(frames) if i == 0 or not plain[i].equals(plain[i - 1])]
+    if len(kept) < len(frames):
+        warnings.warn(
+            f"{path}: {len(frames) - len(kept)} of {len(frames)} files repeat the one before, apart from the step, and"
+            " are left out"
+        )
+    return kept
+
+
+def _parquet_frame(path):
+    try:
+        return pq.read_table(path).to_pandas()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: is not a readable parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _record(record, where):
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: is {type(record).__name__} and must be an object with named fields")
+    return record
+
+
+def _reward_columns(frame):
+    "Columns between completion and advantage, where TRL puts one for each reward function."
+    names = list(frame.columns)
+    if "advantage" not in names or names.index("advantage") < names.index("completion"):
+        return []
+    between = names[names.index("completion") + 1 : names.index("advantage")]
+    return [n for n in between if pd.api.types.is_numeric_dtype(frame[n]) and n not in COLUMNS]
+
 # %% ../nbs/06_runs.ipynb #777f9973
 def import_rollouts(
-    # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
+    # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, CSV, or a run folder of ours
     path: str | os.PathLike,
 ) -> pd.DataFrame:  # one row per rollout; at least prompt and completion
     "Rollouts from any tool in this package's columns. Raises `DataError` where no completion is found."
-    from spurious_rlvr.tasks import read_records
-
     path = Path(path)
     if (path / "run.json").exists():
         return read_run(path).rollouts()
     files = (
-        sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".jsonl") and not p.name.startswith("."))
+        sorted(p for p in path.rglob("*") if _is_kind(p, "parquet", "jsonl") and not p.name.startswith("."))
         if path.is_dir()
         else [path]
     )
@@ -582,7 +616,7 @@ def import_rollouts(
     frames = [
         (
             _parquet_frame(f)
-            if f.suffix == ".parquet" and f.is_file()
+            if _is_kind(f, "parquet") and f.is_file()
             else pd.DataFrame([_record(r, where) for where, r in read_records(f)])
         )
         for f in files
@@ -610,41 +644,6 @@ def import_rollouts(
         if len(scores) == 1:
             frame["reward"] = frame[f"reward_{scores[0]}"]  # of several, TRL's table does not say the weights
     return frame
-
-
-def _without_repeats(
-    frames, path
-):  # TRL writes its table anew whenever it logs, also where nothing was sampled in between
-    plain = [frame.drop(columns="step", errors="ignore") for frame in frames]
-    kept = [frame for i, frame in enumerate(frames) if i == 0 or not plain[i].equals(plain[i - 1])]
-    if len(kept) < len(frames):
-        warnings.warn(
-            f"{path}: {len(frames) - len(kept)} of {len(frames)} files repeat the one before, apart from the step, and"
-            " are left out"
-        )
-    return kept
-
-
-def _parquet_frame(path):
-    try:
-        return pq.read_table(path).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: is not a readable parquet file ({str(error).splitlines()[0]})") from None
-
-
-def _record(record, where):
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: is {type(record).__name__} and must be an object with named fields")
-    return record
-
-
-def _reward_columns(frame):
-    "Columns between completion and advantage, where TRL puts one for each reward function."
-    names = list(frame.columns)
-    if "advantage" not in names or names.index("advantage") < names.index("completion"):
-        return []
-    between = names[names.index("completion") + 1 : names.index("advantage")]
-    return [n for n in between if pd.api.types.is_numeric_dtype(frame[n]) and n not in COLUMNS]
 
 # %% ../nbs/06_runs.ipynb #dbdc0092
 _PROBLEM_NAMES = ("problem_id", "unique_id", "question_id", "id", "doc_id", "idx")
@@ -709,6 +708,15 @@ def _one_of(names, chosen, where, what, option):
 
 def _first(record, names):
     return next((n for n in names if record.get(n) is not None), None)
+
+
+def _golds(value):
+    "A gold answer as a row holds it: the first, and all where there are several."
+    entries = gold_entries(value)
+    if entries is None or not entries:
+        return dict(gold=_plain_text(value))
+    texts = [_plain_text(entry) for entry in entries]
+    return dict(gold=texts[0]) | (dict(golds=texts) if len(texts) > 1 else {})
 
 # %% ../nbs/06_runs.ipynb #602ffe2e
 def _harness_rows(records, metric, filter, where):  # lm-evaluation-harness
@@ -789,9 +797,9 @@ def _inspect_rows(log, metric, where):  # one log of Inspect
                 prompt=_plain_text(sample.get("input")),
                 completion=content,
                 answer=_plain_text(score.get("answer")),
-                gold=_plain_text(target[0] if isinstance(target, list) and len(target) == 1 else target),
                 finish_reason=choices[0].get("stop_reason"),
-            ),
+            )
+            | _golds(target),
         )
 
 # %% ../nbs/06_runs.ipynb #166d1c2d
@@ -839,8 +847,8 @@ def _sample_rows(records, metric):  # one row a sample, or one a problem with li
                     prompt=_plain_text(record[text]) if text else None,
                     completion=_plain_text(at(written)),
                     answer=_plain_text(at(answer)),
-                    gold=_plain_text(record[gold]) if gold else None,
                 )
+                | _golds(record[gold] if gold else None)
                 | plain
                 | ({"sample": number} if several else {}),
             )
@@ -858,18 +866,15 @@ def _parquet_rows(path, metric):  # TRL's completions, or a table of ours
 
 # %% ../nbs/06_runs.ipynb #08e24549
 def _evaluation_rows(path, metric, filter):
-    from spurious_rlvr.tasks import read_records
-
-    if path.suffix == ".parquet":
+    if _is_kind(path, "parquet"):
         yield from _parquet_rows(path, metric)
         return
     if path.suffix == ".eval":
         raise DataError(f"{path}: is Inspect's packed form; turn it into JSON with inspect log convert --to json")
-    if path.suffix == ".json":
-        try:
-            log = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: is not readable JSON ({str(error).splitlines()[0]})") from None
+    if _is_kind(path, "json"):
+        log = None
+        with contextlib.suppress(DataError):  # JSON Lines under another name, or what `read_records` will complain of
+            log = read_json(path)
         if isinstance(log, dict) and "eval" in log:
             yield from _inspect_rows(log, metric, str(path))
             return
@@ -907,7 +912,7 @@ def import_evaluation(
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> pd.DataFrame:  # one row a sample: problem_id, sample, correct, and what else the tool kept
     "Results of other tools as one table. Raises `DataError` that names the file, the row and the mend."
-    from spurious_rlvr.grading import grade_many
+    from spurious_rlvr.rewards import grade_any
 
     path = Path(path)
     if (path / "run.json").exists():
@@ -918,7 +923,8 @@ def import_evaluation(
         sorted(
             p
             for p in path.rglob("*")
-            if p.suffix in (".parquet", ".jsonl", ".json", ".eval") and not p.name.startswith((".", "results_"))
+            if (_is_kind(p, "parquet", "jsonl", "json") or p.suffix == ".eval")
+            and not p.name.startswith((".", "results_"))
         )
         if path.is_dir()
         else [path]
@@ -951,7 +957,9 @@ def import_evaluation(
             raise DataError(
                 f"{lacking}: has no completion or no gold answer, so it cannot be graded again; leave grade=False"
             )
-        verdicts = grade_many(list(zip(frame["completion"], frame["gold"])), **grading)
+        golds = frame["golds"] if "golds" in frame else frame["gold"]
+        accepted = [several if isinstance(several, list) else gold for several, gold in zip(golds, frame["gold"])]
+        verdicts = grade_any(zip(frame["completion"], accepted), **grading)
         frame = frame.assign(correct=[v.correct for v in verdicts], answer=[v.answer for v in verdicts])
     return _numbered(frame.reset_index(drop=True))
 

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['CHAIN_OPENING', 'STORIES', 'QUESTION_FIELDS', 'GOLD_FIELDS', 'FILES', 'BENCHMARKS', 'MATH_SETS', 'GENERATORS',
            'TEMPLATES', 'WORKED_EXAMPLES', 'chain_values', 'chain_question', 'chain_steps', 'arithmetic_chains',
-           'Story', 'word_problem', 'word_problems', 'random_calculations', 'final_answer', 'golds_of', 'as_problem',
-           'file_kind', 'writable', 'read_records', 'Benchmark', 'benchmark_name', 'get_benchmark', 'Protocol',
-           'get_protocol', 'MathSet', 'math_set', 'load_problems', 'Template', 'read_template', 'recorded_template',
-           'get_template', 'changed_template', 'few_shot', 'grid_templates', 'chain_templates']
+           'Story', 'word_problem', 'word_problems', 'random_calculations', 'final_answer', 'gold_entries', 'golds_of',
+           'as_problem', 'file_kind', 'writable', 'read_records', 'read_json', 'Benchmark', 'benchmark_name',
+           'get_benchmark', 'Protocol', 'get_protocol', 'MathSet', 'math_set', 'load_problems', 'Template',
+           'read_template', 'recorded_template', 'get_template', 'changed_template', 'few_shot', 'grid_templates',
+           'chain_templates']
 
 # %% ../nbs/01_tasks.ipynb #583fd1d9
 import codecs
@@ -392,7 +393,9 @@ def final_answer(
     return text
 
 # %% ../nbs/01_tasks.ipynb #d7b45671
-def _listed(value):
+def gold_entries(
+    value,  # of a gold column
+) -> list | None:
     "The entries of a gold that is a list, or a JSON list of texts; None where it is one answer."
     if isinstance(value, list) and not _is_conversation(value):
         return value
@@ -408,7 +411,7 @@ _NO_ANSWERS = ("proof", "notfound")  # as NuminaMath-1.5 writes them
 
 def _golds(value, name, where, together=False):
     "The right answers that a gold column gives, and the worked text they were taken from."
-    entries = _listed(value)
+    entries = gold_entries(value)
     if entries is None:
         text = _as_text(value, name, where)
         answer = final_answer(text, solution=str(name).lower() == "solution")
@@ -675,6 +678,16 @@ def read_records(
                 " so on"
             )
         yield where, whole
+
+
+def read_json(
+    path: str | os.PathLike,  # a .json file, packed with gzip or not
+) -> Any:
+    "What a file of JSON holds, whole; raises `DataError` where that cannot be read."
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    return writable(_json(_bytes(path, path.suffix.lower() == ".gz"), str(path)))
 
 # %% ../nbs/01_tasks.ipynb #7ffec95d
 @dataclasses.dataclass(frozen=True)
