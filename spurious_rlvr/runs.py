@@ -718,56 +718,93 @@ def _golds(value):
     texts = [_plain_text(entry) for entry in entries]
     return dict(gold=texts[0]) | (dict(golds=texts) if len(texts) > 1 else {})
 
-# %% ../nbs/06_runs.ipynb #602ffe2e
+# %% ../nbs/06_runs.ipynb #811e8432
+_KIND_NAMES = {dict: "an object", list: "a list", str: "text"}
+
+
+def _taken(record, name, kind, where):
+    "An entry that must be of a kind; None where there is none."
+    value = record.get(name)
+    if value is None or isinstance(value, kind):
+        return value
+    raise DataError(f"{where}: {name} is {type(value).__name__} {value!r:.40} and must be {_KIND_NAMES[kind]}")
+
+
+def _whole(record, name, where):
+    "An entry that must be a whole number; None where there is none."
+    value = record.get(name)
+    if value is None or value != value:
+        return None
+    if isinstance(value, (int, float)) and math.isfinite(value) and value == int(value):
+        return int(value)
+    raise DataError(f"{where}: {name} is {value!r:.40} and must be a whole number")
+
+# %% ../nbs/06_runs.ipynb #76e952c1
+_HARNESS_NAMES = (
+    "doc_id",
+    "doc",
+    "target",
+    "arguments",
+    "resps",
+    "filtered_resps",
+    "filter",
+    "metrics",
+    "doc_hash",
+    "prompt_hash",
+    "target_hash",
+)
+
+
+def _harness_metric(record, metric, place):
+    "The name of the metric that says what is right."
+    names = [n for n in _taken(record, "metrics", list, place) or [] if isinstance(n, str) and n in record] or [
+        name for name, value in record.items() if name not in _HARNESS_NAMES and isinstance(value, (bool, int, float))
+    ]
+    usual = next((name for name in _SCORE_NAMES if name in names), None)
+    return _one_of(names, metric if metric is not None or len(names) == 1 else usual, place, "metric", "metric")
+
+
+def _harness_prompt(arguments):
+    "The first argument of the first request: by name, or by place in the older form."
+    first = next(iter(arguments.values() if isinstance(arguments, dict) else arguments or []), None)
+    if isinstance(first, dict):
+        return first.get("arg_0")
+    return first[0] if isinstance(first, list) and first else None
+
+
 def _harness_rows(records, metric, filter, where):  # lm-evaluation-harness
-    kept = _one_of([r.get("filter", "none") for _, r in records], filter, where, "filter", "filter")
-    for place, record in (r for r in records if r[1].get("filter", "none") == kept):
-        document, book = (
-            record.get("doc") or {},
-            {
-                "doc_id",
-                "doc",
-                "target",
-                "arguments",
-                "resps",
-                "filtered_resps",
-                "filter",
-                "metrics",
-                "doc_hash",
-                "prompt_hash",
-                "target_hash",
-            },
-        )
-        names = record.get("metrics") or [
-            k for k, v in record.items() if k not in book and isinstance(v, (bool, int, float))
-        ]
-        chosen = (
-            metric if metric is not None or len(names) == 1 else next((n for n in _SCORE_NAMES if n in names), None)
-        )
-        chosen = _one_of(names, chosen, place, "metric", "metric")
+    filters = [_taken(record, "filter", str, place) or "none" for place, record in records]
+    kept = _one_of(filters, filter, where, "filter", "filter")
+    for place, record in (row for row, name in zip(records, filters) if name == kept):
+        document = _taken(record, "doc", dict, place) or {}
+        chosen = _harness_metric(record, metric, place)
         identity = _first(document, _PROBLEM_NAMES)
-        texts, filtered = (record.get("resps") or [[]])[0], (record.get("filtered_resps") or [None])[0]
+        texts = (_taken(record, "resps", list, place) or [[]])[0]
+        filtered = (_taken(record, "filtered_resps", list, place) or [None])[0]
         texts = [t for t in (texts if isinstance(texts, list) else [texts]) if isinstance(t, str)]
         asked = record.get("arguments")
-        asked = (
-            next(iter(asked.values()), {}).get("arg_0")
-            if isinstance(asked, dict)
-            else asked[0][0]
-            if asked and isinstance(asked[0], list) and asked[0]
-            else None
-        )
         yield (
             place,
             dict(
-                problem_id=str(document[identity]) if identity else str(record.get("doc_hash") or record["doc_id"]),
+                problem_id=str(document[identity] if identity else record.get("doc_hash") or record.get("doc_id")),
                 correct=_right(record[chosen], place, chosen),
-                prompt=_plain_text(asked),
+                prompt=_plain_text(_harness_prompt(asked) if isinstance(asked, (dict, list)) else None),
                 completion=texts[0] if texts else None,
                 answer=filtered if isinstance(filtered, str) else None,
                 gold=_plain_text(record.get("target")),
                 every_completion=texts,
             ),
         )
+
+# %% ../nbs/06_runs.ipynb #06f10782
+def _inspect_completion(output, place):
+    "What the model wrote, and why it ended."
+    choices = _taken(output, "choices", list, place) or [{}]
+    choice = choices[0] if isinstance(choices[0], dict) else {}
+    content = output.get("completion") or (_taken(choice, "message", dict, place) or {}).get("content")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return dict(completion=_plain_text(content), finish_reason=_plain_text(choice.get("stop_reason")))
 
 
 def _inspect_rows(log, metric, where):  # one log of Inspect
@@ -778,31 +815,40 @@ def _inspect_rows(log, metric, where):  # one log of Inspect
         )
     for number, sample in enumerate(log["samples"], 1):
         place = f"{where} sample {number}"
-        found, output = sample.get("scores") or {}, sample.get("output") or {}
+        sample = _record(sample, place)
+        found = _taken(sample, "scores", dict, place) or {}
         if not found and not sample.get("error"):
             raise DataError(f"{place}: has no score; score the log first (inspect score)")
         chosen = _one_of(found, metric, place, "scorer", "metric") if found else None
-        score = found.get(chosen) or {}
-        choices = output.get("choices") or [{}]
-        content = output.get("completion") or (choices[0].get("message") or {}).get("content")
-        if isinstance(content, list):
-            content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
-        target = sample.get("target")
+        score = (_taken(found, chosen, dict, place) or {}) if found else {}
+        epoch = _whole(sample, "epoch", place)
         yield (
             place,
             dict(
                 problem_id=str(sample.get("id")),
-                sample=int(sample.get("epoch", 1)) - 1,
+                sample=0 if epoch is None else epoch - 1,
                 correct=_right(score.get("value"), place, chosen),
                 prompt=_plain_text(sample.get("input")),
-                completion=content,
                 answer=_plain_text(score.get("answer")),
-                finish_reason=choices[0].get("stop_reason"),
             )
-            | _golds(target),
+            | _inspect_completion(_taken(sample, "output", dict, place) or {}, place)
+            | _golds(sample.get("target")),
         )
 
 # %% ../nbs/06_runs.ipynb #166d1c2d
+def _plain_entries(record, place):
+    "The entries that are kept as they are."
+    whole = {name: _whole(record, name, place) for name in ("phase", "sample")}
+    if isinstance(record.get("step"), int):  # as verl names it
+        whole["phase"] = record["step"]
+    code = record.get("writes_code")
+    kept = whole | dict(
+        finish_reason=_taken(record, "finish_reason", str, place),
+        writes_code=code if isinstance(code, bool) else None,
+    )
+    return {name: value for name, value in kept.items() if value is not None}
+
+
 def _sample_rows(records, metric):  # one row a sample, or one a problem with lists
     for place, record in records:
         identity, text = _first(record, _PROBLEM_NAMES), _first(record, ("prompt", "input", "question", "problem"))
@@ -823,9 +869,7 @@ def _sample_rows(records, metric):  # one row a sample, or one a problem with li
         )
         answer = _first(record, ("pred", "answer") if gold else ("pred",))
         values, several = record[score], isinstance(record[score], (list, tuple))
-        plain = {
-            n: record[n] for n in ("phase", "sample", "finish_reason", "writes_code") if record.get(n) is not None
-        } | ({"phase": record["step"]} if isinstance(record.get("step"), int) else {})
+        plain = _plain_entries(record, place)
         for number, value in enumerate(values if several else [values]):
 
             def at(name):
