@@ -388,9 +388,9 @@ def final_answer(
     "The answer that a worked text ends in: after `####`, or in the last box."
     if marked := re.findall(r"(?m)^[ \t]*####[ \t]*(\S.*?)[ \t]*$", text):
         return re.sub(r"(?<=\d),(?=\d{3})", "", marked[-1])
-    if solution and not re.fullmatch(r"\s*\\boxed\s*\{.*\}\s*", text):
-        return _last_box(text) or text
-    return text
+    box = _last_box(text) if solution else None
+    alone = box is not None and re.fullmatch(rf"\s*\\boxed\s*\{{\s*{re.escape(box)}\s*\}}\s*", text)
+    return text if box is None or alone else box
 
 # %% ../nbs/01_tasks.ipynb #d7b45671
 def gold_entries(
@@ -607,7 +607,7 @@ def _parquet_rows(path):
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(batch_size=8192):
                 for record in _batch_rows(batch, path, number):
                     number += 1
                     yield f"{path} row {number}", record
@@ -670,7 +670,7 @@ def read_records(
     if (kind := file_kind(path)) is None:
         raise DataError(f"{path}: ends in {path.suffix or 'nothing'}; give a {FILES} file")
     for where, record in _raw_records(path, *kind):
-        whole = writable(record)
+        whole = record if kind[0] == "parquet" else writable(record)  # Arrow holds nothing but valid text
         if not warned and whole != record:
             warned = True
             warnings.warn(
@@ -821,7 +821,7 @@ def _hub_records(name, split, config=None):
             f" {str(error).splitlines()[0] if str(error) else 'no reason given'}; for a local file give its path with"
             f" {FILES}"
         ) from None
-    return ((f"{name}/{split} row {number}", writable(row)) for number, row in enumerate(rows, 1))
+    return ((f"{name}/{split} row {number}", row) for number, row in enumerate(rows, 1))
 
 # %% ../nbs/01_tasks.ipynb #9f211394
 @dataclasses.dataclass(frozen=True)
@@ -836,7 +836,7 @@ class MathSet:
 
 MATH_SETS = {
     "openai/gsm8k": MathSet("question", "answer", config="main"),
-    "EleutherAI/hendrycks_math": MathSet("problem", "solution", config="algebra"),
+    "DigitalLearningGmbH/MATH-lighteval": MathSet("problem", "solution"),
     "HuggingFaceH4/MATH-500": MathSet("problem", "answer", "test"),
     "agentica-org/DeepScaleR-Preview-Dataset": MathSet("problem", "answer"),
     "BytedTsinghua-SIA/DAPO-Math-17k": MathSet("prompt", "reward_model.ground_truth"),
@@ -890,15 +890,15 @@ class _Kept:
 
     def __init__(self, name):
         self.name, self.problems, self.faults = name, [], []
-        self.contents: dict = {}  # where each content stands first
-        self.identified: dict = {}  # where each id stands first
-        self.repeats: list[str] = []  # rows that repeat a problem
+        self.contents = {}  # where each content stands first
+        self.identified = {}  # where each id stands first
+        self.repeats, self.repeated = 0, ""  # rows that repeat a problem, and the first of them
 
     def add(self, problem, where):
         "Raises `DataError` where another problem has the same id."
         content = (problem.question, tuple(golds_of(problem)))
         if content in self.contents:
-            self.repeats.append(where)
+            self.repeats, self.repeated = self.repeats + 1, self.repeated or where
         elif problem.id in self.identified:
             raise DataError(
                 f"{where}: id {problem.id!r} stands in {self.identified[problem.id]} too, with another problem; give"
@@ -912,8 +912,8 @@ class _Kept:
         "Says in one line each what was left out."
         if self.repeats:
             warnings.warn(
-                f"{self.name}: {len(self.repeats)} rows repeat a problem and are left out; {len(self.problems)}"
-                f" problems are kept; the first repeat: {self.repeats[0]}"
+                f"{self.name}: {self.repeats} rows repeat a problem and are left out; {len(self.problems)}"
+                f" problems are kept; the first repeat: {self.repeated}"
             )
         if self.faults:
             warnings.warn(f"{self.name}: {len(self.faults)} rows are left out; the first: {self.faults[0]}")

@@ -243,7 +243,7 @@ WORKED = "She sold 48 / 2 = <<48/2=24>>24.\nIn all 1,000 + 24.\n#### 1,024"
 VERL = {"data_source": "x", "ability": "math", "extra_info": {"index": 0}}
 ROWS = {  # one row in each set's form, question and golds as they must come out
     "openai/gsm8k": ({"question": "Q", "answer": WORKED}, ["1024"]),
-    "EleutherAI/hendrycks_math": (
+    "DigitalLearningGmbH/MATH-lighteval": (
         {"problem": "Q", "level": "Level 5", "type": "Algebra", "solution": r"So $x=\boxed{\frac{1}{2}}$."},
         [r"\frac{1}{2}"],
     ),
