@@ -857,12 +857,17 @@ def _labels(batch, reward, *names):
         raise DataError(
             f"{reward} needs the column {names[0]}; there are: {', '.join(sorted(batch.columns)) or 'none'}"
         )
-    texts: list = [_label_text(label, f"completion {row}") for row, label in enumerate(labels)]
-    several = (batch.column("golds") if "gold" in names else None) or []
-    for row, golds in enumerate(several):
-        if isinstance(golds, (list, tuple, np.ndarray)) and len(golds):
-            texts[row] = [_label_text(gold, f"completion {row}") or "" for gold in golds]
-    return texts
+    several = (batch.column("golds") if "gold" in names else None) or [None] * len(labels)
+    return [
+        _gold_texts(golds, f"completion {row}") or _label_text(label, f"completion {row}")
+        for row, (label, golds) in enumerate(zip(labels, several))
+    ]
+
+
+def _gold_texts(golds, where):
+    "The texts of several golds; none where there is no list of them."
+    listed = golds if isinstance(golds, (list, tuple, np.ndarray)) else []
+    return [text for gold in listed if (text := _label_text(gold, where))]
 
 
 def _label_text(label, where):
