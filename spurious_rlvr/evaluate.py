@@ -37,7 +37,7 @@ from spurious_rlvr.core import (
     keyed_rng,
     to_row,
 )
-from .grading import grade_many
+from .rewards import grade_any
 from spurious_rlvr.runs import (
     Run,
     atomic_path,
@@ -55,6 +55,7 @@ from spurious_rlvr.tasks import (
     Template,
     get_protocol,
     get_template,
+    golds_of,
     grid_templates,
     recorded_template,
 )
@@ -72,10 +73,12 @@ else:
 # %% ../nbs/09_evaluate.ipynb #8aaa384a
 def measure(
     rollouts: Sequence[Rollout],  # completed in place: answer, correct, mentions_python, writes_code
+    problems: Sequence[Problem] = (),  # whose further golds count too; a rollout itself names the first only
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> Sequence[Rollout]:
     "Grades completions and detects behaviours."
-    verdicts = grade_many([(r.completion, r.gold) for r in rollouts], **grading)
+    golds = {p.id: golds_of(p) for p in problems}
+    verdicts = grade_any([(r.completion, golds.get(r.problem_id, r.gold)) for r in rollouts], **grading)
     for rollout, verdict in zip(rollouts, verdicts):
         rollout.answer, rollout.correct = verdict.answer, verdict.correct
         rollout.mentions_python, rollout.writes_code = (
@@ -360,7 +363,7 @@ def evaluate(
     )
     for rollout in rollouts:
         rollout.phase = phase
-    return list(measure(rollouts, **grading))
+    return list(measure(rollouts, problems, **grading))
 
 # %% ../nbs/09_evaluate.ipynb #52568842
 def _differences(begun, now, inside=""):
@@ -394,9 +397,14 @@ def _same_evaluation(path, plan, state):
     "Raises `RunError` where the evaluation that stands there is another one."
     try:
         begun = load_settings(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # `run_evaluation` writes it before the table, a training writes the table alone
+        raise RunError(
+            f"{path.with_suffix('.parquet')}: was made during the training, whose settings run.json holds; give the new"
+            " evaluation a name of its own"
+        ) from None
     except (OSError, ValueError):
         raise RunError(
-            f"{path}: the description of this evaluation is missing or damaged; give the new evaluation another name"
+            f"{path}: the description of this evaluation is damaged; give the new evaluation a name of its own"
         ) from None
     begun.pop("part_size", None)
     if found := _differences(begun, plan):
@@ -579,13 +587,15 @@ def cut_completions(
     return table.assign(token_ids=ids, completion=texts, finish_reason=table["finish_reason"].where(~longer, "length"))
 
 # %% ../nbs/09_evaluate.ipynb #1180b77e
-def _grid_rows(policy, table, template, temperature, rules, budgets, convention):
+def _grid_rows(policy, problems, table, template, temperature, rules, budgets, convention):
     "The cells of one prompt and temperature: every budget, graded by every rule."
+    golds = {p.id: golds_of(p) for p in problems}
     for budget in budgets:
         cut = cut_completions(policy, table, budget)
         code = cut["completion"].map(writes_code)
         for name, chosen in rules.items():
-            verdicts = grade_many(list(zip(cut["completion"], cut["gold"])), rules=chosen, convention=convention)
+            pairs = zip(cut["completion"], cut["problem_id"].map(golds))
+            verdicts = grade_any(pairs, rules=chosen, convention=convention)
             yield pd.DataFrame(
                 dict(
                     prompt=template.name,
@@ -679,7 +689,7 @@ def prompt_grid(
                     engine=engine,
                     progress=progress,
                 )
-            frames += _grid_rows(asked, table, template, temperature, rules, budgets, convention)
+            frames += _grid_rows(asked, problems, table, template, temperature, rules, budgets, convention)
     grid = pd.concat(frames, ignore_index=True)
     grid.insert(len(CELL), "default", (grid[CELL].apply(tuple, axis=1) == chosen))
     if out is not None:
@@ -924,6 +934,7 @@ def partial_prompts(
                     rest=policy.decode(ids[kept:]),
                     rest_tokens=len(ids) - kept,
                     gold=problem.gold,
+                    golds=golds_of(problem),
                 )
             )
             requests.append(Request(tuple(ids[:kept]), 0))
@@ -940,7 +951,7 @@ def partial_prompts(
         for c, n, rest in zip(written, frame["rest_tokens"], frame["rest"])
     ]
     frame["correct"] = pd.array(
-        [v.correct for v in grade_many(list(zip(frame["completion"], frame["gold"])), **grading)], "boolean"
+        [v.correct for v in grade_any(zip(frame["completion"], frame.pop("golds")), **grading)], "boolean"
     )
     return frame
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Places', 'Batch', 'Scores', 'Reward', 'RealisedRate', 'realised_rate', 'register', 'named_reward', 'per_completion',
            'number_argument', 'python', 'as_reward', 'boxed_format', 'mentions_python', 'writes_code', 'no_repetition',
-           'length', 'ground_truth', 'matches', 'majority_vote', 'incorrect', 'shuffled_answer', 'random', 'gaussian',
-           'uniform', 'permuted', 'parse', 'Vote', 'vote', 'online_majority', 'LabelReport', 'Labelled',
+           'length', 'grade_any', 'ground_truth', 'matches', 'majority_vote', 'incorrect', 'shuffled_answer', 'random',
+           'gaussian', 'uniform', 'permuted', 'parse', 'Vote', 'vote', 'online_majority', 'LabelReport', 'Labelled',
            'majority_labels', 'incorrect_labels', 'shuffled_labels', 'one_shot', 'LabelAudit', 'audit_labels']
 
 # %% ../nbs/04_rewards.ipynb #3f7f69b1
@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from .core import ConfigError, DataError, Problem, keyed_rng
+from .tasks import golds_of
 
 # %% ../nbs/04_rewards.ipynb #0bc06999
 class Places(NamedTuple):
@@ -154,6 +155,7 @@ class Batch:
     columns: dict[str, Any]  # everything else that was passed, by name
     places: Places  # keys and groups
     found: dict = dataclasses.field(default_factory=dict)  # values of rewards that were worked out already
+    extras: dict = dataclasses.field(default_factory=dict)  # further numbers that functions gave, by name
 
     def __len__(self):
         return len(self.texts)
@@ -499,7 +501,7 @@ def _scored(reward, batch):
     parts = {part: found for part, found in batch.found.items() if part.head not in _TIGHTNESS}
     scores = Scores(
         values,
-        {part.name: found for part, found in parts.items()},
+        {part.name: found for part, found in parts.items()} | batch.extras,
         {
             part.name: realised_rate(found, part.arguments[0][1])
             for part, found in parts.items()
@@ -609,6 +611,16 @@ def _reachable(function):
         return False
 
 # %% ../nbs/04_rewards.ipynb #d2dc8e07
+def _raised(function, error, where=""):
+    "What a user's function raised, with the last place in it, which is what helps."
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return DataError(
+        f"reward python:{getattr(function, '__module__', '?')}:{name} raised {type(error).__name__}: {error}"
+        f" ({Path(at.filename).name}, line {at.lineno}){where}"
+    )
+
+
 def _called_as_trl_does(function, wanted, batch, messages):
     columns = dict(batch.columns)
     gold, token_ids = batch.column("gold", "answer", "solution"), batch.column("completion_ids", "token_ids")
@@ -619,13 +631,8 @@ def _called_as_trl_does(function, wanted, batch, messages):
     columns |= {"prompts": batch.prompts, "completions": completions}
     try:
         return function(**(columns if wanted is None else {name: columns[name] for name in wanted if name in columns}))
-    except Exception as error:  # a user's function may raise anything; the last place in it is what helps
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        raise DataError(
-            "reward"
-            f" python:{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
-            f" raised {type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
-        ) from error
+    except Exception as error:  # a user's function may raise anything
+        raise _raised(function, error) from error
 
 
 def _wanted_columns(function):
@@ -640,14 +647,78 @@ def _wanted_columns(function):
         ) from None
     return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else [p.name for p in parameters]
 
+# %% ../nbs/04_rewards.ipynb #1d9034ea
+def _is_verl(function):
+    return {"solution_str", "ground_truth"} <= set(inspect.signature(function).parameters)
 
+
+def _verl_arguments(function, batch):
+    "The arguments of each call, by name."
+    labels = batch.column("gold", "answer", "solution") or [None] * len(batch)
+    models = batch.column("reward_model") or [None] * len(batch)
+    columns = dict(batch.columns)
+    columns["data_source"] = batch.column("data_source") or [""] * len(batch)
+    columns["extra_info"] = [info or {} for info in batch.column("extra_info") or [None] * len(batch)]
+    columns["solution_str"] = batch.texts
+    columns["ground_truth"] = [
+        model["ground_truth"] if isinstance(model, Mapping) and "ground_truth" in model else label
+        for model, label in zip(models, labels)
+    ]
+    wanted = [name for name in inspect.signature(function).parameters if name in columns]
+    return [{name: columns[name][row] for name in wanted} for row in range(len(batch))]
+
+# %% ../nbs/04_rewards.ipynb #e7df6681
+def _verl_score(function, given, row):
+    "The score of one completion, and what else the function gave for it."
+    if not isinstance(given, Mapping):
+        return given, {}
+    if "score" not in given:
+        raise DataError(
+            f"reward python:{_function_name(function)} gave a dictionary without a score for completion {row}; it has"
+            f" {', '.join(map(str, given)) or 'nothing'}"
+        )
+    return given["score"], {str(name): value for name, value in given.items() if name != "score"}
+
+
+def _as_number(value):
+    "A finite number, or None."
+    number = isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating))
+    return float(value) if number and math.isfinite(value) else None
+
+
+def _verl_rule(function):
+    "The rule that calls a function in verl's form for each completion."
+    name, warned = _function_name(function).rpartition(":")[2], set()
+
+    def rule(batch):
+        scores, others = [], []
+        for row, arguments in enumerate(_verl_arguments(function, batch)):
+            try:
+                given = function(**arguments)
+            except Exception as error:  # a user's function may raise anything
+                raise _raised(function, error, f" for completion {row}") from error
+            score, other = _verl_score(function, given, row)
+            scores.append(score)
+            others.append(other)
+        for key in sorted({key for other in others for key in other}):
+            values = [_as_number(other.get(key)) for other in others]
+            if any(value is not None for value in values):
+                batch.extras[f"{name}.{key}"] = values
+            elif key not in warned:
+                warned.add(key)
+                warnings.warn(f"reward {name} gives {key!r}, which is no number and is not kept")
+        return scores
+
+    return rule
+
+# %% ../nbs/04_rewards.ipynb #0efab60a
 @register
 def python(
-    function: str,  # "module:function", or a function in TRL's form
+    function: str,  # "module:function", or a function in TRL's or verl's form
     messages: int = 0,  # 1: pass completions as lists of messages
 ) -> Reward:
-    """A function f(prompts, completions, **columns) as a reward. Raises `ConfigError` where it cannot be found or
-    called."""
+    """A function f(prompts, completions, **columns), or f(data_source, solution_str, ground_truth, extra_info), as a
+    reward. Raises `ConfigError` where it cannot be found or called."""
     messages = number_argument("python", "messages", messages, 0, 1, whole=True)
     found = function if callable(function) else _found_function(str(function))
     if not callable(found):
@@ -658,7 +729,7 @@ def python(
     kept = _function_name(found) if callable(function) and _reachable(found) else function
     return named_reward(
         "python",
-        lambda batch: _called_as_trl_does(found, wanted, batch, messages),
+        _verl_rule(found) if _is_verl(found) else lambda batch: _called_as_trl_does(found, wanted, batch, messages),
         None,
         function=kept,
         messages=messages,
@@ -666,7 +737,7 @@ def python(
 
 # %% ../nbs/04_rewards.ipynb #c559749b
 def as_reward(
-    value,  # a `Reward`, a function in TRL's form, or a text for `parse`
+    value,  # a `Reward`, a function in TRL's or verl's form, or a text for `parse`
 ) -> Reward:
     "The reward that `value` stands for. Raises `ConfigError` where it stands for none."
     if isinstance(value, Reward):
@@ -786,7 +857,17 @@ def _labels(batch, reward, *names):
         raise DataError(
             f"{reward} needs the column {names[0]}; there are: {', '.join(sorted(batch.columns)) or 'none'}"
         )
-    return [_label_text(label, f"completion {row}") for row, label in enumerate(labels)]
+    several = (batch.column("golds") if "gold" in names else None) or [None] * len(labels)
+    return [
+        _gold_texts(golds, f"completion {row}") or _label_text(label, f"completion {row}")
+        for row, (label, golds) in enumerate(zip(labels, several))
+    ]
+
+
+def _gold_texts(golds, where):
+    "The texts of several golds; none where there is no list of them."
+    listed = golds if isinstance(golds, (list, tuple, np.ndarray)) else []
+    return [text for gold in listed if (text := _label_text(gold, where))]
 
 
 def _label_text(label, where):
@@ -808,14 +889,30 @@ def _finding(rules, convention="math"):
     is_equivalent("1", "1", convention=convention)
     return ({"rules": rules} if rules else {}), {"convention": convention}
 
+# %% ../nbs/04_rewards.ipynb #a3b6b0b2
+def grade_any(
+    pairs: Iterable[tuple],  # completions with their gold answers: a text, or a list of texts, any of them right
+    **grading,  # for `grading.grade_many`: rules, convention
+) -> list:  # one `grading.Verdict` for each: right by any gold, else undecided by any, else wrong
+    "Grades completions against one gold or several."
+    from spurious_rlvr.grading import grade_many
 
+    listed = [(text, [gold] if isinstance(gold, str) else list(gold)) for text, gold in pairs]
+    if lacking := next((row for row, (_, golds) in enumerate(listed) if not golds), None):
+        raise DataError(f"grade_any: pair {lacking} has no gold answer")
+    verdicts = iter(grade_many([(text, gold) for text, golds in listed for gold in golds], **grading))
+
+    def worth(verdict):
+        return {True: 2, None: 1, False: 0}[verdict.correct]
+
+    return [max([next(verdicts) for _ in golds], key=worth) for _, golds in listed]
+
+# %% ../nbs/04_rewards.ipynb #fb442faf
 def _graded(batch, labels, rules, convention):
     asked, values = [row for row, label in enumerate(labels) if label is not None], [None] * len(labels)
     if not asked:
         return values
-    from spurious_rlvr.grading import grade_many
-
-    verdicts = grade_many([(batch.texts[row], labels[row]) for row in asked], **rules, **convention)
+    verdicts = grade_any([(batch.texts[row], labels[row]) for row in asked], **rules, **convention)
     for row, verdict in zip(asked, verdicts):
         values[row] = verdict.correct
     return values
@@ -1280,13 +1377,14 @@ def _is_readable(label):
     return closed and re.search(r"\w", label) is not None
 
 
-def _judged(label, gold, convention):
-    "missing, right, wrong or undecided. A label that cannot be read is undecided and not wrong."
+def _judged(label, problem, convention):
+    "missing, right by any gold, wrong or undecided. A label that cannot be read is undecided and not wrong."
     from spurious_rlvr.grading import is_equivalent
 
     if label is None:
         return "missing"
-    verdict = is_equivalent(label, gold, convention=convention)
+    verdicts = [is_equivalent(label, gold, convention=convention) for gold in golds_of(problem)]
+    verdict = True if True in verdicts else None if None in verdicts else False
     return "right" if verdict else "undecided" if verdict is None or not _is_readable(label) else "wrong"
 
 
@@ -1323,7 +1421,7 @@ def _voted(column, keep, problems, completions, answers, rules, convention):
     votes = [
         vote(one, convention=convention) for one in tqdm(samples, "votes", leave=False, disable=len(samples) < 1000)
     ]
-    verdicts = [_judged(one.answer, problem.gold, convention) for problem, one in zip(problems, votes)]
+    verdicts = [_judged(one.answer, problem, convention) for problem, one in zip(problems, votes)]
     kept = [
         _with_columns(problem, **{column: one.answer})
         for problem, one, verdict in zip(problems, votes, verdicts)
@@ -1384,7 +1482,7 @@ def shuffled_labels(
         row: problems[by_id[source]].gold
         for row, source in zip(by_id, keyed_rng(seed, "shuffled_labels").permutation(len(by_id)))
     }
-    count = collections.Counter(_judged(labels[row], problem.gold, convention) for row, problem in enumerate(problems))
+    count = collections.Counter(_judged(labels[row], problem, convention) for row, problem in enumerate(problems))
     made = [_with_columns(problem, shuffled_label=labels[row]) for row, problem in enumerate(problems)]
     return Labelled(
         made,
@@ -1446,7 +1544,7 @@ def audit_labels(
             if isinstance(labels, str)
             else "audit_labels: all labels are empty"
         )
-    verdicts = [_judged(text, problem.gold, convention) for problem, text in zip(problems, texts)]
+    verdicts = [_judged(text, problem, convention) for problem, text in zip(problems, texts)]
     count = collections.Counter(verdicts)
 
     def chosen(kind):

@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .core import DataError, Rollout, RunError, stable_id, to_row
+from .tasks import file_kind, gold_entries, read_json, read_records, writable
 
 # %% ../nbs/06_runs.ipynb #88272b38
 SCHEMA_VERSION = 1
@@ -136,12 +137,8 @@ def rollout_table(
         try:
             arrays[name] = pa.array(values, kind)
         except UnicodeEncodeError:
-            arrays[name] = pa.array([_storable(v) for v in values], kind)
-    return pa.table(arrays)
-
-
-def _storable(text):  # a lone surrogate cannot be written as UTF-8: it becomes its escape
-    return text.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(text, str) else text
+            arrays[name] = pa.array([writable(v) for v in values], kind)
+    return pa.table({writable(name): array for name, array in arrays.items()})
 
 # %% ../nbs/06_runs.ipynb #afca6654
 def _now():
@@ -561,19 +558,56 @@ def _plain_text(value):
         return "\n".join(str(m["content"]) for m in value)
     return json.dumps(_strict(value, str)) if isinstance(value, (list, dict)) else str(value)
 
+# %% ../nbs/06_runs.ipynb #1ba40668
+def _is_kind(path, *kinds):
+    return (found := file_kind(path)) is not None and found[0] in kinds
+
+
+def _without_repeats(
+    frames, path
+):  # TRL writes its table anew whenever it logs, also where nothing was sampled in between
+    plain = [frame.drop(columns="step", errors="ignore") for frame in frames]
+    kept = [frame for i, frame in enumerate(frames) if i == 0 or not plain[i].equals(plain[i - 1])]
+    if len(kept) < len(frames):
+        warnings.warn(
+            f"{path}: {len(frames) - len(kept)} of {len(frames)} files repeat the one before, apart from the step, and"
+            " are left out"
+        )
+    return kept
+
+
+def _parquet_frame(path):
+    try:
+        return pq.read_table(path).to_pandas()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: is not a readable parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _record(record, where):
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: is {type(record).__name__} and must be an object with named fields")
+    return record
+
+
+def _reward_columns(frame):
+    "Columns between completion and advantage, where TRL puts one for each reward function."
+    names = list(frame.columns)
+    if "advantage" not in names or names.index("advantage") < names.index("completion"):
+        return []
+    between = names[names.index("completion") + 1 : names.index("advantage")]
+    return [n for n in between if pd.api.types.is_numeric_dtype(frame[n]) and n not in COLUMNS]
+
 # %% ../nbs/06_runs.ipynb #777f9973
 def import_rollouts(
-    # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, or a run folder of ours
+    # TRL's completions (a parquet file or their folder), JSON Lines, a JSON list, CSV, or a run folder of ours
     path: str | os.PathLike,
 ) -> pd.DataFrame:  # one row per rollout; at least prompt and completion
     "Rollouts from any tool in this package's columns. Raises `DataError` where no completion is found."
-    from spurious_rlvr.tasks import read_records
-
     path = Path(path)
     if (path / "run.json").exists():
         return read_run(path).rollouts()
     files = (
-        sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".jsonl") and not p.name.startswith("."))
+        sorted(p for p in path.rglob("*") if _is_kind(p, "parquet", "jsonl") and not p.name.startswith("."))
         if path.is_dir()
         else [path]
     )
@@ -582,7 +616,7 @@ def import_rollouts(
     frames = [
         (
             _parquet_frame(f)
-            if f.suffix == ".parquet" and f.is_file()
+            if _is_kind(f, "parquet") and f.is_file()
             else pd.DataFrame([_record(r, where) for where, r in read_records(f)])
         )
         for f in files
@@ -610,41 +644,6 @@ def import_rollouts(
         if len(scores) == 1:
             frame["reward"] = frame[f"reward_{scores[0]}"]  # of several, TRL's table does not say the weights
     return frame
-
-
-def _without_repeats(
-    frames, path
-):  # TRL writes its table anew whenever it logs, also where nothing was sampled in between
-    plain = [frame.drop(columns="step", errors="ignore") for frame in frames]
-    kept = [frame for i, frame in enumerate(frames) if i == 0 or not plain[i].equals(plain[i - 1])]
-    if len(kept) < len(frames):
-        warnings.warn(
-            f"{path}: {len(frames) - len(kept)} of {len(frames)} files repeat the one before, apart from the step, and"
-            " are left out"
-        )
-    return kept
-
-
-def _parquet_frame(path):
-    try:
-        return pq.read_table(path).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: is not a readable parquet file ({str(error).splitlines()[0]})") from None
-
-
-def _record(record, where):
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: is {type(record).__name__} and must be an object with named fields")
-    return record
-
-
-def _reward_columns(frame):
-    "Columns between completion and advantage, where TRL puts one for each reward function."
-    names = list(frame.columns)
-    if "advantage" not in names or names.index("advantage") < names.index("completion"):
-        return []
-    between = names[names.index("completion") + 1 : names.index("advantage")]
-    return [n for n in between if pd.api.types.is_numeric_dtype(frame[n]) and n not in COLUMNS]
 
 # %% ../nbs/06_runs.ipynb #dbdc0092
 _PROBLEM_NAMES = ("problem_id", "unique_id", "question_id", "id", "doc_id", "idx")
@@ -710,56 +709,102 @@ def _one_of(names, chosen, where, what, option):
 def _first(record, names):
     return next((n for n in names if record.get(n) is not None), None)
 
-# %% ../nbs/06_runs.ipynb #602ffe2e
+
+def _golds(value):
+    "A gold answer as a row holds it: the first, and all where there are several."
+    entries = gold_entries(value)
+    if entries is None or not entries:
+        return dict(gold=_plain_text(value))
+    texts = [_plain_text(entry) for entry in entries]
+    return dict(gold=texts[0]) | (dict(golds=texts) if len(texts) > 1 else {})
+
+# %% ../nbs/06_runs.ipynb #811e8432
+_KIND_NAMES = {dict: "an object", list: "a list", str: "text"}
+
+
+def _taken(record, name, kind, where):
+    "An entry that must be of a kind; None where there is none."
+    value = record.get(name)
+    if value is None or isinstance(value, kind):
+        return value
+    raise DataError(f"{where}: {name} is {type(value).__name__} {value!r:.40} and must be {_KIND_NAMES[kind]}")
+
+
+def _whole(record, name, where):
+    "An entry that must be a whole number; None where there is none."
+    value = record.get(name)
+    if value is None or value != value:
+        return None
+    if isinstance(value, (int, float)) and math.isfinite(value) and value == int(value):
+        return int(value)
+    raise DataError(f"{where}: {name} is {value!r:.40} and must be a whole number")
+
+# %% ../nbs/06_runs.ipynb #76e952c1
+_HARNESS_NAMES = (
+    "doc_id",
+    "doc",
+    "target",
+    "arguments",
+    "resps",
+    "filtered_resps",
+    "filter",
+    "metrics",
+    "doc_hash",
+    "prompt_hash",
+    "target_hash",
+)
+
+
+def _harness_metric(record, metric, place):
+    "The name of the metric that says what is right."
+    names = [n for n in _taken(record, "metrics", list, place) or [] if isinstance(n, str) and n in record] or [
+        name for name, value in record.items() if name not in _HARNESS_NAMES and isinstance(value, (bool, int, float))
+    ]
+    usual = next((name for name in _SCORE_NAMES if name in names), None)
+    return _one_of(names, metric if metric is not None or len(names) == 1 else usual, place, "metric", "metric")
+
+
+def _harness_prompt(arguments):
+    "The first argument of the first request: by name, or by place in the older form."
+    first = next(iter(arguments.values() if isinstance(arguments, dict) else arguments or []), None)
+    if isinstance(first, dict):
+        return first.get("arg_0")
+    return first[0] if isinstance(first, list) and first else None
+
+
 def _harness_rows(records, metric, filter, where):  # lm-evaluation-harness
-    kept = _one_of([r.get("filter", "none") for _, r in records], filter, where, "filter", "filter")
-    for place, record in (r for r in records if r[1].get("filter", "none") == kept):
-        document, book = (
-            record.get("doc") or {},
-            {
-                "doc_id",
-                "doc",
-                "target",
-                "arguments",
-                "resps",
-                "filtered_resps",
-                "filter",
-                "metrics",
-                "doc_hash",
-                "prompt_hash",
-                "target_hash",
-            },
-        )
-        names = record.get("metrics") or [
-            k for k, v in record.items() if k not in book and isinstance(v, (bool, int, float))
-        ]
-        chosen = (
-            metric if metric is not None or len(names) == 1 else next((n for n in _SCORE_NAMES if n in names), None)
-        )
-        chosen = _one_of(names, chosen, place, "metric", "metric")
+    filters = [_taken(record, "filter", str, place) or "none" for place, record in records]
+    kept = _one_of(filters, filter, where, "filter", "filter")
+    for place, record in (row for row, name in zip(records, filters) if name == kept):
+        document = _taken(record, "doc", dict, place) or {}
+        chosen = _harness_metric(record, metric, place)
         identity = _first(document, _PROBLEM_NAMES)
-        texts, filtered = (record.get("resps") or [[]])[0], (record.get("filtered_resps") or [None])[0]
+        texts = (_taken(record, "resps", list, place) or [[]])[0]
+        filtered = (_taken(record, "filtered_resps", list, place) or [None])[0]
         texts = [t for t in (texts if isinstance(texts, list) else [texts]) if isinstance(t, str)]
         asked = record.get("arguments")
-        asked = (
-            next(iter(asked.values()), {}).get("arg_0")
-            if isinstance(asked, dict)
-            else asked[0][0]
-            if asked and isinstance(asked[0], list) and asked[0]
-            else None
-        )
         yield (
             place,
             dict(
-                problem_id=str(document[identity]) if identity else str(record.get("doc_hash") or record["doc_id"]),
+                problem_id=str(document[identity] if identity else record.get("doc_hash") or record.get("doc_id")),
                 correct=_right(record[chosen], place, chosen),
-                prompt=_plain_text(asked),
+                prompt=_plain_text(_harness_prompt(asked) if isinstance(asked, (dict, list)) else None),
                 completion=texts[0] if texts else None,
                 answer=filtered if isinstance(filtered, str) else None,
                 gold=_plain_text(record.get("target")),
                 every_completion=texts,
             ),
         )
+
+# %% ../nbs/06_runs.ipynb #06f10782
+def _inspect_completion(output, place):
+    "What the model wrote, and why it ended."
+    choices = _taken(output, "choices", list, place) or [{}]
+    choice = choices[0] if isinstance(choices[0], dict) else {}
+    content = output.get("completion") or (_taken(choice, "message", dict, place) or {}).get("content")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return dict(completion=_plain_text(content), finish_reason=_plain_text(choice.get("stop_reason")))
 
 
 def _inspect_rows(log, metric, where):  # one log of Inspect
@@ -770,31 +815,40 @@ def _inspect_rows(log, metric, where):  # one log of Inspect
         )
     for number, sample in enumerate(log["samples"], 1):
         place = f"{where} sample {number}"
-        found, output = sample.get("scores") or {}, sample.get("output") or {}
+        sample = _record(sample, place)
+        found = _taken(sample, "scores", dict, place) or {}
         if not found and not sample.get("error"):
             raise DataError(f"{place}: has no score; score the log first (inspect score)")
         chosen = _one_of(found, metric, place, "scorer", "metric") if found else None
-        score = found.get(chosen) or {}
-        choices = output.get("choices") or [{}]
-        content = output.get("completion") or (choices[0].get("message") or {}).get("content")
-        if isinstance(content, list):
-            content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
-        target = sample.get("target")
+        score = (_taken(found, chosen, dict, place) or {}) if found else {}
+        epoch = _whole(sample, "epoch", place)
         yield (
             place,
             dict(
                 problem_id=str(sample.get("id")),
-                sample=int(sample.get("epoch", 1)) - 1,
+                sample=0 if epoch is None else epoch - 1,
                 correct=_right(score.get("value"), place, chosen),
                 prompt=_plain_text(sample.get("input")),
-                completion=content,
                 answer=_plain_text(score.get("answer")),
-                gold=_plain_text(target[0] if isinstance(target, list) and len(target) == 1 else target),
-                finish_reason=choices[0].get("stop_reason"),
-            ),
+            )
+            | _inspect_completion(_taken(sample, "output", dict, place) or {}, place)
+            | _golds(sample.get("target")),
         )
 
 # %% ../nbs/06_runs.ipynb #166d1c2d
+def _plain_entries(record, place):
+    "The entries that are kept as they are."
+    whole = {name: _whole(record, name, place) for name in ("phase", "sample")}
+    if isinstance(record.get("step"), int):  # as verl names it
+        whole["phase"] = record["step"]
+    code = record.get("writes_code")
+    kept = whole | dict(
+        finish_reason=_taken(record, "finish_reason", str, place),
+        writes_code=code if isinstance(code, bool) else None,
+    )
+    return {name: value for name, value in kept.items() if value is not None}
+
+
 def _sample_rows(records, metric):  # one row a sample, or one a problem with lists
     for place, record in records:
         identity, text = _first(record, _PROBLEM_NAMES), _first(record, ("prompt", "input", "question", "problem"))
@@ -815,9 +869,7 @@ def _sample_rows(records, metric):  # one row a sample, or one a problem with li
         )
         answer = _first(record, ("pred", "answer") if gold else ("pred",))
         values, several = record[score], isinstance(record[score], (list, tuple))
-        plain = {
-            n: record[n] for n in ("phase", "sample", "finish_reason", "writes_code") if record.get(n) is not None
-        } | ({"phase": record["step"]} if isinstance(record.get("step"), int) else {})
+        plain = _plain_entries(record, place)
         for number, value in enumerate(values if several else [values]):
 
             def at(name):
@@ -839,8 +891,8 @@ def _sample_rows(records, metric):  # one row a sample, or one a problem with li
                     prompt=_plain_text(record[text]) if text else None,
                     completion=_plain_text(at(written)),
                     answer=_plain_text(at(answer)),
-                    gold=_plain_text(record[gold]) if gold else None,
                 )
+                | _golds(record[gold] if gold else None)
                 | plain
                 | ({"sample": number} if several else {}),
             )
@@ -858,18 +910,15 @@ def _parquet_rows(path, metric):  # TRL's completions, or a table of ours
 
 # %% ../nbs/06_runs.ipynb #08e24549
 def _evaluation_rows(path, metric, filter):
-    from spurious_rlvr.tasks import read_records
-
-    if path.suffix == ".parquet":
+    if _is_kind(path, "parquet"):
         yield from _parquet_rows(path, metric)
         return
     if path.suffix == ".eval":
         raise DataError(f"{path}: is Inspect's packed form; turn it into JSON with inspect log convert --to json")
-    if path.suffix == ".json":
-        try:
-            log = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: is not readable JSON ({str(error).splitlines()[0]})") from None
+    if _is_kind(path, "json"):
+        log = None
+        with contextlib.suppress(DataError):  # JSON Lines under another name, or what `read_records` will complain of
+            log = read_json(path)
         if isinstance(log, dict) and "eval" in log:
             yield from _inspect_rows(log, metric, str(path))
             return
@@ -907,7 +956,7 @@ def import_evaluation(
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> pd.DataFrame:  # one row a sample: problem_id, sample, correct, and what else the tool kept
     "Results of other tools as one table. Raises `DataError` that names the file, the row and the mend."
-    from spurious_rlvr.grading import grade_many
+    from spurious_rlvr.rewards import grade_any
 
     path = Path(path)
     if (path / "run.json").exists():
@@ -918,7 +967,8 @@ def import_evaluation(
         sorted(
             p
             for p in path.rglob("*")
-            if p.suffix in (".parquet", ".jsonl", ".json", ".eval") and not p.name.startswith((".", "results_"))
+            if (_is_kind(p, "parquet", "jsonl", "json") or p.suffix == ".eval")
+            and not p.name.startswith((".", "results_"))
         )
         if path.is_dir()
         else [path]
@@ -951,7 +1001,9 @@ def import_evaluation(
             raise DataError(
                 f"{lacking}: has no completion or no gold answer, so it cannot be graded again; leave grade=False"
             )
-        verdicts = grade_many(list(zip(frame["completion"], frame["gold"])), **grading)
+        golds = frame["golds"] if "golds" in frame else frame["gold"]
+        accepted = [several if isinstance(several, list) else gold for several, gold in zip(golds, frame["gold"])]
+        verdicts = grade_any(zip(frame["completion"], accepted), **grading)
         frame = frame.assign(correct=[v.correct for v in verdicts], answer=[v.answer for v in verdicts])
     return _numbered(frame.reset_index(drop=True))
 

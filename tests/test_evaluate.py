@@ -20,9 +20,9 @@ from scipy import stats
 
 from spurious_rlvr import evaluate as ev
 from spurious_rlvr import organisms
-from spurious_rlvr.core import DataError, RunError
+from spurious_rlvr.core import DataError, Problem, RunError
 from spurious_rlvr.policy import random_policy
-from spurious_rlvr.runs import import_evaluation, read_run
+from spurious_rlvr.runs import create_run, import_evaluation, read_run
 from spurious_rlvr.tasks import Protocol, Template, arithmetic_chains, chain_templates, get_protocol, load_problems
 
 DATA = Path(__file__).parent / "data" / "evaluations"
@@ -199,6 +199,36 @@ def test_another_protocol_or_template_is_another_evaluation(policy, tmp_path):
     pd.testing.assert_frame_equal(run(part_size=1), first)  # how it is cut into parts is no setting of the evaluation
     with pytest.raises(RunError, match="use letters"):
         ev.run_evaluation(policy, problems, tmp_path / "run", name="../x", protocol=SHORT)
+
+
+def test_an_evaluation_that_the_training_made_is_called_so(policy, tmp_path):
+    problems = arithmetic_chains(2)
+    writer = create_run(tmp_path / "run")
+    writer.write_evaluation(0, "heldout", ev.evaluate(policy, problems, max_completion_length=4))
+    with pytest.raises(RunError, match="phase-000000-heldout.parquet: was made during the training") as caught:
+        ev.run_evaluation(policy, problems, tmp_path / "run", name="heldout", protocol=SHORT, progress=False)
+    assert "missing" not in str(caught.value) and "damaged" not in str(caught.value)
+    ev.run_evaluation(policy, problems, tmp_path / "run", name="again", protocol=SHORT, progress=False)
+    (tmp_path / "run/evals/phase-000000-again.json").write_text("{")
+    with pytest.raises(RunError, match="phase-000000-again.json: the description of this evaluation is damaged"):
+        ev.run_evaluation(policy, problems, tmp_path / "run", name="again", protocol=SHORT, progress=False)
+
+
+def test_an_evaluation_takes_any_of_several_golds(policy, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(policy), "decode", lambda self, ids: r"\boxed{0.5}")
+    problems = [
+        Problem("Half?", "a half", columns={"golds": ["a half", "1/2"]}),
+        Problem("Half, in words?", "a half", columns={"golds": ["a half", "one half"]}),
+        Problem("Half, as a decimal?", "0.5"),
+    ]
+    table = ev.run_evaluation(policy, problems, tmp_path / "run", name="halves", protocol=SHORT, progress=False)
+    right = table.groupby("problem_id", sort=False)["correct"].all()
+    assert [bool(right[p.id]) for p in problems] == [True, False, True]
+    grid = ev.prompt_grid(policy, problems, templates=["none"], temperatures=[0.0], budgets=[4], progress=False)
+    assert grid.groupby("problem_id")["correct"].all().to_dict() == right.to_dict()
+    partial = ev.partial_prompts(policy, problems, max_completion_length=4)
+    assert partial.groupby("problem_id")["correct"].all().to_dict() == right.to_dict()
+    assert "golds" not in partial
 
 
 def test_checkpoints_of_a_run_are_evaluated_into_it(tmp_path):
@@ -658,7 +688,7 @@ def test_the_command_evaluates_resumes_and_says_what_is_wrong(tmp_path):
     assert read_run(tmp_path / "run").evaluations == [(0, "chains-12-4")]
     for changes, words in (
         (["--set", "samples"], "write NAME=VALUE"),
-        (["--like", "gsm8k"], "math500"),
+        (["--like", "gsm9k"], "math500"),
         (["--set", "temperature=0"], "16 samples at temperature 0"),
         (["--set", "seed=5"], "protocol.seed is 5 and was 1"),
     ):

@@ -225,6 +225,93 @@ def test_functions_come_by_name_and_others_are_told_apart():
         as_reward(later)
 
 
+# Functions in verl's form
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    "As verl's users write them: a number, or a dictionary with more than the score."
+    if data_source == "broken":
+        raise KeyError(extra_info["index"])
+    right = solution_str == ground_truth
+    if data_source == "plain":
+        return right
+    return {"score": 2.0 * right - 1, "acc": right, "pred": solution_str, "difficulty": extra_info.get("difficulty")}
+
+
+def test_functions_in_verls_form_come_by_name_and_give_what_verl_would_take():
+    reward = parse("python:test_rewards:compute_score")
+    assert reward == as_reward(compute_score) and parse(repr(reward)) == reward
+    columns = dict(gold=["4"] * 4, data_source=["plain", "maths", "maths", None])
+    columns["extra_info"] = [None, {"difficulty": 3}, {"difficulty": np.float32(0.5)}, {}]
+    with pytest.warns(UserWarning, match="compute_score gives 'pred', which is no number and is not kept") as said:
+        scores = reward.score(["?"] * 4, ["4", "4", "5", "4"], **columns)
+        again = reward.score(["?"] * 4, ["4", "4", "5", "4"], **columns)
+    assert len(said) == 1 and again.values == scores.values == [1.0, 1.0, -1.0, 1.0]
+    assert scores.components == {
+        reward.name: scores.values,
+        "compute_score.acc": [None, 1.0, 0.0, 1.0],
+        "compute_score.difficulty": [None, 3.0, 0.5, None],
+    }
+
+
+def test_verls_functions_join_the_algebra_and_read_the_rows_own_ground_truth():
+    def score(solution_str, ground_truth, level, **kwargs):
+        assert not kwargs
+        return {"score": solution_str in json.loads(ground_truth)["any"], "level": level}
+
+    columns = dict(gold=["x"], reward_model=[{"ground_truth": '{"any": ["1", "2"]}', "style": "rule"}], level=[5])
+    scores = (0.5 * as_reward(score) + 0.5 * boxed_format()).score(["?"], ["2"], **columns)
+    assert scores.values == [0.5] and [scores.components[k] for k in scores.components if k.endswith(".level")] == [
+        [5.0]
+    ]
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ({"acc": 1}, "gave a dictionary without a score for completion 0; it has acc"),
+        ({}, "without a score for completion 0; it has nothing"),
+        ({"score": "high"}, "gave 'high' for completion 0; it must give numbers"),
+        ((1.0, {"acc": 1}), "it must give numbers"),
+    ],
+)
+def test_what_a_function_in_verls_form_may_not_give(given, says):
+    def score(solution_str, ground_truth):
+        assert solution_str and ground_truth is None
+        return given
+
+    with pytest.raises(DataError, match=re.escape(says)):
+        as_reward(score)(["?"], ["a"])
+
+
+def test_what_a_function_in_verls_form_raises_names_the_completion():
+    columns = dict(gold=["4"] * 2, data_source=["plain", "broken"], extra_info=[{}, {"index": 17}])
+    with pytest.raises(
+        DataError, match=r"compute_score raised KeyError: 17 \(test_rewards.py, line \d+\) for completion 1"
+    ):
+        as_reward(compute_score)(["?"] * 2, ["4", "4"], **columns)
+
+
+# Several golds
+
+
+@given(st.lists(st.lists(st.sampled_from(["1/2", "0.5", "3", "x"]), min_size=1, max_size=3), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_any_of_several_golds_is_right(golds):
+    texts = [r"\boxed{\frac{1}{2}}"] * len(golds)
+    wanted = [float(bool({"1/2", "0.5"} & set(one))) for one in golds]
+    columns = dict(gold=[one[0] for one in golds], golds=[one if len(one) > 1 else None for one in golds])
+    assert rewards.ground_truth()(["?"] * len(golds), texts, **columns) == wanted
+    columns["golds"] = [np.array(one) for one in golds]  # as a table gives them back
+    assert rewards.ground_truth()(["?"] * len(golds), texts, **columns) == wanted
+
+
+def test_a_label_that_agrees_with_any_gold_is_no_wrong_label():
+    problem = Problem("Half?", "one half", columns={"golds": ["one half", "1/2"]})
+    made = rewards.incorrect_labels([problem], answers=[["0.5", "0.5"]])
+    assert (made.problems, made.report.right, made.report.wrong) == ([], 1, 0)
+
+
 # The algebra
 
 

@@ -1,5 +1,7 @@
-"Run folders after crashes: whatever byte the writing stopped at, what was finished reads."
+"Run folders after crashes: whatever byte the writing stopped at, what was finished reads. And files of other tools."
 
+import dataclasses
+import gzip
 import json
 import os
 import random
@@ -11,9 +13,18 @@ import time
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from spurious_rlvr.core import Rollout, RunError
-from spurious_rlvr.runs import create_run, import_rollouts, read_run, resume_run
+from spurious_rlvr.core import DataError, Rollout, RunError
+from spurious_rlvr.runs import (
+    create_run,
+    import_evaluation,
+    import_rollouts,
+    read_run,
+    resume_run,
+    rollout_table,
+)
 
 
 def rollout(phase, sample=0):
@@ -136,3 +147,110 @@ def test_a_table_that_trl_wrote_twice_is_read_once(tmp_path):
     with pytest.warns(UserWarning, match="1 of 3 files repeat the one before"):
         found = import_rollouts(tmp_path)
     assert found["completion"].tolist() == ["2", "2", "2", "3"]
+
+
+# --- text that cannot be written
+
+
+def test_a_run_folder_keeps_lone_surrogates_as_their_escape(tmp_path):
+    writer = create_run(tmp_path / "run", config=dict(note="\ud800"))
+    odd = dataclasses.replace(
+        rollout(1), completion="so \ud83d", prompt="\udfff", answer="\ud800", rewards={"\ud800": 1.0}
+    )
+    writer.write_rollouts(1, [odd])
+    writer.write_evaluation(0, "heldout", [odd])
+    writer.log("status", text="\ud800")
+    run = read_run(tmp_path / "run")
+    for frame in (run.rollouts(), run.evaluation(0, "heldout"), import_rollouts(run.path), import_evaluation(run.path)):
+        assert frame[["completion", "prompt", "answer"]].values.tolist() == [["so \\ud83d", "\\udfff", "\\ud800"]]
+    assert rollout_table([{"tags\ud800": ["\ud800", "b"]}])["tags\\ud800"].to_pylist() == [["\\ud800", "b"]]
+
+
+@pytest.mark.parametrize("name", ["dump.jsonl", "DUMP.JSONL", "dump.jsonl.gz", "dump.json", "dump.json.gz"])
+@pytest.mark.parametrize("bare", [False, True])
+def test_rollouts_and_evaluations_with_lone_surrogates_are_imported(tmp_path, name, bare):
+    rows = [
+        {
+            "id": "\ud800",
+            "prompt": "1 + 1?",
+            "completion": [{"role": "assistant", "content": "2 \ud83d"}],
+            "correct": True,
+        },
+        {"id": "b", "prompt": "2 + 2?", "completion": "\udfff 4", "correct": False},
+    ]
+    texts = [json.dumps(row, ensure_ascii=not bare) for row in rows]
+    text = "\n".join(texts) if "jsonl" in name.lower() else '{"data": [' + ",".join(texts) + "]}"
+    data = text.encode("utf-8", "surrogatepass")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    with pytest.warns(UserWarning, match="row 1: holds a lone surrogate") as said:
+        rollouts = import_rollouts(tmp_path / name)
+        evaluation = import_evaluation(tmp_path / name)
+    assert len(said) == 2
+    for frame in (rollouts, evaluation):
+        assert frame["completion"].tolist() == ["2 \\ud83d", "\\udfff 4"]
+        assert frame["problem_id"].tolist() == ["\\ud800", "b"]
+        frame.to_parquet(tmp_path / "again.parquet")  # as whoever keeps it would
+        assert pd.read_parquet(tmp_path / "again.parquet")["completion"].tolist() == frame["completion"].tolist()
+
+
+def test_a_log_of_inspect_with_lone_surrogates_and_several_targets(tmp_path):
+    scores = {"match": {"value": "I", "answer": "1/2"}}
+    sample = {"id": 1, "input": "Half?", "target": ["a half", "0.5"], "scores": scores}
+    sample["output"] = {"completion": "\\boxed{1/2} \ud83d"}
+    (tmp_path / "log.json").write_text(json.dumps({"eval": {}, "samples": [sample]}))
+    assert import_evaluation(tmp_path / "log.json")["gold"].tolist() == ["a half"]
+    again = import_evaluation(tmp_path / "log.json", grade=True)
+    assert again["correct"].tolist() == [True] and again["completion"].tolist() == ["\\boxed{1/2} \\ud83d"]
+
+
+def test_graded_again_any_of_several_golds_is_right(tmp_path):
+    rows = [
+        {"id": "a", "output": "\\boxed{0.5}", "gt": ["a half", "1/2"], "score": 0},
+        {"id": "b", "output": "\\boxed{0.5}", "gt": '["a half", "1/2"]', "score": 0},
+        {"id": "c", "output": "\\boxed{0.5}", "gt": "1/3", "score": 1},
+    ]
+    (tmp_path / "dump.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = import_evaluation(tmp_path / "dump.jsonl", grade=True)
+    assert again["correct"].tolist() == [True, True, False] and again["gold"].tolist() == ["a half", "a half", "1/3"]
+
+
+def test_a_table_of_a_spreadsheet_is_imported(tmp_path):
+    (tmp_path / "dump.csv").write_text('prompt,completion,reward\n1+1?,"2, I think",1\n')
+    frame = import_rollouts(tmp_path / "dump.csv")
+    assert frame[["prompt", "completion"]].values.tolist() == [["1+1?", "2, I think"]]
+
+
+# --- whatever stands in a file, it is read or refused in one line
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.floats()
+    | st.sampled_from(["", "a", "C", "\ud800", '["1", "2"]']),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["content", "a", "value", "0"]), inner),
+    max_leaves=4,
+)
+keys = st.sampled_from(
+    "id doc_id doc resps filtered_resps filter metrics arguments target samples eval scores output input epoch error"
+    " prompt completion completions reward score correct gold gts answer step sample phase advantage data".split()
+)
+records = st.dictionaries(keys, values, max_size=6)
+
+
+@pytest.mark.filterwarnings("ignore:.*lone surrogate")
+@given(st.lists(records | values, max_size=3), st.sampled_from(["jsonl", "json", "wrapped", "inspect", "harness"]))
+@settings(max_examples=200, deadline=None)
+def test_any_records_are_imported_or_refused_in_one_line(tmp_path_factory, rows, form):
+    path = tmp_path_factory.mktemp("any") / ("dump.jsonl" if form in ("jsonl", "harness") else "dump.json")
+    if form == "harness":
+        rows = [{"doc_id": 1, "resps": [["a"]], "acc": 1} | row if isinstance(row, dict) else row for row in rows]
+    lines = [json.dumps(row) for row in rows]
+    listed = "[" + ",".join(lines) + "]"
+    texts = dict(json=listed, wrapped='{"data": ' + listed + "}", inspect='{"eval": {}, "samples": ' + listed + "}")
+    path.write_text(texts.get(form, "\n".join(lines)))
+    for read in (import_rollouts, import_evaluation):
+        try:
+            read(path)
+        except DataError as error:
+            assert len(str(error).splitlines()) == 1 and path.name in str(error)

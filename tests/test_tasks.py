@@ -1,8 +1,13 @@
 "Problems from files and data sets: what is right loads, what is wrong is named by row and field."
 
+import csv
+import gzip
+import io
 import json
 import os
 import re
+import time
+import warnings
 from decimal import Context, Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +22,7 @@ from spurious_rlvr.core import ConfigError, DataError
 from spurious_rlvr.grading import grade, is_equivalent
 from spurious_rlvr.tasks import (
     BENCHMARKS,
+    MATH_SETS,
     TEMPLATES,
     WORKED_EXAMPLES,
     benchmark_name,
@@ -24,11 +30,14 @@ from spurious_rlvr.tasks import (
     chain_steps,
     chain_values,
     few_shot,
+    final_answer,
     get_benchmark,
     get_protocol,
+    golds_of,
     grid_templates,
     load_problems,
     random_calculations,
+    writable,
 )
 
 real = pytest.mark.skipif(
@@ -48,12 +57,15 @@ def write(path, *rows):
         ([{"problem": "a", "answer": "1"}, {"problem": "b"}], "row 2: no gold"),
         ([{"answer": "1"}], "row 1: no question"),
         ([{"problem": "a", "answer": ""}], "row 1: answer is empty"),
-        ([{"problem": "a", "answer": ["1", "2"]}], "row 1: answer is list"),
+        ([{"problem": "a", "answer": []}], "row 1: answer is an empty list"),
+        ([{"problem": "a", "answer": ["1", {"b": 2}]}], r"row 1: answer \[1\] is dict"),
+        ([{"problem": "a", "answer": "notfound"}], "row 1: answer is 'notfound', which stands for a problem without"),
+        ([{"problem": "a", "answer": "1" + "0" * 5000}, '{"problem": 1' + "0" * 5000 + "}"], "row 2: holds a value"),
         ([{"problem": "a", "answer": True}], "row 1: answer is bool"),
         ([{"problem": 3.5, "answer": None}], "row 1: no gold"),
         (
             [{"problem": "a", "answer": "1", "id": 7}, {"problem": "b", "answer": "1", "id": "7"}],
-            "row 2: id '7' stands in .* row 1 too",
+            "row 2: id '7' stands in .* row 1 too, with another problem",
         ),
         (['{"problem": "a", "answer": "1"'], "row 1: is not JSON"),
         (["[1, 2]"], "row 1: is list"),
@@ -69,15 +81,283 @@ def test_the_same_rows_in_every_format_are_the_same_problems(tmp_path):
     rows = [{"question": f"What is {i} + 1?", "answer": str(i + 1), "level": i} for i in range(5)]
     write(tmp_path / "set.jsonl", *rows)
     (tmp_path / "set.json").write_text(json.dumps(rows))
+    (tmp_path / "wrapped.json").write_text(json.dumps({"version": 1, "data": rows}, indent=1))
+    (tmp_path / "named.json").write_text(json.dumps({"tags": ["maths"], "quiz": rows}))
+    (tmp_path / "lines.json").write_text((tmp_path / "set.jsonl").read_text())
+    (tmp_path / "SET.JSONL").write_text((tmp_path / "set.jsonl").read_text())
+    (tmp_path / "set.jsonl.gz").write_bytes(gzip.compress((tmp_path / "set.jsonl").read_bytes()))
+    (tmp_path / "set.Json.GZ").write_bytes(gzip.compress((tmp_path / "set.json").read_bytes()))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
     (tmp_path / "hub" / "data").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
-    sets = [load_problems(tmp_path / name) for name in ("set.jsonl", "set.json", "set.parquet", "hub")]
+    names = "set.jsonl set.json wrapped.json named.json lines.json SET.JSONL set.jsonl.gz set.Json.GZ set.parquet hub"
+    sets = [load_problems(tmp_path / name) for name in names.split()]
     assert all(
         [(p.id, p.question, p.gold, dict(p.columns)) for p in s]
         == [(p.id, p.question, p.gold, dict(p.columns)) for p in sets[0]]
         for s in sets
     )
+
+
+@pytest.mark.parametrize(
+    "separator, name", [(",", "set.csv"), (";", "set.CSV"), ("\t", "set.tsv"), (",", "set.csv.gz")]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tables_read_as_what_was_written(tmp_path, separator, name, end):
+    cells = ["a, b; c", 'say "two"', "over\nlines", "\u2028 and \x85", "\tx", "x" * 200_000, "=1+1", "½"]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=separator, lineterminator=end)
+    writer.writerows([["question", "answer", "level"], *([cell, str(i), ""] for i, cell in enumerate(cells))])
+    data = text.getvalue().encode("utf-8-sig")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    problems = load_problems(tmp_path / name)
+    assert [(p.question, p.gold, p.columns) for p in problems] == [
+        (cell, str(i), {"level": ""}) for i, cell in enumerate(cells)
+    ]
+
+
+@pytest.mark.parametrize(
+    "name, data, words",
+    [
+        ("a.csv", b"question,answer\na,1\nb\n", "row 2: has 1 cells for 2 columns"),
+        ("a.csv", b"question,answer\na,\xff\n", "a.csv: is not UTF-8"),
+        ("a.csv", b'question,answer\n"a"b,1\n', "line 2: is not CSV"),
+        ("a.csv", b"", "holds no problems"),
+        ("a.csv.gz", b"question,answer\n", "cannot be unpacked"),
+        ("a.json.gz", gzip.compress(b"[]")[:-9], "cannot be unpacked"),
+        ("a.jsonl.gz", gzip.compress(b"{}" * 9000)[:-12], "cannot be unpacked"),
+        ("a.json", b'{"question": "a", "answer": "1"}', "not one object with none in it"),
+        ("a.json", b'{"a": [{}], "b": [{}]}', "several: a, b; keep one"),
+        ("a.json", b"3", "must hold a list of objects, not int"),
+        ("a.json", b"[" * 200_000, "nested too deeply"),
+        ("a.txt", b"a", "give a .jsonl"),
+        ("a.parquet.gz", b"a", "give a .jsonl"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path, name, data, words):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=re.escape(words)) as caught:
+        load_problems(tmp_path / name)
+    assert len(str(caught.value).splitlines()) == 1 and name in str(caught.value)
+
+
+@given(st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.jsonl.gz", "a.parquet"]), st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_load_or_are_refused_in_one_line(tmp_path_factory, name, data):
+    path = tmp_path_factory.mktemp("bytes") / name
+    path.write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        load_problems(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_cell_of_parquet_that_is_no_text_is_named(tmp_path):
+    good, bad = (
+        pa.array(["a", "b", "c"]),
+        pa.Array.from_buffers(pa.binary(), 3, pa.array([b"1", b"\xff", b"3"]).buffers()),
+    )
+    pq.write_table(pa.table({"question": good, "answer": bad.cast(pa.string(), safe=False)}), tmp_path / "set.parquet")
+    with pytest.raises(DataError, match="set.parquet row 2: answer cannot be read"):
+        load_problems(tmp_path / "set.parquet")
+
+
+# --- rows that repeat a problem
+
+
+def repeated(rows, times):
+    "Rows as verl's one-shot files and DAPO's set hold them: alike but for their place."
+    return [
+        {
+            "data_source": "math_dapo",
+            "prompt": [{"role": "user", "content": question}],
+            "reward_model": {"ground_truth": gold, "style": "rule"},
+            "extra_info": {"index": str(i)},
+        }
+        for i, (question, gold) in enumerate(rows * times)
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows, times", [([("1 + 1?", "2")], 128), ([(f"{i} + 1?", str(i + 1)) for i in range(30)], 100)]
+)
+def test_rows_that_repeat_a_problem_are_kept_once_and_counted(tmp_path, rows, times):
+    pq.write_table(pa.Table.from_pylist(repeated(rows, times)), tmp_path / "train.parquet")
+    with pytest.warns(UserWarning) as said:
+        problems = load_problems(tmp_path / "train.parquet")
+    assert [(p.question, p.gold) for p in problems] == rows
+    assert len(said) == 1 and str(said[0].message) == (
+        f"{tmp_path}/train.parquet: {len(rows) * (times - 1)} rows repeat a problem and are left out; {len(rows)} problems"
+        f" are kept; the first repeat: {tmp_path}/train.parquet row {len(rows) + 1}"
+    )
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("12"), st.sampled_from(["", "x", "y"])), min_size=1))
+def test_every_row_is_a_problem_a_repeat_or_refused(tmp_path_factory, rows):
+    path = write(
+        tmp_path_factory.mktemp("rows") / "set.jsonl",
+        *({"question": q, "answer": a} | ({"id": i} if i else {}) for q, a, i in rows),
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        problems = load_problems(path, faulty="skip")
+    counts = [int(re.search(r"jsonl: (\d+) rows", str(w.message))[1]) for w in said]
+    assert len(problems) + sum(counts) == len(rows)
+    assert len({p.id for p in problems}) == len({(p.question, p.gold) for p in problems}) == len(problems)
+
+
+def test_no_id_is_spoken_of_where_none_was_given(tmp_path):
+    rows = [{"question": "a", "answer": "1"}, {"question": "a", "answer": "2"}, {"question": "a", "answer": "1"}]
+    with pytest.warns(UserWarning, match="1 rows repeat") as said:
+        assert len(load_problems(write(tmp_path / "set.jsonl", *rows))) == 2
+    assert " id" not in str(said[0].message).replace(str(tmp_path), "")
+
+
+# --- text that cannot be written
+
+
+def test_lone_surrogates_become_their_escape_wherever_they_stand(tmp_path):
+    rows = [{"question": "what \ud800 is", "answer": "1", "tags": ["\udfff"]}, {"question": "b", "answer": "2"}]
+    write(tmp_path / "escaped.jsonl", *rows)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "bare.jsonl").write_bytes(text.encode("utf-8", "surrogatepass"))
+    (tmp_path / "set.csv").write_bytes("question,answer\nwhat \ud800 is,1\n".encode("utf-8", "surrogatepass"))
+    for name in ("escaped.jsonl", "bare.jsonl", "set.csv"):
+        with pytest.warns(UserWarning, match="row 1: holds a lone surrogate"):
+            problems = load_problems(tmp_path / name)
+        assert problems[0].question == r"what \ud800 is"
+        problems[0].question.encode()
+    assert load_problems(write(tmp_path / "pair.jsonl", {"question": "😀", "answer": "1"}))[0].question == "😀"
+
+
+@given(st.recursive(st.text(st.characters()) | st.integers(), lambda inner: st.lists(inner, max_size=3), max_leaves=5))
+def test_writable_text_can_be_written_and_is_left_alone(value):
+    mended = writable(value)
+    json.dumps(mended, ensure_ascii=False).encode()
+    assert writable(mended) == mended
+
+
+# --- the sets that people use
+
+
+WORKED = "She sold 48 / 2 = <<48/2=24>>24.\nIn all 1,000 + 24.\n#### 1,024"
+VERL = {"data_source": "x", "ability": "math", "extra_info": {"index": 0}}
+ROWS = {  # one row in each set's form, question and golds as they must come out
+    "openai/gsm8k": ({"question": "Q", "answer": WORKED}, ["1024"]),
+    "DigitalLearningGmbH/MATH-lighteval": (
+        {"problem": "Q", "level": "Level 5", "type": "Algebra", "solution": r"So $x=\boxed{\frac{1}{2}}$."},
+        [r"\frac{1}{2}"],
+    ),
+    "HuggingFaceH4/MATH-500": (
+        {"problem": "Q", "solution": r"\boxed{2}", "answer": "2", "subject": "Algebra", "level": 2, "unique_id": "u"},
+        ["2"],
+    ),
+    "agentica-org/DeepScaleR-Preview-Dataset": (
+        {"problem": "Q", "answer": "-\\frac{2}{3}", "solution": "s"},
+        [r"-\frac{2}{3}"],
+    ),
+    "BytedTsinghua-SIA/DAPO-Math-17k": (
+        VERL
+        | {
+            "prompt": [{"content": "Q", "role": "user"}],
+            "reward_model": {"ground_truth": "34", "style": "rule-lighteval"},
+        },
+        ["34"],
+    ),
+    "open-r1/DAPO-Math-17k-Processed": (
+        VERL
+        | {"prompt": "Q", "solution": "34", "source_prompt": [{"content": "Solve. Q", "role": "user"}]}
+        | {"reward_model": {"ground_truth": "34", "style": "rule-lighteval"}},
+        ["34"],
+    ),
+    "SynthLabsAI/Big-Math-RL-Verified": (
+        {"problem": "Q", "answer": "18", "source": "gsm8k", "domain": ["Algebra"], "llama8b_solve_rate": 0.4},
+        ["18"],
+    ),
+    "AI-MO/NuminaMath-CoT": (
+        {"source": "cn_k12", "problem": "Q", "solution": r"\boxed{1}, no: $\boxed{10^{-2}}$", "messages": []},
+        ["10^{-2}"],
+    ),
+    "AI-MO/NuminaMath-1.5": ({"problem": "Q", "solution": "s", "answer": "C", "problem_type": "Algebra"}, ["C"]),
+    "open-r1/OpenR1-Math-220k": (
+        {"problem": "Q", "solution": "s", "answer": "16", "uuid": "u", "generations": ["g"], "messages": []},
+        ["16"],
+    ),
+    "Open-Reasoner-Zero/orz_math_57k_collection": (
+        {"0": {"from": "human", "value": "Q"}, "1": {"from": "assistant", "ground_truth": {"value": "720"}}},
+        ["720"],
+    ),
+    "Open-Reasoner-Zero/orz_math_72k_collection_extended": (
+        {"0": {"from": "human", "value": "Q"}, "1": {"from": "assistant", "ground_truth": {"value": "2"}, "value": ""}},
+        ["2"],
+    ),
+    "Skywork/Skywork-OR1-RL-Data": (
+        VERL
+        | {
+            "prompt": [{"content": "Q", "role": "user"}],
+            "reward_model": {"ground_truth": '["1/2", "0.5"]', "style": "rule"},
+        },
+        ["1/2", "0.5"],
+    ),
+    "math-ai/aime24": ({"id": 60, "problem": "Q", "solution": r"\boxed{204}", "url": "u"}, [r"\boxed{204}"]),
+    "math-ai/aime25": ({"problem": "Q", "answer": "70", "id": "0"}, ["70"]),
+    "HuggingFaceH4/aime_2024": ({"id": 60, "problem": "Q", "solution": "s", "answer": "204", "year": "2024"}, ["204"]),
+    "Maxwell-Jia/AIME_2024": ({"ID": "2024-II-4", "Problem": "Q", "Solution": "s", "Answer": 33}, ["33"]),
+    "di-zhang-fdu/AIME_1983_2024": ({"ID": "1983-1", "Year": 1983, "Question": "Q", "Answer": "60"}, ["60"]),
+    "math-ai/minervamath": ({"question": "Q", "answer": "1.6"}, ["1.6"]),
+    "math-ai/olympiadbench": (
+        {"id": 1, "question": "Q", "solution": ["s"], "final_answer": ["2"], "is_multiple_answer": False, "unit": None},
+        ["2"],
+    ),
+    "Hothan/OlympiadBench": (
+        {"id": 1, "question": "Q", "solution": ["s"], "final_answer": ["$1$", "$2$"], "is_multiple_answer": True},
+        ["1, 2"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MATH_SETS)
+def test_a_row_of_each_known_set_is_read_by_its_name_and_as_a_file(name, tmp_path, monkeypatch):
+    row, golds = ROWS[name]
+    asked = []
+
+    def load_dataset(*names, split):
+        asked.append((*names, split))
+        return [row]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    (by_name,) = load_problems(name)
+    (from_file,) = load_problems(write(tmp_path / "set.jsonl", row))
+    assert asked == [(name, MATH_SETS[name].config, MATH_SETS[name].split)]
+    assert [(p.question, golds_of(p)) for p in (by_name, from_file)] == [("Q", golds)] * 2
+    assert by_name.id == from_file.id
+
+
+def test_every_known_set_has_a_row_here_and_gsm8k_is_a_benchmark(monkeypatch):
+    assert set(ROWS) == set(MATH_SETS)
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda *names, split: [ROWS["openai/gsm8k"][0] | {"asked": [*names, split]}]
+    )
+    (problem,) = load_problems("GSM8K")
+    assert problem.gold == "1024" and problem.columns == {"worked": WORKED, "asked": ["openai/gsm8k", "main", "test"]}
+    assert load_problems("openai/gsm8k", split="test")[0].columns["asked"] == ["openai/gsm8k", "main", "test"]
+
+
+def test_pairs_as_a_file_of_lists(tmp_path):
+    pair = ROWS["Open-Reasoner-Zero/orz_math_57k_collection"][0]
+    (tmp_path / "orz.json").write_text(json.dumps([[pair["0"], pair["1"]]]))
+    assert [(p.question, p.gold) for p in load_problems(tmp_path / "orz.json")] == [("Q", "720")]
+
+
+@given(st.text(), st.sampled_from(["#### 7", "#### 7 ", "text\n#### 7\n", "#### 6\n#### 7", "\t####7"]))
+def test_what_stands_after_the_marks_is_the_answer(before, end):
+    assert final_answer(before.replace("#", "") + "\n" + end) == "7"
+
+
+def test_a_hostile_solution_costs_little():
+    began = time.perf_counter()
+    for text in (r"\boxed{" * 100_000, r"\boxed{1}" * 100_000, "{" * 500_000 + r"\boxed{1}", "####" * 200_000):
+        final_answer(text, solution=True)
+    assert time.perf_counter() - began < 5
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path):
@@ -137,8 +417,14 @@ def test_a_real_set_with_an_empty_answer_is_not_loaded_silently():
     path = Path(os.environ["SPURIOUS_RLVR_DATA"]) / "train" / "deepscaler_sub1209.jsonl"
     with pytest.raises(DataError, match="row 266: answer is empty"):
         load_problems(path)
-    with pytest.warns(UserWarning, match="1 rows are left out; the first: .* row 266"):
-        assert len(load_problems(path, faulty="skip")) == 1208
+    with pytest.warns(UserWarning) as said:
+        problems = load_problems(path, faulty="skip")
+    assert len(problems) == 1206  # of 1,209: one is empty, and one stands there three times
+    assert [str(w.message).replace(f"{path.parent}/", "") for w in said] == [
+        "deepscaler_sub1209.jsonl: 2 rows repeat a problem and are left out; 1206 problems are kept; the first repeat:"
+        " deepscaler_sub1209.jsonl row 781",
+        "deepscaler_sub1209.jsonl: 1 rows are left out; the first: deepscaler_sub1209.jsonl row 266: answer is empty",
+    ]
 
 
 def test_a_gold_answer_given_as_a_boxed_solution_is_understood():
@@ -168,7 +454,7 @@ def test_the_papers_protocol_is_greedy_on_math500_and_sampled_elsewhere():
     for name in BENCHMARKS:
         protocol = get_protocol("paper", name)
         assert (protocol.temperature, protocol.samples) == (
-            (0.0, 1) if name == "math500" else (0.6, 8)
+            (0.0, 1) if name in ("math500", "gsm8k") else (0.6, 8)
         ) and protocol.max_completion_length == 3072
         assert protocol.convention == BENCHMARKS[name].convention and protocol.rules == BENCHMARKS[name].rules
     with pytest.raises(ConfigError, match="samples is 0 .*temperature is -1"):
