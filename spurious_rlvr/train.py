@@ -848,7 +848,7 @@ def sample_phase(
     finally:
         state.engine.sleep()  # also where it was interrupted: the memory is free again
     sampled = time.perf_counter()
-    measure(rollouts)
+    measure(rollouts, state.problems)
     promised = score(rollouts, {p.id: p for p in state.problems}, reward, config.seed)
     if state.accelerator.num_processes > 1:
         rollouts = sorted(gather_object(rollouts), key=lambda r: (r.group, r.sample))

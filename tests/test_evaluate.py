@@ -700,13 +700,12 @@ def test_the_command_evaluates_resumes_and_says_what_is_wrong(tmp_path):
 def test_training_evaluates_a_benchmark_in_its_own_convention(policy, sampling, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
-    from spurious_rlvr import policy as policies
     from spurious_rlvr import tasks, train
     from spurious_rlvr.cli import app
 
     asked = {}
     monkeypatch.setattr(tasks, "load_problems", lambda source, **_: arithmetic_chains(4))
-    monkeypatch.setattr(policies, "load_policy", lambda *_, **__: organisms.load("qwen-like"))
+    monkeypatch.setattr(organisms, "load_policy", lambda *_, **__: organisms.load("qwen-like"))
     monkeypatch.setattr(
         train, "train", lambda *_, **options: asked.update(options) or (_ for _ in ()).throw(RunError("far enough"))
     )
