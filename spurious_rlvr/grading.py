@@ -17,14 +17,17 @@ import os
 import re
 import selectors
 import signal
+import string
 import subprocess
 import sys
 import threading
 import unicodedata
 import weakref
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from importlib import resources
 from typing import NamedTuple
 
 from .core import ConfigError, DataError, NotAvailable
@@ -57,11 +60,23 @@ def _boxes(text):
     return found
 
 # %% ../nbs/02_grading.ipynb #d712e5a7
+_BOX_NAME = r"(?:\\?[A-Za-z]+(?:_\{?\w+\}?|'+)?(?:\(\w\))?\s*=)"
 _BETWEEN = re.compile(
-    r"(?:[\s$,;&.]|\\[\],;:!()\[ \\]|\\q?quad|\\(?:text|mathrm|mbox)\s*\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b)*"
+    r"(?:[\s$,;&.]|\\[\],;:!()\[ \\]|\\q?quad|\\(?:text|mathrm|mbox)\s*\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b|"
+    + _BOX_NAME
+    + ")*"
 )
 _SEPARATOR = re.compile(r"[,;&]|\b(?:and|or)\b")
 _MINUS = re.compile(r"(?:^|[=$(\[{&])\s*-\s*$")
+
+
+def _joined_to(between, box, next_box):
+    "Whether two boxes with this text between them are parts of one answer."
+    if len(between) > 60 or not _BETWEEN.fullmatch(between):
+        return False
+    if _SEPARATOR.search(between):
+        return True
+    return "=" not in between and ("\n" not in between or box == next_box)
 
 
 def _boxed(text):
@@ -72,12 +87,8 @@ def _boxed(text):
     for begin, end, content in reversed(_boxes(text)):
         if not content.strip() or (start is not None and begin > start):
             continue  # empty, or inside one already taken
-        if start is not None:
-            between = text[end:start]
-            if len(between) > 60 or not _BETWEEN.fullmatch(between):
-                break
-            if "\n" in between and not _SEPARATOR.search(between) and content.strip() != run[-1]:
-                break
+        if start is not None and not _joined_to(text[end:start], content.strip(), run[-1]):
+            break
         start = begin
         if content.strip() not in run:
             run.append(content.strip())
@@ -108,58 +119,302 @@ def _environments(text):
         run.append(match[match.lastgroup].strip() + percent)
     return ", ".join(reversed(run)) or None
 
+# %% ../nbs/02_grading.ipynb #a2000002
+class _Unit(NamedTuple):
+    "A unit: known by its bases with exponents, or unknown and a set of words."
+
+    bases: tuple = ()
+    factor: Fraction = Fraction(1)
+    pi: int = 0  # the factor's power of π
+    offset: Fraction = Fraction(0)  # of a temperature scale
+    words: frozenset = frozenset()
+
+
+@functools.cache
+def _unit_table():
+    "Unit names with what they stand for."
+    rows = json.loads((resources.files("spurious_rlvr") / "static" / "units.json").read_text("utf-8"))
+    return {
+        name: _Unit(tuple(sorted(bases.items())), Fraction(factor), pi, Fraction(offset))
+        for name, (bases, factor, pi, offset) in rows.items()
+    }
+
+
+@functools.lru_cache(4096)
+def _named_unit(word):
+    "The unit of a name in singular or plural, or None."
+    table = _unit_table()
+    word = word.rstrip(".")
+    if word in table or len(word) == 1:
+        return table.get(word)
+    lower = word.lower()
+    forms = [lower, *(lower.removesuffix(end) for end in ("s", "es") if len(lower) > len(end) + 2)]
+    return next((table[form] for form in forms if form in table), None)
+
+# %% ../nbs/02_grading.ipynb #a2000005
+_UNIT_WORDS = [
+    (re.compile(pattern), name)
+    for pattern, name in [
+        (r"\\text\{([^{}]*)\}", r"\1"),
+        (r"\\(?:,|;|:|!| |quad)|~", " "),
+        (r"\\mu\s*|μ", "µ"),
+        (r"\\Omega\s*", "Ω"),
+        (r"\\%", "%"),
+        (r"\^?\{?\s*\\circ\s*\}?|°", " ° "),
+        (r"\\(?=\$)", ""),
+        (r"(?i)(?:°|\bdegrees?)\s*(c|f)(?:elsius|ahrenheit)?\b", lambda m: "°" + m[1].upper()),
+        (r"(?i)\b(?:°|degrees?)\s*k(?:elvin)?\b", "K"),
+        (r"(?i)\b(metric|nautical|fluid|light|electron|fl)\.?[\s-]+(tons?|miles?|ounces?|oz|years?|volts?)\b", r"\1\2"),
+        (r"(?i)\bkilowatt[\s-]*hours?\b", "kWh"),
+    ]
+]
+_UNIT_TOKEN = re.compile(
+    r"\s*(?:(?P<over>/|\bper\b|\ban?\b)|(?P<times>\\cdot|\\times|[·*.-])|\^?\s*\{?\s*(?P<power>[-+]?\d)\s*\}?(?!\d)"
+    r"|(?P<word>[A-Za-zµΩ]+|°[CF]?|[¢$€£¥₹]))"
+)
+_POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+_POWERED = {"squared": 2, "cubed": 3}
+
+
+def _unit_text(text):
+    for pattern, name in _UNIT_WORDS:
+        text = pattern.sub(name, text)
+    return text.strip()
+
+
+def _known_unit(text):
+    "The known unit that a text begins with, and where it ends; None without one."
+    parts, end, sign, power, place = [], 0, 1, 1, 0
+    while token := _UNIT_TOKEN.match(text, place):
+        place, word = token.end(), token["word"]
+        if word in _POWER_WORDS or word and word.lower() in _POWER_WORDS:
+            power = _POWER_WORDS[word.lower()]
+        elif word and parts and word.lower() in _POWERED:
+            parts[-1][1] *= _POWERED[word.lower()]
+            end = place
+        elif word:
+            if not (unit := _named_unit(word)) or word == "in" and re.match(r"\s+[A-Za-z]", text[place:]):
+                break
+            parts.append([unit, sign * power])
+            end, sign, power = place, 1, 1
+        elif token["power"] and parts:
+            parts[-1][1] *= int(token["power"])
+            end = place
+        elif token["over"] and parts:
+            sign = -1
+        elif not (token["times"] and parts):
+            break
+    return (_product_of_units(parts), end) if parts else None
+
+
+def _product_of_units(parts):
+    if len(parts) == 1 and parts[0][1] == 1:
+        return parts[0][0]
+    bases, factor, pi = collections.Counter(), Fraction(1), 0
+    for unit, power in parts:
+        for base, exponent in unit.bases:
+            bases[base] += exponent * power
+        factor *= unit.factor**power
+        pi += unit.pi * power
+    return _Unit(tuple(sorted((base, power) for base, power in bases.items() if power)), factor, pi)
+
+# %% ../nbs/02_grading.ipynb #a2000008
+_SAYS_NOTHING = set(
+    "a an the of in on at by to for is are was as and or per each every total exactly about approximately approx only just more less left"
+    " remaining away apart long tall wide high deep thick old ago altogether respectively answer final so therefore"
+    " unit units square sq cubic cu that this it all such times time different possible distinct".split()
+)
+_SINGULAR = {"people": "person", "children": "child", "men": "man", "women": "woman", "mice": "mouse", "feet": "foot"}
+
+
+def _stem(word):
+    word = _SINGULAR.get(word, word)
+    for end, single in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("sses", "ss"), ("ss", "ss"), ("s", "")):
+        if word.endswith(end) and len(word) > len(end) + 1:
+            return word[: -len(end)] + single
+    return word
+
+
+@functools.lru_cache(4096)
+def _unit(text):
+    "The unit that a text names: known, or unknown words; None where it says nothing."
+    text = _unit_text(text)
+    if known := _known_unit(text):
+        return known[0]
+    words = frozenset(_stem(word) for word in re.findall(r"[a-z]+", text.lower()) if word not in _SAYS_NOTHING)
+    return _Unit(words=words) if words else None
+
+
+def _conversion(answer, gold):
+    "Factor, shift and power of π that bring an amount from one unit to another; None where they differ."
+    if not answer or not gold or answer == gold:
+        return Fraction(1), Fraction(0), 0
+    if answer.words or gold.words:
+        return (Fraction(1), Fraction(0), 0) if answer.words <= gold.words or gold.words <= answer.words else None
+    if answer.bases != gold.bases:
+        loose = {(("degree", 1),), (("kelvin", 1),)} == {answer.bases, gold.bases} and (answer.offset or gold.offset)
+        return (Fraction(1), Fraction(0), 0) if loose else None  # 30° of a scale that is not named
+    return answer.factor / gold.factor, (answer.offset - gold.offset) / gold.factor, answer.pi - gold.pi
+
+# %% ../nbs/02_grading.ipynb #a200000b
+_MAGNITUDES = {
+    "hundred": Fraction(100),
+    "thousand": Fraction(10**3),
+    "million": Fraction(10**6),
+    "billion": Fraction(10**9),
+    "trillion": Fraction(10**12),
+    "quadrillion": Fraction(10**15),
+    "mn": Fraction(10**6),
+    "mln": Fraction(10**6),
+    "bn": Fraction(10**9),
+    "bln": Fraction(10**9),
+    "tn": Fraction(10**12),
+    "trn": Fraction(10**12),
+    "lakh": Fraction(10**5),
+    "crore": Fraction(10**7),
+    "dozen": Fraction(12),
+    "half": Fraction(1, 2),
+    "halve": Fraction(1, 2),
+    "third": Fraction(1, 3),
+    "fourth": Fraction(1, 4),
+    "fifth": Fraction(1, 5),
+    "sixth": Fraction(1, 6),
+    "seventh": Fraction(1, 7),
+    "eighth": Fraction(1, 8),
+    "ninth": Fraction(1, 9),
+    "tenth": Fraction(1, 10),
+    "hundredth": Fraction(1, 100),
+    "thousandth": Fraction(1, 1000),
+    "millionth": Fraction(1, 10**6),
+    "billionth": Fraction(1, 10**9),
+}
+_MONEY_LETTERS = {"k": 10**3, "m": 10**6, "mm": 10**6, "mil": 10**6, "b": 10**9, "t": 10**12}
+_MAGNITUDE = re.compile(r"\s*-?\s*(?P<word>[A-Za-z]+)\.?(?![A-Za-z])")
+
+
+def _magnitude(text, money=False):
+    "The factor of the words of magnitude that a text begins with, and where they end."
+    factor, end = Fraction(1), 0
+    while found := _MAGNITUDE.match(text, end):
+        word = found["word"].lower()
+        value = _MAGNITUDES.get(word) or _MAGNITUDES.get(word.removesuffix("s"))
+        if value and (value > 1 or re.match(r"\W*(?:of\b|$)", text[found.end() :])):  # but "3 third-graders"
+            factor *= value
+        elif money and word in _MONEY_LETTERS and end == 0:
+            factor *= _MONEY_LETTERS[word]
+        else:
+            break
+        end = found.end()
+    return factor, end
+
+
+def _measure_after(text, start):
+    "The words of magnitude and the known unit that follow a number in a sentence, as written."
+    space = re.match(r"[ \t]?-?(?=[A-Za-zµ°¢€£¥₹])", text[start:])
+    if not space:
+        return ""
+    rest = text[start + space.end() : start + space.end() + 60]
+    end = _magnitude(rest)[1]
+    gap = re.match(r"\s*", rest[end:]).end()
+    known = _known_unit(rest[end + gap :])
+    word = re.match(r"[A-Za-z]+", rest[end + gap :])
+    if known and not (word and word[0] in ("in", "a", "A", "T", "C", "F", "l", "d", "second", "bar", "cup", "stone")):
+        end += gap + known[1]
+    return text[start : start + space.end() + end].rstrip() if end else ""
+
 # %% ../nbs/02_grading.ipynb #bde46535
 _PROSE_NUMBER = re.compile(
     r"(?<![\w.,/^])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s?/\s?\d+)?(?:\s?\\?%|\s(?:percent|pct)\b)?"
 )
 _PROSE_WORD = re.compile(
-    r"(?<![\\A-Za-z{])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|and|or|inf|infinity)(?![A-Za-z]))"
-    r"[A-Za-z]{2,}"
+    r"(?<![\\A-Za-z{^_*/+=<>-])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|and|or|inf|infinity)(?![A-Za-z]))"
+    r"[A-Za-z]{2,}(?!\s*[-+*/^_=<>({\d])"
 )
+_SIDE_BY_SIDE = re.compile(r"[A-Za-z]{2,}['’]?,?\s+[A-Za-z]{2,}")
 _TEXT_COMMAND = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{[^{}]*\}")
 
 
 def _numbers(text):
-    "The numbers in a sentence, as written."
-    return [number[0].strip() for number in _PROSE_NUMBER.finditer(text)]
+    "The numbers in a sentence, as written, with their words of magnitude and their units."
+    return [(number[0] + _measure_after(text, number.end())).strip() for number in _PROSE_NUMBER.finditer(text)]
 
 
 def _is_prose(text, words=3):
     "Whether a text is a sentence and no formula."
-    return len(_PROSE_WORD.findall(_TEXT_COMMAND.sub("", text))) >= words
+    text = _TEXT_COMMAND.sub("", text)
+    return len(_PROSE_WORD.findall(text)) >= words and bool(_SIDE_BY_SIDE.search(text))
 
 # %% ../nbs/02_grading.ipynb #8e1a0db6
+_END_MARK = re.compile(
+    r"</?(?:think|thinking|reasoning|answer|solution|final_answer|s|eos|end_of_turn|start_of_turn)\s*/?>|<\|[^|<>\n]{1,40}\|>"
+)
 _STATED = re.compile(
     r"\banswers?\b(?:\s+to\s[^.\n:=]{1,80}?|\s*,[^.\n:=,]{1,40},)?"
     r"(?:\s*\**\s*(?:\bis\b|\bare\b|\b(?:should|must|will|would)\s+be\b|:|=)\s*:?|[*:#_ ]{0,6}\n(?=\s*\S))",
     re.I,
 )
+_MARKED = re.compile(r"^[ \t]*####[ \t]*(?P<answer>\S[^\n]{0,200})$", re.M)
 _HOPED = re.compile(r"(?:^|[.!?\n])([^.!?\n]{1,300})[.!?]\s*I hope it is correct")
 _NO_STATEMENT = re.compile(
     r"(?:(?:in)?correct|wrong|not|right|in|of|the same|given|found|obtained|I hope)\b|as follows\W*$", re.I
 )
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|<\||$")
+_SENTENCE_END = re.compile(rf"[.!?](?=\s|$)|\n|{_END_MARK.pattern}|<\||$")
 
 
 def _stated(text):
     "What the last statement of an answer states."
-    for match in reversed(list(_STATED.finditer(text))):
+    statements = [*_STATED.finditer(text)]
+    after = statements[-1].end() if statements else 0
+    for mark in reversed(list(_MARKED.finditer(text, after))):
+        if marked := _marked(mark["answer"], last=not text[mark.end() :].strip()):
+            return marked
+    for match in reversed(statements):
         rest = text[match.end() : match.end() + 2200].lstrip(" \t\n*:")
-        if environment := _ENVIRONMENT.match(rest):
-            return _environments(rest[: _SENTENCE_END.search(rest, environment.end()).start()])
-        sentence = rest[: _SENTENCE_END.search(rest).start()].strip(" \t*\"'`")
-        if sentence and not _NO_STATEMENT.match(sentence):
+        environment = _ENVIRONMENT.match(rest)
+        end = _SENTENCE_END.search(rest, environment.end() if environment else 0).start()
+        sentence = rest[:end].strip(" \t*\"'`")
+        if environment or sentence and not _NO_STATEMENT.match(sentence):
             return _in_sentence(sentence)
     hoped = _HOPED.findall(text)
     return _in_sentence(hoped[-1].strip()) if hoped else None
 
 
+def _marked(line, last):
+    "The answer after `####`; None where the line is a heading."
+    line = _END_MARK.sub("", line).strip(" \t*.")
+    plain = re.sub(r"\$[^$]*\$|\\[A-Za-z]+", "", line)
+    heading = re.search(r"[A-Za-z]{3,}", plain) and not (last and re.match(r"[-+]?\W?\d", line))
+    return None if heading or not re.search(r"\d|\$|\\", line) else line
+
+# %% ../nbs/02_grading.ipynb #a1000002
+_AMOUNT_SAID = r"(?:\\?\$)?" + _PROSE_NUMBER.pattern.replace(r"(?<![\w.,/^])", "", 1)
+_SAID = re.compile(
+    r"\b(?:is|are|equals?|equal to|be|gives|has|have|gets?|costs?|=)\s+(?:equal to|exactly|only|just|then|therefore|thus|indeed)?\s*"
+    rf"(?P<number>{_AMOUNT_SAID})(?P<rest>[^\d$\\]*)$"
+)
+_COUNTED = re.compile(
+    r"(?:\w+,?\s+)?there (?:is|are|were|was|will be|must be) (?:exactly |only |a total of |just )?"
+    rf"(?P<number>{_AMOUNT_SAID})(?P<rest>.*)$",
+    re.I | re.S,
+)
+
+
+def _said(match):
+    "The number of a match, with what belongs to it."
+    return (match["number"] + _measure_after(match.string, match.end("number"))).strip()
+
+
 def _in_sentence(sentence):
-    "The answer in a sentence: its mathematics, its only number, or all of it."
-    if found := _environments(sentence):
-        return found
-    if len(sentence.split()) > 3 and "\\" not in sentence and len(numbers := _numbers(sentence)) == 1:
-        return numbers[0]
+    "The answer in a sentence: its mathematics, the number it comes to, its only number, or all of it."
+    *_, last = None, *_ENVIRONMENT.finditer(sentence)
+    if last:
+        said = _SAID.search(sentence, last.end())
+        return _said(said) if said else _environments(sentence)
+    if len(sentence.split()) > 3 and "\\" not in sentence:
+        if len(numbers := _numbers(sentence)) == 1:
+            return numbers[0]
+        if numbers and (said := _COUNTED.match(sentence) or _SAID.search(sentence)):
+            return _said(said)
     return sentence
 
 # %% ../nbs/02_grading.ipynb #0f65cc05
@@ -167,7 +422,18 @@ def _tagged(text):
     "What the last complete pair of answer tags holds."
     end = text.rfind("</answer>")
     start = text.rfind("<answer>", 0, end) if end >= 0 else -1
-    return (text[start + 8 : end].strip() or None) if start >= 0 else None
+    return _from_tag(text[start + 8 : end].strip()) or None if start >= 0 else None
+
+
+def _from_tag(content):
+    "The answer in what a tag holds: all of it, unless that is a sentence."
+    outside = _TEXT_COMMAND.sub("", _ENVIRONMENT.sub(" ", content))
+    if not re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}", outside):
+        return content
+    if stated := _stated(content):
+        return stated
+    sentences = [part for part in re.split(r"(?<=[.!?])\s+|\n", content) if part.strip()]
+    return _in_sentence(sentences[-1].strip().rstrip(".")) if len(sentences[-1].split()) > 1 else content
 
 
 def _last_math(text):
@@ -215,102 +481,319 @@ def extract_answer(
     return Extraction(None, None)
 
 # %% ../nbs/02_grading.ipynb #a8093fca
-_SIGN_TABLE = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "—": "-",
-        "×": r"\times ",
-        "⋅": r"\cdot ",
-        "·": r"\cdot ",
-        "∗": "*",
-        "÷": "/",
-        "⁄": "/",
-        "≈": r"\approx ",
-        "π": r"\pi ",
-        "θ": r"\theta ",
-        "α": r"\alpha ",
-        "β": r"\beta ",
-        "λ": r"\lambda ",
-        "φ": r"\phi ",
-        "∞": r"\infty ",
-        "∅": r"\emptyset ",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "≠": r"\ne ",
-        "±": r"\pm ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∈": r"\in ",
-        "⟨": r"\langle ",
-        "⟩": r"\rangle ",
-        "°": r"^{\circ}",
-        "²": "^{2}",
-        "³": "^{3}",
-        "½": r"\frac{1}{2}",
-        "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}",
-        "⅓": r"\frac{1}{3}",
-        "⅔": r"\frac{2}{3}",
-        "’": "'",
-        "‘": "'",
-        "“": '"',
-        "”": '"',
-        "，": ",",
-        "；": ";",
-        "：": ":",
-        "（": "(",
-        "）": ")",
-        "％": "%",
-    }
+_SIGNS = {
+    "-": "−–—‐‑‒―﹣－➖",
+    "/": "÷⁄∕／",
+    "*": "∗＊",
+    "|": "∣｜",
+    "...": "…⋯",
+    "'": "’‘′",
+    '"': "“”″",
+    r"\times ": "×✕",
+    r"\cdot ": "⋅·•∙",
+    r"\approx ": "≈",
+    r"\equiv ": "≡",
+    r"\infty ": "∞",
+    r"\emptyset ": "∅",
+    r"\le ": "≤⩽≦",
+    r"\ge ": "≥⩾≧",
+    r"\ne ": "≠",
+    r"\pm ": "±",
+    r"\cup ": "∪",
+    r"\cap ": "∩",
+    r"\in ": "∈",
+    r"\to ": "→",
+    r"\angle ": "∠",
+    r"\langle ": "⟨〈",
+    r"\rangle ": "⟩〉",
+    r"\lfloor ": "⌊",
+    r"\rfloor ": "⌋",
+    r"\lceil ": "⌈",
+    r"\rceil ": "⌉",
+    r"^{\circ}": "°º˚∘",
+    r"\sqrt[3]": "∛",
+    r"\sqrt[4]": "∜",
+    ",": "，、",
+    ";": "；",
+}
+_GREEK = {
+    chr(code): rf"\{unicodedata.name(chr(code)).split()[-1].lower()} "
+    for code in [*range(0x3B1, 0x3CA), *range(0x391, 0x3AA)]
+    if chr(code) not in "ςοΑΒΕΖΗΙΚΜΝΟΡΤΧ" and unicodedata.name(chr(code), "").startswith("GREEK SMALL")
+} | {name: rf"\{word} " for name, word in zip("ΓΔΘΛΞΠΣΦΨ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi".split())}
+_COMPATIBLE = [range(0xFF01, 0xFF5F), range(0x1D400, 0x1D800), range(0x2160, 0x2180), range(0x3380, 0x33E0), (0x2113,)]
+_SIGN_TABLE = (
+    {code: unicodedata.normalize("NFKC", chr(code)) for block in _COMPATIBLE for code in block}
+    | {ord(sign): spelt for spelt, signs in _SIGNS.items() for sign in signs}
+    | {ord(letter): spelt for letter, spelt in _GREEK.items()}
+    | {ord(letter): rf"\mathbb{{{unicodedata.normalize('NFKC', letter)}}}" for letter in "ℝℤℕℚℂ"}
 )
+_RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱˣʸ", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙₓᵢ"
+_VULGAR = {
+    chr(code): r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", chr(code)).split("⁄"))
+    for code in [0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F)]
+}
+
+
+def _normal(text):
+    return unicodedata.normalize("NFKC", text).replace("−", "-")
+
+
+_LIFTED = [
+    (re.compile(rf"([{_RAISED[:10]}]+)[⁄/]([{_LOWERED[:10]}]+)"), lambda m: rf"\frac{{{_normal(m[1])}}}{{{_normal(m[2])}}}"),
+    (re.compile(f"[{_RAISED}]+"), lambda m: f"^{{{_normal(m[0])}}}"),
+    (re.compile(f"[{_LOWERED}]+"), lambda m: f"_{{{_normal(m[0])}}}"),
+    (re.compile(f"[{''.join(_VULGAR)}]"), lambda m: _VULGAR[m[0]]),
+    (re.compile("((?:\\d\u0305)+|(?:\\d\u0307)+)"), lambda m: rf"\overline{{{re.sub(r'[^0-9]', '', m[0])}}}"),
+]
+
+
+def _in_ascii(text):
+    "A text with its Unicode signs as LaTeX."
+    if text.isascii():
+        return text
+    for pattern, replacement in _LIFTED:
+        text = pattern.sub(replacement, text)
+    return text.translate(_SIGN_TABLE)
 
 # %% ../nbs/02_grading.ipynb #0e7eb139
 _NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"  # what stands between braces, two levels deep
-_REWRITES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        # sizes, fonts and space
-        (
-            r"\\(?:left|right|m?big{1,2}[lrm]?|Big{1,2}[lrm]?|displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])\.?",
-            " ",
-        ),
-        (r"\\[hv]space\*?\{[^{}]*\}|\\!|\\phantom\{[^{}]*\}", ""),
-        (r"(?<=\d)(?:\\,|\{,\}|\{\\,\})\s*(?=\d{3})", ","),
-        (r"\{,\}", ","),
-        (r"(?<!\\)\\[,;:> ]|\\q?quad(?![a-z])|~", " "),
-        (
-            r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?|boldsymbol|bold|emph|underline)\s*(?=\{)",
-            r"\\text",
-        ),
-        # fractions and roots with their braces
-        (
-            r"√\s*(\d+|[A-Za-z])|√\s*\(([^()]*)\)|(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)|(?<![\\A-Za-z])sqrt\s*(\d+)",
-            lambda m: rf"\sqrt{{{m[m.lastindex]}}}",
-        ),
-        (r"\\[dtc]frac(?![a-z])", r"\\frac"),
-        (r"(\\frac|\\sqrt)\s+(?=[{\[])", r"\1"),
-        (r"\\frac\s*(\d|[A-Za-z])", r"\\frac{\1}"),
-        (r"\\frac\s*(\\(?!frac|sqrt)[A-Za-z]+)\s*", r"\\frac{\1}"),
-        (r"(\\frac\{" + _NESTED + r"\})\s*(\d|[A-Za-z]|\\(?!frac|sqrt)[A-Za-z]+)", r"\1{\2}"),
-        (r"\\sqrt\s*(\d|[A-Za-z])", r"\\sqrt{\1}"),
-        (r"\{\s*([^{}]+?)\s*\\choose\s*([^{}]+?)\s*\}", r"\\binom{\1}{\2}"),
-        # names
-        (r"\\(l|r)brace(?![a-z])", lambda m: r"\{" if m[1] == "l" else r"\}"),
-        (r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|exp)(?![A-Za-z])", r"\\\1 "),
-        (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
-        (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
-        (r"\\(?:leqslant|leq)(?![a-z])|<=", r"\\le "),
-        (r"\\(?:geqslant|geq)(?![a-z])|>=", r"\\ge "),
-        (r"\\neq(?![a-z])|!=", r"\\ne "),
-        (r"\\gt(?![a-z])", ">"),
-        (r"\\lt(?![a-z])", "<"),
-        (r"(?<=[\w)])\*\*(?=[\w(-])", "^"),
-        (r"\\(?:degrees?|deg)(?![a-z])|\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})", r"^{\\circ}"),
-        (r"\\varnothing(?![a-z])|\\\{\s*\\\}", r"\\emptyset "),
-        (r"\\(?:overline|overrightarrow|vec)\s*\{\s*([A-Z]{2})\s*\}", r"\1"),
-    ]
-]
+_NAMES = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp"
+_COUNTS = "gcd|lcm|max|min"
+_LETTERS = "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|omega"
+
+
+def _rewrites(*pairs):
+    return [(re.compile(pattern), replacement) for pattern, replacement in pairs]
+
+
+_LAYOUT = _rewrites(  # sizes, fonts and space
+    (
+        r"\\(?:left|right|m?big{1,2}[lrm]?|Big{1,2}[lrm]?|displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])\.?",
+        " ",
+    ),
+    (r"\\[hv]space\*?\{[^{}]*\}|\\phantom\{[^{}]*\}", ""),
+    (r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\text{\1}"),
+    (
+        r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|boldsymbol|bold|emph|underline)\s*(?=\{)",
+        r"\\text",
+    ),
+    (rf"\\text\{{\s*({_NAMES}|(?:{_COUNTS})(?=\s*\}}\s*[(\\{{]))\s*\}}", r"\\\1 "),
+    (r"\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"\\text{\1/\2}"),
+)
+_DIGITS = _rewrites(  # what stands between groups of digits
+    (r"(?<=\d)\s*(?:,?\s*(?:\\!)+|\{,\}|\{\\,\}|\\,|\\thinspace|\\ |\{'\})\s*(?=\d{3}(?!\d))", ","),
+    (r"(?<![\d,.(\[])\d{1,3}(?:,\\,\d{3})+(?!\d|,\\,\d)", lambda m: m[0].replace("\\,", "")),
+    (r"\{,\}", ","),
+    (r"(?<![\w.])\d+(?:_\d{3})+(?!\d)", lambda m: m[0].replace("_", "")),
+    (r"(?<![\w.,/'^{])\d{1,3}(?:'\d{3})+(?!\d)", lambda m: m[0].replace("'", "")),
+    (r"(?<![\w.,/^{}\]] )(?<![\w.,/^{}\]])\d{1,3}(?:\s\d{3})+(?![\d./]|\s*[\d/])", lambda m: re.sub(r"\s", ",", m[0])),
+    (r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.])", lambda m: m[0].replace(".", "")),
+    (
+        r"(?<![\w.,])\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d)",
+        lambda m: m[0].replace(".", "").replace(",", "."),
+    ),
+    (r"\\!", ""),
+    (r"(?<!\\)\\[,;:> ]|\\q?quad(?![a-z])|~", " "),
+)
+_FORMS = _rewrites(  # fractions, roots, powers and binomials with their braces
+    (r"√\s*(\d+|[A-Za-z])", r"\\sqrt{\1}"),
+    (r"(?<![\\A-Za-z])sqrt\s*(\d+)", r"\\sqrt{\1}"),
+    (r"\\[dtc]frac(?![a-z])", r"\\frac"),
+    (r"\\[dt]binom(?![a-z])", r"\\binom"),
+    (r"(\\frac|\\sqrt|\\binom)\s+(?=[{\[])", r"\1"),
+    (r"\\(frac|binom)\s*(\d|[A-Za-z])", r"\\\1{\2}"),
+    (r"\\frac\s*(\\(?!frac|sqrt)[A-Za-z]+)\s*", r"\\frac{\1}"),
+    (r"(\\(?:frac|binom)\{" + _NESTED + r"\})\s*(\d|[A-Za-z]|\\(?!frac|sqrt)[A-Za-z]+)", r"\1{\2}"),
+    (r"\\sqrt\s*(\d|[A-Za-z])", r"\\sqrt{\1}"),
+    (r"(\\sqrt\[\w+\])\s*(\d|[A-Za-z])", r"\1{\2}"),
+    (r"\{\s*([^{}]+?)\s*\\choose\s*([^{}]+?)\s*\}", r"\\binom{\1}{\2}"),
+    (r"(?:\{\}\s*)?[_^]\s*\{?(\d+)\}?\s*(?:C|\\text\{C\})\s*_\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+    (r"(?:\{\}\s*)?[_^]\s*\{?(\d+)\}?\s*(?:P|\\text\{P\})\s*_\s*\{?(\d+)\}?", r"P(\1,\2)"),
+    (r"(?<![\w}])(?:C|\\text\{C\})\s*_\s*\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+    (r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({\\-])", "^"),
+    (r"\^\s*(-?\d+|-[A-Za-z])(?![\d}])", r"^{\1}"),
+)
+_SPELLINGS = _rewrites(  # names
+    (r"\\(l|r)brace(?![a-z])", lambda m: r"\{" if m[1] == "l" else r"\}"),
+    (rf"(?<![\\A-Za-z])({_NAMES})(?![A-Za-z])", r"\\\1 "),
+    (rf"(?<![\\A-Za-z])({_COUNTS})(?=\s*\()", r"\\\1 "),
+    (r"(?<![\\A-Za-z])a(sin|cos|tan)(?=\s*\()", r"\\arc\1 "),
+    (rf"(?<![\\A-Za-z])({_LETTERS})(?![A-Za-z])", r"\\\1 "),
+    (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
+    (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
+    (r"(?<=\d)j(?![A-Za-z])", "i"),
+    (r"\\(?:leqslant|leq)(?![a-z])|<=", r"\\le "),
+    (r"\\(?:geqslant|geq)(?![a-z])|>=", r"\\ge "),
+    (r"\\neq(?![a-z])|!=", r"\\ne "),
+    (r"==+", "="),
+    (r"\\gt(?![a-z])", ">"),
+    (r"\\lt(?![a-z])", "<"),
+    (r"\\(?:degrees?|deg)(?![a-z])|\^\s*(?:\\circ(?![a-z])|\{\s*\\circ\s*\})", r"^{\\circ}"),
+    (r"\\varnothing(?![a-z])|\\\{\s*\\\}|\\text\{set\}\s*\(\s*\)|(?<![A-Za-z])(?:set\(\)|EmptySet)", r"\\emptyset "),
+    (r"\\(?:overline|overrightarrow|vec)\s*\{\s*([A-Z]{2})\s*\}", r"\1"),
+)
+
+# %% ../nbs/02_grading.ipynb #24a1df43
+_PARTS = re.compile(r"\\(?:begin|end)\{[A-Za-z]+\*?\}|\\text\{[^{}]*\}|\\[A-Za-z]+|\\.|[{}()\[\],;=:<>&]", re.S)
+_OPEN = {"{", "(", "[", r"\{", r"\langle", r"\lfloor", r"\lceil"}
+_CLOSE = {"}", ")", "]", r"\}", r"\rangle", r"\rfloor", r"\rceil"}
+
+
+def _split(text, separators):
+    "The parts of a text between separators that stand in no bracket and no environment."
+    parts, depth, start = [], 0, 0
+    for token in _PARTS.finditer(text):
+        mark = token[0]
+        if mark in _OPEN or mark.startswith(r"\begin"):
+            depth += 1
+        elif mark in _CLOSE or mark.startswith(r"\end"):
+            depth -= 1
+        elif depth == 0 and mark in separators:
+            parts.append(text[start : token.start()].strip())
+            start = token.end()
+    return [*parts, text[start:].strip()]
+
+
+def _enclosed(text):
+    "Opening mark, inside and closing mark, where one pair of brackets holds the whole text; else None."
+    depth, first = 0, None
+    for token in _PARTS.finditer(text):
+        mark = token[0]
+        if first is None and (mark not in _OPEN or token.start()):
+            return None
+        first = first or token
+        depth += (mark in _OPEN) - (mark in _CLOSE)
+        if depth == 0:
+            return (first[0], text[first.end() : token.start()].strip(), mark) if token.end() == len(text) else None
+    return None
+
+# %% ../nbs/02_grading.ipynb #a1000005
+_GOES_ON = re.compile(
+    r"(?<![\d.])(?P<whole>\d*)\.(?P<digits>\d+)\s*(?:\\overline\{(?P<over>\d+)\}\s*)?"
+    r"(?:\.{3,}|\\[lcd]?dots(?:[bcmo](?![a-z]))?|\(?(?:repeating|recurring)\)?)"
+)
+_BLOCK = re.compile(r"(?<![\d.])(\d*\.\d*)\((\d+)\)(?!\s*[\w(])")
+_DOTTED = re.compile(r"(\.\d*)\\dot\s*\{?(\d)\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?")
+_BARRED = re.compile(r"(\.\d*)\\(?:bar|overline|overset\{[^{}]*\})\s*\{?\s*(\d+)\s*\}?")
+
+
+def _block(digits):
+    "The digits that stay and the block of digits that repeats at the end, or None."
+    for length in range(1, len(digits) // 2 + 1):
+        block, times = digits[-length:], 1
+        while digits.endswith(block * (times + 1)):
+            times += 1
+        if times >= 3 or times == 2 and (length == 1 or 2 * length == len(digits)):
+            return digits[: -length * times], block
+    return None
+
+
+def _going_on(match):
+    "A decimal with dots behind it as a repeating one; without the dots where nothing repeats."
+    whole, digits = match["whole"], match["digits"]
+    if match["over"]:
+        return rf"{whole}.{digits}\overline{{{match['over']}}}"
+    found = _block(digits) or (("", digits) if "r" in match[0] else None)
+    return rf"{whole}.{found[0]}\overline{{{found[1]}}}" if found else f"{whole}.{digits}"
+
+
+def _with_repetition(text):
+    "A text with its repeating decimals in one spelling."
+    if "." not in text:
+        return text
+    text = _DOTTED.sub(lambda m: rf"{m[1]}\overline{{{m[2]}{m[3] or ''}{m[4] or ''}}}", text)
+    text = _BARRED.sub(r"\1\\overline{\2}", text)
+    return _GOES_ON.sub(_going_on, _BLOCK.sub(r"\1\\overline{\2}", text))
+
+# %% ../nbs/02_grading.ipynb #a1000008
+def _vector(inside):
+    "What `Matrix(…)` holds: rows as they are, a flat list as a column."
+    enclosed = _enclosed(inside)
+    if not enclosed or enclosed[0] != "[" or "[" in enclosed[1]:
+        return inside
+    return r"\begin{pmatrix}" + r"\\".join(_split(enclosed[1], {","})) + r"\end{pmatrix}"
+
+
+def _as_set(*items):
+    inside = _enclosed(items[0]) if len(items) == 1 else None
+    return rf"\{{{inside[1] if inside else ','.join(items)}\}}"
+
+
+def _bracketed(opening, closing):
+    return lambda a, b: f"{opening}{a}, {b}{closing}"
+
+
+_CALLS = {
+    **dict.fromkeys(("sqrt", r"\sqrt", "√"), lambda a: rf"\sqrt{{{a}}}"),
+    "cbrt": lambda a: rf"\sqrt[3]{{{a}}}",
+    "root": lambda a, n="2": rf"\sqrt[{n}]{{{a}}}",
+    **dict.fromkeys(("Abs", "abs", "fabs"), lambda a: f"|{a}|"),
+    "factorial": lambda n: f"({n})!",
+    **dict.fromkeys(("binomial", "comb", "nCr"), lambda n, k: rf"\binom{{{n}}}{{{k}}}"),
+    **dict.fromkeys(("perm", "nPr"), lambda n, k: f"P({n},{k})"),
+    **dict.fromkeys(("Rational", "Fraction"), lambda a, b="1": rf"\frac{{{a}}}{{{b}}}" if b != "1" else a.strip("'\" ")),
+    **dict.fromkeys(("Integer", "Float", "float64", "Decimal", "simplify", "nsimplify"), lambda a: a.strip("'\" ")),
+    **dict.fromkeys(("Matrix", "ImmutableMatrix", "array"), _vector),
+    **dict.fromkeys(("FiniteSet", "set", "frozenset"), _as_set),
+    **dict.fromkeys(("pow", "Pow"), lambda a, b: f"({a})^{{{b}}}"),
+    "Interval": _bracketed("[", "]"),
+    "Interval.open": _bracketed("(", ")"),
+    "Interval.Lopen": _bracketed("(", "]"),
+    "Interval.Ropen": _bracketed("[", ")"),
+    "Union": lambda *parts: r" \cup ".join(parts),
+    "Eq": lambda a, b: f"{a} = {b}",
+    "floor": lambda a: rf"\lfloor {a} \rfloor",
+    **dict.fromkeys(("ceil", "ceiling"), lambda a: rf"\lceil {a} \rceil"),
+}
+_MODULE = re.compile(r"(?<![A-Za-z.])(?:math|cmath|np|numpy|sp|sympy|fractions)\.(?=[A-Za-z])")
+_CALL = re.compile(
+    r"(?<![A-Za-z.\\])(?P<name>" + "|".join(sorted(map(re.escape, _CALLS), key=len, reverse=True)) + r")\s*\("
+)
+_MOST_CALLS = 60
+
+
+def _closing(text, start):
+    "Where the parenthesis closes that opens before `start`, or None."
+    depth = 1
+    for bracket in re.finditer(r"[()]", text[start:]):
+        depth += 1 if bracket[0] == "(" else -1
+        if depth == 0:
+            return start + bracket.start()
+    return None
+
+
+def _without_calls(text):
+    "A text with the calls of Python and SymPy in LaTeX."
+    if "(" not in text:
+        return _MODULE.sub("", text)
+    text = _MODULE.sub("", text)
+    for call in reversed(list(_CALL.finditer(text))[:_MOST_CALLS]):
+        end = _closing(text, call.end())
+        arguments = _split(text[call.end() : end], {","}) if end else []
+        try:
+            spelt = _CALLS[call["name"]](*arguments) if end and arguments != [""] else None
+        except TypeError:
+            spelt = None  # another number of arguments
+        if spelt is not None:
+            text = text[: call.start()] + spelt + text[end + 1 :]
+    return text
+
+# %% ../nbs/02_grading.ipynb #a100000a
+_SQUARE = re.compile(r"(?<!\\)[\[\]]")
+
+
+def _with_round_ends(text):
+    "A text with its intervals' outward brackets as parentheses; as it is where brackets nest."
+    marks = [mark.start() for mark in _SQUARE.finditer(text)]
+    if len(marks) % 2 or not marks or len(marks) > 40:
+        return text
+    ends = {}
+    for start, end in zip(marks[::2], marks[1::2]):
+        if len(_split(text[start + 1 : end], {",", ";"})) != 2:
+            return text
+        ends |= {start: "(" if text[start] == "]" else "[", end: ")" if text[end] == "[" else "]"}
+    return "".join(ends.get(place, character) for place, character in enumerate(text))
 
 # %% ../nbs/02_grading.ipynb #b3eab046
 def _unescape(text):
@@ -322,24 +805,31 @@ def _unescape(text):
     return re.sub(r"\\\\+(?=[A-Za-z()\[\]])", r"\\", text)
 
 
+_DOLLARS = re.compile(r"(?<!\\)\$(?!\d)|(?<!\\)\$(?=[^$]*\$)|(?<!\\)\\[\[\]()]")
+_ONE_LETTER = re.compile(r"(?:(?<![\d})])(?<![\d})] )\\text\{\s*([A-Za-z])\s*\}|\\text\{\s*([eix])\s*\})")
+
+
 @functools.lru_cache(4096)
 def _clean(text):
     "A text in one spelling."
-    text = _unescape(text.translate(_SIGN_TABLE).strip())
+    text = _unescape(_END_MARK.sub(" ", _in_ascii(text)).strip() if "<" in text else _in_ascii(text).strip())
     if "box" in text:
         text = _boxed(text) or re.sub(r"\\f?box(?:ed)?\s*\{?", "", text)
-    text = re.sub(r"(?<!\\)\$(?!\d)|(?<!\\)\$(?=[^$]*\$)|(?<!\\)\\[\[\]()]", " ", text).strip(' \t\n*"`')
-    for pattern, replacement in _REWRITES:
+    text = _DOLLARS.sub(" ", text).strip(' \t\n*"`')
+    for pattern, replacement in (*_LAYOUT, *_DIGITS):
         text = pattern.sub(replacement, text)
-    text = re.sub(
-        r"(?:(?<![\d})])(?<![\d})] )\\text\{\s*([A-Za-z])\s*\}|\\text\{\s*([eix])\s*\})", lambda m: m[m.lastindex], text
-    )  # not 5\text{ m}
+    text = _without_calls(_with_repetition(text))
+    for pattern, replacement in (*_FORMS, *_SPELLINGS):
+        text = pattern.sub(replacement, text)
+    text = _ONE_LETTER.sub(lambda m: m[m.lastindex], text)  # not 5\text{ m}
+    if "[" in text:
+        text = _with_round_ends(text)
     return re.sub(r"\s+", " ", text).strip().rstrip(".;,\\ ")
 
 
 def _key(text):
-    "A text without its spaces: two texts with one key are the same answer."
-    return re.sub(r"\s+", "", text)
+    "A text without its spaces, but for those between digits: two texts with one key are the same answer."
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
 
 # %% ../nbs/02_grading.ipynb #f4682ee5
 @dataclasses.dataclass(frozen=True)
@@ -348,7 +838,7 @@ class _Number:
     places: int | None = None  # digits after the point; None: written exactly, as a whole number or a fraction
     digits: int = 0  # significant digits, of a decimal
     percent: bool = False
-    unit: tuple | None = None  # dimension and factor, of a known unit
+    unit: _Unit | None = None
     base: int | None = None  # 8 in 52_8
 
 
@@ -361,6 +851,7 @@ class _Words:
 class _Group:
     kind: str  # list, set, matrix, union, intervals, ratio, or a pair of brackets: (), [], [), (]
     items: tuple  # texts; of a matrix, rows of texts
+    names: tuple = ()  # of what was written x = 1, y = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -372,79 +863,123 @@ class _Equation:
 @dataclasses.dataclass(frozen=True)
 class _Expression:
     text: str  # anything else: for algebra
-
-# %% ../nbs/02_grading.ipynb #38d1da35
-_UNIT_NAMES = {
-    "length": {
-        "mm millimeter millimetre": "0.001",
-        "cm centimeter centimetre": "0.01",
-        "m meter metre": "1",
-        "km kilometer kilometre": "1000",
-        "in inch inche": "0.0254",
-        "ft foot feet": "0.3048",
-        "yd yard": "0.9144",
-        "mi mile": "1609.344",
-    },
-    "time": {"s sec second": "1", "min minute": "60", "h hr hour": "3600", "day": "86400", "week": "604800"},
-    "mass": {"g gram": "1", "kg kilogram": "1000", "mg milligram": "0.001"},
-    "weight": {"lb pound": "16", "oz ounce": "1"},
-    "money": {"dollar usd $ buck": "1", "cent ¢": "0.01"},
-    "angle": {"degree deg °": "1"},
-    "volume": {"l liter litre": "1", "ml milliliter millilitre": "0.001"},
-}
-_UNITS = {
-    name: (dimension, Fraction(factor))
-    for dimension, names in _UNIT_NAMES.items()
-    for words, factor in names.items()
-    for name in words.split()
-}
-
-
-def _unit(words, power=""):
-    "The dimension and the factor of a unit, or None where it is not known."
-    exponent, known = 1, None
-    for word in re.findall(r"[a-z$°¢]+|\d", (words + power).lower()):
-        if word in ("square", "squared", "sq", "2"):
-            exponent = 2
-        elif word in ("cubic", "cubed", "cu", "3"):
-            exponent = 3
-        elif known is None and (word in _UNITS or word.rstrip("s") in _UNITS):
-            known = _UNITS.get(word) or _UNITS[word.rstrip("s")]
-        elif word != "of":
-            return None
-    return known and (f"{known[0]}^{exponent}", known[1] ** exponent)
+    unit: _Unit | None = None
 
 # %% ../nbs/02_grading.ipynb #1e81015f
+class _Amount(NamedTuple):
+    body: str  # the text without all that follows
+    unit: _Unit | None = None
+    scale: Fraction = Fraction(1)  # words of magnitude
+    percent: bool = False
+
+
 _DECIMAL = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 _AMOUNT = re.compile(rf"[-+]?\s*{_DECIMAL}(?:\s*/\s*{_DECIMAL}|\s+\d+/\d+)?|[-+]?\s*\d*\s*\\frac\{{\d+\}}\{{\d+\}}")
-_PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:\\?%|percent|pct)\s*\}|(?<![A-Za-z])(?:percent|per cent|pct))$")
-_CURRENCY = re.compile(r"(?P<sign>[-+]?)\s*\\?(?P<symbol>[$€£¥])\s*(?=[-\d.\\])")
-_DEGREE = re.compile(r"\s*\^\{\\circ\}\s*(?:\\text\{\s*[CFK]\w*\s*\}|[CFK])?$")
-_TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-_POWER = r"\s*(?P<power>\^\s*\{?\s*\d\s*\}?)?$"
-_TEXT_UNIT = re.compile(r"(?<=\S)(?P<space>\s*)\\text\{(?P<unit>[^{}]*)\}" + _POWER)
-_WORD_UNIT = re.compile(
-    r"(?:(?<=[\d})])|(?<=\\pi))(?P<space>\s*)(?P<unit>(?:[A-Za-z]{2,}\.?|(?<=\s)[mgshL])(?:\s?/\s?[A-Za-z]+|\s[A-Za-z]+\.?)*)"
-    + _POWER
+_PERCENT = re.compile(
+    r"\s*(?:\\?%|\\text\{\s*(?:\\?%|percent(?:age points?)?|pct)\s*\}|(?<![A-Za-z])(?:percent(?:age points?)?|per cent|pct))$"
 )
-_JOINING = re.compile(r"\s*,?\s*(?:and|or|base|if|for|mod|where|when)\b")
+_CURRENCY = re.compile(
+    r"(?P<sign>[-+]?)\s*(?:\\text\{\s*)?(?:(?:US|USD|Rs\.?|EUR|GBP|INR)?\s*\\?(?P<symbol>[$€£¥₹])|(?P<name>USD|EUR|GBP|INR))"
+    r"\s*(?:\})?\s*(?=[-\d.\\])"
+)
+_DEGREE = re.compile(r"\s*\^\{\\circ\}\s*(?:\\text\{\s*([CFK])\w*\s*\}|([CFK]))?$")
+_TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_RAISE = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
+_TEXT_TAIL = re.compile(rf"(?:\s*(?:\\text\{{[^{{}}]*\}}|/|\\cdot|\\times|[-.]){_RAISE})+\s*$")
+_NAME_OF_UNIT = rf"(?:[A-Za-zµΩ]+\.?|[¢$€£¥₹]){_RAISE}"
+_WORD_TAIL = re.compile(
+    r"(?:(?<=[\d})])|(?<=\\pi))(?P<space>\s*-?)"
+    rf"(?P<tail>(?:/\s?)?{_NAME_OF_UNIT}(?:(?:\s?/\s?|\s?\\cdot\s?|\s?·\s?|\s|-){_NAME_OF_UNIT})*)$"
+)
+_JOINING = re.compile(r"\s*,?\s*(?:and|or|base|if|for|mod|modulo|where|when|such|with|choose)\b")
 
 
-def _split_unit(text):
-    "The text without its unit, the unit if it is a known one, and whether it was a percent sign."
+def _split_unit(text, eager=False):
+    "The amount that a text stands for."
     if found := _PERCENT.search(text):
-        return text[: found.start()], None, True
-    if found := _CURRENCY.match(text):
-        return found["sign"] + text[found.end() :], _unit(found["symbol"]), False
+        return _Amount(text[: found.start()], percent=True)
     if (found := _DEGREE.search(text)) and not _TRIGONOMETRIC.search(text):
-        return text[: found.start()], _unit("degree"), False
-    found = _TEXT_UNIT.search(text) or _WORD_UNIT.search(text)
-    if found and not _JOINING.match(found["unit"]):
-        body, unit = text[: found.start()], _unit(found["unit"], found["power"] or "")
-        amount = found["space"] and _AMOUNT.fullmatch(body)
-        if found.re is _TEXT_UNIT or unit and (amount or len(found["unit"]) > 1) or amount and len(found["unit"]) > 2:
-            return body, unit, False
-    return text, None, False
+        return _Amount(text[: found.start()], _unit("°" + (found[1] or found[2] or "")))
+    if found := _CURRENCY.match(text):
+        return _split_tail(found["sign"] + text[found.end() :], money=found["symbol"] or found["name"])
+    return _split_tail(text, eager=eager)
+
+
+def _unit_behind(words, money=""):
+    "The unit behind a number; behind an amount of money its currency, and what it is per."
+    return _unit(money + words) if not money or re.match(r"\s*(?:/|(?:per|an?)\b)", words) else _unit(money)
+
+
+def _split_tail(text, money="", eager=False):
+    "The amount without the words behind it."
+    if (start := _text_tail(text)) and not _JOINING.match(_unit_text(text[start:])):
+        scale, end = _magnitude(rest := _unit_text(text[start:]), money)
+        return _Amount(text[:start].strip(), _unit_behind(rest[end:], money), scale)
+    if not (found := _WORD_TAIL.search(text)) or _JOINING.match(found["tail"]):
+        return _Amount(text, _unit(money) if money else None)
+    body, tail = text[: found.start()], found["tail"]
+    amount = _AMOUNT.fullmatch(body.strip())
+    scale, end = _magnitude(tail, money)
+    if end and not amount:
+        return _Amount(text)
+    if money and amount:
+        return _Amount(body.strip(), _unit_behind(tail[end:], money), scale)
+    unit, first = _unit_behind(tail[end:], money), re.match(r"[A-Za-z]*", tail)[0]
+    if end or unit and not unit.words and _sure(first, amount, found["space"], eager):
+        return _Amount(body.strip(), unit, scale)
+    plain = amount and found["space"] and len(first) > 2
+    return _Amount(body.strip(), unit) if plain else _Amount(text, _unit(money) if money else None)
+
+
+def _sure(name, amount, space, eager):
+    "Whether the name of a known unit behind a number is meant as one."
+    if len(name) == 1:
+        return bool(amount) and (eager or space and name in "mgshL")
+    return len(name) != 0 or bool(amount)
+
+
+def _text_tail(text):
+    "Where the text commands begin that end a text, or None."
+    depth = 0
+    for token in _PARTS.finditer(text):
+        if depth == 0 and token.start() and token[0].startswith(r"\text"):
+            return token.start() if _TEXT_TAIL.fullmatch(text, token.start()) else None
+        depth += (token[0] in _OPEN) - (token[0] in _CLOSE)
+    return None
+
+# %% ../nbs/02_grading.ipynb #a3000003
+_PIECE = re.compile(
+    rf"\s*(?:,?\s*\band\b|,)?\s*(?P<number>{_DECIMAL})\s*-?\s*(?P<unit>[A-Za-zµ]+\.?|''|['\"°¢$])\s*"
+)
+_SEVERAL = re.compile(r"\d.*[A-Za-z°¢'$}].*\d.*[A-Za-z°¢'\"}]", re.S)
+
+
+def _compound(text):
+    "The number that an amount in several units is, or None."
+    if not _SEVERAL.search(text):
+        return None
+    flat = re.sub(r"(?<![\d ]) ?\$ ?(\d[\d.,]*)", r"\1 $ ", _unit_text(text))
+    pieces, place = [], 0
+    while piece := _PIECE.match(flat, place):
+        pieces.append((piece["number"], piece["unit"].rstrip(".")))
+        place = piece.end()
+    if len(pieces) < 2 or flat[place:].strip():
+        return None
+    units = _units_of_pieces([name for _, name in pieces])
+    if not units or any(unit.factor <= smaller.factor for unit, smaller in zip(units, units[1:])):
+        return None
+    total = sum(Fraction(number.replace(",", "")) * unit.factor for (number, _), unit in zip(pieces, units))
+    return _Number(total / units[0].factor, unit=units[0])
+
+
+def _units_of_pieces(names):
+    "The units of an amount in several units, or None where they do not belong together."
+    marks = {"'": "arcmin", "''": "arcsec", '"': "arcsec"} if names[0] == "°" else {"'": "ft", "''": "in", '"': "in"}
+    units = [_named_unit(marks.get(name, name)) for name in names]
+    if any(unit and unit.bases == (("second", 1),) for unit in units):
+        units = [_named_unit("min") if name == "m" else unit for name, unit in zip(names, units)]
+    together = None not in units and len({unit.bases for unit in units}) == 1 and not any(unit.offset for unit in units)
+    return units if together else None
 
 # %% ../nbs/02_grading.ipynb #b135e2d3
 _SIGN = r"(?P<sign>[-+]?)\s*"
@@ -467,13 +1002,24 @@ _WRITTEN = {
 _LONGEST_NUMBER = 400  # characters
 
 
-def _number(text):
+def _number(text, eager=False):
     "The number that a cleaned text is, or None."
     if len(text) > _LONGEST_NUMBER:
         return None
-    body, unit, percent = _split_unit(text)
+    if several := _compound(text):
+        return several
+    amount = _split_unit(text, eager)
+    if not (found := _numeral(amount.body.strip())):
+        return None
+    if amount.scale != 1:
+        found = dataclasses.replace(found, value=found.value * amount.scale, places=None)
+    return dataclasses.replace(found, unit=amount.unit, percent=amount.percent)
+
+
+def _numeral(text):
+    "The number that a text without a unit is, or None."
     for name, pattern in _WRITTEN.items():  # noqa: B007 (read after the loop)
-        if match := pattern.fullmatch(body.strip()):
+        if match := pattern.fullmatch(text):
             break
     else:
         return None
@@ -482,9 +1028,7 @@ def _number(text):
         found = _VALUES[name]({k: v and v.replace(",", "").replace(" ", "") for k, v in parts.items()})
     except (ValueError, ZeroDivisionError):
         return None
-    return dataclasses.replace(
-        found, value=-found.value if parts["sign"] == "-" else found.value, unit=unit, percent=percent
-    )
+    return dataclasses.replace(found, value=-found.value) if parts["sign"] == "-" else found
 
 # %% ../nbs/02_grading.ipynb #187c113c
 def _decimal(parts, shift=0):
@@ -523,45 +1067,44 @@ _VALUES = {
     "scientific": lambda parts: _decimal(parts, int(parts["power"] or parts["exponent"])),
 }
 
-# %% ../nbs/02_grading.ipynb #24a1df43
-_PARTS = re.compile(r"\\(?:begin|end)\{[A-Za-z]+\*?\}|\\text\{[^{}]*\}|\\[A-Za-z]+|\\.|[{}()\[\],;=:<>&]", re.S)
-_OPEN = {"{", "(", "[", r"\{", r"\langle", r"\lfloor", r"\lceil"}
-_CLOSE = {"}", ")", "]", r"\}", r"\rangle", r"\rfloor", r"\rceil"}
+# %% ../nbs/02_grading.ipynb #a3000005
+_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+_SMALL = {word: value for value, word in enumerate([*_ONES, "seventeen", "eighteen", "nineteen"])}
+_TENS = {word: 20 + 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())}
+_POWERS = {word: int(value) for word, value in _MAGNITUDES.items() if value >= 1000 and word.endswith(("thousand", "illion"))}
+_NO_UNIT = re.compile(r"\b(?:to|or|of|than|by|not|less|more|at|other|the|only|and)\b")
 
 
-def _split(text, separators):
-    "The parts of a text between separators that stand in no bracket and no environment."
-    parts, depth, start = [], 0, 0
-    for token in _PARTS.finditer(text):
-        mark = token[0]
-        if mark in _OPEN or mark.startswith(r"\begin"):
-            depth += 1
-        elif mark in _CLOSE or mark.startswith(r"\end"):
-            depth -= 1
-        elif depth == 0 and mark in separators:
-            parts.append(text[start : token.start()].strip())
-            start = token.end()
-    return [*parts, text[start:].strip()]
-
-
-def _enclosed(text):
-    "Opening mark, inside and closing mark, where one pair of brackets holds the whole text; else None."
-    depth, first = 0, None
-    for token in _PARTS.finditer(text):
-        mark = token[0]
-        if first is None and (mark not in _OPEN or token.start()):
-            return None
-        first = first or token
-        depth += (mark in _OPEN) - (mark in _CLOSE)
-        if depth == 0:
-            return (first[0], text[first.end() : token.start()].strip(), mark) if token.end() == len(text) else None
-    return None
+def _spelled(text):
+    "The number that words stand for, with what they count; None for other words."
+    words, total, current, last = re.findall(r"[a-z]+", text.lower().replace("-", " ")), 0, None, 1000
+    for place, word in enumerate(words):  # noqa: B007 (read after the loop)
+        step = 1 if word in _SMALL else 10 if word in _TENS else None
+        if step and last > step and not (word in _SMALL and _SMALL[word] > 9 and last == 10):
+            current, last = (current or 0) + (_SMALL.get(word) or _TENS.get(word, 0)), step
+        elif word == "hundred":
+            current, last = (1 if current is None else current) * 100, 100
+        elif word in _POWERS:
+            total, current, last = total + (1 if current is None else current) * _POWERS[word], 0, 1000
+        elif not (word == "and" and last == 100 or word in ("a", "an") and place == 0):
+            break
+    else:
+        place = len(words)
+    rest = " ".join(words[place:])
+    more = set(words[place:]) & {*_SMALL, *_TENS}
+    if not words or more or current is None and words[0] not in ("a", "an", "half"):
+        return None
+    scale, end = (Fraction(1, 4), len(rest)) if re.fullmatch("quarters?", rest) else _magnitude(rest)
+    if current is None and not end or _NO_UNIT.search(rest[end:]) or len(rest[end:].split()) > 2:
+        return None
+    return _Number((total + (1 if current is None else current)) * scale, unit=_unit(rest[end:]))
 
 # %% ../nbs/02_grading.ipynb #cdbd5f50
 _AND_OR = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or|OR|AND)(?![a-z])")
 _MATRIX = re.compile(
-    r"\\begin\{(?:[pbB]?matrix|array)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbB]?matrix|array)\}", re.S
+    r"\\begin\{(?:[pbBvV]?matrix|array|smallmatrix)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbBvV]?matrix|array|smallmatrix)\}", re.S
 )
+_TRANSPOSED = re.compile(r"(?<=[)\]}])\s*\^\s*\{?\s*(?:\\top|\\intercal|\\mathsf\s*\{?T\}?|\\text\{\s*T\s*\}|T|t)\s*\}?$")
 _WHOLE_TEXT = re.compile(r"\\text\{(?P<inside>[^{}]*)\}(?:\^\{?\\circ\}?)?")
 _WORD = re.compile(
     r"[A-Za-z]{4,}|[A-Za-z]{3,}(?:-[A-Za-z]{3,})+|(?=.*[A-Za-z]{3})[A-Za-z']+\.?(?:"
@@ -581,38 +1124,99 @@ def _read(text):
     if whole := _WHOLE_TEXT.fullmatch(text):
         return _read_words(whole["inside"])
     text = _MEMBERSHIP.sub("", text)
-    if (matrix := _MATRIX.fullmatch(text)) and r"\begin" not in matrix["inside"]:
-        return _Group("matrix", tuple(tuple(_split(row, {"&"})) for row in _split(matrix["inside"], {r"\\"}) if row))
-    if len(parts := _split(text, {r"\cup"})) > 1:
-        return _Group("union", tuple(parts))
-    if len(items := _items(text)) > 1:
-        return _Group("list", tuple(items))
-    if enclosed := _enclosed(text):
-        return _read_enclosed(text, *enclosed)
-    if len(sides := _split(text, {"="})) > 1 and sides[-1]:
-        return _Equation(sides[0], _exact_part(sides[-1]))
-    if (exact := _exact_part(text)) != text:
-        return _read(exact)
-    if _WORD.fullmatch(bare := _without_text(text)) or bare.lower() in _COUNTING:
+    found = _read_matrix(text) or _read_several(text) or _read_relation(text)
+    if found or (exact := _exact_part(text)) != text:
+        return found or _read(exact)
+    if _WORD.fullmatch(bare := _without_text(text)) or _spelled(bare):
         return _read_words(bare)
     if len(sides := _split(text, {":"})) > 1 and all(map(_number, sides)):
         return _Group("ratio", tuple(sides))
-    body, _, percent = _split_unit(text)
-    return _Expression(text if percent else body.strip())
-
-# %% ../nbs/02_grading.ipynb #521d48b9
-_COUNTING = "zero one two three four five six seven eight nine ten eleven twelve".split()
+    return _read_expression(text)
 
 
-def _read_words(text):
-    text = text.strip()
-    if text.lower() in _COUNTING:
-        return _Number(Fraction(_COUNTING.index(text.lower())))
-    if number := _number(text):
-        return number
-    if len(items := _items(text)) > 1:
-        return _Group("list", tuple(rf"\text{{{item}}}" for item in items))
-    return _Words(re.sub(r"[^a-z0-9]", "", text.lower()))
+def _read_expression(text, eager=False):
+    "A text that is nothing else, without its unit."
+    amount = _split_unit(text, eager)
+    if amount.percent:
+        return _Expression(text)
+    body = amount.body.strip()
+    return _Expression(body if amount.scale == 1 else f"{_written(amount.scale)}({body})", amount.unit)
+
+
+def _written(value):
+    "A fraction in LaTeX."
+    return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+# %% ../nbs/02_grading.ipynb #a4000002
+def _read_matrix(text):
+    "The matrix that a text is, or None."
+    if transposed := _TRANSPOSED.search(text):
+        return _turned(_read(text[: transposed.start()].strip()))
+    if (matrix := _MATRIX.fullmatch(text)) and r"\begin" not in matrix["inside"]:
+        rows = [_split(row, {"&"}) for row in _split(matrix["inside"], {r"\\"}) if row]
+        return _Group("matrix", tuple(map(tuple, rows)))
+    enclosed = _enclosed(text) if text.startswith("[") else None
+    rows = [_enclosed(row) for row in _split(enclosed[1], {","})] if enclosed else []
+    if rows and all(row and row[0] == "[" and row[2] == "]" for row in rows):
+        rows = [tuple(_split(row[1], {","})) for row in rows]
+        return _Group("matrix", tuple(rows)) if len(set(map(len, rows))) == 1 else None
+    return None
+
+
+def _turned(group):
+    "A group transposed; None for what has no rows."
+    if not isinstance(group, _Group):
+        return None
+    if group.kind == "matrix" and len(set(map(len, group.items))) == 1:
+        return _Group("matrix", tuple(zip(*group.items)))
+    return _Group("matrix", tuple((item,) for item in group.items)) if group.kind in ("()", "[]") else None
+
+# %% ../nbs/02_grading.ipynb #a4000005
+_NAMED_VALUE = re.compile(r"(?P<name>\\?[A-Za-z]+(?:_\{?\w+\}?)?)\s*=\s*(?P<value>[^=]+)")
+
+
+def _read_several(text):
+    "The group that a text is, or None."
+    if len(parts := _split(text, {r"\cup"})) > 1:
+        return _Group("union", tuple(parts))
+    parts = [_items(part) for part in _split(text, {";"})]
+    if len(parts) > 1 and all(len(items) > 1 for items in parts):
+        return _Group("list", tuple(map(_tuple_text, parts)))
+    items = [item for part in parts for item in part]
+    if len(items) > 1:
+        return _named(items) or _Group("list", tuple(items))
+    enclosed = _enclosed(text)
+    return _read_enclosed(text, *enclosed) if enclosed else None
+
+
+def _tuple_text(items):
+    "The text of a tuple; named values in the order of their names."
+    named = _named(items)
+    return f"({', '.join(named.items if named and named.kind == '()' else items)})"
+
+
+def _named(items):
+    "The tuple, or the list of tuples, that named values are, or None."
+    pairs = [_NAMED_VALUE.fullmatch(item) for item in items]
+    if not all(pairs):
+        return None
+    names = [pair["name"] for pair in pairs]
+    width = len(set(names))
+    if width < 2 or len(names) % width or names != names[:width] * (len(names) // width):
+        return None
+    order = sorted(range(width), key=lambda i: names[i]) if _in_a_row(names[:width]) else range(width)
+    rows = [[pairs[start + i]["value"].strip() for i in order] for start in range(0, len(names), width)]
+    if len(rows) == 1:
+        return _Group("()", tuple(rows[0]), tuple(names[i] for i in order))
+    return _Group("list", tuple(f"({', '.join(row)})" for row in rows))
+
+
+def _in_a_row(names):
+    "Whether names follow each other in the alphabet, or are one letter with indices."
+    letters = sorted(name[0] for name in names)
+    if all(len(name) == 1 for name in names):
+        return all(ord(b) - ord(a) == 1 for a, b in zip(letters, letters[1:]))
+    return len(set(letters)) == 1 and all("_" in name for name in names)
 
 
 def _items(text):
@@ -624,6 +1228,16 @@ def _items(text):
         elif item:
             items.append(item)
     return items
+
+# %% ../nbs/02_grading.ipynb #521d48b9
+def _read_words(text):
+    "Words, unless they are a number or a list."
+    text = text.strip()
+    if number := _spelled(text) or _number(text):
+        return number
+    if len(items := _items(text)) > 1:
+        return _Group("list", tuple(rf"\text{{{item}}}" for item in items))
+    return _Words(re.sub(r"[^a-z0-9]", "", text.lower()))
 
 
 _BUILDER = re.compile(r"[A-Za-z](?:\s*\\in\s*\\mathbb\{R\})?\s*(?:\\mid|\||:)\s*(?P<condition>.+)")
@@ -637,9 +1251,17 @@ def _read_enclosed(text, opening, inside, closing):
     items = _items(inside)
     if opening == r"\{":
         return _Group("set", tuple(items))
+    if opening == "[" and items and all(item.startswith("(") and _enclosed(item) for item in items):
+        return _Group("list", tuple(items))  # Python's list of tuples
     if len(items) < 2 or opening == "{":
-        return _read(inside)
+        return _read(inside.rstrip(", "))
     return _Group("()" if opening == r"\langle" else opening + closing, tuple(items))
+
+
+def _read_relation(text):
+    "The equation, or the congruence, that a text is, or None."
+    sides = _split(text, {"=", r"\equiv"})
+    return _Equation(sides[0], _exact_part(sides[-1])) if len(sides) > 1 and sides[-1] else None
 
 
 def _without_text(text):
@@ -700,11 +1322,13 @@ def _numbers_agree(answer, gold, convention):
         return False  # 20% is not 20 miles
     if answer.base or gold.base:
         return _numerals_agree(answer, gold, convention)
-    scale = Fraction(1)
-    if answer.unit and gold.unit:
-        if answer.unit[0] != gold.unit[0]:
-            return False
-        scale = answer.unit[1] / gold.unit[1]
+    if not (conversion := _conversion(answer.unit, gold.unit)):
+        return False
+    scale, shift, pi = conversion
+    if pi:
+        return answer.value == gold.value == 0  # a rational number of degrees is no rational number of radians
+    if shift:
+        return answer.value * scale + shift == gold.value
     if answer.percent == gold.percent:
         return _close(answer, gold, scale, convention)
     hundredth = Fraction(1, 100) if answer.percent else Fraction(100)
@@ -723,7 +1347,7 @@ def _numerals_agree(answer, gold, convention):
     except ValueError:
         return False
 
-
+# %% ../nbs/02_grading.ipynb #a4000008
 def _close(answer, gold, scale, convention):
     "Whether two numbers are equal, or one is a decimal that rounds the other."
     x, y = answer.value * scale, gold.value
@@ -732,9 +1356,10 @@ def _close(answer, gold, scale, convention):
     decimals = [number for number in (answer, gold) if number.places is not None]
     if convention.rounded is None or not decimals:
         return False
-    if max(number.digits for number in decimals) >= 14 and abs(x - y) <= abs(y) / 10**12:
+    longer, shorter = max(decimals, key=lambda d: d.digits), min(decimals, key=lambda d: d.places)
+    other = gold if longer is answer else answer
+    if 15 <= longer.digits <= 17 and (other.places is None or other.digits <= 12) and abs(x - y) <= abs(y) / 10**12:
         return True  # the noise of floating point
-    shorter = min(decimals, key=lambda number: number.places)
     step = Fraction(1, 10**shorter.places) * (scale if shorter is answer else 1)
     other = gold if shorter is answer else answer
     terminates = other.places is not None or other.value.denominator == 1
@@ -745,16 +1370,126 @@ class _Unreadable(Exception):
     "Raised where the evaluator cannot read an expression, or will not."
 
 
-_LEXER = re.compile(r"\s*(?:(\d+\.?\d*|\.\d+)|(\\[A-Za-z]+)|([A-Za-z])|([-+*/^(){}\[\]]))")
-_FUNCTIONS = {r"\sin": "sin", r"\cos": "cos", r"\tan": "tan", r"\ln": "log", r"\exp": "exp"}
+_LEXER = re.compile(r"\s*(?:(\d+\.?\d*|\.\d+)|(\\[A-Za-z]+)|([A-Za-z])|([-+*/^(){}\[\]!|,]))")
+_FUNCTIONS = {
+    **{rf"\{name}": name for name in ("sin", "cos", "tan", "exp", "sinh", "cosh", "tanh")},
+    **{rf"\arc{name}": f"a{name}" for name in ("sin", "cos", "tan")},
+    r"\ln": "log",
+}
 _RECIPROCALS = {r"\cot": "tan", r"\sec": "cos", r"\csc": "sin"}
+_GREEK_LETTERS = {spelt.strip() for spelt in _GREEK.values()} - {r"\pi"}
+_LOOKS = [
+    [0.731 + 0.0419 * i for i in range(26)],
+    [1.217 + 0.0733 * (i * 7 % 26) for i in range(26)],
+    [-0.613 - 0.0577 * (i * 11 % 26) for i in range(26)],
+]
+
+
+def _place(name, row):
+    "The value of a variable at one of the points: the same wherever it is asked for."
+    if len(name) == 1 and name in string.ascii_lowercase:
+        return _LOOKS[row][ord(name) - ord("a")]
+    return _LOOKS[row][0] * (1.1 + zlib.crc32(name.encode()) % 9973 / 9973)
+
+
+class _Floats:
+    "Floating point, at one of the points; the methods are those of every arithmetic here."
+
+    library, number = cmath, complex
+
+    def __init__(self, row):
+        self.row = row
+
+    def letter(self, name):
+        if name in ("e", "i", r"\pi"):
+            return self.number(1j if name == "i" else self.library.e if name == "e" else self.library.pi)
+        return self.number(_place(name.lstrip("\\"), self.row))
+
+    def power(self, base, exponent):
+        return base**exponent
+
+    def root(self, value, degree):
+        return value ** (1 / degree)
+
+    def function(self, name, value):
+        if name in _RECIPROCALS:
+            return 1 / getattr(self.library, _RECIPROCALS[name])(value)
+        return getattr(self.library, _FUNCTIONS[name])(value)
+
+    def size(self, value):
+        return self.number(abs(value))
+
+    def whole(self, value, most=170):
+        "A value as a whole number, where it is one."
+        if value.imag or value.real != round(value.real) or abs(value.real) > most:
+            raise _Unreadable
+        return round(value.real)
+
+    def spend(self, bits):
+        "What an operation costs counts in exact arithmetic only."
+
+    def rounded(self, value, how):
+        raise _Unreadable  # a step cannot be seen in floating point
+
+# %% ../nbs/02_grading.ipynb #a4000009
+class _Fractions(_Floats):
+    "Exact arithmetic. What is irrational, has letters or costs too much is not read."
+
+    number = Fraction
+
+    def __init__(self, bits):
+        self.left = bits  # what all powers and factorials together may cost
+
+    def spend(self, bits):
+        self.left -= bits
+        if self.left < 0:
+            raise _Unreadable
+
+    def letter(self, name):
+        raise _Unreadable
+
+    def function(self, name, value):
+        raise _Unreadable
+
+    def power(self, base, exponent):
+        if exponent.denominator != 1:
+            return self.power(self.root(base, Fraction(exponent.denominator)), Fraction(exponent.numerator))
+        bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+        self.spend(bits * min(abs(exponent.numerator), self.left + 1) if bits > 1 else 1)
+        return base**exponent.numerator
+
+    def root(self, value, degree):
+        n = self.whole(degree)
+        if value < 0 or not 1 < n < 100 or max(value.numerator, value.denominator).bit_length() > 1000:
+            raise _Unreadable
+        parts = [_whole_root(part, n) for part in (value.numerator, value.denominator)]
+        if None in parts:
+            raise _Unreadable
+        return Fraction(*parts)
+
+    def whole(self, value, most=10_000):
+        if value.denominator != 1 or abs(value) > most:
+            raise _Unreadable
+        return value.numerator
+
+    def rounded(self, value, how):
+        return Fraction(how(value))
+
+
+def _whole_root(value, n):
+    "The whole n-th root, or None."
+    low, high = 0, 1 << value.bit_length() // n + 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if middle**n <= value else (low, middle - 1)
+    return low if low**n == value else None
 
 
 class _Tokens:
-    "The tokens of an expression, the point at which it is evaluated, and the arithmetic for it."
+    "The tokens of an expression, and the arithmetic for it."
 
-    def __init__(self, text, point, library, number):
-        self.found, self.place, self.point, self.library, self.number, start = [], 0, point, library, number, 0
+    def __init__(self, text, arithmetic):
+        self.found, self.place, self.arithmetic, start = [], 0, arithmetic, 0
         while start < len(text.rstrip()):
             if not (token := _LEXER.match(text, start)):
                 raise _Unreadable
@@ -773,18 +1508,6 @@ class _Tokens:
         self.place += 1
         return token
 
-    def letter(self, name):
-        if name == "i":
-            return self.number(1j)
-        return self.number(self.library.e if name == "e" else self.point[ord(name.lower()) % 26])
-
-    def function(self, name, value):
-        return (
-            1 / getattr(self.library, _RECIPROCALS[name])(value)
-            if name in _RECIPROCALS
-            else getattr(self.library, _FUNCTIONS[name])(value)
-        )
-
 # %% ../nbs/02_grading.ipynb #b3063ac3
 def _sum(tokens):
     total = _product(tokens)
@@ -794,9 +1517,11 @@ def _sum(tokens):
 
 
 def _product(tokens):
-    sign = -1 if tokens.next == "-" and tokens.take() else 1
+    sign = -1 if tokens.next in ("-", "+") and tokens.take() == "-" else 1
     result, over, numeral = sign * _power(tokens), False, tokens.found[tokens.place - 1][0].isdigit()
     while (token := tokens.next) in ("*", "/", "(", "{") or token[:1].isalpha() or token[:1] == "\\":
+        if token in _CLOSING_COMMANDS:
+            break
         if token in ("*", "/", r"\cdot", r"\times"):
             tokens.take()
         elif over or numeral and token == r"\frac":
@@ -809,14 +1534,38 @@ def _product(tokens):
 
 def _power(tokens):
     base = _atom(tokens)
+    while tokens.next == "!":
+        tokens.take()
+        if tokens.next == "!":
+            raise _Unreadable  # a double factorial
+        number = _not_negative(tokens.arithmetic.whole(base))
+        tokens.arithmetic.spend(number * number.bit_length())
+        base = tokens.arithmetic.number(math.factorial(number))
     if tokens.next != "^":
         return base
     tokens.take()
     if len(tokens.next) > 1 and tokens.next[0].isdigit():
         raise _Unreadable  # x^12 without braces
-    return base ** _atom(tokens)
+    return tokens.arithmetic.power(base, _atom(tokens))
+
+
+def _not_negative(number):
+    if number < 0:
+        raise _Unreadable
+    return number
 
 # %% ../nbs/02_grading.ipynb #32a21f7b
+_CLOSING_COMMANDS = (r"\rfloor", r"\rceil")
+_COUNTING = {
+    r"\gcd": lambda *numbers: math.gcd(*numbers),
+    r"\lcm": lambda *numbers: math.lcm(*numbers),
+    r"\max": lambda *numbers: max(numbers),
+    r"\min": lambda *numbers: min(numbers),
+    "C": lambda n, k: math.comb(_not_negative(n), _not_negative(k)),
+    "P": lambda n, k: math.perm(_not_negative(n), _not_negative(k)),
+}
+
+
 def _inside(tokens, opening, closing):
     tokens.take(opening)
     result = _sum(tokens)
@@ -827,21 +1576,56 @@ def _inside(tokens, opening, closing):
 def _atom(tokens):
     if tokens.next in ("(", "{"):
         return _inside(tokens, tokens.next, ")" if tokens.next == "(" else "}")
+    if tokens.next == "|":
+        return tokens.arithmetic.size(_inside(tokens, "|", "|"))
     token = tokens.take()
     if token[:1].isdigit() or token[:1] == ".":
-        return tokens.number(token)
-    if token == r"\pi":
-        return tokens.number(tokens.library.pi)
-    if token == r"\frac":
-        return _inside(tokens, "{", "}") / _inside(tokens, "{", "}")
-    if token == r"\sqrt":
-        root = _inside(tokens, "[", "]") if tokens.next == "[" else 2
-        return _inside(tokens, "{", "}") ** (1 / root)
+        return tokens.arithmetic.number(token)
+    if token in (r"\frac", r"\binom", r"\sqrt", r"\lfloor", r"\lceil"):
+        return _command(tokens, token)
     if token in _FUNCTIONS or token in _RECIPROCALS:
-        return tokens.function(token, _argument(tokens))
-    if len(token) == 1 and token.isalpha() and not (token in "fghFGHPQ" and tokens.next == "("):
-        return tokens.letter(token)
+        return tokens.arithmetic.function(token, _argument(tokens))
+    if token in _COUNTING and tokens.next == "(":
+        return _counted(tokens, _COUNTING[token])
+    if token == r"\pi" or token in _GREEK_LETTERS:
+        return tokens.arithmetic.letter(token)
+    if len(token) == 1 and token.isalpha() and not (token in "fghFGHPQC" and tokens.next == "("):
+        return tokens.arithmetic.letter(token)
     raise _Unreadable
+
+# %% ../nbs/02_grading.ipynb #a400000a
+def _command(tokens, name):
+    "A command with arguments in braces, or between its halves."
+    arithmetic = tokens.arithmetic
+    if name in (r"\lfloor", r"\lceil"):
+        value = _sum(tokens)
+        tokens.take(name.replace(r"\l", r"\r"))
+        return arithmetic.rounded(value, math.floor if name == r"\lfloor" else math.ceil)
+    if name == r"\sqrt":
+        degree = _inside(tokens, "[", "]") if tokens.next == "[" else arithmetic.number("2")
+        return arithmetic.root(_inside(tokens, "{", "}"), degree)
+    first, second = _inside(tokens, "{", "}"), _inside(tokens, "{", "}")
+    if name == r"\frac":
+        return first / second
+    arithmetic.spend(n := _not_negative(arithmetic.whole(first)))
+    return arithmetic.number(math.comb(n, _not_negative(arithmetic.whole(second))))
+
+
+def _counted(tokens, function):
+    "A function of whole numbers, with its arguments in parentheses."
+    tokens.take("(")
+    numbers = [tokens.arithmetic.whole(_sum(tokens), most=10**9)]
+    while tokens.next == ",":
+        tokens.take()
+        numbers.append(tokens.arithmetic.whole(_sum(tokens), most=10**9))
+    tokens.take(")")
+    try:
+        if function in (_COUNTING["C"], _COUNTING["P"]) and max(numbers) > 10_000:
+            raise _Unreadable
+        tokens.arithmetic.spend(sum(number.bit_length() for number in numbers))
+        return tokens.arithmetic.number(function(*numbers))
+    except TypeError:
+        raise _Unreadable from None  # another number of arguments
 
 
 def _argument(tokens):
@@ -852,46 +1636,39 @@ def _argument(tokens):
     name = tokens.take()
     if len(name) != 1 or not name.isalpha() or tokens.next not in ("", "+", "-", ")", "}", *_FUNCTIONS, *_RECIPROCALS):
         raise _Unreadable
-    return tokens.letter(name)
+    return tokens.arithmetic.letter(name)
 
 # %% ../nbs/02_grading.ipynb #b74ed980
-_LOOKS = [
-    [0.731 + 0.0419 * i for i in range(26)],
-    [1.217 + 0.0733 * (i * 7 % 26) for i in range(26)],
-    [-0.613 - 0.0577 * (i * 11 % 26) for i in range(26)],
-]
+_FEW_BITS, _MANY_BITS = 50_000, 400_000  # what exact arithmetic may cost in this process, and in a worker
 
 
-def _evaluated(text, library, number):
-    "An expression's values at the points, or None where it is not read."
+def _evaluated(text, arithmetic):
+    "An expression's value, or None where it is not read."
     try:
-        values = []
-        for point in _LOOKS:
-            tokens = _Tokens(text, point, library, number)
-            values.append(_sum(tokens))
-            tokens.take("")
-        return tuple(values)
+        tokens = _Tokens(text, arithmetic)
+        value = _sum(tokens)
+        tokens.take("")
+        return value
     except (_Unreadable, ArithmeticError, ValueError, RecursionError):
         return None
 
 
 @functools.lru_cache(4096)
 def _looks(text):
-    return _evaluated(text, cmath, complex)
+    "The values of an expression in floating point at the points, or None."
+    values = [_evaluated(text, _Floats(row)) for row in range(len(_LOOKS))]
+    return None if None in values else tuple(values)
+
+
+@functools.lru_cache(4096)
+def _exact(text, bits=_FEW_BITS):
+    "The rational number that an expression is, or None."
+    return _evaluated(text, _Fractions(bits))
 
 
 def _differ_clearly(answer, gold, convention):
-    "Whether two numbers or expressions are both read and are far apart at every point."
-
-    def looks(value):
-        if isinstance(value, _Expression):
-            return _looks(value.text)
-        return (
-            None if value.percent or value.base or abs(value.value) > 10**15 else [complex(value.value)] * len(_LOOKS)
-        )
-
-    near = 10.0 ** (1 - min(convention.rounded or 7, 7))
-    values = looks(answer), looks(gold)
+    "Whether two expressions are both read and are far apart at every point."
+    near, values = 10.0 ** (1 - min(convention.rounded or 7, 7)), (_looks(answer), _looks(gold))
     return None not in values and all(abs(x - y) > near * max(abs(x), abs(y), 1e-3) for x, y in zip(*values))
 
 # %% ../nbs/02_grading.ipynb #4101de18
@@ -905,28 +1682,43 @@ def _needs_algebra(*_):
 
 def _same(answer, gold, convention, algebra):
     "Whether two cleaned texts are the same answer."
-    if _key(answer) == _key(gold):
+    if _key(answer) == _key(gold) or _same_phrase(answer, gold):
         return True
+    if "mod" in answer + gold:
+        found = _same_residue(answer, gold, convention, algebra)
+        if found is not None:
+            return found
     a, g = _read(answer), _read(gold)
     if isinstance(a, _Equation) or isinstance(g, _Equation):
         return _equations_agree(a, g, answer, gold, convention, algebra)
-    if isinstance(a, _Group) and isinstance(g, _Number):
+    if isinstance(a, _Group) and isinstance(g, (_Number, _Expression)):
         a = _with_decimal_comma(answer) or a
-    if isinstance(g, _Group) and isinstance(a, _Number):
+    if isinstance(g, _Group) and isinstance(a, (_Number, _Expression)):
         g = _with_decimal_comma(gold) or g
-    if isinstance(a, _Number) and isinstance(g, _Number):
-        return _numbers_agree(a, g, convention)
     if isinstance(a, _Words) or isinstance(g, _Words):
         return _letters(a) is not None and _letters(a) == _letters(g)
     if isinstance(a, _Group) or isinstance(g, _Group):
         return _groups_agree(a, g, answer, gold, convention, algebra)
-    texts = [
-        value.text if isinstance(value, _Expression) else text if value.percent else _split_unit(text)[0]
-        for value, text in ((a, answer), (g, gold))
-    ]
-    if _key(texts[0]) == _key(texts[1]):
-        return True
-    return not _differ_clearly(a, g, convention) and algebra(*texts, convention)
+    a, g = _with_unit(a, g, answer), _with_unit(g, a, gold)
+    if isinstance(a, _Number) and isinstance(g, _Number):
+        return _numbers_agree(a, g, convention)
+    return _expressions_agree(a, g, answer, gold, convention, algebra)
+
+
+def _with_unit(value, other, text):
+    "A value, read again with a unit of any name where the other one has a unit and it has none."
+    if value.unit or not other.unit or other.unit.words:
+        return value
+    return _number(text, eager=True) or _read_expression(text, eager=True)
+
+
+_PHRASE = re.compile(r"[\w\s,.'’:-]*?[A-Za-z]{4}[\w\s,.'’:-]*|[\w\s,.'’:-]*\\text\{[\w\s,.'’:-]*[A-Za-z]{3}[\w\s,.'’:-]*\}[\w\s,.'’:-]*")
+
+
+def _same_phrase(answer, gold):
+    "Whether two texts are the same words and numbers, in a text command or not: `\\text{June 20}` and `June 20`."
+    a, g = (re.sub(r"[\s,.'’]", "", _without_text(text)).lower() for text in (answer, gold))
+    return a == g and bool(_PHRASE.fullmatch(answer) or _PHRASE.fullmatch(gold))
 
 
 def _with_decimal_comma(text):
@@ -944,12 +1736,126 @@ def _letters(value):
         else None
     )
 
+# %% ../nbs/02_grading.ipynb #a5000002
+def _expressions_agree(a, g, answer, gold, convention, algebra):
+    "Whether two answers agree of which at least one is an expression and the other a number or one too."
+    if not (conversion := _conversion(a.unit, g.unit)):
+        return False
+    scale, shift, pi = conversion
+    texts = _in_one_case(_converted(_text_of(a, answer), scale, shift, pi), _text_of(g, gold))
+    if _key(texts[0]) == _key(texts[1]):
+        return True
+    settled = None if pi else _settled(a, g, scale, shift, texts, convention)
+    if settled is not None:
+        return settled
+    if in_radians := _in_radians(a, g, texts):
+        return _expressions_agree(*in_radians, convention, algebra)
+    return not _differ_clearly(*texts, convention) and algebra(*texts, convention)
+
+
+def _text_of(value, text):
+    "The text of a value without its unit."
+    if isinstance(value, _Expression):
+        return value.text
+    if value.percent or value.base:
+        return text
+    return text if not value.unit and _numeral(text) else _written(value.value) if value.places is None else _split_unit(text, eager=True).body
+
+
+def _converted(text, scale, shift, pi):
+    "A text in another unit."
+    if (scale, shift, pi) == (1, 0, 0):
+        return text
+    return rf"{_written(scale)}\cdot ({text})" + (rf"\cdot \pi^{{{pi}}}" if pi else "") + (f"+({_written(shift)})" if shift else "")
+
+
+def _settled(a, g, scale, shift, texts, convention):
+    "True or False where exact arithmetic settles whether two values are the same, else None."
+    values = [_Number(value) if (value := _exact(text)) is not None else None for text in texts]
+    numbers = [values[i] if isinstance(side, _Expression) else side for i, side in enumerate((a, g))]
+    if None in numbers:
+        return None
+    if isinstance(a, _Expression) and isinstance(g, _Expression):
+        same = values[0].value == values[1].value
+        return same if same or not re.search(r"\.\d", "".join(texts)) else None
+    numbers = [dataclasses.replace(n, unit=None) if isinstance(s, _Expression) else n for n, s in zip(numbers, (a, g))]
+    if isinstance(a, _Expression):
+        return _numbers_agree(numbers[0], dataclasses.replace(g, unit=None), convention)  # already converted
+    number = dataclasses.replace(a, value=a.value * scale + shift, unit=None) if scale != 1 or shift else a
+    return _numbers_agree(number, numbers[1], convention)
+
+
+def _in_radians(a, g, texts):
+    "Two angles in radians and their texts, where one is in degrees and the other a multiple of π; else None."
+    degrees = [value.unit is not None and value.unit.bases == (("degree", 1),) for value in (a, g)]
+    if degrees.count(True) != 1 or (a if degrees[1] else g).unit or r"\pi" not in texts[degrees.index(False)]:
+        return None
+    turned = [rf"({text})\cdot \frac{{\pi}}{{180}}" if degree else text for text, degree in zip(texts, degrees)]
+    return *map(_Expression, turned), *turned
+
+
+def _in_one_case(answer, gold):
+    "Two texts in lower case where no letter occurs in both cases in either, and they differ in case."
+    letters = [set(re.findall("[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", text))) for text in (answer, gold)]
+    mixed = any(letter.swapcase() in found for found in letters for letter in found)
+    if mixed or not any(letter.swapcase() in letters[1] for letter in letters[0]):
+        return answer, gold
+    return tuple(re.sub(r"\\[A-Za-z]+|[A-Z]", lambda m: m[0] if m[0][0] == "\\" else m[0].lower(), t) for t in (answer, gold))
+
+# %% ../nbs/02_grading.ipynb #a5000004
+_MODULUS = re.compile(
+    r"(?P<body>.+?)\s*,?\s*(?:\\pmod\s*(?:\{(?P<a>[^{}]+)\}|(?P<b>\w+))|\(\s*\\?(?:b?mod|modulo)\s*\{?(?P<c>[^(){}]+)\}?\s*\)"
+    r"|(?P<operation>\\b?mod|\\text\{\s*mod(?:ulo)?\s*\}|\bmod(?:ulo)?)\s*\{?(?P<d>\w+)\}?)",
+    re.S,
+)
+
+
+def _same_residue(answer, gold, convention, algebra):
+    "Whether two texts agree of which at least one names a modulus; None where neither does."
+    (a, m, a_is), (g, n, g_is) = _split_modulus(answer), _split_modulus(gold)
+    if m is None and n is None:
+        return None
+    if m is not None and n is not None and not _same(m, n, convention, algebra):
+        return False
+    residues = [_residue(text, m if m is not None else n) for text in (a, g)]
+    if None not in residues and (m is not None and n is not None):
+        return residues[0] == residues[1]
+    plain = [_residue(text, modulus) if modulus is not None else _residue(text, None) for text, modulus in ((a, m), (g, n))]
+    if None not in plain and plain[0] == plain[1]:
+        return True
+    return not (a_is or g_is) and _same(a, g, convention, algebra)
+
+
+def _split_modulus(text):
+    "A text without its modulus, the modulus, and whether it was an operation that leaves a smaller number."
+    if not (found := _MODULUS.fullmatch(text)):
+        return text, None, False
+    body, modulus = found["body"], found["a"] or found["b"] or found["c"] or found["d"]
+    value, bound = _whole_value(body), _whole_value(modulus)
+    reduces = found["operation"] and value is not None and bound and not 0 <= value < bound
+    return body, modulus.strip(), bool(reduces)
+
+
+def _whole_value(text):
+    "The whole number that a text, or the right side of an equation, is; else None."
+    found = _read(text)
+    found = _read(found.right) if isinstance(found, _Equation) else found
+    whole = isinstance(found, _Number) and found.value.denominator == 1 and not (found.base or found.percent or found.unit)
+    return found.value.numerator if whole else None
+
+
+def _residue(text, modulus):
+    value, bound = _whole_value(text), _whole_value(modulus) if modulus is not None else None
+    if value is None or modulus is not None and not bound:
+        return None
+    return value % bound if bound else value
+
 # %% ../nbs/02_grading.ipynb #9008da98
 _LABEL = re.compile(r"[A-Za-z'|():,\s_{}\\]+")  # names something: x, f(n), |AB|, (x, y), but not 2x+3y
 _NAMED = re.compile(
     r"\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*(?:\([^()]*\))?"
 )  # x, a_{10}, f(2): an equation with 0 on the right is no answer else
-_FUNCTION_OF = re.compile(r"([A-Za-z]+)\s*\([A-Za-z]\)")
+_FUNCTION_OF = re.compile(r"(?P<name>[A-Za-z]+(?:_\{?\w+\}?|\^\{-1\}|')*)\s*\((?P<variable>[A-Za-z])\)")
 
 
 def _equations_agree(a, g, answer, gold, convention, algebra):
@@ -964,51 +1870,109 @@ def _equations_agree(a, g, answer, gold, convention, algebra):
             if _LABEL.fullmatch(g.left)
             else algebra(answer, gold, convention)
         )
-    functions = [_FUNCTION_OF.fullmatch(side.left) for side in (a, g)]
-    if _key(a.left) == _key(g.left) or all(functions) and functions[0][1] == functions[1][1]:
+    if rights := _of_one_function(a, g):
+        return _same(*rights, convention, algebra)
+    if _key(a.left) == _key(g.left):
         return _same(a.right, g.right, convention, algebra)
     return algebra(answer, gold, convention)
+
+
+def _of_one_function(a, g):
+    "The right sides of two equations of a function, in one variable; None for other equations."
+    functions = [_FUNCTION_OF.fullmatch(side.left) for side in (a, g)]
+    if all(functions):
+        (first, x), (second, y) = (function.groups() for function in functions)
+        return (_renamed(a.right, x, y), g.right) if first == second else None
+    for side, other, function in ((a, g, functions[1]), (g, a, functions[0])):
+        if function and side.left == "y" and not re.search(r"(?<![\\A-Za-z])y(?![A-Za-z])", side.right + other.right):
+            return a.right, g.right
+    return None
+
+
+def _renamed(text, variable, other):
+    "A text with one variable for another; as it is where the other one occurs already."
+    if variable == other or re.search(rf"(?<![\\A-Za-z]){other}(?![A-Za-z])", text):
+        return text
+    return re.sub(rf"\\[A-Za-z]+|{variable}", lambda m: other if m[0] == variable else m[0], text)
 
 # %% ../nbs/02_grading.ipynb #133abf64
 _MANY_VALUED = re.compile(
     r"[<>=|]|\\[{}]|\\(?:le|ge|ne|in|notin|mid|cup|cap|setminus|backslash|mathbb|begin|pm|infty|emptyset|R|Z|N|Q|C)(?![a-z])"
 )
+_POINT = re.compile(r"[A-Z](?:'|_\{?\w+\}?)?\s*(?=\()")
 
 
 def _groups_agree(a, g, answer, gold, convention, algebra):
     "Whether two answers agree of which at least one is a group."
-    if isinstance(a, _Number) or isinstance(g, _Number):
-        if "ratio" not in (getattr(a, "kind", ""), getattr(g, "kind", "")):
-            return False
-        return _same(*(text.replace(":", "/") for text in (answer, gold)), convention, algebra)
-    a, g = _as_intervals(a, g), _as_intervals(g, a)
-    if not (isinstance(a, _Group) and isinstance(g, _Group)):  # one value is no group
-        return bool(_MANY_VALUED.search((a if isinstance(g, _Group) else g).text)) and algebra(answer, gold, convention)
-    same, kinds = lambda x, y: _same(x, y, convention, algebra), {a.kind, g.kind}
-    if kinds <= {"list", "set"} or not convention.ordered and kinds <= {"list", "set", "()"}:
+
+    def same(x, y):
+        return _same(x, y, convention, algebra)
+
+    if "ratio" in (getattr(a, "kind", ""), getattr(g, "kind", "")) and isinstance(a, _Number) | isinstance(g, _Number):
+        return same(answer.replace(":", "/"), gold.replace(":", "/"))
+    a, g = _as_intervals(_as_point(a, g), g), _as_intervals(_as_point(g, a), a)
+    if isinstance(a, _Group) and isinstance(g, _Group):
+        settled = _two_groups_agree(a, g, convention, same)
+        return algebra(answer, gold, convention) if settled is None else settled
+    group, value, text = (a, g, gold) if isinstance(a, _Group) else (g, a, answer)
+    if group.kind == "list" and len(group.items) > 1 and not group.names and isinstance(value, (_Number, _Expression)):
+        pairs = [(item, text) if group is a else (text, item) for item in group.items]
+        if all(same(*pair) for pair in pairs):
+            return True
+    # one value is no group
+    return isinstance(value, _Expression) and bool(_MANY_VALUED.search(value.text)) and algebra(answer, gold, convention)
+
+
+def _as_point(value, other):
+    "`P(1, 2)` as the tuple that it is, where the other side is one."
+    if isinstance(value, _Expression) and isinstance(other, _Group) and (name := _POINT.match(value.text)):
+        found = _read(value.text[name.end() :])
+        return found if isinstance(found, _Group) and found.kind == "()" else value
+    return value
+
+
+def _two_groups_agree(a, g, convention, same):
+    "Whether two groups agree; None where algebra has to say."
+    kinds = {a.kind, g.kind}
+    if a.names and g.names and a.names != g.names:
+        return False
+    if kinds <= {"list", "set"} or not convention.ordered and kinds <= {"list", "set", "()"} or _python_list(a, g):
         return _in_any_order(a.items, g.items, same)
     if kinds & {"union", "intervals"}:
-        return (
-            kinds <= {"union", "intervals"}
-            and _in_any_order(a.items, g.items, same)
-            or kinds != {"union", "intervals"}
-            and algebra(answer, gold, convention)
-        )
+        if kinds == {"union", "intervals"} or kinds == {"union"} or kinds == {"intervals"}:
+            return _in_any_order(a.items, g.items, same) or (None if len(kinds) == 1 else False)
+        return None
+    if "matrix" in kinds:
+        return _matrices_agree(a, g, same)
     if len(a.items) != len(g.items) or "set" in kinds:
         return False
     if kinds == {"ratio"}:
         return all(same(f"({x})/({a.items[0]})", f"({y})/({g.items[0]})") for x, y in zip(a.items, g.items))
-    if kinds == {"matrix"}:
-        return all(len(r) == len(s) and all(map(same, r, s)) for r, s in zip(a.items, g.items))
-    if "matrix" in kinds:
-        return kinds <= {"matrix", "()", "list"} and all(map(same, _column(a), _column(g)))
     brackets = kinds - {"list"}
     return (len(brackets) < 2 or brackets == {"()", "[]"} and len(a.items) > 2) and all(map(same, a.items, g.items))
 
 
-def _column(group):
-    "The entries of a vector; of a matrix with several columns, something that equals nothing."
-    return [row if isinstance(row, str) else row[0] if len(row) == 1 else "" for row in group.items]
+def _python_list(a, g):
+    "Whether one group is a list of Python's, which is no interval, and the other one a list or a set."
+    for group, other in ((a, g), (g, a)):
+        if group.kind == "[]" and other.kind in ("list", "set"):
+            numbers = [_number(item) for item in group.items]
+            falling = None not in numbers and len(numbers) == 2 and numbers[0].value > numbers[1].value
+            return len(group.items) > 2 or falling
+    return False
+
+
+def _matrices_agree(a, g, same):
+    "Whether two groups agree of which at least one is a matrix."
+    if a.kind == g.kind:
+        return len(a.items) == len(g.items) and all(len(r) == len(s) and all(map(same, r, s)) for r, s in zip(a.items, g.items))
+    matrix, other = (a, g) if a.kind == "matrix" else (g, a)
+    if other.kind == "list" and all(item.startswith("(") for item in other.items):
+        rows = [f"({', '.join(row)})" for row in matrix.items]  # Python's list of lists
+        return _in_any_order(*((rows, other.items) if matrix is a else (other.items, rows)), same)
+    entries = [row[0] for row in matrix.items] if {*map(len, matrix.items)} == {1} else matrix.items[0] if len(matrix.items) == 1 else ()
+    vector = other.kind in ("()", "[]", "list") and len(entries) == len(other.items)
+    return vector and all(map(same, *((entries, other.items) if matrix is a else (other.items, entries))))
 
 
 def _in_any_order(answers, golds, same):
@@ -1061,7 +2025,7 @@ def _as_intervals(value, other):
 # %% ../nbs/02_grading.ipynb #5fb44af6
 _LONGEST, _DEEPEST = 2_000, 40  # characters, brackets
 _PYTHON = re.compile(
-    r"__\w|\b(?:import|lambda)\s+\w|\blambda\s*:|\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\("
+    r"__\w|(?<!\\)\b(?:import\s+\w|lambda\b[^:\n]{0,80}:)|\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\("
 )
 _ABSURD = [
     (re.compile(pattern), reason)
@@ -1085,7 +2049,7 @@ def _refusal(text):
         kind = unicodedata.category(character)
         if kind in ("Cf", "Cc", "Co", "Cs") and not character.isspace():
             return f"the control character U+{ord(character):04X}"
-        if kind == "Nd" and not character.isascii():
+        if kind == "Nd" and not character.isascii() and not unicodedata.normalize("NFKC", character).isascii():
             return f"a digit of another script, U+{ord(character):04X}"
     depth = 0
     for bracket in re.findall(r"[(){}\[\]]", text):
@@ -1098,12 +2062,23 @@ def _refusal(text):
 _CHOICE = re.compile(
     r"(?:(?:option|choice|answer)\s+)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])(?=[).:]|$))\)?[.:]?\s*(?P<rest>.*)", re.I
 )
+_LETTERED = re.compile(
+    r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?(?:\([A-J]\)|[A-J]\)|[A-J][.:](?=\s))[.:]?\s*(?P<rest>(?:(?<=\s)-)?[^\s-].*)"
+)
 _HEDGE = re.compile(
-    r"[\\=<>^+*]|[A-Za-z]\(|\b(?:not|no|less|more|fewer|than|least|most|below|above|over|under|up"
-    r" to|minus|negative|times|twice|half)\b",
+    r"[\\=<>^+*/?!]|[A-Za-z]\(|n't\b|\b(?:not|no|nor|neither|cannot|less|more|fewer|greater|larger|smaller|higher|lower|than|least|most"
+    r"|below|above|over|under|up to|between|except|minus|plus|negative|times|twice|half|halves|double|triple|square|squared|cube|cubed"
+    r"|root|power|factorial|sum|difference|product|quotient|ratio|multiple|divided|log|logarithm|reciprocal|inverse|percent|base|point"
+    r"|false|wrong|incorrect|either|or|if|unless|infinitely)\b",
     re.I,
 )
 _ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
+_SAYS_NO_ANSWER = re.compile(
+    r"n\.?\s?/?\s?a\.?|none|null|nan|unknown|tbd|tba|omitted|(?:the )?proof.*|q\.?e\.?d\.?|not (?:given|available|applicable|provided)"
+    r"|see (?:the )?(?:solution|above|below|proof|explanation|text|figure|diagram|answer)s?.*|(?:the )?(?:solution|answer)s?(?: (?:may )?var(?:y|ies).*)?"
+    r"|\\(?:blacksquare|square|Box|qed)|to be proved|as (?:shown|desired|required|above).*|no answer.*",
+    re.I | re.S,
+)
 
 
 def _same_choice(answer, gold):
@@ -1127,27 +2102,63 @@ def _value_of_choice(gold):
     return choice["rest"] if choice and choice["round"] and choice["rest"] else gold
 
 
+def _without_choice(answer, gold):
+    "`12` of the answers `(B) 12`, `B) 12` and `B. 12` to a gold answer that names no letter."
+    lettered = _LETTERED.fullmatch(_without_text(answer))
+    return _clean(lettered["rest"]) if lettered and not _CHOICE.fullmatch(_without_text(gold)) else answer
+
+
 def _only_number(text):
     "The number of `5m`, or of a phrase that holds just one and does not hedge; else None."
     if measured := re.fullmatch(rf"([-+]?{_DECIMAL})\s*[mgshL](?:\^\{{?[23]\}}?)?", text):
-        return measured[1]
+        return text if " " in text else measured[1] + " " + text[measured.end(1) :].strip()
     if not (_is_prose(text) or re.match(r"[A-Za-z]{3,}", text)) or _HEDGE.search(text):
         return None
     return numbers[0] if len(numbers := _numbers(text)) == 1 else None
 
+
+def _no_gold(gold):
+    "Why a cleaned gold answer cannot be judged, or None."
+    if not re.search(r"[A-Za-z0-9]", gold):
+        return "the gold answer is empty"
+    braces = re.sub(r"\\[{}\\]", "", gold)
+    if braces.count("{") != braces.count("}"):
+        return "the gold answer breaks off"
+    return "the gold answer says nothing" if _SAYS_NO_ANSWER.fullmatch(_without_text(gold).strip(" .()")) else None
+
 # %% ../nbs/02_grading.ipynb #a9f32c09
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])")
+
+
+def _joined(text):
+    "A text with the thousands of its numbers joined, outside of parentheses and of lists without spaces."
+    if not (found := list(_THOUSANDS.finditer(text))):
+        return text
+    depth, start, inside = 0, 0, []
+    for token in _PARTS.finditer(text):
+        if token[0] in _OPEN - {"{"}:
+            depth, start = depth + 1, start if depth else token.start()
+        elif token[0] in _CLOSE - {"}"} and depth:
+            depth -= 1
+            inside += [] if depth or ", " in text[start : token.end()] else [(start, token.end())]
+    for number in reversed(found):
+        if not any(low < number.start() < high for low, high in inside):
+            text = text[: number.start()] + number[0].replace(",", "") + text[number.end() :]
+    return text
+
+
 def _judge(answer, gold, convention, algebra):
     "Whether an answer is the gold answer, and why."
     clean, target = _clean(answer), _clean(gold)
-    if not target:
-        return None, "the gold answer is empty"
+    if nothing := _no_gold(target):
+        return None, nothing
     if not clean:
         return False, "the answer is empty"
     if _key(clean) == _key(target):
         return True, "the same text"
     if choice := _same_choice(clean, target):
         return True, choice
-    target = _value_of_choice(target)
+    clean, target = _without_choice(clean, target), _value_of_choice(target)
     if isinstance(_read(target), _Number) and (number := _only_number(clean)):
         clean = _clean(number)
     if convention.integers and isinstance(number := _read(clean), _Number) and number.value.denominator != 1:
@@ -1155,16 +2166,35 @@ def _judge(answer, gold, convention, algebra):
     target, *others = _ALTERNATIVES.split(target)
     if not all(_same(other, target, convention, algebra) for other in others):
         target = ", ".join([target, *others])
-    same = _same(clean, target, convention, algebra)
-    return same, "equivalent" if same else "different"
+    same = _any_reading(clean, target, convention, algebra)
+    return same, "equivalent" if same else _TOO_FINE if same is None else "different"
+
+
+def _any_reading(answer, gold, convention, algebra):
+    "Whether two texts are the same, with commas within numbers or between them."
+    readings = [(x, y) for x in dict.fromkeys((answer, _joined(answer))) for y in dict.fromkeys((gold, _joined(gold)))]
+    found = {_same(x, y, convention, algebra) for x, y in reversed(readings)}
+    return True if True in found else None if None in found else False
 
 # %% ../nbs/02_grading.ipynb #82379a25
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\([^()]*\)|[A-Za-z])\s*\^\{\\circ\}")
-_POINTS = (
-    (0.7310585786300049, 2.2360679774997896, 1.3247179572447460),
-    (3.3027756377319946, 0.5671432904097838, 4.2360679774997894),
-    (-1.6180339887498949, -0.3678794411714423, 0.2078795763507619),
-)
+_MOST_DIGITS = 60_000
+
+
+class _Precise(_Floats):
+    "Arithmetic with as many digits as mpmath works with."
+
+    def __init__(self, row):
+        import mpmath
+
+        self.row, self.library = row, mpmath
+
+    def number(self, value):
+        mp = self.library
+        return mp.mpc(value if isinstance(value, (str, complex)) else mp.mpf(value))
+
+    def whole(self, value, most=10_000):
+        return super().whole(value, min(most, 10_000))
 
 
 @functools.lru_cache(4096)
@@ -1176,7 +2206,6 @@ def _parse(latex):
     from math_verify import LatexExtractionConfig, parse
 
     as_written = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
-    latex = _DEGREES.sub(r"(\1\\frac{\\pi}{180})", latex)
     found = parse(
         f"${latex}$",
         [LatexExtractionConfig(normalization_config=as_written)],
@@ -1189,108 +2218,184 @@ def _parse(latex):
     return found[0].xreplace(imaginary) if imaginary else found[0]
 
 
-@functools.lru_cache(4096)
-def _precisely(text):
-    "An expression's values at the points to fifty digits, or None where the small evaluator does not read it."
+def _values(expression, digits):
+    "The values of SymPy's expression at the points, to so many digits; None where it has none."
     import mpmath
-
-    with mpmath.workdps(50):
-        return _evaluated(
-            text, mpmath, lambda value: mpmath.mpc(value if isinstance(value, (str, complex)) else mpmath.mpf(value))
-        )
-
-
-def _values(expressions):
-    "The values of expressions at each point, to fifty digits; None where one has none."
     import sympy
 
-    symbols = {symbol for expression in expressions for symbol in expression.free_symbols}
-    names = sorted({symbol.name for symbol in symbols})
-    rows = []
-    for point in _POINTS if names else _POINTS[:1]:
-        place = {name: sympy.Float(repr(point[i % 3] * (1 + i // 3 * 0.37)), 50) for i, name in enumerate(names)}
-        row = [
-            expression.xreplace({symbol: place[symbol.name] for symbol in symbols}).evalf(50)
-            for expression in expressions
-        ]
-        if not all(
-            value.is_number
-            and value.is_finite
-            and all(part.is_Float or part.is_Rational for part in value.as_real_imag())
-            for value in row
-        ):
+    if not isinstance(expression, sympy.Expr):
+        return None
+    symbols, row = expression.free_symbols, []
+    for place in range(len(_LOOKS) if symbols else 1):
+        values = {symbol: sympy.Float(repr(_place(symbol.name, place)), digits) for symbol in symbols}
+        value = expression.xreplace(values).evalf(digits, maxn=2 * digits)
+        parts = value.as_real_imag() if value.is_number and value.is_finite else ()
+        if not parts or not all(part.is_Float or part.is_Rational for part in parts):
             return None
-        rows.append(row)
-    return rows
+        row.append(mpmath.mpc(*(mpmath.mpf(part.p) / part.q if part.is_Rational else mpmath.mpf(str(part)) for part in parts)))
+    return tuple(row * (len(_LOOKS) // len(row)))
+
+
+@functools.lru_cache(4096)
+def _row(text, digits):
+    "The values of a text at the points, by the small evaluator or by SymPy; None where neither reads it."
+    import mpmath
+
+    with mpmath.workdps(digits + 10):
+        row = tuple(_evaluated(text, _Precise(place)) for place in range(len(_LOOKS)))
+        if None not in row and all(mpmath.isfinite(value) for value in row):
+            return row
+        try:
+            return _values(_parse(text), digits)
+        except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError):
+            return None
 
 # %% ../nbs/02_grading.ipynb #b41a3ccb
-def _near(x, y, exact=True):
-    "Whether two values are equal: to forty digits, or to nine where decimals went in."
-    return bool(abs(x - y) <= (abs(x) + abs(y)) * (1e-40 if exact else 1e-9) or abs(x - y) < 1e-45)
+def _digits(*texts):
+    "How many digits tell two values apart: fifty, and room for all powers and factorials that are written."
+    grown = sum(int(number[1] or number[2]) for text in texts for number in _GROWS.finditer(text))
+    return 50 + (len("".join(texts)) + 5 * grown if grown else len("".join(texts)) // 4)
 
 
-def _by_looks(answer, gold):
-    "True or False where the small evaluator settles whether two texts without decimals are equal, else None."
+_GROWS = re.compile(r"\^\s*\{?\s*[-(]*\s*(\d{2,4})|(\d{2,4})\s*[)}]*\s*!")
+
+
+def _apart(x, y):
+    "Whether two values are far apart, whatever the rounding."
+    return abs(x - y) > max(abs(x), abs(y)) * 1e-20 and max(abs(x), abs(y)) > 1e-25
+
+
+def _steady(text, digits):
+    "The values of a text; what shrinks when more digits are taken is zero."
     import mpmath
 
-    if re.search(r"\.\d", answer + gold) or not (x := _precisely(answer)) or not (y := _precisely(gold)):
+    rows = _row(text, digits), _row(text, 2 * digits)
+    if None in rows:
         return None
+    tiny = mpmath.mpf(10) ** -digits
+    return [mpmath.mpc(0) if abs(y) <= (abs(x) * 1e-20 if x else tiny) else y for x, y in zip(*rows)]
+
+
+def _votes(answer, gold):
+    "Whether two texts have the same values, at each point; None where one is not read or it would take too many digits."
+    import mpmath
+
+    rows = _row(answer, 50), _row(gold, 50)
+    if None in rows:
+        return None
+    if all(map(_apart, *rows)):
+        return {False}
+    if (digits := _digits(answer, gold)) > _MOST_DIGITS:
+        return None
+    with mpmath.workdps(2 * digits):
+        x, y = _steady(answer, digits), _steady(gold, digits)
+        if x is None or y is None:
+            return None
+        near = mpmath.mpf(10) ** (8 - digits)
+        return {bool(abs(a - b) <= near * max(abs(a), abs(b))) for a, b in zip(x, y)}
+
+# %% ../nbs/02_grading.ipynb #a6000002
+_WRITTEN_DECIMAL = re.compile(r"\d*\.\d+")
+
+
+def _slack(text, convention):
+    "By how much the values of a text may be off, since its long decimals are rounded; None where it is not read."
+    row, slack = _row(text, 50), [0] * len(_LOOKS)
+    for decimal in _WRITTEN_DECIMAL.finditer(text):
+        if len(decimal[0].replace(".", "").lstrip("0")) < convention.rounded:
+            continue
+        places = len(decimal[0].partition(".")[2])
+        moved = f"{Fraction(decimal[0]) + Fraction(1, 10**places):.{places}f}"
+        other = _row(text[: decimal.start()] + moved + text[decimal.end() :], 50)
+        if other is None:
+            return None
+        slack = [sum_ + abs(x - y) for sum_, x, y in zip(slack, row, other)]
+    return slack
+
+
+def _within_slack(answer, gold, convention):
+    "Whether two texts agree as far as their decimals say; None where one is not read."
+    rows = _row(answer, 50), _row(gold, 50)
+    if convention.rounded is None or None in rows:
+        return None
+    slacks = _slack(answer, convention), _slack(gold, convention)
+    if None in slacks:
+        return None
+    return all(abs(x - y) < a + b for x, y, a, b in zip(*rows, *slacks))
+
+
+def _constant(text):
+    "The value of a real expression without letters, as a fraction; None where it is not one."
+    if not (row := _row(text, 50)) or len(set(row)) > 1 or abs(row[0].imag) > 1e-40:
+        return None
+    import mpmath
+
     with mpmath.workdps(50):
-        votes = set(map(_near, x, y))
-    return votes.pop() if len(votes) == 1 else None
-
-
-def _by_values(answer, gold, exact):
-    "True or False where numbers settle whether two expressions, or two equations, are the same; else None."
-    import sympy
-
-    if equations := isinstance(answer, sympy.Eq) and isinstance(gold, sympy.Eq):
-        answer, gold = answer.lhs - answer.rhs, gold.lhs - gold.rhs
-    if not (isinstance(answer, sympy.Expr) and isinstance(gold, sympy.Expr)) or not (rows := _values((answer, gold))):
-        return None
-    if equations:  # the same up to a factor
-        (first, other), *_ = rows
-        return all(x != 0 and y != 0 and _near(x * other, first * y, exact) for x, y in rows) or None
-    votes = {_near(x, y, exact) for x, y in rows}
-    return votes.pop() if len(votes) == 1 else None
-
-
-def _constant(expression):
-    "The value of a real expression without variables, as a fraction; None where it is not one."
-    import sympy
-
-    if not isinstance(expression, sympy.Expr) or expression.free_symbols:
-        return None
-    value = expression.evalf(50)
-    if not (value.is_real and value.is_finite and value.is_number):
-        return None
-    value = Fraction(str(value))
+        value = Fraction(mpmath.nstr(row[0].real, 50))
     simple = value.limit_denominator(10**9)
     return simple if abs(value - simple) <= Fraction(1, 10**40) * max(1, abs(simple)) else value
 
+
+def _as_written_numbers(answer, gold):
+    "Two numbers, where one is a decimal or a percentage and the other a constant; else None."
+    numbers = [_number(text) for text in (answer, gold)]
+    for i, text in enumerate((gold, answer)):
+        if numbers[i] and not numbers[i].base and (numbers[i].places is not None or numbers[i].percent):
+            value = None if numbers[1 - i] else _constant(text)
+            if value is not None:
+                numbers[1 - i] = _Number(value)
+                return numbers
+    return None
+
 # %% ../nbs/02_grading.ipynb #34bcb8aa
+def _proportional(answer, gold):
+    "True where two equations are the same up to a factor, else None."
+    sides = [_split(text, {"="}) for text in (answer, gold)]
+    if not all(len(pair) == 2 and all(pair) for pair in sides):
+        return None
+    rows = [_row(f"({left})-({right})", 50) for left, right in sides]
+    if None in rows or any(abs(value) < 1e-30 for row in rows for value in row):
+        return None
+    (x, *xs), (y, *ys) = rows
+    exact = all(abs(a * y - x * b) <= 1e-40 * abs(x * b) for a, b in zip(xs, ys))
+    return True if exact and _digits(answer, gold) < 500 else None
+
+
+def _natural(answer, gold):
+    "Two texts with natural logarithms in both, where one of them has only such."
+    texts = []
+    for text, other in ((answer, gold), (gold, answer)):
+        plain = r"\ln" in other and r"\log" not in other and not re.search(r"\\log\s*_", text)
+        texts.append(re.sub(r"\\log(?![a-z])", r"\\ln", text) if plain else text)
+    return texts
+
+
 def _algebra(answer, gold, convention):
-    "Whether two LaTeX texts stand for the same."
+    "Whether two LaTeX texts stand for the same. None: it would take too many digits to tell."
     from math_verify import verify
 
     if re.search(r"\d\s*_", f"{answer} {gold}"):
         return False  # math-verify drops the base of 52_8
-    if (settled := _by_looks(answer, gold)) is not None:
-        return settled
+    answer, gold = (_DEGREES.sub(r"(\1\\frac{\\pi}{180})", text) for text in _natural(answer, gold))
+    values = _exact(answer, _MANY_BITS), _exact(gold, _MANY_BITS)
+    if None not in values and (values[0] == values[1] or not re.search(r"\.\d", answer + gold)):
+        return values[0] == values[1]
+    if _proportional(answer, gold):
+        return True
+    if numbers := _as_written_numbers(answer, gold):
+        return _numbers_agree(*numbers, convention)
+    if (votes := _votes(answer, gold)) == {True}:
+        return True
+    if re.search(r"\.\d", answer + gold) and (within := _within_slack(answer, gold, convention)) is not None:
+        return within
+    if votes == {False}:
+        return False
     a, g = _parse(answer), _parse(gold)
     if a is None or g is None:
         return False
-    numbers = [_read(answer), _read(gold)]
-    for i, other in enumerate((g, a)):
-        if isinstance(numbers[i], _Number) and not numbers[i].base and (value := _constant(other)) is not None:
-            numbers[1 - i] = _Number(value)
-            return _numbers_agree(*numbers, convention)
-    exact = convention.rounded is None or not re.search(r"\.\d", answer + gold)
-    try:
-        settled = _by_values(a, g, exact)
-    except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError):
-        settled = None
-    return settled if settled is not None else bool(verify(g, a, allow_set_relation_comp=True, timeout_seconds=None))
+    if _digits(answer, gold) > 400:
+        return None  # math-verify would take what is near for equal
+    return bool(verify(g, a, allow_set_relation_comp=True, timeout_seconds=None, float_rounding=30, numeric_precision=40))
 
 # %% ../nbs/02_grading.ipynb #c5e43a47
 _trespassed = False  # set by the hook, read after every answer
@@ -1355,10 +2460,12 @@ def _load_algebra():
         raise ImportError("this version of math-verify or SymPy evaluates text as Python")
 
 # %% ../nbs/02_grading.ipynb #426923ca
-_LIMIT = 1.0  # seconds of wall clock for one answer
+_LIMIT = 1.0  # seconds of processor time for one answer
 _QUICK = 0.25  # seconds of an answer's first turn
+_PATIENCE = 120.0  # seconds of wall clock after which a worker counts as lost, far above what a busy machine needs
 _MEMORY = 1 << 30  # bytes of address space that a worker may add to what math-verify takes
-_TOO_LONG = f"took longer than {_LIMIT} s"
+_TOO_LONG = f"took longer than {_LIMIT} s of processor time"
+_TOO_FINE = "would take too many digits to compare"
 
 
 def _limit_memory():
@@ -1372,25 +2479,25 @@ def _limit_memory():
         try:
             resource.setrlimit(kind, (limit, limit))
         except (ValueError, OSError):
-            pass  # macOS has no limit of the address space; the alarm holds there too
+            pass  # macOS has no limit of the address space; the timer holds there too
 
 
 def _work(say):
     "Decides tasks until there are no more."
     global _trespassed
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(0, "rb", closefd=False) as tasks:
         for line in tasks:
             task, _trespassed = json.loads(line), False
-            signal.setitimer(signal.ITIMER_REAL, task["limit"])
+            signal.setitimer(signal.ITIMER_PROF, task["limit"])
             try:
                 equal, reason = _judge(task["answer"], task["gold"], Convention(**task["convention"]), _algebra)
             except MemoryError:
                 equal, reason = None, "needs too much memory"
             except Exception as error:
                 equal, reason = None, f"cannot be compared ({type(error).__name__})"
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             if _trespassed:
                 equal, reason = None, "made the algebra ask for Python's evaluator, a program, a file or a socket"
             say(equal=equal, reason=reason)
@@ -1420,8 +2527,8 @@ def _serve():
         _, status = os.waitpid(child, 0)
         if status == 0:
             return
-        late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
-        say(equal=None, reason=_TOO_LONG if late else "broke the grading worker")
+        late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
+        say(equal=None, reason=_TOO_LONG) if late else say(lost=True)
 
 # %% ../nbs/02_grading.ipynb #d7a402d3
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from spurious_rlvr.grading import _serve; _serve()"
@@ -1455,7 +2562,7 @@ class _Worker:
     def ask(self, task):
         "The reply to a task; None where the worker is gone or stuck. Raises `NotAvailable` where it never started."
         if not self.ready:
-            first = self._line(60) or {}
+            first = self._line(_PATIENCE) or {}
             if "ready" not in first:
                 raise NotAvailable(
                     f"grading: no worker started ({first.get('failed', 'it gave no reason')}); install"
@@ -1463,7 +2570,7 @@ class _Worker:
                 )
             self.ready = True
         self.process.stdin.write(json.dumps(task).encode() + b"\n")
-        return self._line(task["limit"] + 0.4)
+        return self._line(_PATIENCE)
 
     def _line(self, seconds):
         while b"\n" not in self.pending:
@@ -1488,6 +2595,10 @@ class _Worker:
         self.process.wait()
 
 # %% ../nbs/02_grading.ipynb #3a86e179
+_TRIES = 3  # times that an answer is asked for when its worker is lost
+_LOST = "broke the grading worker"
+
+
 class _Pool:
     "The workers of this process."
 
@@ -1497,7 +2608,15 @@ class _Pool:
         self.queue, self.slow_lane = collections.deque(), threading.Semaphore(self.size - 1)
 
     def ask(self, task):
-        "A verdict and its reason, from the next free worker."
+        "A verdict and its reason. A worker that is lost or stalled is replaced, and the answer asked for again."
+        for _ in range(_TRIES):
+            reply = self._ask_once(task)
+            if reply and "lost" not in reply:
+                return reply["equal"], reply["reason"]
+        return None, _LOST
+
+    def _ask_once(self, task):
+        "The reply of the next free worker, or None."
         worker, reply = self._take(), None
         try:
             reply = worker.ask(task)
@@ -1505,7 +2624,7 @@ class _Pool:
             pass
         finally:
             self._give_back(worker, sound=reply is not None)
-        return (reply["equal"], reply["reason"]) if reply else (None, "broke the grading worker")
+        return reply
 
     def _take(self):
         ticket = object()  # first come, first served: a busy thread must not push in again and again
@@ -1583,7 +2702,7 @@ _WHOLE = re.compile(r"-?[0-9]{1,18}").fullmatch
 
 def _at_once(answer, gold, convention):
     "A verdict without a worker, or None."
-    if answer == gold and answer:
+    if answer == gold and answer and (_WHOLE(gold) or _says_something(gold)):
         return True, "the same text"
     if _WHOLE(answer) and _WHOLE(gold):
         return (True, "the same number") if int(answer) == int(gold) else (False, "different numbers")
@@ -1593,9 +2712,15 @@ def _at_once(answer, gold, convention):
 
 
 @functools.lru_cache(20_000)
+def _says_something(gold):
+    "Whether the same text is the right answer: not where the gold answer is `N/A` or breaks off."
+    return len(gold) > _LONGEST or not _no_gold(_clean(gold)) or gold.strip().lower() == "none"
+
+
+@functools.lru_cache(20_000)
 def _in_process(answer, gold, convention):
     "A verdict that needs no algebra, or None."
-    if _key(answer) == _key(gold) and answer:
+    if _key(answer) == _key(gold) and answer and _says_something(gold):
         return True, "the same text"
     for name, text in (("answer", answer), ("gold answer", gold)):
         if reason := _refusal(text):
@@ -1635,10 +2760,15 @@ def _by_workers(pairs):
         with ThreadPoolExecutor(min(_pool.size, len(late))) as threads:
             verdicts |= dict(zip(late, threads.map(_full_turn, late)))
     for pair, verdict in verdicts.items():
-        _cache.put(pair, verdict)
+        if verdict[1] != _LOST:
+            _cache.put(pair, verdict)
     return verdicts
 
 # %% ../nbs/02_grading.ipynb #c3c8b1fb
+_GSM8K = re.compile(r"(?:^|\n)[ \t]*####[ \t]*(?P<answer>[^\n]+?)[ \t]*$")
+_PROOF = re.compile(r"\b(?:proof|prove[sdn]?|q\.?e\.?d|as desired|show that)\b|∎|\\(?:blacksquare|qed)", re.I)
+
+
 def _core(text):
     "The answer in a whole solution; the text itself where it is a bare answer."
     if isinstance(text, (int, float)) and not isinstance(text, bool):
@@ -1646,10 +2776,13 @@ def _core(text):
     if not isinstance(text, str):
         raise DataError(f"grading: the answer is {text!r} and must be text")
     text = text[-_TAIL:].strip()
+    if "####" in text and (marked := _GSM8K.search(text)):
+        return marked["answer"]
     is_code = "\n" not in text and "box" not in text and _PYTHON.search(text)
     if is_code or not (_is_prose(text) or re.match(r"[A-Za-z]{2,}", text) and _environments(text)):
         return text
-    return (extract_answer(text, rules=tuple(_RULES)).text or text).strip()
+    rules = ("boxed", "answer_tag", "stated") if _PROOF.search(text) else tuple(_RULES)
+    return (extract_answer(text, rules=rules).text or text).strip()
 
 
 def is_equivalent(
