@@ -266,6 +266,7 @@ _MAGNITUDES = {
     "quadrillion": Fraction(10**15),
     "mn": Fraction(10**6),
     "mln": Fraction(10**6),
+    "mil": Fraction(10**6),
     "bn": Fraction(10**9),
     "bln": Fraction(10**9),
     "tn": Fraction(10**12),
@@ -288,7 +289,7 @@ _MAGNITUDES = {
     "millionth": Fraction(1, 10**6),
     "billionth": Fraction(1, 10**9),
 }
-_MONEY_LETTERS = {"k": 10**3, "m": 10**6, "mm": 10**6, "mil": 10**6, "b": 10**9, "t": 10**12}
+_MONEY_LETTERS = {"k": 10**3, "m": 10**6, "mm": 10**6, "b": 10**9, "t": 10**12}
 _MAGNITUDE = re.compile(r"\s*-?\s*(?P<word>[A-Za-z]+)\.?(?![A-Za-z])")
 
 
@@ -330,7 +331,7 @@ _PROSE_WORD = re.compile(
     r"(?<![\\A-Za-z{^_*/+=<>-])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|and|or|inf|infinity)(?![A-Za-z]))"
     r"[A-Za-z]{2,}(?!\s*[-+*/^_=<>({\d])"
 )
-_SIDE_BY_SIDE = re.compile(r"[A-Za-z]{2,}['’]?,?\s+[A-Za-z]{2,}")
+_SIDE_BY_SIDE = re.compile(r"[A-Za-z]{3,}['’]?\s+[A-Za-z]{2,}|[A-Za-z]{2,}['’]?\s+[A-Za-z]{3,}")
 _TEXT_COMMAND = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{[^{}]*\}")
 
 
@@ -353,7 +354,7 @@ _STATED = re.compile(
     r"(?:\s*\**\s*(?:\bis\b|\bare\b|\b(?:should|must|will|would)\s+be\b|:|=)\s*:?|[*:#_ ]{0,6}\n(?=\s*\S))",
     re.I,
 )
-_MARKED = re.compile(r"^[ \t]*####[ \t]*(?P<answer>\S[^\n]{0,200})$", re.M)
+_MARKED = re.compile(r"(?:^|(?<=\s))####[ \t]*(?P<answer>[^\s#][^\n]{0,200})$", re.M)
 _HOPED = re.compile(r"(?:^|[.!?\n])([^.!?\n]{1,300})[.!?]\s*I hope it is correct")
 _NO_STATEMENT = re.compile(
     r"(?:(?:in)?correct|wrong|not|right|in|of|the same|given|found|obtained|I hope)\b|as follows\W*$", re.I
@@ -389,7 +390,7 @@ def _marked(line, last):
 # %% ../nbs/02_grading.ipynb #a1000002
 _AMOUNT_SAID = r"(?:\\?\$)?" + _PROSE_NUMBER.pattern.replace(r"(?<![\w.,/^])", "", 1)
 _SAID = re.compile(
-    r"\b(?:is|are|equals?|equal to|be|gives|has|have|gets?|costs?|=)\s+(?:equal to|exactly|only|just|then|therefore|thus|indeed)?\s*"
+    r"(?:\b(?:is|are|equals?|equal to|be|gives|has|have|gets?|costs?)|=)\s+(?:equal to|exactly|only|just|then|therefore|thus|indeed)?\s*"
     rf"(?P<number>{_AMOUNT_SAID})(?P<rest>[^\d$\\]*)$"
 )
 _COUNTED = re.compile(
@@ -397,6 +398,10 @@ _COUNTED = re.compile(
     rf"(?P<number>{_AMOUNT_SAID})(?P<rest>.*)$",
     re.I | re.S,
 )
+
+
+_LISTED = re.compile(rf"\bare\s+(?P<numbers>(?:{_AMOUNT_SAID},?\s+(?:and\s+|or\s+)?)+{_AMOUNT_SAID})\W*$")
+_LETTER_SAID = re.compile(r"\b(?:is|choose|option|choice)\s+(?P<letter>\([A-J]\))\W*$")
 
 
 def _said(match):
@@ -410,7 +415,11 @@ def _in_sentence(sentence):
     if last:
         said = _SAID.search(sentence, last.end())
         return _said(said) if said else _environments(sentence)
-    if len(sentence.split()) > 3 and "\\" not in sentence:
+    if letter := _LETTER_SAID.search(sentence):
+        return letter["letter"]
+    if len(sentence.split()) > 3 and not re.search(r"\\(?!\$)", sentence):
+        if listed := _LISTED.search(sentence):
+            return listed["numbers"]
         if len(numbers := _numbers(sentence)) == 1:
             return numbers[0]
         if numbers and (said := _COUNTED.match(sentence) or _SAID.search(sentence)):
@@ -517,10 +526,13 @@ _SIGNS = {
     ";": "；",
 }
 _GREEK = {
-    chr(code): rf"\{unicodedata.name(chr(code)).split()[-1].lower()} "
+    chr(code): rf"\{unicodedata.name(chr(code)).split()[-1].lower().replace('lamda', 'lambda')} "
     for code in [*range(0x3B1, 0x3CA), *range(0x391, 0x3AA)]
     if chr(code) not in "ςοΑΒΕΖΗΙΚΜΝΟΡΤΧ" and unicodedata.name(chr(code), "").startswith("GREEK SMALL")
-} | {name: rf"\{word} " for name, word in zip("ΓΔΘΛΞΠΣΦΨ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi".split())}
+} | {
+    letter: rf"\{word} "
+    for letter, word in zip("ΓΔΘΛΞΠΣΦΨϕϵϑ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi phi epsilon theta".split())
+}
 _COMPATIBLE = [range(0xFF01, 0xFF5F), range(0x1D400, 0x1D800), range(0x2160, 0x2180), range(0x3380, 0x33E0), (0x2113,)]
 _SIGN_TABLE = (
     {code: unicodedata.normalize("NFKC", chr(code)) for block in _COMPATIBLE for code in block}
@@ -602,6 +614,7 @@ _FORMS = _rewrites(  # fractions, roots, powers and binomials with their braces
     (r"\\[dtc]frac(?![a-z])", r"\\frac"),
     (r"\\[dt]binom(?![a-z])", r"\\binom"),
     (r"(\\frac|\\sqrt|\\binom)\s+(?=[{\[])", r"\1"),
+    (r"\\frac\s*\(([^()]*)\)\s*\(([^()]*)\)", r"\\frac{\1}{\2}"),
     (r"\\(frac|binom)\s*(\d|[A-Za-z])", r"\\\1{\2}"),
     (r"\\frac\s*(\\(?!frac|sqrt)[A-Za-z]+)\s*", r"\\frac{\1}"),
     (r"(\\(?:frac|binom)\{" + _NESTED + r"\})\s*(\d|[A-Za-z]|\\(?!frac|sqrt)[A-Za-z]+)", r"\1{\2}"),
@@ -610,9 +623,10 @@ _FORMS = _rewrites(  # fractions, roots, powers and binomials with their braces
     (r"\{\s*([^{}]+?)\s*\\choose\s*([^{}]+?)\s*\}", r"\\binom{\1}{\2}"),
     (r"(?:\{\}\s*)?[_^]\s*\{?(\d+)\}?\s*(?:C|\\text\{C\})\s*_\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
     (r"(?:\{\}\s*)?[_^]\s*\{?(\d+)\}?\s*(?:P|\\text\{P\})\s*_\s*\{?(\d+)\}?", r"P(\1,\2)"),
+    (r"(?<![\w\\^_.])(\d+)\s?C\s?(\d+)(?!\w)", lambda m: rf"\binom{{{m[1]}}}{{{m[2]}}}" if int(m[1][:9]) >= int(m[2][:9]) else m[0]),
     (r"(?<![\w}])(?:C|\\text\{C\})\s*_\s*\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
     (r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({\\-])", "^"),
-    (r"\^\s*(-?\d+|-[A-Za-z])(?![\d}])", r"^{\1}"),
+    (r"\^\s*(-?\d+(?:\.\d+)?|-[A-Za-z])(?![\d}])", r"^{\1}"),
 )
 _SPELLINGS = _rewrites(  # names
     (r"\\(l|r)brace(?![a-z])", lambda m: r"\{" if m[1] == "l" else r"\}"),
@@ -626,6 +640,7 @@ _SPELLINGS = _rewrites(  # names
     (r"\\(?:leqslant|leq)(?![a-z])|<=", r"\\le "),
     (r"\\(?:geqslant|geq)(?![a-z])|>=", r"\\ge "),
     (r"\\neq(?![a-z])|!=", r"\\ne "),
+    (r"\\var(phi|epsilon|theta|rho|sigma|kappa)(?![a-z])", r"\\\1"),
     (r"==+", "="),
     (r"\\gt(?![a-z])", ">"),
     (r"\\lt(?![a-z])", "<"),
@@ -737,6 +752,7 @@ _CALLS = {
     **dict.fromkeys(("Matrix", "ImmutableMatrix", "array"), _vector),
     **dict.fromkeys(("FiniteSet", "set", "frozenset"), _as_set),
     **dict.fromkeys(("pow", "Pow"), lambda a, b: f"({a})^{{{b}}}"),
+    **dict.fromkeys(("Point", "Point2D", "Point3D", "Tuple"), lambda *items: f"({', '.join(items)})"),
     "Interval": _bracketed("[", "]"),
     "Interval.open": _bracketed("(", ")"),
     "Interval.Lopen": _bracketed("(", "]"),
@@ -763,8 +779,14 @@ def _closing(text, start):
     return None
 
 
+_KEY = r"\s*['\"]?(?P<name>[A-Za-z]\w*)['\"]?\s*:\s*(?P<value>[^:=<>{}|,]+?)\s*"
+_MAPPING = re.compile(rf"\[?\s*(?<!\\)\{{(?P<inside>{re.sub('[?]P<[a-z]+>', '?:', _KEY)}(?:,{re.sub('[?]P<[a-z]+>', '?:', _KEY)})*)\}}\s*\]?")
+
+
 def _without_calls(text):
-    "A text with the calls of Python and SymPy in LaTeX."
+    "A text with the calls and the dictionaries of Python and SymPy in LaTeX."
+    if mapping := _MAPPING.fullmatch(text):
+        text = ", ".join(f"{pair['name']} = {pair['value']}" for pair in re.finditer(_KEY + "(?:,|$)", mapping["inside"]))
     if "(" not in text:
         return _MODULE.sub("", text)
     text = _MODULE.sub("", text)
@@ -806,7 +828,7 @@ def _unescape(text):
 
 
 _DOLLARS = re.compile(r"(?<!\\)\$(?!\d)|(?<!\\)\$(?=[^$]*\$)|(?<!\\)\\[\[\]()]")
-_ONE_LETTER = re.compile(r"(?:(?<![\d})])(?<![\d})] )\\text\{\s*([A-Za-z])\s*\}|\\text\{\s*([eix])\s*\})")
+_ONE_LETTER = re.compile(r"(?:(?<![\d})/])(?<![\d})/] )(?<!\\cdot)(?<!\\cdot )\\text\{\s*([A-Za-z])\s*\}|\\text\{\s*([eix])\s*\})")
 
 
 @functools.lru_cache(4096)
@@ -815,14 +837,16 @@ def _clean(text):
     text = _unescape(_END_MARK.sub(" ", _in_ascii(text)).strip() if "<" in text else _in_ascii(text).strip())
     if "box" in text:
         text = _boxed(text) or re.sub(r"\\f?box(?:ed)?\s*\{?", "", text)
+    text = re.sub(r"(?<=\d)\"\s*$", "''", text) if text.count('"') == 1 else text  # inches
     text = _DOLLARS.sub(" ", text).strip(' \t\n*"`')
+    text = text[1:-1] if re.fullmatch(r"'[^']+'", text) else text
     for pattern, replacement in (*_LAYOUT, *_DIGITS):
         text = pattern.sub(replacement, text)
     text = _without_calls(_with_repetition(text))
     for pattern, replacement in (*_FORMS, *_SPELLINGS):
         text = pattern.sub(replacement, text)
     text = _ONE_LETTER.sub(lambda m: m[m.lastindex], text)  # not 5\text{ m}
-    if "[" in text:
+    if "]" in text or "[" in text:
         text = _with_round_ends(text)
     return re.sub(r"\s+", " ", text).strip().rstrip(".;,\\ ")
 
@@ -1091,13 +1115,15 @@ def _spelled(text):
     else:
         place = len(words)
     rest = " ".join(words[place:])
+    if half := re.match(r"half (?:an? )?(?=\w)", rest):
+        total, rest = Fraction(1, 2), rest[half.end() :]
     more = set(words[place:]) & {*_SMALL, *_TENS}
     if not words or more or current is None and words[0] not in ("a", "an", "half"):
         return None
     scale, end = (Fraction(1, 4), len(rest)) if re.fullmatch("quarters?", rest) else _magnitude(rest)
     if current is None and not end or _NO_UNIT.search(rest[end:]) or len(rest[end:].split()) > 2:
         return None
-    return _Number((total + (1 if current is None else current)) * scale, unit=_unit(rest[end:]))
+    return _Number(Fraction(total or 1 if current is None else total + current) * scale, unit=_unit(rest[end:]))
 
 # %% ../nbs/02_grading.ipynb #cdbd5f50
 _AND_OR = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or|OR|AND)(?![a-z])")
@@ -1584,7 +1610,7 @@ def _atom(tokens):
     if token in (r"\frac", r"\binom", r"\sqrt", r"\lfloor", r"\lceil"):
         return _command(tokens, token)
     if token in _FUNCTIONS or token in _RECIPROCALS:
-        return tokens.arithmetic.function(token, _argument(tokens))
+        return _function(tokens, token)
     if token in _COUNTING and tokens.next == "(":
         return _counted(tokens, _COUNTING[token])
     if token == r"\pi" or token in _GREEK_LETTERS:
@@ -1626,6 +1652,18 @@ def _counted(tokens, function):
         return tokens.arithmetic.number(function(*numbers))
     except TypeError:
         raise _Unreadable from None  # another number of arguments
+
+
+def _function(tokens, name):
+    "`\\sin x`, and `\\sin^{2} x` for a whole power."
+    power = None
+    if tokens.next == "^":
+        tokens.take()
+        power = tokens.arithmetic.whole(_inside(tokens, "{", "}"))
+        if power < 2:
+            raise _Unreadable  # the inverse, or one over it
+    value = tokens.arithmetic.function(name, _argument(tokens))
+    return value if power is None else value**power
 
 
 def _argument(tokens):
@@ -2025,7 +2063,7 @@ def _as_intervals(value, other):
 # %% ../nbs/02_grading.ipynb #5fb44af6
 _LONGEST, _DEEPEST = 2_000, 40  # characters, brackets
 _PYTHON = re.compile(
-    r"__\w|(?<!\\)\b(?:import\s+\w|lambda\b[^:\n]{0,80}:)|\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\("
+    r"__\w|(?<!\\)\b(?:import\s+\w|lambda\b[^:\n]{0,80}:)|(?<!Interval\.)\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\("
 )
 _ABSURD = [
     (re.compile(pattern), reason)
@@ -2076,7 +2114,7 @@ _ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
 _SAYS_NO_ANSWER = re.compile(
     r"n\.?\s?/?\s?a\.?|none|null|nan|unknown|tbd|tba|omitted|(?:the )?proof.*|q\.?e\.?d\.?|not (?:given|available|applicable|provided)"
     r"|see (?:the )?(?:solution|above|below|proof|explanation|text|figure|diagram|answer)s?.*|(?:the )?(?:solution|answer)s?(?: (?:may )?var(?:y|ies).*)?"
-    r"|\\(?:blacksquare|square|Box|qed)|to be proved|as (?:shown|desired|required|above).*|no answer.*",
+    r"|\\(?:blacksquare|square|Box|qed)|to be (?:proved|proven|shown|determined|decided)|proved|proven|shown|\[?asy\]?|as (?:shown|desired|required|above).*|no answer.*",
     re.I | re.S,
 )
 
@@ -2127,7 +2165,7 @@ def _no_gold(gold):
     return "the gold answer says nothing" if _SAYS_NO_ANSWER.fullmatch(_without_text(gold).strip(" .()")) else None
 
 # %% ../nbs/02_grading.ipynb #a9f32c09
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])|(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)|(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?!\d|,\d)")
 
 
 def _joined(text):
@@ -2765,7 +2803,7 @@ def _by_workers(pairs):
     return verdicts
 
 # %% ../nbs/02_grading.ipynb #c3c8b1fb
-_GSM8K = re.compile(r"(?:^|\n)[ \t]*####[ \t]*(?P<answer>[^\n]+?)[ \t]*$")
+_GSM8K = re.compile(r"(?:^|\s)####[ \t]*(?P<answer>[^\n]+?)[ \t]*$")
 _PROOF = re.compile(r"\b(?:proof|prove[sdn]?|q\.?e\.?d|as desired|show that)\b|∎|\\(?:blacksquare|qed)", re.I)
 
 
