@@ -913,7 +913,7 @@ _TEXT_TAIL = re.compile(rf"(?:\s*(?:\\text\{{[^{{}}]*\}}|/|\\cdot|\\times|[-.]){
 _NAME_OF_UNIT = rf"(?:[A-Za-zµΩ]+\.?|[¢$€£¥₹]){_RAISE}"
 _WORD_TAIL = re.compile(
     r"(?:(?<=[\d})])|(?<=\\pi))(?P<space>\s*-?)"
-    rf"(?P<tail>(?:/\s?)?{_NAME_OF_UNIT}(?:(?:\s?/\s?|\s?\\cdot\s?|\s?·\s?|\s|-){_NAME_OF_UNIT})*)$"
+    rf"(?P<tail>(?:/\s?)?{_NAME_OF_UNIT}(?:(?:\s?/\s?|\s?\\cdot\s?|\s?·\s?|\s|(?<=[a-z]{{4}})-(?=[a-z]{{4}})){_NAME_OF_UNIT})*)$"
 )
 _JOINING = re.compile(r"\s*,?\s*(?:and|or|base|if|for|mod|modulo|where|when|such|with|choose)\b")
 
@@ -1613,7 +1613,7 @@ def _atom(tokens):
         return _function(tokens, token)
     if token in _COUNTING and tokens.next == "(":
         return _counted(tokens, _COUNTING[token])
-    if token == r"\pi" or token in _GREEK_LETTERS:
+    if token == r"\pi" or token in _GREEK_LETTERS and tokens.next != "(":
         return tokens.arithmetic.letter(token)
     if len(token) == 1 and token.isalpha() and not (token in "fghFGHPQC" and tokens.next == "("):
         return tokens.arithmetic.letter(token)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+from grading_kinds import KINDS, gsm8k
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -274,10 +276,25 @@ HOSTILE = [
 ]
 
 
+def processor_time():
+    "Seconds of processor time that this process and its workers have taken, as the limits count it."
+    total, ticks = time.process_time(), os.sysconf("SC_CLK_TCK")
+    for worker in list(grading._Worker.alive):
+        pid = worker.process.pid
+        try:
+            children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            for place in (pid, *children):
+                fields = pathlib.Path(f"/proc/{place}/stat").read_text().rsplit(")", 1)[1].split()
+                total += sum(map(int, fields[11:15] if place == pid else fields[11:13])) / ticks
+        except OSError:
+            pass  # it ended
+    return total
+
+
 def timed(text, gold):
-    start = time.perf_counter()
+    start = processor_time()
     verdict = grade(text, gold, rules=EVERY_RULE)
-    return verdict, time.perf_counter() - start
+    return verdict, processor_time() - start
 
 
 @pytest.mark.parametrize("place", range(2))
@@ -523,8 +540,131 @@ def test_a_killed_worker_is_replaced():
         if worker.process.poll() is None:
             os.killpg(worker.process.pid, signal.SIGKILL)
     time.sleep(0.1)
-    verdicts = [is_equivalent(rf"\sqrt{{{4 * i}}}", rf"2\sqrt{{{i}}}") for i in range(101, 110)]
-    assert verdicts.count(True) >= len(verdicts) - grading._pool.size and False not in verdicts
+    assert all(is_equivalent(rf"\sqrt{{{4 * i}}}", rf"2\sqrt{{{i}}}") for i in range(101, 110))
+
+
+def forget():
+    "Empties every cache of verdicts."
+    grading._cache.verdicts.clear()
+    grading._in_process.cache_clear()
+
+
+def test_a_stalled_worker_is_asked_again(monkeypatch):
+    "Workers that are stopped count as lost after the wall-clock guard; another one gives the verdict."
+    assert is_equivalent(r"\sqrt{12}", r"2\sqrt{3}")
+    idle = list(grading._pool.idle)
+    for worker in idle:
+        pid = worker.process.pid
+        for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGSTOP)
+    wait = grading._Worker._line
+    monkeypatch.setattr(grading._Worker, "_line", lambda worker, seconds: wait(worker, 0.5 if worker in idle else 60))
+    monkeypatch.setattr(grading, "_TRIES", len(idle) + 1)
+    assert idle and is_equivalent(r"\sqrt{1452}", r"22\sqrt{3}") is True
+    assert all(worker.process.poll() is not None for worker in idle)
+
+
+def test_a_lost_verdict_is_not_remembered(monkeypatch):
+    forget()
+    pair = r"\sqrt{2028}", r"26\sqrt{3}"
+    with monkeypatch.context() as patch:
+        patch.setattr(grading._Pool, "_ask_once", lambda pool, task: {"lost": True})
+        assert is_equivalent(*pair) is None
+        assert grade(rf"\boxed{{{pair[0]}}}", pair[1]).reason == grading._LOST
+    assert is_equivalent(*pair) is True
+
+
+def needing_algebra():
+    "Pairs that need a worker: equal and different, cheap and dear, and two that take more time than they get."
+    pairs = [(rf"\sqrt{{{n * n * 3}}}", rf"{n}\sqrt{{3}}") for n in range(5, 12)]
+    pairs += [(rf"\frac{{{n}}}{{\sqrt{{{n}}}+1}}", rf"\frac{{{n}(\sqrt{{{n}}}-1)}}{{{n - 1}}}") for n in (3, 5, 6, 7)]
+    pairs += [(rf"\sqrt{{2}}+2^{{-{n}}}", r"\sqrt{2}") for n in (90, 300, 900)]
+    pairs += [(r"\sin(2x)\cos x", r"2\sin x\cos^2 x"), (r"\{x \mid x > 2\}", r"(2,\infty)"), (r"\sqrt{x^2}", "x")]
+    pairs += [(rf"\sum_{{k=1}}^{{{n}}} k^2", str(n * (n + 1) * (2 * n + 1) // 6)) for n in (10, 20)]
+    return pairs + [(r"\Gamma(10^{9})", "7"), (r"\Gamma(10^{9}+1)", "7")]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts on processes as Linux has them")
+def test_verdicts_do_not_depend_on_load():
+    "The same verdicts alone and beside four busy processes: limits are processor time."
+    pairs = [(rf"\boxed{{{answer}}}", gold) for answer, gold in needing_algebra()]
+    forget()
+    quiet = grade_many(pairs)
+    busy = [subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 60: pass"]) for _ in range(4)]
+    try:
+        forget()
+        loaded = grade_many(pairs)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert [(v.correct, v.reason) for v in loaded] == [(v.correct, v.reason) for v in quiet]
+    assert {True, False, None} == {v.correct for v in quiet}
+
+
+def test_processor_time_is_what_counts():
+    "A worker that sleeps through its limit is not late; one that computes through it is."
+    code = """
+        import json, os, sys, time
+        from spurious_rlvr import grading
+        def judge(answer, *_):
+            start = time.process_time()
+            if answer == "sleep": time.sleep(0.6)
+            while answer == "compute" and time.process_time() < start + 5: pass
+            return True, "done"
+        grading._judge, grading._load_algebra = judge, lambda: None
+        read, write = os.pipe()
+        tasks = [dict(answer=answer, gold="7", convention={}, limit=0.2) for answer in ("sleep", "compute")]
+        os.write(write, b"".join(json.dumps(task).encode() + b"\\n" for task in tasks)); os.close(write); os.dup2(read, 0)
+        grading._serve()
+    """
+    replies = [json.loads(line) for line in python(textwrap.dedent(code)).stdout.splitlines()]
+    assert replies[0] == {"ready": True} and replies[1] == {"equal": True, "reason": "done"}
+    assert replies[2]["reason"].startswith("took longer")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "5\udfff", r"\frac{1}{2}" + "\udc80"])
+def test_a_lone_surrogate_breaks_nothing(text):
+    "Text that no encoding takes comes out of broken decoders: undecided, never an error."
+    assert is_equivalent(text, "5") is None and is_equivalent("5", text) is None
+    assert grade(rf"so \boxed{{{text}}}", "5").correct is None
+    assert grade(f"it is {text}. The answer is 5.", "5").correct is True
+    assert extract_answer(text) == (None, None)
+    assert grade_many([(text, "5"), (r"\boxed{\sqrt{25}}", "5")])[1].correct is True
+
+
+# Kinds: rules that make right and wrong pairs, see grading_kinds.py
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_kind(kind):
+    @given(st.randoms(use_true_random=False))
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def holds(rng):
+        answer, gold, right = kind.draw(rng)
+        verdict = grade(answer, gold).correct if kind.graded else is_equivalent(answer, gold)
+        assert verdict is right, (answer, gold, right)
+
+    assert kind.how
+    holds()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_kinds_go_both_ways(kind):
+    "Each kind makes right pairs and wrong ones: a grader that always says the same fails it."
+    rng = random.Random(0)
+    undecided = {None} if kind.name == "gold answers that cannot be judged" else {True, False}
+    assert {kind.draw(rng)[2] for _ in range(200)} == undecided
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_every_solution_in_the_form_of_gsm8k_is_its_own_answer(rng):
+    body, shown, value = gsm8k(rng)
+    solution = f"{body}\n#### {shown}"
+    assert is_equivalent(solution, solution) is True
+    assert grade(solution, solution).correct is True
+    assert grade(rf"so \boxed{{{value}}}", solution).correct is True
 
 
 @pytest.mark.skipif(
