@@ -149,7 +149,7 @@ def _named_unit(word):
     if word in table or len(word) == 1:
         return table.get(word)
     lower = word.lower()
-    forms = [lower, *(lower.removesuffix(end) for end in ("s", "es") if len(lower) > len(end) + 2)]
+    forms = [lower, *(lower.removesuffix(end) for end in ("s", "es") if len(lower) > len(end) + 1)]
     return next((table[form] for form in forms if form in table), None)
 
 # %% ../nbs/02_grading.ipynb #a2000005
@@ -203,7 +203,7 @@ def _known_unit(text):
             end = place
         elif token["over"] and parts:
             sign = -1
-        elif not (token["times"] and parts):
+        elif token["times"] != "." and not (token["times"] and parts):
             break
     return (_product_of_units(parts), end) if parts else None
 
@@ -230,7 +230,15 @@ _SINGULAR = {"people": "person", "children": "child", "men": "man", "women": "wo
 
 def _stem(word):
     word = _SINGULAR.get(word, word)
-    for end, single in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("sses", "ss"), ("ss", "ss"), ("s", "")):
+    for end, single in (
+        ("ies", "y"),
+        ("ches", "ch"),
+        ("shes", "sh"),
+        ("xes", "x"),
+        ("sses", "ss"),
+        ("ss", "ss"),
+        ("s", ""),
+    ):
         if word.endswith(end) and len(word) > len(end) + 1:
             word = word[: -len(end)] + single
             break
@@ -261,6 +269,7 @@ def _conversion(answer, gold):
 
 # %% ../nbs/02_grading.ipynb #a200000b
 _MAGNITUDES = {
+    "ten": Fraction(10),
     "hundred": Fraction(100),
     "thousand": Fraction(10**3),
     "million": Fraction(10**6),
@@ -328,13 +337,14 @@ def _measure_after(text, start):
 
 # %% ../nbs/02_grading.ipynb #bde46535
 _PROSE_NUMBER = re.compile(
-    r"(?<![\w.,/^])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s?/\s?\d+)?(?:\s?\\?%|\s(?:percent|pct)\b)?"
+    r"(?<![A-Za-z0-9_.,/^])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s?/\s?\d+)?(?:\s?\\?%|\s(?:percent|pct)\b)?"
 )
 _PROSE_WORD = re.compile(
     r"(?<![\\A-Za-z{^_*/+=<>-])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|and|or|inf|infinity)(?![A-Za-z]))"
     r"[A-Za-z]{2,}(?!\s*[-+*/^_=<>({\d])"
 )
 _SIDE_BY_SIDE = re.compile(r"[A-Za-z]{3,}['’]?\s+[A-Za-z]{2,}|[A-Za-z]{2,}['’]?\s+[A-Za-z]{3,}")
+_OTHER_SCRIPT = re.compile(r"[\u0400-\u052f\u0590-\u1fff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2,}")
 _TEXT_COMMAND = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{[^{}]*\}")
 
 
@@ -346,6 +356,8 @@ def _numbers(text):
 def _is_prose(text, words=3):
     "Whether a text is a sentence and no formula."
     text = _TEXT_COMMAND.sub("", text)
+    if not text.isascii() and len("".join(_OTHER_SCRIPT.findall(text))) > 2 * words:
+        return True
     return len(_PROSE_WORD.findall(text)) >= words and bool(_SIDE_BY_SIDE.search(text))
 
 # %% ../nbs/02_grading.ipynb #8e1a0db6
@@ -391,7 +403,7 @@ def _marked(line, last):
     return None if heading or not re.search(r"\d|\$|\\", line) else line
 
 # %% ../nbs/02_grading.ipynb #a1000002
-_AMOUNT_SAID = r"(?:\\?\$)?" + _PROSE_NUMBER.pattern.replace(r"(?<![\w.,/^])", "", 1)
+_AMOUNT_SAID = r"(?:\\?\$)?" + _PROSE_NUMBER.pattern.replace(r"(?<![A-Za-z0-9_.,/^])", "", 1)
 _SAID = re.compile(
     r"(?:\b(?:is|are|equals?|equal to|be|gives|has|have|gets?|costs?)|=)\s+(?:equal to|exactly|only|just|then|therefore|thus|indeed)?\s*"
     rf"(?P<number>{_AMOUNT_SAID})(?P<rest>[^\d$\\]*)$"
@@ -414,9 +426,8 @@ def _said(match):
 
 def _in_sentence(sentence):
     "The answer in a sentence: its mathematics, the number it comes to, its only number, or all of it."
-    *_, last = None, *_ENVIRONMENT.finditer(sentence)
-    if last:
-        said = _SAID.search(sentence, last.end())
+    if environments := list(_ENVIRONMENT.finditer(sentence)):
+        said = _SAID.search(sentence, environments[-1].end())
         return _said(said) if said else _environments(sentence)
     if letter := _LETTER_SAID.search(sentence):
         return letter["letter"]
@@ -451,7 +462,7 @@ def _from_tag(content):
 def _last_math(text):
     "The last environment. Of a single line without any: all of it if it is a formula, its last number if it is prose."
     if found := _environments(text):
-        return _last_number(found) if _is_prose(found) else found
+        return _last_number(found) if _is_prose(found, words=2) else found
     if len(text) > 300 or "\n" in text.strip():
         return None
     return _last_number(text) if _is_prose(text, words=2) else text.strip() or None
@@ -555,7 +566,10 @@ def _normal(text):
 
 
 _LIFTED = [
-    (re.compile(rf"([{_RAISED[:10]}]+)[⁄/]([{_LOWERED[:10]}]+)"), lambda m: rf"\frac{{{_normal(m[1])}}}{{{_normal(m[2])}}}"),
+    (
+        re.compile(rf"([{_RAISED[:10]}]+)[⁄/]([{_LOWERED[:10]}]+)"),
+        lambda m: rf"\frac{{{_normal(m[1])}}}{{{_normal(m[2])}}}",
+    ),
     (re.compile(f"[{_RAISED}]+"), lambda m: f"^{{{_normal(m[0])}}}"),
     (re.compile(f"[{_LOWERED}]+"), lambda m: f"_{{{_normal(m[0])}}}"),
     (re.compile(f"[{''.join(_VULGAR)}]"), lambda m: _VULGAR[m[0]]),
@@ -567,6 +581,7 @@ def _in_ascii(text):
     "A text with its Unicode signs as LaTeX."
     if text.isascii():
         return text
+    text = re.sub(r"(?<=\d)\s?[µμ](?=[mgsLAVWF](?![A-Za-z]))", " µ", text)
     for pattern, replacement in _LIFTED:
         text = pattern.sub(replacement, text)
     return text.translate(_SIGN_TABLE)
@@ -595,6 +610,11 @@ _LAYOUT = _rewrites(  # sizes, fonts and space
     ),
     (rf"\\text\{{\s*({_NAMES}|(?:{_COUNTS})(?=\s*\}}\s*[(\\{{]))\s*\}}", r"\\\1 "),
     (r"\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"\\text{\1/\2}"),
+)
+_SYSTEM = re.compile(
+    r"\\begin\{(?P<name>cases|aligned|gathered|split)\}(?P<rows>(?:(?!\\begin).)*?)\\end\{(?P=name)\}"
+    r"|\\begin\{array\}\{[lcr]\}(?P<lines>(?:(?!\\begin)[^&])*?=(?:(?!\\begin)[^&])*?)\\end\{array\}",
+    re.S,
 )
 _DIGITS = _rewrites(  # what stands between groups of digits
     (r"(?<=\d)\s*(?:,?\s*(?:\\!)+|\{,\}|\{\\,\}|\\,|\\thinspace|\\ |\{'\})\s*(?=\d{3}(?!\d))", ","),
@@ -626,7 +646,10 @@ _FORMS = _rewrites(  # fractions, roots, powers and binomials with their braces
     (r"\{\s*([^{}]+?)\s*\\choose\s*([^{}]+?)\s*\}", r"\\binom{\1}{\2}"),
     (r"(?:\{\}\s*)?[_^]\s*\{?(\d+)\}?\s*(?:C|\\text\{C\})\s*_\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
     (r"(?:\{\}\s*)?[_^]\s*\{?(\d+)\}?\s*(?:P|\\text\{P\})\s*_\s*\{?(\d+)\}?", r"P(\1,\2)"),
-    (r"(?<![\w\\^_.])(\d+)\s?C\s?(\d+)(?!\w)", lambda m: rf"\binom{{{m[1]}}}{{{m[2]}}}" if int(m[1][:9]) >= int(m[2][:9]) else m[0]),
+    (
+        r"(?<![\w\\^_.])(\d+)\s?C\s?(\d+)(?!\w)",
+        lambda m: rf"\binom{{{m[1]}}}{{{m[2]}}}" if int(m[1][:9]) >= int(m[2][:9]) else m[0],
+    ),
     (r"(?<![\w}])(?:C|\\text\{C\})\s*_\s*\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
     (r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({\\-])", "^"),
     (r"\^\s*(-?\d+(?:\.\d+)?|-[A-Za-z])(?![\d}])", r"^{\1}"),
@@ -750,7 +773,9 @@ _CALLS = {
     "factorial": lambda n: f"({n})!",
     **dict.fromkeys(("binomial", "comb", "nCr"), lambda n, k: rf"\binom{{{n}}}{{{k}}}"),
     **dict.fromkeys(("perm", "nPr"), lambda n, k: f"P({n},{k})"),
-    **dict.fromkeys(("Rational", "Fraction"), lambda a, b="1": rf"\frac{{{a}}}{{{b}}}" if b != "1" else a.strip("'\" ")),
+    **dict.fromkeys(
+        ("Rational", "Fraction"), lambda a, b="1": rf"\frac{{{a}}}{{{b}}}" if b != "1" else a.strip("'\" ")
+    ),
     **dict.fromkeys(("Integer", "Float", "float64", "Decimal", "simplify", "nsimplify"), lambda a: a.strip("'\" ")),
     **dict.fromkeys(("Matrix", "ImmutableMatrix", "array"), _vector),
     **dict.fromkeys(("FiniteSet", "set", "frozenset"), _as_set),
@@ -783,13 +808,17 @@ def _closing(text, start):
 
 
 _KEY = r"\s*['\"]?(?P<name>[A-Za-z]\w*)['\"]?\s*:\s*(?P<value>[^:=<>{}|,]+?)\s*"
-_MAPPING = re.compile(rf"\[?\s*(?<!\\)\{{(?P<inside>{re.sub('[?]P<[a-z]+>', '?:', _KEY)}(?:,{re.sub('[?]P<[a-z]+>', '?:', _KEY)})*)\}}\s*\]?")
+_MAPPING = re.compile(
+    rf"\[?\s*(?<!\\)\{{(?P<inside>{re.sub('[?]P<[a-z]+>', '?:', _KEY)}(?:,{re.sub('[?]P<[a-z]+>', '?:', _KEY)})*)\}}\s*\]?"
+)
 
 
 def _without_calls(text):
     "A text with the calls and the dictionaries of Python and SymPy in LaTeX."
     if mapping := _MAPPING.fullmatch(text):
-        text = ", ".join(f"{pair['name']} = {pair['value']}" for pair in re.finditer(_KEY + "(?:,|$)", mapping["inside"]))
+        text = ", ".join(
+            f"{pair['name']} = {pair['value']}" for pair in re.finditer(_KEY + "(?:,|$)", mapping["inside"])
+        )
     if "(" not in text:
         return _MODULE.sub("", text)
     text = _MODULE.sub("", text)
@@ -831,7 +860,9 @@ def _unescape(text):
 
 
 _DOLLARS = re.compile(r"(?<!\\)\$(?!\d)|(?<!\\)\$(?=[^$]*\$)|(?<!\\)\\[\[\]()]")
-_ONE_LETTER = re.compile(r"(?:(?<![\d})/])(?<![\d})/] )(?<!\\cdot)(?<!\\cdot )\\text\{\s*([A-Za-z])\s*\}|\\text\{\s*([eix])\s*\})")
+_ONE_LETTER = re.compile(
+    r"(?:(?<![\d})/])(?<![\d})/] )(?<!\\cdot)(?<!\\cdot )\\text\{\s*([A-Za-z])\s*\}|\\text\{\s*([eix])\s*\})"
+)
 
 
 @functools.lru_cache(4096)
@@ -845,6 +876,9 @@ def _clean(text):
     text = text[1:-1] if re.fullmatch(r"'[^']+'", text) else text
     for pattern, replacement in (*_LAYOUT, *_DIGITS):
         text = pattern.sub(replacement, text)
+    if r"\begin" in text:  # a system of equations is a list of them
+        text = _SYSTEM.sub(lambda m: (m["rows"] or m["lines"]).replace("&", "").replace(r"\\", ", "), text)
+        text = re.sub(r"^\s*\\\{\s*(?=[^{}]*=[^{}]*$)", "", text)
     text = _without_calls(_with_repetition(text))
     for pattern, replacement in (*_FORMS, *_SPELLINGS):
         text = pattern.sub(replacement, text)
@@ -906,7 +940,7 @@ _PERCENT = re.compile(
     r"\s*(?:\\?%|\\text\{\s*(?:\\?%|percent(?:age points?)?|pct)\s*\}|(?<![A-Za-z])(?:percent(?:age points?)?|per cent|pct))$"
 )
 _CURRENCY = re.compile(
-    r"(?P<sign>[-+]?)\s*(?:\\text\{\s*)?(?:(?:US|USD|Rs\.?|EUR|GBP|INR)?\s*\\?(?P<symbol>[$€£¥₹])|(?P<name>USD|EUR|GBP|INR))"
+    r"(?P<sign>[-+]?)\s*(?:\\text\{\s*)?(?:(?:US|USD|Rs\.?|EUR|GBP|INR)?\s*\\?(?P<symbol>[$€£¥₹])|(?P<name>USD|EUR|GBP|INR|Rs\.?))"
     r"\s*(?:\})?\s*(?=[-\d.\\])"
 )
 _DEGREE = re.compile(r"\s*\^\{\\circ\}\s*(?:\\text\{\s*([CFK])\w*\s*\}|([CFK]))?$")
@@ -975,9 +1009,7 @@ def _text_tail(text):
     return None
 
 # %% ../nbs/02_grading.ipynb #a3000003
-_PIECE = re.compile(
-    rf"\s*(?:,?\s*\band\b|,)?\s*(?P<number>{_DECIMAL})\s*-?\s*(?P<unit>[A-Za-zµ]+\.?|''|['\"°¢$])\s*"
-)
+_PIECE = re.compile(rf"\s*(?:,?\s*\band\b|,)?\s*(?P<number>{_DECIMAL})\s*-?\s*(?P<unit>[A-Za-zµ]+\.?|''|['\"°¢$])\s*")
 _SEVERAL = re.compile(r"\d.*[A-Za-z°¢'$}].*\d.*[A-Za-z°¢'\"}]", re.S)
 
 
@@ -1098,7 +1130,9 @@ _VALUES = {
 _ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
 _SMALL = {word: value for value, word in enumerate([*_ONES, "seventeen", "eighteen", "nineteen"])}
 _TENS = {word: 20 + 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())}
-_POWERS = {word: int(value) for word, value in _MAGNITUDES.items() if value >= 1000 and word.endswith(("thousand", "illion"))}
+_POWERS = {
+    word: int(value) for word, value in _MAGNITUDES.items() if value >= 1000 and word.endswith(("thousand", "illion"))
+}
 _NO_UNIT = re.compile(r"\b(?:to|or|of|than|by|not|less|more|at|other|the|only|and)\b")
 
 
@@ -1121,7 +1155,8 @@ def _spelled(text):
     if half := re.match(r"half (?:an? )?(?=\w)", rest):
         total, rest = Fraction(1, 2), rest[half.end() :]
     more = set(words[place:]) & {*_SMALL, *_TENS}
-    if not words or more or current is None and words[0] not in ("a", "an", "half"):
+    begins = words and (words[0] in _SMALL or words[0] in _TENS or words[0] in ("a", "an", "half"))
+    if not begins or more or re.search(r"\d", text):
         return None
     scale, end = (Fraction(1, 4), len(rest)) if re.fullmatch("quarters?", rest) else _magnitude(rest)
     if current is None and not end or _NO_UNIT.search(rest[end:]) or len(rest[end:].split()) > 2:
@@ -1131,9 +1166,12 @@ def _spelled(text):
 # %% ../nbs/02_grading.ipynb #cdbd5f50
 _AND_OR = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or|OR|AND)(?![a-z])")
 _MATRIX = re.compile(
-    r"\\begin\{(?:[pbBvV]?matrix|array|smallmatrix)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbBvV]?matrix|array|smallmatrix)\}", re.S
+    r"\\begin\{(?:[pbBvV]?matrix|array|smallmatrix)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbBvV]?matrix|array|smallmatrix)\}",
+    re.S,
 )
-_TRANSPOSED = re.compile(r"(?<=[)\]}])\s*\^\s*\{?\s*(?:\\top|\\intercal|\\mathsf\s*\{?T\}?|\\text\{\s*T\s*\}|T|t)\s*\}?$")
+_TRANSPOSED = re.compile(
+    r"(?<=[)\]}])\s*\^\s*\{?\s*(?:\\top|\\intercal|\\mathsf\s*\{?T\}?|\\text\{\s*T\s*\}|T|t)\s*\}?$"
+)
 _WHOLE_TEXT = re.compile(r"\\text\{(?P<inside>[^{}]*)\}(?:\^\{?\\circ\}?)?")
 _WORD = re.compile(
     r"[A-Za-z]{4,}|[A-Za-z]{3,}(?:-[A-Za-z]{3,})+|(?=.*[A-Za-z]{3})[A-Za-z']+\.?(?:"
@@ -1741,6 +1779,8 @@ def _same(answer, gold, convention, algebra):
     if isinstance(a, _Group) or isinstance(g, _Group):
         return _groups_agree(a, g, answer, gold, convention, algebra)
     a, g = _with_unit(a, g, answer), _with_unit(g, a, gold)
+    if not a.unit and not g.unit and (eager := _read_eagerly(answer)).unit and _read_eagerly(gold).unit:
+        a, g = eager, _read_eagerly(gold)
     if isinstance(a, _Number) and isinstance(g, _Number):
         return _numbers_agree(a, g, convention)
     return _expressions_agree(a, g, answer, gold, convention, algebra)
@@ -1750,10 +1790,16 @@ def _with_unit(value, other, text):
     "A value, read again with a unit of any name where the other one has a unit and it has none."
     if value.unit or not other.unit or other.unit.words:
         return value
+    return _read_eagerly(text)
+
+
+def _read_eagerly(text):
     return _number(text, eager=True) or _read_expression(text, eager=True)
 
 
-_PHRASE = re.compile(r"[\w\s,.'’:-]*?[A-Za-z]{4}[\w\s,.'’:-]*|[\w\s,.'’:-]*\\text\{[\w\s,.'’:-]*[A-Za-z]{3}[\w\s,.'’:-]*\}[\w\s,.'’:-]*")
+_PHRASE = re.compile(
+    r"[\w\s,.'’:-]*?[A-Za-z]{4}[\w\s,.'’:-]*|[\w\s,.'’:-]*\\text\{[\w\s,.'’:-]*[A-Za-z]{3}[\w\s,.'’:-]*\}[\w\s,.'’:-]*"
+)
 
 
 def _same_phrase(answer, gold):
@@ -1800,14 +1846,24 @@ def _text_of(value, text):
         return value.text
     if value.percent or value.base:
         return text
-    return text if not value.unit and _numeral(text) else _written(value.value) if value.places is None else _split_unit(text, eager=True).body
+    return (
+        text
+        if not value.unit and _numeral(text)
+        else _written(value.value)
+        if value.places is None
+        else _split_unit(text, eager=True).body
+    )
 
 
 def _converted(text, scale, shift, pi):
     "A text in another unit."
     if (scale, shift, pi) == (1, 0, 0):
         return text
-    return rf"{_written(scale)}\cdot ({text})" + (rf"\cdot \pi^{{{pi}}}" if pi else "") + (f"+({_written(shift)})" if shift else "")
+    return (
+        rf"{_written(scale)}\cdot ({text})"
+        + (rf"\cdot \pi^{{{pi}}}" if pi else "")
+        + (f"+({_written(shift)})" if shift else "")
+    )
 
 
 def _settled(a, g, scale, shift, texts, convention):
@@ -1841,7 +1897,9 @@ def _in_one_case(answer, gold):
     mixed = any(letter.swapcase() in found for found in letters for letter in found)
     if mixed or not any(letter.swapcase() in letters[1] for letter in letters[0]):
         return answer, gold
-    return tuple(re.sub(r"\\[A-Za-z]+|[A-Z]", lambda m: m[0] if m[0][0] == "\\" else m[0].lower(), t) for t in (answer, gold))
+    return tuple(
+        re.sub(r"\\[A-Za-z]+|[A-Z]", lambda m: m[0] if m[0][0] == "\\" else m[0].lower(), t) for t in (answer, gold)
+    )
 
 # %% ../nbs/02_grading.ipynb #a5000004
 _MODULUS = re.compile(
@@ -1861,7 +1919,9 @@ def _same_residue(answer, gold, convention, algebra):
     residues = [_residue(text, m if m is not None else n) for text in (a, g)]
     if None not in residues and (m is not None and n is not None):
         return residues[0] == residues[1]
-    plain = [_residue(text, modulus) if modulus is not None else _residue(text, None) for text, modulus in ((a, m), (g, n))]
+    plain = [
+        _residue(text, modulus) if modulus is not None else _residue(text, None) for text, modulus in ((a, m), (g, n))
+    ]
     if None not in plain and plain[0] == plain[1]:
         return True
     return not (a_is or g_is) and _same(a, g, convention, algebra)
@@ -1881,7 +1941,9 @@ def _whole_value(text):
     "The whole number that a text, or the right side of an equation, is; else None."
     found = _read(text)
     found = _read(found.right) if isinstance(found, _Equation) else found
-    whole = isinstance(found, _Number) and found.value.denominator == 1 and not (found.base or found.percent or found.unit)
+    whole = (
+        isinstance(found, _Number) and found.value.denominator == 1 and not (found.base or found.percent or found.unit)
+    )
     return found.value.numerator if whole else None
 
 
@@ -1956,12 +2018,14 @@ def _groups_agree(a, g, answer, gold, convention, algebra):
         settled = _two_groups_agree(a, g, convention, same)
         return algebra(answer, gold, convention) if settled is None else settled
     group, value, text = (a, g, gold) if isinstance(a, _Group) else (g, a, answer)
-    if group.kind == "list" and len(group.items) > 1 and not group.names and isinstance(value, (_Number, _Expression)):
+    if group.kind in ("list", "set") and group.items and isinstance(value, (_Number, _Expression)):
         pairs = [(item, text) if group is a else (text, item) for item in group.items]
         if all(same(*pair) for pair in pairs):
             return True
     # one value is no group
-    return isinstance(value, _Expression) and bool(_MANY_VALUED.search(value.text)) and algebra(answer, gold, convention)
+    return (
+        isinstance(value, _Expression) and bool(_MANY_VALUED.search(value.text)) and algebra(answer, gold, convention)
+    )
 
 
 def _as_point(value, other):
@@ -2006,12 +2070,20 @@ def _python_list(a, g):
 def _matrices_agree(a, g, same):
     "Whether two groups agree of which at least one is a matrix."
     if a.kind == g.kind:
-        return len(a.items) == len(g.items) and all(len(r) == len(s) and all(map(same, r, s)) for r, s in zip(a.items, g.items))
+        return len(a.items) == len(g.items) and all(
+            len(r) == len(s) and all(map(same, r, s)) for r, s in zip(a.items, g.items)
+        )
     matrix, other = (a, g) if a.kind == "matrix" else (g, a)
     if other.kind == "list" and all(item.startswith("(") for item in other.items):
         rows = [f"({', '.join(row)})" for row in matrix.items]  # Python's list of lists
         return _in_any_order(*((rows, other.items) if matrix is a else (other.items, rows)), same)
-    entries = [row[0] for row in matrix.items] if {*map(len, matrix.items)} == {1} else matrix.items[0] if len(matrix.items) == 1 else ()
+    entries = (
+        [row[0] for row in matrix.items]
+        if {*map(len, matrix.items)} == {1}
+        else matrix.items[0]
+        if len(matrix.items) == 1
+        else ()
+    )
     vector = other.kind in ("()", "[]", "list") and len(entries) == len(other.items)
     return vector and all(map(same, *((entries, other.items) if matrix is a else (other.items, entries))))
 
@@ -2153,6 +2225,7 @@ def _only_number(text):
     "The number of `5m`, or of a phrase that holds just one and does not hedge; else None."
     if measured := re.fullmatch(rf"([-+]?{_DECIMAL})\s*[mgshL](?:\^\{{?[23]\}}?)?", text):
         return text if " " in text else measured[1] + " " + text[measured.end(1) :].strip()
+    text = _without_text(text)
     if not (_is_prose(text) or re.match(r"[A-Za-z]{3,}", text)) or _HEDGE.search(text):
         return None
     return numbers[0] if len(numbers := _numbers(text)) == 1 else None
@@ -2269,12 +2342,15 @@ def _values(expression, digits):
         return None
     symbols, row = expression.free_symbols, []
     for place in range(len(_LOOKS) if symbols else 1):
-        values = {symbol: sympy.Float(repr(_place(symbol.name, place)), digits) for symbol in symbols}
+        exact = {symbol: sympy.Rational(*_place(symbol.name, place).as_integer_ratio()) for symbol in symbols}
+        values = {symbol: value.evalf(digits + 20) for symbol, value in exact.items()}
         value = expression.xreplace(values).evalf(digits, maxn=2 * digits)
         parts = value.as_real_imag() if value.is_number and value.is_finite else ()
         if not parts or not all(part.is_Float or part.is_Rational for part in parts):
             return None
-        row.append(mpmath.mpc(*(mpmath.mpf(part.p) / part.q if part.is_Rational else mpmath.mpf(str(part)) for part in parts)))
+        row.append(
+            mpmath.mpc(*(mpmath.mpf(part.p) / part.q if part.is_Rational else mpmath.mpf(str(part)) for part in parts))
+        )
     return tuple(row * (len(_LOOKS) // len(row)))
 
 
@@ -2346,8 +2422,9 @@ def _slack(text, convention):
     for decimal in _WRITTEN_DECIMAL.finditer(text):
         if len(decimal[0].replace(".", "").lstrip("0")) < convention.rounded:
             continue
-        places = len(decimal[0].partition(".")[2])
-        moved = f"{Fraction(decimal[0]) + Fraction(1, 10**places):.{places}f}"
+        whole, _, decimals = decimal[0].partition(".")
+        next_up = f"{int(whole + decimals) + 1:0{len(decimals) + 1}d}"
+        moved = f"{next_up[: -len(decimals)]}.{next_up[-len(decimals) :]}"
         other = _row(text[: decimal.start()] + moved + text[decimal.end() :], 50)
         if other is None:
             return None
@@ -2437,7 +2514,9 @@ def _algebra(answer, gold, convention):
         return False
     if _digits(answer, gold) > 400:
         return None  # math-verify would take what is near for equal
-    return bool(verify(g, a, allow_set_relation_comp=True, timeout_seconds=None, float_rounding=30, numeric_precision=40))
+    return bool(
+        verify(g, a, allow_set_relation_comp=True, timeout_seconds=None, float_rounding=30, numeric_precision=40)
+    )
 
 # %% ../nbs/02_grading.ipynb #c5e43a47
 _trespassed = False  # set by the hook, read after every answer
@@ -2939,7 +3018,11 @@ def _opinion(completion, answer, gold):
 def second_opinion(
     pairs: Iterable[tuple[str, str]],  # completions with their gold answers
     *,
-    rules: tuple[str, ...] = ("boxed", "answer_tag", "stated"),  # where math-verify finds no LaTeX, see `extract_answer`
+    rules: tuple[str, ...] = (
+        "boxed",
+        "answer_tag",
+        "stated",
+    ),  # where math-verify finds no LaTeX, see `extract_answer`
 ) -> list[bool | None]:  # None: it does not read the gold answer, or takes too long
     "What math-verify says of completions. Raises as `grade_many` does."
 
@@ -2962,7 +3045,10 @@ def _rates(ours, theirs, level):
     wrong, right = [o for o, t in both if not t], [o for o, t in both if t]
     row = {"rollouts": len(ours), "undecided": len(ours) - len(both), "right": len(right), "wrong": len(wrong)}
     ends = []
-    for name, misses, out_of in (("false positives", sum(wrong), len(wrong)), ("false negatives", right.count(False), len(right))):
+    for name, misses, out_of in (
+        ("false positives", sum(wrong), len(wrong)),
+        ("false negatives", right.count(False), len(right)),
+    ):
         rate = misses / out_of if out_of else math.nan
         low, high = binomtest(misses, out_of).proportion_ci(level, "wilson") if out_of else (math.nan, math.nan)
         row |= {name: misses, f"{name}, rate": rate, f"{name}, low": low, f"{name}, high": high}
@@ -2999,7 +3085,9 @@ def _splits(by, frame):
         elif name in frame:
             splits[name] = list(frame[name])
         else:
-            raise ConfigError(f"measure_grader: by={name!r} is no column of the rollouts and no function of a completion")
+            raise ConfigError(
+                f"measure_grader: by={name!r} is no column of the rollouts and no function of a completion"
+            )
     return splits
 
 # %% ../nbs/02_grading.ipynb #a7000008
@@ -3024,7 +3112,9 @@ def measure_grader(
     pairs = list(zip(frame["completion"], frame["gold"]))
     theirs = _labels(labels, frame, pairs, rules)
     ours = [verdict.correct for verdict in grade_many(pairs, rules=rules, convention=convention)]
-    splits = {"all": ["all"] * len(frame)} | _splits(by, frame) | {"kind of answer": [answer_kind(g) for g in frame["gold"]]}
+    splits = (
+        {"all": ["all"] * len(frame)} | _splits(by, frame) | {"kind of answer": [answer_kind(g) for g in frame["gold"]]}
+    )
     rows = {}
     for name, values in splits.items():
         for value in sorted(set(values), key=str):
@@ -3032,5 +3122,7 @@ def measure_grader(
             rows[name, str(value)] = _rates([ours[i] for i in chosen], [theirs[i] for i in chosen], level)
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["by", "value"])
-    table.attrs["disagreements"] = [i for i, (o, t) in enumerate(zip(ours, theirs)) if None not in (o, t) and o is not t]
+    table.attrs["disagreements"] = [
+        i for i, (o, t) in enumerate(zip(ours, theirs)) if None not in (o, t) and o is not t
+    ]
     return table

@@ -591,7 +591,9 @@ def test_verdicts_do_not_depend_on_load():
     pairs = [(rf"\boxed{{{answer}}}", gold) for answer, gold in needing_algebra()]
     forget()
     quiet = grade_many(pairs)
-    busy = [subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 60: pass"]) for _ in range(4)]
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 60: pass"]) for _ in range(4)
+    ]
     try:
         forget()
         loaded = grade_many(pairs)

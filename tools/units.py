@@ -3,8 +3,8 @@
     python tools/units.py            # writes the table (needs `pip install pint`)
     python tools/units.py --check    # exits 1 where the table and pint differ
 
-pint takes 0.4 s to start and reads text with a tokenizer of its own; a grader reads hostile text in microseconds. So the
-factors come from pint, exactly, and the package carries a table of some hundred names. Currency is not in pint.
+pint takes 0.4 s to start and reads text with a tokenizer of its own; a grader reads hostile text in microseconds. So
+the factors come from pint, exactly, and the package carries a table of some hundred names. Currency is not in pint.
 """
 
 import argparse
@@ -65,7 +65,7 @@ NAMES = {
     "fluid_ounce": "floz fluidounce",
     "tablespoon": "tbsp tablespoon",
     "teaspoon": "tsp teaspoon",
-    "acre": "acre",
+    "43560 * foot**2": "acre",  # pint's own acre is in survey feet
     "hectare": "ha hectare",
     "mile/hour": "mph",
     "kilometer/hour": "kph kmh",
@@ -133,7 +133,7 @@ MONEY = {
     "euro": {"€ euro eur": "1"},
     "pound": {"£ gbp": "1", "pence": "1/100"},
     "yen": {"¥ yen jpy": "1"},
-    "rupee": {"₹ rupee inr": "1"},
+    "rupee": {"₹ rupee inr rs": "1"},
     "yuan": {"yuan rmb cny": "1"},
 }
 
