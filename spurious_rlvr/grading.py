@@ -79,7 +79,7 @@ def _joined_to(between, box, next_box):
         return True
     return "=" not in between and ("\n" not in between or box == next_box)
 
-
+# %% ../nbs/02_grading.ipynb #9bdedcd8
 def _boxed(text):
     "What the last box holds, joined with the boxes right before it."
     if "box" not in text:
@@ -140,7 +140,7 @@ def _unit_table():
         for name, (bases, factor, pi, offset) in rows.items()
     }
 
-
+# %% ../nbs/02_grading.ipynb #d209f49a
 @functools.lru_cache(4096)
 def _named_unit(word):
     "The unit of a name in singular or plural, or None."
@@ -170,7 +170,8 @@ _UNIT_WORDS = [
     ]
 ]
 _UNIT_TOKEN = re.compile(
-    r"\s*(?:(?P<over>/|\bper\b|\ban?\b)|(?P<times>\\cdot|\\times|[·*.-])|\^?\s*\{?\s*(?P<power>[-+]?\d|[²³])\s*\}?(?!\d)"
+    r"\s*(?:(?P<over>/|\bper\b|\ban?\b)|(?P<times>\\cdot|\\times|[·*.-])|\^?\s*\{?\s*(?P<power>[-+]?\d|[²³])\s*\}?"
+    r"(?!\d)"
     r"|(?P<word>[A-Za-zµΩ]+|°[CF]?|[¢$€£¥₹]))"
 )
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
@@ -182,7 +183,7 @@ def _unit_text(text):
         text = pattern.sub(name, text)
     return text.strip()
 
-
+# %% ../nbs/02_grading.ipynb #d6934d24
 def _known_unit(text):
     "The known unit that a text begins with, and where it ends; None without one."
     parts, end, sign, power, place = [], 0, 1, 1, 0
@@ -207,7 +208,7 @@ def _known_unit(text):
             break
     return (_product_of_units(parts), end) if parts else None
 
-
+# %% ../nbs/02_grading.ipynb #0ac1ffb8
 def _product_of_units(parts):
     if len(parts) == 1 and parts[0][1] == 1:
         return parts[0][0]
@@ -221,7 +222,8 @@ def _product_of_units(parts):
 
 # %% ../nbs/02_grading.ipynb #a2000008
 _SAYS_NOTHING = set(
-    "a an the of in on at by to for is are was as and or per each every total exactly about approximately approx only just more less left"
+    "a an the of in on at by to for is are was as and or per each every total exactly about approximately approx only"
+    " just more less left"
     " remaining away apart long tall wide high deep thick old ago altogether respectively answer final so therefore"
     " unit units square sq cubic cu that this it all such times time different possible distinct".split()
 )
@@ -244,7 +246,7 @@ def _stem(word):
             break
     return word[:-2] + "y" if word.endswith("ie") else word  # cookie as cookies
 
-
+# %% ../nbs/02_grading.ipynb #06cee1b7
 @functools.lru_cache(4096)
 def _unit(text):
     "The unit that a text names: known, or unknown words; None where it says nothing."
@@ -254,7 +256,7 @@ def _unit(text):
     words = frozenset(_stem(word) for word in re.findall(r"[a-z]+", text.lower()) if word not in _SAYS_NOTHING)
     return _Unit(words=words) if words else None
 
-
+# %% ../nbs/02_grading.ipynb #b4d98e71
 def _conversion(answer, gold):
     "Factor, shift and power of π that bring an amount from one unit to another; None where they differ."
     if not answer or not gold or answer == gold:
@@ -320,7 +322,7 @@ def _magnitude(text, money=False):
         end = found.end()
     return factor, end
 
-
+# %% ../nbs/02_grading.ipynb #d20c5b22
 def _measure_after(text, start):
     "The words of magnitude and the known unit that follow a number in a sentence, as written."
     space = re.match(r"[ \t]?-?(?=[A-Za-zµ°¢€£¥₹])", text[start:])
@@ -337,10 +339,12 @@ def _measure_after(text, start):
 
 # %% ../nbs/02_grading.ipynb #bde46535
 _PROSE_NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.,/^])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s?/\s?\d+)?(?:\s?\\?%|\s(?:percent|pct)\b)?"
+    r"(?<![A-Za-z0-9_.,/^])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:[.,]\d+)?(?<=\d)(?:\s?/\s?\d+)?"
+    r"(?:\s?\\?%|\s(?:percent|pct)\b)?"
 )
 _PROSE_WORD = re.compile(
-    r"(?<![\\A-Za-z{^_*/+=<>-])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|and|or|inf|infinity)(?![A-Za-z]))"
+    r"(?<![\\A-Za-z{^_*/+=<>-])"
+    r"(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|and|or|inf|infinity)(?![A-Za-z]))"
     r"[A-Za-z]{2,}(?!\s*[-+*/^_=<>({\d])"
 )
 _SIDE_BY_SIDE = re.compile(r"[A-Za-z]{3,}['’]?\s+[A-Za-z]{2,}|[A-Za-z]{2,}['’]?\s+[A-Za-z]{3,}")
@@ -362,7 +366,8 @@ def _is_prose(text, words=3):
 
 # %% ../nbs/02_grading.ipynb #8e1a0db6
 _END_MARK = re.compile(
-    r"</?(?:think|thinking|reasoning|answer|solution|final_answer|s|eos|end_of_turn|start_of_turn)\s*/?>|<\|[^|<>\n]{1,40}\|>"
+    r"</?(?:think|thinking|reasoning|answer|solution|final_answer|s|eos|end_of_turn|start_of_turn)\s*/?>"
+    r"|<\|[^|<>\n]{1,40}\|>"
 )
 _STATED = re.compile(
     r"\banswers?\b(?:\s+to\s[^.\n:=]{1,80}?|\s*,[^.\n:=,]{1,40},)?"
@@ -376,7 +381,7 @@ _NO_STATEMENT = re.compile(
 )
 _SENTENCE_END = re.compile(rf"[.!?](?=\s|$)|\n|{_END_MARK.pattern}|<\||$")
 
-
+# %% ../nbs/02_grading.ipynb #8407e659
 def _stated(text):
     "What the last statement of an answer states."
     statements = [*_STATED.finditer(text)]
@@ -405,7 +410,8 @@ def _marked(line, last):
 # %% ../nbs/02_grading.ipynb #a1000002
 _AMOUNT_SAID = r"(?:\\?\$)?" + _PROSE_NUMBER.pattern.replace(r"(?<![A-Za-z0-9_.,/^])", "", 1)
 _SAID = re.compile(
-    r"(?:\b(?:is|are|equals?|equal to|be|gives|has|have|gets?|costs?)|=)\s+(?:equal to|exactly|only|just|then|therefore|thus|indeed)?\s*"
+    r"(?:\b(?:is|are|equals?|equal to|be|gives|has|have|gets?|costs?)|=)\s+"
+    r"(?:equal to|exactly|only|just|then|therefore|thus|indeed)?\s*"
     rf"(?P<number>{_AMOUNT_SAID})(?P<rest>[^\d$\\]*)$"
 )
 _COUNTED = re.compile(
@@ -423,7 +429,7 @@ def _said(match):
     "The number of a match, with what belongs to it."
     return (match["number"] + _measure_after(match.string, match.end("number"))).strip()
 
-
+# %% ../nbs/02_grading.ipynb #c227da3e
 def _in_sentence(sentence):
     "The answer in a sentence: its mathematics, the number it comes to, its only number, or all of it."
     if environments := list(_ENVIRONMENT.finditer(sentence)):
@@ -447,7 +453,7 @@ def _tagged(text):
     start = text.rfind("<answer>", 0, end) if end >= 0 else -1
     return _from_tag(text[start + 8 : end].strip()) or None if start >= 0 else None
 
-
+# %% ../nbs/02_grading.ipynb #65a818cc
 def _from_tag(content):
     "The answer in what a tag holds: all of it, unless that is a sentence."
     outside = _TEXT_COMMAND.sub("", _ENVIRONMENT.sub(" ", content))
@@ -458,7 +464,7 @@ def _from_tag(content):
     sentences = [part for part in re.split(r"(?<=[.!?])\s+|\n", content) if part.strip()]
     return _in_sentence(sentences[-1].strip().rstrip(".")) if len(sentences[-1].split()) > 1 else content
 
-
+# %% ../nbs/02_grading.ipynb #690be1ec
 def _last_math(text):
     "The last environment. Of a single line without any: all of it if it is a formula, its last number if it is prose."
     if found := _environments(text):
@@ -560,7 +566,7 @@ _VULGAR = {
     for code in [0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F)]
 }
 
-
+# %% ../nbs/02_grading.ipynb #97d018c4
 def _normal(text):
     return unicodedata.normalize("NFKC", text).replace("−", "-")
 
@@ -695,7 +701,7 @@ def _split(text, separators):
             start = token.end()
     return [*parts, text[start:].strip()]
 
-
+# %% ../nbs/02_grading.ipynb #f4f8c189
 def _enclosed(text):
     "Opening mark, inside and closing mark, where one pair of brackets holds the whole text; else None."
     depth, first = 0, None
@@ -729,7 +735,7 @@ def _block(digits):
             return digits[: -length * times], block
     return None
 
-
+# %% ../nbs/02_grading.ipynb #f325efef
 def _going_on(match):
     "A decimal with dots behind it as a repeating one; without the dots where nothing repeats."
     whole, digits = match["whole"], match["digits"]
@@ -764,7 +770,7 @@ def _as_set(*items):
 def _bracketed(opening, closing):
     return lambda a, b: f"{opening}{a}, {b}{closing}"
 
-
+# %% ../nbs/02_grading.ipynb #1f28575d
 _CALLS = {
     **dict.fromkeys(("sqrt", r"\sqrt", "√"), lambda a: rf"\sqrt{{{a}}}"),
     "cbrt": lambda a: rf"\sqrt[3]{{{a}}}",
@@ -796,7 +802,7 @@ _CALL = re.compile(
 )
 _MOST_CALLS = 60
 
-
+# %% ../nbs/02_grading.ipynb #bb786552
 def _closing(text, start):
     "Where the parenthesis closes that opens before `start`, or None."
     depth = 1
@@ -809,7 +815,7 @@ def _closing(text, start):
 
 _KEY = r"\s*['\"]?(?P<name>[A-Za-z]\w*)['\"]?\s*:\s*(?P<value>[^:=<>{}|,]+?)\s*"
 _MAPPING = re.compile(
-    rf"\[?\s*(?<!\\)\{{(?P<inside>{re.sub('[?]P<[a-z]+>', '?:', _KEY)}(?:,{re.sub('[?]P<[a-z]+>', '?:', _KEY)})*)\}}\s*\]?"
+    r"\[?\s*(?<!\\)\{(?P<inside>KEY(?:,KEY)*)\}\s*\]?".replace("KEY", re.sub("[?]P<[a-z]+>", "?:", _KEY))
 )
 
 
@@ -864,7 +870,7 @@ _ONE_LETTER = re.compile(
     r"(?:(?<![\d})/])(?<![\d})/] )(?<!\\cdot)(?<!\\cdot )\\text\{\s*([A-Za-z])\s*\}|\\text\{\s*([eix])\s*\})"
 )
 
-
+# %% ../nbs/02_grading.ipynb #6740cf07
 @functools.lru_cache(4096)
 def _clean(text):
     "A text in one spelling."
@@ -937,10 +943,12 @@ class _Amount(NamedTuple):
 _DECIMAL = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 _AMOUNT = re.compile(rf"[-+]?\s*{_DECIMAL}(?:\s*/\s*{_DECIMAL}|\s+\d+/\d+)?|[-+]?\s*\d*\s*\\frac\{{\d+\}}\{{\d+\}}")
 _PERCENT = re.compile(
-    r"\s*(?:\\?%|\\text\{\s*(?:\\?%|percent(?:age points?)?|pct)\s*\}|(?<![A-Za-z])(?:percent(?:age points?)?|per cent|pct))$"
+    r"\s*(?:\\?%|\\text\{\s*(?:\\?%|percent(?:age points?)?|pct)\s*\}"
+    r"|(?<![A-Za-z])(?:percent(?:age points?)?|per cent|pct))$"
 )
 _CURRENCY = re.compile(
-    r"(?P<sign>[-+]?)\s*(?:\\text\{\s*)?(?:(?:US|USD|Rs\.?|EUR|GBP|INR)?\s*\\?(?P<symbol>[$€£¥₹])|(?P<name>USD|EUR|GBP|INR|Rs\.?))"
+    r"(?P<sign>[-+]?)\s*(?:\\text\{\s*)?(?:(?:US|USD|Rs\.?|EUR|GBP|INR)?\s*\\?(?P<symbol>[$€£¥₹])"
+    r"|(?P<name>USD|EUR|GBP|INR|Rs\.?))"
     r"\s*(?:\})?\s*(?=[-\d.\\])"
 )
 _DEGREE = re.compile(r"\s*\^\{\\circ\}\s*(?:\\text\{\s*([CFK])\w*\s*\}|([CFK]))?$")
@@ -950,11 +958,12 @@ _TEXT_TAIL = re.compile(rf"(?:\s*(?:\\text\{{[^{{}}]*\}}|/|\\cdot|\\times|[-.]){
 _NAME_OF_UNIT = rf"(?:[A-Za-zµΩ]+\.?|[¢$€£¥₹]){_RAISE}"
 _WORD_TAIL = re.compile(
     r"(?:(?<=[\d})])|(?<=\\pi))(?P<space>\s*-?)"
-    rf"(?P<tail>(?:/\s?)?{_NAME_OF_UNIT}(?:(?:\s?/\s?|\s?\\cdot\s?|\s?·\s?|\s|(?<=[a-z]{{4}})-(?=[a-z]{{4}})){_NAME_OF_UNIT})*)$"
+    rf"(?P<tail>(?:/\s?)?{_NAME_OF_UNIT}"
+    rf"(?:(?:\s?/\s?|\s?\\cdot\s?|\s?·\s?|\s|(?<=[a-z]{{4}})-(?=[a-z]{{4}})){_NAME_OF_UNIT})*)$"
 )
 _JOINING = re.compile(r"\s*,?\s*(?:and|or|base|if|for|mod|modulo|where|when|such|with|choose)\b")
 
-
+# %% ../nbs/02_grading.ipynb #6ba25526
 def _split_unit(text, eager=False):
     "The amount that a text stands for."
     if found := _PERCENT.search(text):
@@ -970,7 +979,7 @@ def _unit_behind(words, money=""):
     "The unit behind a number; behind an amount of money its currency, and what it is per."
     return _unit(money + words) if not money or re.match(r"\s*(?:/|(?:per|an?)\b)", words) else _unit(money)
 
-
+# %% ../nbs/02_grading.ipynb #67c98c67
 def _split_tail(text, money="", eager=False):
     "The amount without the words behind it."
     if (start := _text_tail(text)) and not _JOINING.match(_unit_text(text[start:])):
@@ -998,7 +1007,7 @@ def _sure(name, amount, space, eager):
         return bool(amount) and (eager or space and name in "mgshL")
     return len(name) != 0 or bool(amount)
 
-
+# %% ../nbs/02_grading.ipynb #fb02aa9c
 def _text_tail(text):
     "Where the text commands begin that end a text, or None."
     depth = 0
@@ -1030,7 +1039,7 @@ def _compound(text):
     total = sum(Fraction(number.replace(",", "")) * unit.factor for (number, _), unit in zip(pieces, units))
     return _Number(total / units[0].factor, unit=units[0])
 
-
+# %% ../nbs/02_grading.ipynb #350e6d89
 def _units_of_pieces(names):
     "The units of an amount in several units, or None where they do not belong together."
     marks = {"'": "arcmin", "''": "arcsec", '"': "arcsec"} if names[0] == "°" else {"'": "ft", "''": "in", '"': "in"}
@@ -1074,7 +1083,7 @@ def _number(text, eager=False):
         found = dataclasses.replace(found, value=found.value * amount.scale, places=None)
     return dataclasses.replace(found, unit=amount.unit, percent=amount.percent)
 
-
+# %% ../nbs/02_grading.ipynb #5ce1294d
 def _numeral(text):
     "The number that a text without a unit is, or None."
     for name, pattern in _WRITTEN.items():  # noqa: B007 (read after the loop)
@@ -1135,7 +1144,7 @@ _POWERS = {
 }
 _NO_UNIT = re.compile(r"\b(?:to|or|of|than|by|not|less|more|at|other|the|only|and)\b")
 
-
+# %% ../nbs/02_grading.ipynb #7ffc1d2c
 def _spelled(text):
     "The number that words stand for, with what they count; None for other words."
     words, total, current, last = re.findall(r"[a-z]+", text.lower().replace("-", " ")), 0, None, 1000
@@ -1166,7 +1175,8 @@ def _spelled(text):
 # %% ../nbs/02_grading.ipynb #cdbd5f50
 _AND_OR = re.compile(r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or|OR|AND)(?![a-z])")
 _MATRIX = re.compile(
-    r"\\begin\{(?:[pbBvV]?matrix|array|smallmatrix)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)\\end\{(?:[pbBvV]?matrix|array|smallmatrix)\}",
+    r"\\begin\{(?:[pbBvV]?matrix|array|smallmatrix)\}(?:\{[lcr|\s]*\})?(?P<inside>.*)"
+    r"\\end\{(?:[pbBvV]?matrix|array|smallmatrix)\}",
     re.S,
 )
 _TRANSPOSED = re.compile(
@@ -1200,7 +1210,7 @@ def _read(text):
         return _Group("ratio", tuple(sides))
     return _read_expression(text)
 
-
+# %% ../nbs/02_grading.ipynb #fd27b43a
 def _read_expression(text, eager=False):
     "A text that is nothing else, without its unit."
     amount = _split_unit(text, eager)
@@ -1227,7 +1237,7 @@ def _read_words(text):
 
 _BUILDER = re.compile(r"[A-Za-z](?:\s*\\in\s*\\mathbb\{R\})?\s*(?:\\mid|\||:)\s*(?P<condition>.+)")
 
-
+# %% ../nbs/02_grading.ipynb #9de50f4e
 def _read_enclosed(text, opening, inside, closing):
     if opening in (r"\lfloor", r"\lceil"):
         return _Expression(text)
@@ -1242,7 +1252,7 @@ def _read_enclosed(text, opening, inside, closing):
         return _read(inside.rstrip(", "))
     return _Group("()" if opening == r"\langle" else opening + closing, tuple(items))
 
-
+# %% ../nbs/02_grading.ipynb #e794d859
 def _read_relation(text):
     "The equation, or the congruence, that a text is, or None."
     sides = _split(text, {"=", r"\equiv"})
@@ -1274,7 +1284,7 @@ def _read_matrix(text):
         return _Group("matrix", tuple(rows)) if len(set(map(len, rows))) == 1 else None
     return None
 
-
+# %% ../nbs/02_grading.ipynb #992ce8e2
 def _turned(group):
     "A group transposed; None for what has no rows."
     if not isinstance(group, _Group):
@@ -1300,7 +1310,7 @@ def _read_several(text):
     enclosed = _enclosed(text)
     return _read_enclosed(text, *enclosed) if enclosed else None
 
-
+# %% ../nbs/02_grading.ipynb #5f21b8c2
 def _tuple_text(items):
     "The text of a tuple; named values in the order of their names."
     named = _named(items)
@@ -1330,7 +1340,7 @@ def _in_a_row(names):
         return all(ord(b) - ord(a) == 1 for a, b in zip(letters, letters[1:]))
     return len(set(letters)) == 1 and all("_" in name for name in names)
 
-
+# %% ../nbs/02_grading.ipynb #52b4b38e
 def _items(text):
     "The items of a list that commas, semicolons, `and` or `or` separate; each plus-minus becomes two."
     items = []
@@ -1403,7 +1413,7 @@ def _numbers_agree(answer, gold, convention):
         convention.percent == "either" and _close(answer, gold, scale, convention)
     )
 
-
+# %% ../nbs/02_grading.ipynb #434322a6
 def _numerals_agree(answer, gold, convention):
     if answer.base and gold.base or not gold.base or convention.base == "required":
         return answer.value == gold.value
@@ -1458,7 +1468,7 @@ def _place(name, row):
         return _LOOKS[row][ord(name) - ord("a")]
     return _LOOKS[row][0] * (1.1 + zlib.crc32(name.encode()) % 9973 / 9973)
 
-
+# %% ../nbs/02_grading.ipynb #aebf8c6c
 class _Floats:
     "Floating point, at one of the points; the methods are those of every arithmetic here."
 
@@ -1495,7 +1505,7 @@ class _Floats:
     def spend(self, bits):
         "What an operation costs counts in exact arithmetic only."
 
-    def rounded(self, value, how):
+    def rounded(self, value, how):  # noqa: ARG002
         raise _Unreadable  # a step cannot be seen in floating point
 
 # %% ../nbs/02_grading.ipynb #a4000009
@@ -1512,10 +1522,10 @@ class _Fractions(_Floats):
         if self.left < 0:
             raise _Unreadable
 
-    def letter(self, name):
+    def letter(self, name):  # noqa: ARG002
         raise _Unreadable
 
-    def function(self, name, value):
+    def function(self, name, value):  # noqa: ARG002
         raise _Unreadable
 
     def power(self, base, exponent):
@@ -1551,7 +1561,7 @@ def _whole_root(value, n):
         low, high = (middle, high) if middle**n <= value else (low, middle - 1)
     return low if low**n == value else None
 
-
+# %% ../nbs/02_grading.ipynb #89b7a1d2
 class _Tokens:
     "The tokens of an expression, and the arithmetic for it."
 
@@ -1598,7 +1608,7 @@ def _product(tokens):
         numeral = tokens.found[tokens.place - 1][0].isdigit()
     return result
 
-
+# %% ../nbs/02_grading.ipynb #a5946059
 def _power(tokens):
     base = _atom(tokens)
     while tokens.next == "!":
@@ -1677,7 +1687,7 @@ def _command(tokens, name):
     arithmetic.spend(n := _not_negative(arithmetic.whole(first)))
     return arithmetic.number(math.comb(n, _not_negative(arithmetic.whole(second))))
 
-
+# %% ../nbs/02_grading.ipynb #06b857a5
 def _counted(tokens, function):
     "A function of whole numbers, with its arguments in parentheses."
     tokens.take("(")
@@ -1694,7 +1704,7 @@ def _counted(tokens, function):
     except TypeError:
         raise _Unreadable from None  # another number of arguments
 
-
+# %% ../nbs/02_grading.ipynb #cda63f2d
 def _function(tokens, name):
     "`\\sin x`, and `\\sin^{2} x` for a whole power."
     power = None
@@ -1785,7 +1795,7 @@ def _same(answer, gold, convention, algebra):
         return _numbers_agree(a, g, convention)
     return _expressions_agree(a, g, answer, gold, convention, algebra)
 
-
+# %% ../nbs/02_grading.ipynb #2a407bfa
 def _with_unit(value, other, text):
     "A value, read again with a unit of any name where the other one has a unit and it has none."
     if value.unit or not other.unit or other.unit.words:
@@ -1798,10 +1808,11 @@ def _read_eagerly(text):
 
 
 _PHRASE = re.compile(
-    r"[\w\s,.'’:-]*?[A-Za-z]{4}[\w\s,.'’:-]*|[\w\s,.'’:-]*\\text\{[\w\s,.'’:-]*[A-Za-z]{3}[\w\s,.'’:-]*\}[\w\s,.'’:-]*"
+    r"[\w\s,.'’:-]*?[A-Za-z]{4}[\w\s,.'’:-]*"
+    r"|[\w\s,.'’:-]*\\text\{[\w\s,.'’:-]*[A-Za-z]{3}[\w\s,.'’:-]*\}[\w\s,.'’:-]*"
 )
 
-
+# %% ../nbs/02_grading.ipynb #25b4ce93
 def _same_phrase(answer, gold):
     "Whether two texts are the same words and numbers, in a text command or not: `\\text{June 20}` and `June 20`."
     a, g = (re.sub(r"[\s,.'’]", "", _without_text(text)).lower() for text in (answer, gold))
@@ -1839,7 +1850,7 @@ def _expressions_agree(a, g, answer, gold, convention, algebra):
         return _expressions_agree(*in_radians, convention, algebra)
     return not _differ_clearly(*texts, convention) and algebra(*texts, convention)
 
-
+# %% ../nbs/02_grading.ipynb #c8a02110
 def _text_of(value, text):
     "The text of a value without its unit."
     if isinstance(value, _Expression):
@@ -1865,7 +1876,7 @@ def _converted(text, scale, shift, pi):
         + (f"+({_written(shift)})" if shift else "")
     )
 
-
+# %% ../nbs/02_grading.ipynb #4ade08f6
 def _settled(a, g, scale, shift, texts, convention):
     "True or False where exact arithmetic settles whether two values are the same, else None."
     values = [_Number(value) if (value := _exact(text)) is not None else None for text in texts]
@@ -1881,7 +1892,7 @@ def _settled(a, g, scale, shift, texts, convention):
     number = dataclasses.replace(a, value=a.value * scale + shift, unit=None) if scale != 1 or shift else a
     return _numbers_agree(number, numbers[1], convention)
 
-
+# %% ../nbs/02_grading.ipynb #a130b464
 def _in_radians(a, g, texts):
     "Two angles in radians and their texts, where one is in degrees and the other a multiple of π; else None."
     degrees = [value.unit is not None and value.unit.bases == (("degree", 1),) for value in (a, g)]
@@ -1903,7 +1914,8 @@ def _in_one_case(answer, gold):
 
 # %% ../nbs/02_grading.ipynb #a5000004
 _MODULUS = re.compile(
-    r"(?P<body>.+?)\s*,?\s*(?:\\pmod\s*(?:\{(?P<a>[^{}]+)\}|(?P<b>\w+))|\(\s*\\?(?:b?mod|modulo)\s*\{?(?P<c>[^(){}]+)\}?\s*\)"
+    r"(?P<body>.+?)\s*,?\s*(?:\\pmod\s*(?:\{(?P<a>[^{}]+)\}|(?P<b>\w+))"
+    r"|\(\s*\\?(?:b?mod|modulo)\s*\{?(?P<c>[^(){}]+)\}?\s*\)"
     r"|(?P<operation>\\b?mod|\\text\{\s*mod(?:ulo)?\s*\}|\bmod(?:ulo)?)\s*\{?(?P<d>\w+)\}?)",
     re.S,
 )
@@ -1926,7 +1938,7 @@ def _same_residue(answer, gold, convention, algebra):
         return True
     return not (a_is or g_is) and _same(a, g, convention, algebra)
 
-
+# %% ../nbs/02_grading.ipynb #c38573b2
 def _split_modulus(text):
     "A text without its modulus, the modulus, and whether it was an operation that leaves a smaller number."
     if not (found := _MODULUS.fullmatch(text)):
@@ -1979,7 +1991,7 @@ def _equations_agree(a, g, answer, gold, convention, algebra):
         return _same(a.right, g.right, convention, algebra)
     return algebra(answer, gold, convention)
 
-
+# %% ../nbs/02_grading.ipynb #1f4974ec
 def _of_one_function(a, g):
     "The right sides of two equations of a function, in one variable; None for other equations."
     functions = [_FUNCTION_OF.fullmatch(side.left) for side in (a, g)]
@@ -2027,7 +2039,7 @@ def _groups_agree(a, g, answer, gold, convention, algebra):
         isinstance(value, _Expression) and bool(_MANY_VALUED.search(value.text)) and algebra(answer, gold, convention)
     )
 
-
+# %% ../nbs/02_grading.ipynb #6d09dd4f
 def _as_point(value, other):
     "`P(1, 2)` as the tuple that it is, where the other side is one."
     if isinstance(value, _Expression) and isinstance(other, _Group) and (name := _POINT.match(value.text)):
@@ -2035,7 +2047,7 @@ def _as_point(value, other):
         return found if isinstance(found, _Group) and found.kind == "()" else value
     return value
 
-
+# %% ../nbs/02_grading.ipynb #053e1cd8
 def _two_groups_agree(a, g, convention, same):
     "Whether two groups agree; None where algebra has to say."
     kinds = {a.kind, g.kind}
@@ -2066,7 +2078,7 @@ def _python_list(a, g):
             return len(group.items) > 2 or falling
     return False
 
-
+# %% ../nbs/02_grading.ipynb #bd1d6d60
 def _matrices_agree(a, g, same):
     "Whether two groups agree of which at least one is a matrix."
     if a.kind == g.kind:
@@ -2087,7 +2099,7 @@ def _matrices_agree(a, g, same):
     vector = other.kind in ("()", "[]", "list") and len(entries) == len(other.items)
     return vector and all(map(same, *((entries, other.items) if matrix is a else (other.items, entries))))
 
-
+# %% ../nbs/02_grading.ipynb #9c9f0b78
 def _in_any_order(answers, golds, same):
     "Whether every answer has a gold partner of its own."
     if len(answers) > len(golds):
@@ -2124,7 +2136,7 @@ def _interval(text):
         return None
     return _Group(("(" if marks[0] == "<" else "[") + (")" if marks[1] == "<" else "]"), (sides[0], sides[2]))
 
-
+# %% ../nbs/02_grading.ipynb #908e745e
 def _as_intervals(value, other):
     "Inequalities as intervals, where the other side is written in intervals."
     if not isinstance(other, _Group) or other.kind not in ("union", "()", "[]", "(]", "[)"):
@@ -2138,7 +2150,8 @@ def _as_intervals(value, other):
 # %% ../nbs/02_grading.ipynb #5fb44af6
 _LONGEST, _DEEPEST = 2_000, 40  # characters, brackets
 _PYTHON = re.compile(
-    r"__\w|(?<!\\)\b(?:import\s+\w|lambda\b[^:\n]{0,80}:)|(?<!Interval\.)\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\("
+    r"__\w|(?<!\\)\b(?:import\s+\w|lambda\b[^:\n]{0,80}:)"
+    r"|(?<!Interval\.)\b(?:eval|exec|compile|open|getattr|globals|locals|system|popen)\s*\("
 )
 _ABSURD = [
     (re.compile(pattern), reason)
@@ -2153,7 +2166,7 @@ _ABSURD = [
     ]
 ]
 
-
+# %% ../nbs/02_grading.ipynb #7bc5f214
 def _refusal(text):
     "Why a text is not read at all, or None."
     if len(text) > _LONGEST:
@@ -2176,24 +2189,31 @@ _CHOICE = re.compile(
     r"(?:(?:option|choice|answer)\s+)?(?:\((?P<round>[A-J])\)|(?P<bare>[A-J])(?=[).:]|$))\)?[.:]?\s*(?P<rest>.*)", re.I
 )
 _LETTERED = re.compile(
-    r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?(?:\([A-J]\)|[A-J]\)|[A-J][.:](?=\s))[.:]?\s*(?P<rest>(?:(?<=\s)-)?[^\s-].*)"
+    r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?(?:\([A-J]\)|[A-J]\)|[A-J][.:](?=\s))[.:]?\s*"
+    r"(?P<rest>(?:(?<=\s)-)?[^\s-].*)"
 )
 _HEDGE = re.compile(
-    r"[\\=<>^+*/?!]|[A-Za-z]\(|n't\b|\b(?:not|no|nor|neither|cannot|less|more|fewer|greater|larger|smaller|higher|lower|than|least|most"
-    r"|below|above|over|under|up to|between|except|minus|plus|negative|times|twice|half|halves|double|triple|square|squared|cube|cubed"
-    r"|root|power|factorial|sum|difference|product|quotient|ratio|multiple|divided|log|logarithm|reciprocal|inverse|percent|base|point"
+    r"[\\=<>^+*/?!]|[A-Za-z]\(|n't\b|\b(?:not|no|nor|neither|cannot|less|more|fewer|greater|larger|smaller|higher|lower|than"
+    r"|least|most"
+    r"|below|above|over|under|up to|between|except|minus|plus|negative|times|twice|half|halves|double|triple|square|squared"
+    r"|cube|cubed"
+    r"|root|power|factorial|sum|difference|product|quotient|ratio|multiple|divided|log|logarithm|reciprocal|inverse|percent"
+    r"|base|point"
     r"|false|wrong|incorrect|either|or|if|unless|infinitely)\b",
     re.I,
 )
 _ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
 _SAYS_NO_ANSWER = re.compile(
-    r"n\.?\s?/?\s?a\.?|none|null|nan|unknown|tbd|tba|omitted|(?:the )?proof.*|q\.?e\.?d\.?|not (?:given|available|applicable|provided)"
-    r"|see (?:the )?(?:solution|above|below|proof|explanation|text|figure|diagram|answer)s?.*|(?:the )?(?:solution|answer)s?(?: (?:may )?var(?:y|ies).*)?"
-    r"|\\(?:blacksquare|square|Box|qed)|to be (?:proved|proven|shown|determined|decided)|proved|proven|shown|\[?asy\]?|as (?:shown|desired|required|above).*|no answer.*",
+    r"n\.?\s?/?\s?a\.?|none|null|nan|unknown|tbd|tba|omitted|(?:the )?proof.*|q\.?e\.?d\.?"
+    r"|not (?:given|available|applicable|provided)"
+    r"|see (?:the )?(?:solution|above|below|proof|explanation|text|figure|diagram|answer)s?.*"
+    r"|(?:the )?(?:solution|answer)s?(?: (?:may )?var(?:y|ies).*)?"
+    r"|\\(?:blacksquare|square|Box|qed)|to be (?:proved|proven|shown|determined|decided)|proved|proven|shown|\[?asy\]?"
+    r"|as (?:shown|desired|required|above).*|no answer.*",
     re.I | re.S,
 )
 
-
+# %% ../nbs/02_grading.ipynb #21dbe176
 def _same_choice(answer, gold):
     "Why two cleaned texts name the same choice of a multiple-choice question, or None."
     answer, gold = (_without_text(text) for text in (answer, gold))
@@ -2220,7 +2240,7 @@ def _without_choice(answer, gold):
     lettered = _LETTERED.fullmatch(_without_text(answer))
     return _clean(lettered["rest"]) if lettered and not _CHOICE.fullmatch(_without_text(gold)) else answer
 
-
+# %% ../nbs/02_grading.ipynb #0a6fe7b6
 def _only_number(text):
     "The number of `5m`, or of a phrase that holds just one and does not hedge; else None."
     if measured := re.fullmatch(rf"([-+]?{_DECIMAL})\s*[mgshL](?:\^\{{?[23]\}}?)?", text):
@@ -2261,7 +2281,7 @@ def _joined(text):
             text = text[: number.start()] + number[0].replace(",", "") + text[number.end() :]
     return text
 
-
+# %% ../nbs/02_grading.ipynb #86b0e2c5
 def _judge(answer, gold, convention, algebra):
     "Whether an answer is the gold answer, and why."
     clean, target = _clean(answer), _clean(gold)
@@ -2311,7 +2331,7 @@ class _Precise(_Floats):
     def whole(self, value, most=10_000):
         return super().whole(value, min(most, 10_000))
 
-
+# %% ../nbs/02_grading.ipynb #92579c43
 @functools.lru_cache(4096)
 def _parse(latex):
     """What math-verify reads in LaTeX, or None; `i` is the imaginary unit. Its reader of plain text stays off: that one
@@ -2332,7 +2352,7 @@ def _parse(latex):
     imaginary = {symbol: sympy.I for symbol in getattr(found[0], "free_symbols", ()) if symbol.name == "i"}
     return found[0].xreplace(imaginary) if imaginary else found[0]
 
-
+# %% ../nbs/02_grading.ipynb #8ce7fde2
 def _values(expression, digits):
     "The values of SymPy's expression at the points, to so many digits; None where it has none."
     import mpmath
@@ -2393,9 +2413,9 @@ def _steady(text, digits):
     tiny = mpmath.mpf(10) ** -digits
     return [mpmath.mpc(0) if abs(y) <= (abs(x) * 1e-20 if x else tiny) else y for x, y in zip(*rows)]
 
-
+# %% ../nbs/02_grading.ipynb #da9d38af
 def _votes(answer, gold):
-    "Whether two texts have the same values, at each point; None where one is not read or it would take too many digits."
+    "Whether two texts have the same values, at each point; None where one is not read or takes too many digits."
     import mpmath
 
     rows = _row(answer, 50), _row(gold, 50)
@@ -2431,7 +2451,7 @@ def _slack(text, convention):
         slack = [sum_ + abs(x - y) for sum_, x, y in zip(slack, row, other)]
     return slack
 
-
+# %% ../nbs/02_grading.ipynb #a564a589
 def _within_slack(answer, gold, convention):
     "Whether two texts agree as far as their decimals say; None where one is not read."
     rows = _row(answer, 50), _row(gold, 50)
@@ -2442,7 +2462,7 @@ def _within_slack(answer, gold, convention):
         return None
     return all(abs(x - y) < a + b for x, y, a, b in zip(*rows, *slacks))
 
-
+# %% ../nbs/02_grading.ipynb #fc3896eb
 def _constant(text):
     "The value of a real expression without letters, as a fraction; None where it is not one."
     if not (row := _row(text, 50)) or len(set(row)) > 1 or abs(row[0].imag) > 1e-40:
@@ -2488,7 +2508,7 @@ def _natural(answer, gold):
         texts.append(re.sub(r"\\log(?![a-z])", r"\\ln", text) if plain else text)
     return texts
 
-
+# %% ../nbs/02_grading.ipynb #2c608328
 def _algebra(answer, gold, convention):
     "Whether two LaTeX texts stand for the same. None: it would take too many digits to tell."
     from math_verify import verify
@@ -2549,7 +2569,7 @@ def _guard(event, details):
         _trespassed = True
         raise PermissionError(f"a grading worker may not: {event}")
 
-
+# %% ../nbs/02_grading.ipynb #132a2694
 def _load_algebra():
     "Imports math-verify, makes it read numbers exactly and without the evaluator, warms it up and locks the process."
     import logging
@@ -2608,7 +2628,7 @@ def _decide(task):
         return _opinion(task["completion"], task["answer"], task["gold"]), "math-verify"
     return _judge(task["answer"], task["gold"], Convention(**task["convention"]), _algebra)
 
-
+# %% ../nbs/02_grading.ipynb #5a870b4e
 def _work(say):
     "Decides tasks until there are no more."
     global _trespassed
@@ -2843,7 +2863,7 @@ def _says_something(gold):
     "Whether the same text is the right answer: not where the gold answer is `N/A` or breaks off."
     return len(gold) > _LONGEST or not _no_gold(_clean(gold)) or gold.strip().lower() == "none"
 
-
+# %% ../nbs/02_grading.ipynb #61692a7c
 @functools.lru_cache(20_000)
 def _in_process(answer, gold, convention):
     "A verdict that needs no algebra, or None."
@@ -2872,7 +2892,7 @@ def _full_turn(pair):
             {"answer": answer, "gold": gold, "convention": dataclasses.asdict(convention), "limit": _LIMIT}
         )
 
-
+# %% ../nbs/02_grading.ipynb #c61460ec
 def _by_workers(pairs):
     "The verdicts of the workers on some pairs, which are remembered."
     if len(pairs) == 1:
@@ -2911,7 +2931,7 @@ def _core(text):
     rules = ("boxed", "answer_tag", "stated") if _PROOF.search(text) else tuple(_RULES)
     return (extract_answer(text, rules=rules).text or text).strip()
 
-
+# %% ../nbs/02_grading.ipynb #4eb8bfa7
 def is_equivalent(
     answer: str,  # bare or between delimiters
     gold: str,  # the gold answer, likewise
@@ -2933,7 +2953,7 @@ class Verdict(NamedTuple):
     rule: str | None  # the rule that found it
     reason: str  # why it was judged so
 
-
+# %% ../nbs/02_grading.ipynb #94087cf8
 def grade_many(
     pairs: Iterable[tuple[str, str]],  # completions with their gold answers
     *,
@@ -2984,8 +3004,9 @@ def grade(
 # %% ../nbs/02_grading.ipynb #a7000002
 def answer_kind(
     gold: str,  # a gold answer
-) -> str:  # number, decimal, fraction, amount, percent, expression, equation, list, tuple or interval, matrix, words, choice, none
-    "What sort of answer a gold answer is, by the reading that the grader takes."
+) -> str:  # the name of the kind
+    """What sort of answer a gold answer is, by the reading that the grader takes: number, decimal, fraction, amount,
+    percent, expression, equation, list, tuple or interval, matrix, words, choice; none where it says nothing."""
     text = _clean(_core(gold))
     if len(text) > _LONGEST or _no_gold(text):
         return "none"
@@ -3014,7 +3035,7 @@ def _opinion(completion, answer, gold):
     found = read(completion) or (read(f"${answer}$") if answer else [])
     return bool(verify(wanted, found, timeout_seconds=None))
 
-
+# %% ../nbs/02_grading.ipynb #e2ea3de5
 def second_opinion(
     pairs: Iterable[tuple[str, str]],  # completions with their gold answers
     *,
@@ -3058,7 +3079,7 @@ def _rates(ours, theirs, level):
     below, above = math.hypot(fp_high - fp, fn_high - fn), math.hypot(fp - fp_low, fn - fn_low)
     return row | {"J": youden, "J, low": max(youden - below, -1.0), "J, high": min(youden + above, 1.0)}
 
-
+# %% ../nbs/02_grading.ipynb #724e1685
 def _labels(labels, frame, pairs, rules):
     "Right, wrong or None for each rollout, from a column, a sequence or a judge."
     if isinstance(labels, str) and labels == "math-verify":
@@ -3067,8 +3088,8 @@ def _labels(labels, frame, pairs, rules):
         return [labels(completion, gold) for completion, gold in pairs]
     if isinstance(labels, str) and labels not in frame:
         raise ConfigError(
-            f"measure_grader: the rollouts have no column {labels!r} of labels; name one of {', '.join(map(str, frame))},"
-            " or 'math-verify'"
+            f"measure_grader: the rollouts have no column {labels!r} of labels; name one of"
+            f" {', '.join(map(str, frame))}, or 'math-verify'"
         )
     found = list(frame[labels] if isinstance(labels, str) else labels)
     if len(found) != len(frame):
@@ -3093,7 +3114,7 @@ def _splits(by, frame):
 # %% ../nbs/02_grading.ipynb #a7000008
 def measure_grader(
     rollouts,  # DataFrame or dicts with `completion` and `gold`, further columns as needed
-    labels="math-verify",  # a column, one label for each rollout (None: unknown), a judge(completion, gold), or "math-verify"
+    labels="math-verify",  # a column, labels (None: unknown), a judge(completion, gold), or "math-verify"
     *,
     by=(),  # columns, or functions of a completion such as `behavior.writes_code`: the table is split by each
     rules: tuple[str, ...] = ("boxed", "answer_tag", "stated"),  # see `extract_answer`
@@ -3101,8 +3122,8 @@ def measure_grader(
     level: float = 0.95,  # of the intervals
 ):
     """A DataFrame of the grader's errors against labels: a row for all rollouts, for each value of each split, and for
-    each kind of gold answer. Columns are counts, rates and Youden's J with their intervals; `attrs["disagreements"]` are
-    the places of the rollouts on which the two differ. Raises `ConfigError` for an unknown column, `DataError` for
+    each kind of gold answer. Columns are counts, rates and Youden's J with their intervals; `attrs["disagreements"]`
+    are the places of the rollouts on which the two differ. Raises `ConfigError` for an unknown column, `DataError` for
     labels of another length."""
     import pandas as pd
 
