@@ -265,7 +265,7 @@ def _conversion(answer, gold):
         smaller, larger = sorted((answer.words, gold.words), key=len)
         return (Fraction(1), Fraction(0), 0) if smaller and smaller <= larger else None
     if answer.bases != gold.bases:
-        loose = {(("degree", 1),), (("kelvin", 1),)} == {answer.bases, gold.bases} and (answer.offset or gold.offset)
+        loose = _unit("degree") in (answer, gold) and (answer.offset or gold.offset)
         return (Fraction(1), Fraction(0), 0) if loose else None  # 30° of a scale that is not named
     return answer.factor / gold.factor, (answer.offset - gold.offset) / gold.factor, answer.pi - gold.pi
 
@@ -1895,7 +1895,7 @@ def _settled(a, g, scale, shift, texts, convention):
 # %% ../nbs/02_grading.ipynb #a130b464
 def _in_radians(a, g, texts):
     "Two angles in radians and their texts, where one is in degrees and the other a multiple of π; else None."
-    degrees = [value.unit is not None and value.unit.bases == (("degree", 1),) for value in (a, g)]
+    degrees = [value.unit == _unit("degree") for value in (a, g)]
     if degrees.count(True) != 1 or (a if degrees[1] else g).unit or r"\pi" not in texts[degrees.index(False)]:
         return None
     turned = [rf"({text})\cdot \frac{{\pi}}{{180}}" if degree else text for text, degree in zip(texts, degrees)]
@@ -1916,37 +1916,27 @@ def _in_one_case(answer, gold):
 _MODULUS = re.compile(
     r"(?P<body>.+?)\s*,?\s*(?:\\pmod\s*(?:\{(?P<a>[^{}]+)\}|(?P<b>\w+))"
     r"|\(\s*\\?(?:b?mod|modulo)\s*\{?(?P<c>[^(){}]+)\}?\s*\)"
-    r"|(?P<operation>\\b?mod|\\text\{\s*mod(?:ulo)?\s*\}|\bmod(?:ulo)?)\s*\{?(?P<d>\w+)\}?)",
+    r"|(?:\\b?mod|\\text\{\s*mod(?:ulo)?\s*\}|\bmod(?:ulo)?)\s*\{?(?P<d>\w+)\}?)",
     re.S,
 )
 
 
 def _same_residue(answer, gold, convention, algebra):
     "Whether two texts agree of which at least one names a modulus; None where neither does."
-    (a, m, a_is), (g, n, g_is) = _split_modulus(answer), _split_modulus(gold)
+    (a, m), (g, n) = _split_modulus(answer), _split_modulus(gold)
     if m is None and n is None:
         return None
     if m is not None and n is not None and not _same(m, n, convention, algebra):
         return False
-    residues = [_residue(text, m if m is not None else n) for text in (a, g)]
-    if None not in residues and (m is not None and n is not None):
-        return residues[0] == residues[1]
-    plain = [
-        _residue(text, modulus) if modulus is not None else _residue(text, None) for text, modulus in ((a, m), (g, n))
-    ]
-    if None not in plain and plain[0] == plain[1]:
-        return True
-    return not (a_is or g_is) and _same(a, g, convention, algebra)
+    residues = _residue(a, m), _residue(g, n)
+    return _same(a, g, convention, algebra) if None in residues else residues[0] == residues[1]
 
 # %% ../nbs/02_grading.ipynb #c38573b2
 def _split_modulus(text):
-    "A text without its modulus, the modulus, and whether it was an operation that leaves a smaller number."
+    "A text without its modulus, and the modulus or None."
     if not (found := _MODULUS.fullmatch(text)):
-        return text, None, False
-    body, modulus = found["body"], found["a"] or found["b"] or found["c"] or found["d"]
-    value, bound = _whole_value(body), _whole_value(modulus)
-    reduces = found["operation"] and value is not None and bound and not 0 <= value < bound
-    return body, modulus.strip(), bool(reduces)
+        return text, None
+    return found["body"], (found["a"] or found["b"] or found["c"] or found["d"]).strip()
 
 
 def _whole_value(text):
@@ -2195,8 +2185,8 @@ _LETTERED = re.compile(
 _HEDGE = re.compile(
     r"[\\=<>^+*/?!]|[A-Za-z]\(|n't\b|\b(?:not|no|nor|neither|cannot|less|more|fewer|greater|larger|smaller|higher|lower|than"
     r"|least|most"
-    r"|below|above|over|under|up to|between|except|minus|plus|negative|times|twice|half|halves|double|triple|square|squared"
-    r"|cube|cubed"
+    r"|below|above|over|under|up to|between|except|minus|plus|negative|times|twice|half|halves|double|triple|square"
+    r"|squared|cube|cubed"
     r"|root|power|factorial|sum|difference|product|quotient|ratio|multiple|divided|log|logarithm|reciprocal|inverse|percent"
     r"|base|point"
     r"|false|wrong|incorrect|either|or|if|unless|infinitely)\b",

@@ -232,6 +232,8 @@ def currency(rng):
             (rf"{180 // k}^\circ", rf"\frac{{\pi}}{{{k}}}", True),
             (rf"{180 // k}^\circ", rf"\frac{{\pi}}{{{k + 1}}}", False),
             (rf"{180 // k}^\circ", rf"\frac{{\pi}}{{{k}}}\text{{ radians}}", True),
+            (rf"{180 // k}\text{{ rad}}", rf"\frac{{\pi}}{{{k}}}", False),
+            (rf"{n}\text{{ rad}}", rf"{n}^\circ\text{{C}}", False),
             (rf"{n}^\circ\text{{C}}", rf"{n}^\circ\text{{F}}", False),
             (rf"{5 * n}^\circ\text{{C}}", rf"{9 * n + 32}^\circ\text{{F}}", True),
         ]
@@ -593,6 +595,8 @@ def binomials(rng):
             (str(r), f"{r} {modulus}", True),
             (f"{r} {modulus}", str((r + 1) % m), False),
             (f"{r + m} {modulus}", rf"{r} \pmod{{{m}}}", True),
+            (f"{r + m} {modulus}", str(r), True),
+            (f"{r + m} {modulus}", str(r + m), False),
             (f"{r} {modulus}", rf"{r} \pmod{{{m + 1}}}", False),
             (rf"x \equiv {r} {modulus}", str(r), True),
         ]
