@@ -61,7 +61,9 @@ def _boxes(text):
     return found
 
 # %% ../nbs/02_grading.ipynb #d712e5a7
-_BOX_NAME = r"(?:\\?[A-Za-z]+(?:_\{?\w+\}?|'+)?(?:\(\w\))?\s*=)"
+_BOX_NAME = (
+    r"(?:(?:\\angle\s*)?(?:\|?\\?[A-Za-z]+\|?|\\(?:text|mathrm)\s*\{[^{}]{1,20}\})(?:_\{?\w+\}?|'+)?(?:\(\w\))?\s*=)"
+)
 _BETWEEN = re.compile(
     r"(?:[\s$,;&.]|\\[\],;:!()\[ \\]|\\q?quad|\\(?:text|mathrm|mbox)\s*\{\s*,?\s*(?:and|or)?\s*\}|\b(?:and|or)\b|"
     + _BOX_NAME
@@ -366,7 +368,7 @@ def _is_prose(text, words=3):
 
 # %% ../nbs/02_grading.ipynb #8e1a0db6
 _END_MARK = re.compile(
-    r"</?(?:think|thinking|reasoning|answer|solution|final_answer|s|eos|end_of_turn|start_of_turn)\s*/?>"
+    r"</[A-Za-z_]{1,20}>|<(?:think|thinking|reasoning|answer|solution|final_answer|s|eos|end_of_turn|start_of_turn)\s*/?>"
     r"|<\|[^|<>\n]{1,40}\|>"
 )
 _STATED = re.compile(
@@ -409,11 +411,16 @@ def _marked(line, last):
 
 # %% ../nbs/02_grading.ipynb #a1000002
 _AMOUNT_SAID = r"(?:\\?\$)?" + _PROSE_NUMBER.pattern.replace(r"(?<![A-Za-z0-9_.,/^])", "", 1)
-_SAID = re.compile(
-    r"(?:\b(?:is|are|equals?|equal to|be|gives|has|have|gets?|costs?)|=)\s+"
-    r"(?:equal to|exactly|only|just|then|therefore|thus|indeed)?\s*"
+_VERB = r"\b(?:is|are|was|were|be|equals?|equal to|gives|has|have|gets?|costs?)"
+_NUMBER_SAID = (
+    r"\s+(?:equal to|exactly|only|just|then|therefore|thus|indeed)?\s*"
     rf"(?P<number>{_AMOUNT_SAID})(?P<rest>[^\d$\\]*)$"
 )
+_SAID, _SAID_AFTER = re.compile(_VERB + _NUMBER_SAID), re.compile(rf"(?:{_VERB}|=)" + _NUMBER_SAID)
+_FORMULA_SAID = re.compile(
+    r"\b(?:is|are|equals?)\s+(?P<formula>(?=[^\d]{0,20}\d)(?:(?![A-Za-z]{2}|[.!?]\s).){1,60})\W*$"
+)
+_WORD_SAID = re.compile(r"\b(?:is|equals)\s+(?P<words>[a-z]+(?:-[a-z]+)?(?: [a-z]+){0,3})\W*$")
 _COUNTED = re.compile(
     r"(?:\w+,?\s+)?there (?:is|are|were|was|will be|must be) (?:exactly |only |a total of |just )?"
     rf"(?P<number>{_AMOUNT_SAID})(?P<rest>.*)$",
@@ -430,21 +437,56 @@ def _said(match):
     return (match["number"] + _measure_after(match.string, match.end("number"))).strip()
 
 # %% ../nbs/02_grading.ipynb #c227da3e
+_HEDGED = re.compile(
+    r"n't\b|\b(?:not|no|never|nor|less|fewer|greater|more than|or|least|most|up to|between|minus|negative|twice|thrice|half|double"
+    r"|triple|root|squared|cubed|factorial|power|log|logarithm|reciprocal|inverse|(?:over|under|above|below)\s+\W?\d)\b",
+    re.I,
+)
+_HEDGED_BEFORE = re.compile(
+    r"(?:n't|\b(?:not|than|least|most|minus|negative|twice|half|half of|up to|root of|over|under|above|below|either))\s*$", re.I
+)
+_LAST_VERB = re.compile(rf".*{_VERB}", re.I | re.S)
+
+
+def _hedges(sentence):
+    "Whether a sentence says, behind its last verb, something else than the number in it."
+    verb = _LAST_VERB.match(sentence)
+    said_twice = len(re.findall(r"\b(?:is|are|equals?)\s+[-+]?\d", sentence)) > 1
+    return said_twice or bool(_HEDGED.search(sentence, verb.end() if verb else 0))
+
+
 def _in_sentence(sentence):
     "The answer in a sentence: its mathematics, the number it comes to, its only number, or all of it."
     if environments := list(_ENVIRONMENT.finditer(sentence)):
-        said = _SAID.search(sentence, environments[-1].end())
-        return _said(said) if said else _environments(sentence)
+        return _after_mathematics(sentence, environments[-1])
     if letter := _LETTER_SAID.search(sentence):
         return letter["letter"]
-    if len(sentence.split()) > 3 and not re.search(r"\\(?!\$)", sentence):
-        if listed := _LISTED.search(sentence):
-            return listed["numbers"]
-        if len(numbers := _numbers(sentence)) == 1:
-            return numbers[0]
-        if numbers and (said := _COUNTED.match(sentence) or _SAID.search(sentence)):
-            return _said(said)
-    return sentence
+    counted = _COUNTED.match(sentence)
+    if counted and not re.match(r"\s*(?:or|to|and|times|[-–])(?![A-Za-z])", counted["rest"]):
+        return _said(counted)
+    if len(sentence.split()) < 3 or re.search(r"\\(?!\$)", sentence) or _hedges(sentence):
+        return sentence
+    if len(sentence.split()) == 3:
+        said = _SAID.search(sentence)
+        return _said(said) if said else sentence
+    if listed := _LISTED.search(sentence):
+        return listed["numbers"]
+    if len(numbers := _numbers(sentence)) == 1:
+        return numbers[0]
+    if numbers and (said := _SAID.search(sentence)):
+        return _said(said)
+    formula = _FORMULA_SAID.search(sentence)
+    return formula["formula"].strip() if formula else sentence
+
+
+def _after_mathematics(sentence, last):
+    "The answer in a sentence with mathematics in it, of which the last is given."
+    if said := _SAID_AFTER.search(sentence, last.end()):
+        return sentence if _HEDGED.search(said["rest"]) else _said(said)
+    words = _WORD_SAID.search(sentence, last.end())
+    if words and _spelled(words["words"]):
+        return words["words"]
+    return sentence if _HEDGED_BEFORE.search(sentence[: last.start()]) else _environments(sentence)
 
 # %% ../nbs/02_grading.ipynb #0f65cc05
 def _tagged(text):
@@ -457,7 +499,7 @@ def _tagged(text):
 def _from_tag(content):
     "The answer in what a tag holds: all of it, unless that is a sentence."
     outside = _TEXT_COMMAND.sub("", _ENVIRONMENT.sub(" ", content))
-    if not re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}", outside):
+    if not re.search(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|is|It|So)(?![A-Za-z])", outside):
         return content
     if stated := _stated(content):
         return stated
@@ -615,6 +657,7 @@ _LAYOUT = _rewrites(  # sizes, fonts and space
         r"\\text",
     ),
     (rf"\\text\{{\s*({_NAMES}|(?:{_COUNTS})(?=\s*\}}\s*[(\\{{]))\s*\}}", r"\\\1 "),
+    (r"\\text\{\s*(floor|ceil|sqrt|abs|binom|comb)\s*\}\s*(?=\()", r"\1"),
     (r"\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"\\text{\1/\2}"),
 )
 _SYSTEM = re.compile(
@@ -650,6 +693,8 @@ _FORMS = _rewrites(  # fractions, roots, powers and binomials with their braces
     (r"\\sqrt\s*(\d|[A-Za-z])", r"\\sqrt{\1}"),
     (r"(\\sqrt\[\w+\])\s*(\d|[A-Za-z])", r"\1{\2}"),
     (r"\{\s*([^{}]+?)\s*\\choose\s*([^{}]+?)\s*\}", r"\\binom{\1}{\2}"),
+    (r"(?<![\w}])(\d+)\s*\\choose\s*(\d+)(?!\w)", r"\\binom{\1}{\2}"),
+    (r"(?<![\w}\\])[PA]\s*_\s*\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?(?!\w)", r"P(\1,\2)"),
     (r"(?:\{\}\s*)?[_^]\s*\{?(\d+)\}?\s*(?:C|\\text\{C\})\s*_\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
     (r"(?:\{\}\s*)?[_^]\s*\{?(\d+)\}?\s*(?:P|\\text\{P\})\s*_\s*\{?(\d+)\}?", r"P(\1,\2)"),
     (
@@ -777,7 +822,7 @@ _CALLS = {
     "root": lambda a, n="2": rf"\sqrt[{n}]{{{a}}}",
     **dict.fromkeys(("Abs", "abs", "fabs"), lambda a: f"|{a}|"),
     "factorial": lambda n: f"({n})!",
-    **dict.fromkeys(("binomial", "comb", "nCr"), lambda n, k: rf"\binom{{{n}}}{{{k}}}"),
+    **dict.fromkeys(("binomial", "binom", "comb", "nCr"), lambda n, k: rf"\binom{{{n}}}{{{k}}}"),
     **dict.fromkeys(("perm", "nPr"), lambda n, k: f"P({n},{k})"),
     **dict.fromkeys(
         ("Rational", "Fraction"), lambda a, b="1": rf"\frac{{{a}}}{{{b}}}" if b != "1" else a.strip("'\" ")
@@ -961,7 +1006,10 @@ _WORD_TAIL = re.compile(
     rf"(?P<tail>(?:/\s?)?{_NAME_OF_UNIT}"
     rf"(?:(?:\s?/\s?|\s?\\cdot\s?|\s?·\s?|\s|(?<=[a-z]{{4}})-(?=[a-z]{{4}})){_NAME_OF_UNIT})*)$"
 )
-_JOINING = re.compile(r"\s*,?\s*(?:and|or|base|if|for|mod|modulo|where|when|such|with|choose)\b")
+_JOINING = re.compile(
+    r"\s*,?\s*(?:and|or|base|in base|if|for|mod|modulo|where|when|such|with"
+    r"|choose|squared|cubed|factorial|plus|minus|times|over|to|than)\b"
+)
 
 # %% ../nbs/02_grading.ipynb #6ba25526
 def _split_unit(text, eager=False):
@@ -1180,7 +1228,7 @@ _MATRIX = re.compile(
     re.S,
 )
 _TRANSPOSED = re.compile(
-    r"(?<=[)\]}])\s*\^\s*\{?\s*(?:\\top|\\intercal|\\mathsf\s*\{?T\}?|\\text\{\s*T\s*\}|T|t)\s*\}?$"
+    r"(?<=[)\]}])\s*\^\s*\{?\s*(?:\\top|\\intercal|\\(?:mathsf|mathrm|rm)\s*\{?T\}?|\\text\{\s*T\s*\}|T|t)\s*\}?$"
 )
 _WHOLE_TEXT = re.compile(r"\\text\{(?P<inside>[^{}]*)\}(?:\^\{?\\circ\}?)?")
 _WORD = re.compile(
@@ -2194,10 +2242,12 @@ _HEDGE = re.compile(
 )
 _ALTERNATIVES = re.compile(r"\s*\\text\{\s*OR\s*\}\s*|\sOR\s")
 _SAYS_NO_ANSWER = re.compile(
-    r"n\.?\s?/?\s?a\.?|none|null|nan|unknown|tbd|tba|omitted|(?:the )?proof.*|q\.?e\.?d\.?"
+    r"n\.?\s?/?\s?a\.?|none|null|nan|unknown|undetermined|tbd|tba|todo|omitted|(?:the )?proof.*|q\.?e\.?d\.?"
+    r"|[^\d=\\]*\bpro(?:of|ve|ved|ven)\b[^\d=\\]*"
+    r"|(?:please )?refer to .*|\[?<?(?:image|figure|picture)>?\]?|\\(?:checkmark|therefore|dots|ldots)"
     r"|not (?:given|available|applicable|provided)"
     r"|see (?:the )?(?:solution|above|below|proof|explanation|text|figure|diagram|answer)s?.*"
-    r"|(?:the )?(?:solution|answer)s?(?: (?:may )?var(?:y|ies).*)?"
+    r"|(?:the )?(?:solution|answer)s?(?: (?:(?:may|will|can) )?var(?:y|ies).*)?"
     r"|\\(?:blacksquare|square|Box|qed)|to be (?:proved|proven|shown|determined|decided)|proved|proven|shown|\[?asy\]?"
     r"|as (?:shown|desired|required|above).*|no answer.*",
     re.I | re.S,
@@ -2246,7 +2296,7 @@ def _no_gold(gold):
     if not re.search(r"[A-Za-z0-9]", gold):
         return "the gold answer is empty"
     braces = re.sub(r"\\[{}\\]", "", gold)
-    if braces.count("{") != braces.count("}"):
+    if braces.count("{") != braces.count("}") or gold.count(r"\begin{") != gold.count(r"\end{"):
         return "the gold answer breaks off"
     return "the gold answer says nothing" if _SAYS_NO_ANSWER.fullmatch(_without_text(gold).strip(" .()")) else None
 
@@ -2265,7 +2315,8 @@ def _joined(text):
             depth, start = depth + 1, start if depth else token.start()
         elif token[0] in _CLOSE - {"}"} and depth:
             depth -= 1
-            inside += [] if depth or ", " in text[start : token.end()] else [(start, token.end())]
+            whole = ", " in text[start : token.end()] or re.search(r"\d,0\d\d", text[start : token.end()])
+            inside += [] if depth or whole else [(start, token.end())]
     for number in reversed(found):
         if not any(low < number.start() < high for low, high in inside):
             text = text[: number.start()] + number[0].replace(",", "") + text[number.end() :]
@@ -2288,6 +2339,7 @@ def _judge(answer, gold, convention, algebra):
         clean = _clean(number)
     if convention.integers and isinstance(number := _read(clean), _Number) and number.value.denominator != 1:
         return False, "not a whole number"
+    clean = re.sub(r"^(?:\\text\{\s*)?either\s*\}?\s*(?=\S.*\bor\b)", "", clean)
     target, *others = _ALTERNATIVES.split(target)
     if not all(_same(other, target, convention, algebra) for other in others):
         target = ", ".join([target, *others])
