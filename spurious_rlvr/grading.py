@@ -438,12 +438,14 @@ def _said(match):
 
 # %% ../nbs/02_grading.ipynb #c227da3e
 _HEDGED = re.compile(
-    r"n't\b|\b(?:not|no|never|nor|less|fewer|greater|more than|or|least|most|up to|between|minus|negative|twice|thrice|half|double"
-    r"|triple|root|squared|cubed|factorial|power|log|logarithm|reciprocal|inverse|(?:over|under|above|below)\s+\W?\d)\b",
+    r"n't\b|\b(?:not|no|never|nor|less|fewer|greater|more than|or|least|most|up to|between|minus|negative|twice"
+    r"|thrice|half|double|triple|root|squared|cubed|factorial|power|log|logarithm|reciprocal|inverse|(?:over|under|above|below)\s+\W?\d)\b",
     re.I,
 )
 _HEDGED_BEFORE = re.compile(
-    r"(?:n't|\b(?:not|than|least|most|minus|negative|twice|half|half of|up to|root of|over|under|above|below|either))\s*$", re.I
+    r"(?:n't|\b(?:not|than|least|most|minus|negative|twice|half|half of|up to|root of|over|under|above|below"
+    r"|either))\s*$",
+    re.I,
 )
 _LAST_VERB = re.compile(rf".*{_VERB}", re.I | re.S)
 

@@ -300,7 +300,7 @@ def timed(text, gold):
 @pytest.mark.parametrize("place", range(2))
 def test_hostile_list(place):
     "Bare and boxed: nothing hangs, nothing is called right, and what this list was made for is undecided."
-    is_equivalent(r"\sqrt{4}", "2")  # the start of a worker does not count against an answer
+    is_equivalent(r"\sqrt{12}", r"2\sqrt{3}")  # the start of a worker does not count against an answer
     for text in HOSTILE:
         verdict, seconds = timed(rf"so $\boxed{{{text}}}$" if place else text, r"\frac{1}{2}")
         assert seconds < 2, (text[:40], seconds)
@@ -368,7 +368,7 @@ def test_hostile_answers_do_not_hold_up_others():
             time.perf_counter(),
         )
 
-    is_equivalent(r"\sqrt{4}", "2")
+    is_equivalent(r"\sqrt{12}", r"2\sqrt{3}")
     attacker = threading.Thread(target=attack)
     attacker.start()
     time.sleep(0.1)
