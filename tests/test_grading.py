@@ -1,6 +1,7 @@
 """The grader beyond its notebook: families of answers, hostile text, processes, and real data."""
 
 import json
+import math
 import multiprocessing
 import os
 import pathlib
@@ -658,6 +659,97 @@ def test_kinds_go_both_ways(kind):
     rng = random.Random(0)
     undecided = {None} if kind.name == "gold answers that cannot be judged" else {True, False}
     assert {kind.draw(rng)[2] for _ in range(200)} == undecided
+
+
+def arithmetic(rng, depth):
+    "A random expression of whole numbers in LaTeX and in Python's notation, with its value; None where it has none."
+    if depth == 0:
+        n = rng.randint(0, 30)
+        return str(n), str(n), Fraction(n)
+    sign = rng.choice("+-*/^!")
+    x, y, a = arithmetic(rng, depth - 1)
+    if sign in "^!":
+        n = rng.randint(2, 9) if sign == "!" else rng.randint(0, 60)
+        if sign == "!":
+            return rf"{n}! \cdot ({x})", f"factorial({n})*({y})", None if a is None else math.factorial(n) * a
+        return rf"\left({x}\right)^{{{n}}}", f"({y})**{n}", None if a is None else a**n
+    u, v, b = arithmetic(rng, depth - 1)
+    shown = r"\cdot" if sign == "*" else sign
+    latex = rf"\frac{{{x}}}{{{u}}}" if sign == "/" else rf"({x}) {shown} ({u})"
+    if a is None or b is None or sign == "/" and b == 0:
+        return latex, f"({y}){sign}({v})", None
+    value = {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "/": lambda: a / b}[sign]()
+    return latex, f"({y}){sign}({v})", value
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 3))
+@settings(max_examples=200, deadline=None)
+def test_exact_numbers_are_compared_exactly(rng, depth):
+    "Random arithmetic against its value, worked out with Python's fractions, and against a value very near to it."
+    latex, python_text, value = arithmetic(rng, depth)
+    assume(value is not None and max(value.numerator.bit_length(), value.denominator.bit_length()) < 4_000)
+    written = rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+    near = rf"{written}+\frac{{1}}{{2^{{{rng.randint(50, 900)}}}}}"
+    for text in (latex, python_text):
+        if len(written) < 1_500:
+            assert is_equivalent(text, written) is True, (text, written)
+            assert is_equivalent(text, near) is False, (text, near)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "less than {}", "at least {}", "not {}", "{} squared", "the square root of {}", "{} factorial", "twice {}", "minus {}", "between {} and 99",
+        "{} or 98", "{} thirds", "{} dozen", "{} million", "one less than {}", "either {} or 98", "{} to the power of 3", "half of {}", "more than ${}$", "at most ${}$",
+    ],
+)  # fmt: skip
+def test_what_hedges_states_no_number(said):
+    for n in (5, 12):
+        for form in ("The answer is {}.", "<answer>The total is {}.</answer>", "Final Answer: the largest one is {}"):
+            assert grade(form.format(said.format(n)), str(n)).correct is not True, (form, said)
+
+
+def test_the_table_of_units_is_what_its_tool_writes():
+    pytest.importorskip("pint", reason="the table of units is compared with pint's definitions where pint is installed")
+    result = subprocess.run([sys.executable, "tools/units.py", "--check"], cwd=ROOT, timeout=120)
+    assert result.returncode == 0
+
+
+def test_measure_grader_counts_and_bounds():
+    "Against a hundred labels with known errors: counts, Wilson's intervals by their formula, and J."
+    rollouts = [
+        {"completion": rf"\boxed{{{i % 3}}}", "gold": "1", "label": (i % 3 == 1) != (i % 10 == 0), "odd": i % 2}
+        for i in range(100)
+    ]
+    table = grading.measure_grader(rollouts, "label", by="odd")
+    row = table.loc[("all", "all")]
+    paid = [r for i, r in enumerate(rollouts) if i % 3 == 1 and not r["label"]]
+    missed = [r for i, r in enumerate(rollouts) if i % 3 != 1 and r["label"]]
+    assert (row["false positives"], row["false negatives"]) == (len(paid), len(missed))
+    assert len(table.attrs["disagreements"]) == len(paid) + len(missed) == 10
+    n, p, z = row["wrong"], row["false positives, rate"], 1.959963984540054
+    middle, half = (
+        (p + z * z / 2 / n) / (1 + z * z / n),
+        z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n),
+    )
+    assert row["false positives, low"] == pytest.approx(middle - half) and row[
+        "false positives, high"
+    ] == pytest.approx(middle + half)
+    assert row["J"] == pytest.approx(1 - row["false positives, rate"] - row["false negatives, rate"])
+    assert row["J, low"] < row["J"] < row["J, high"]
+    assert table.loc["odd", "rollouts"].tolist() == [50, 50]
+    unknown = grading.measure_grader(rollouts, [None, *(r["label"] for r in rollouts[1:])])
+    assert unknown.loc[("all", "all"), "undecided"] == 1
+
+
+def test_the_second_judge_is_safe():
+    "Hostile completions cost the second judge its limit and no more, and it never calls Python's evaluator."
+    pairs = [
+        (rf"\boxed{{{text}}}", "7")
+        for text in ("__import__('os').system('false')", r"\sum_{n=1}^{10^9} \sin(n)", "\ud800", "7")
+    ]
+    opinions = grading.second_opinion([*pairs, ("it is 7", "__import__('os')")])
+    assert opinions[3] is True and True not in opinions[:3] and opinions[4] is not True
 
 
 @given(st.randoms(use_true_random=False))
