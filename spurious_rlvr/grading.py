@@ -584,8 +584,6 @@ _SIGNS = {
     r"\lceil ": "⌈",
     r"\rceil ": "⌉",
     r"^{\circ}": "°º˚∘",
-    r"\sqrt[3]": "∛",
-    r"\sqrt[4]": "∜",
     ",": "，、",
     ";": "；",
 }
@@ -627,10 +625,15 @@ _LIFTED = [
 ]
 
 
+def _high_root(match):
+    return rf"\sqrt[{3 if match[0][0] == '∛' else 4}]{{{match[1] or match[2]}}}"
+
+
 def _in_ascii(text):
     "A text with its Unicode signs as LaTeX."
     if text.isascii():
         return text
+    text = re.sub(r"[∛∜]\s*(?:(\d+|[A-Za-z])|\(([^()]*)\))", _high_root, text)
     text = re.sub(r"(?<=\d)\s?[µμ](?=[mgsLAVWF](?![A-Za-z]))", " µ", text)
     for pattern, replacement in _LIFTED:
         text = pattern.sub(replacement, text)
@@ -639,7 +642,7 @@ def _in_ascii(text):
 # %% ../nbs/02_grading.ipynb #0e7eb139
 _NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"  # what stands between braces, two levels deep
 _NAMES = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp"
-_COUNTS = "gcd|lcm|max|min"
+_COUNTS = "gcd|lcm|max|min|det"
 _LETTERS = "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|omega"
 
 
@@ -658,8 +661,8 @@ _LAYOUT = _rewrites(  # sizes, fonts and space
         r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|boldsymbol|bold|emph|underline)\s*(?=\{)",
         r"\\text",
     ),
-    (rf"\\text\{{\s*({_NAMES}|(?:{_COUNTS})(?=\s*\}}\s*[(\\{{]))\s*\}}", r"\\\1 "),
-    (r"\\text\{\s*(floor|ceil|sqrt|abs|binom|comb)\s*\}\s*(?=\()", r"\1"),
+    (rf"\\text\{{\s*(?!sec\s*\}}\s*(?:$|[,;./^]))({_NAMES}|(?:{_COUNTS})(?=\s*\}}\s*[(\\{{]))\s*\}}", r"\\\1 "),
+    (r"\\text\{\s*(floor|ceil|sqrt|abs|binom|comb|cis|GCD|LCM|HCF)\s*\}\s*(?=\()", r"\1"),
     (r"\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}", r"\\text{\1/\2}"),
 )
 _SYSTEM = re.compile(
@@ -709,7 +712,10 @@ _FORMS = _rewrites(  # fractions, roots, powers and binomials with their braces
 )
 _SPELLINGS = _rewrites(  # names
     (r"\\(l|r)brace(?![a-z])", lambda m: r"\{" if m[1] == "l" else r"\}"),
-    (rf"(?<![\\A-Za-z])({_NAMES})(?![A-Za-z])", r"\\\1 "),
+    (rf"(?<![\\A-Za-z])(?!sec\s*(?:$|[,;./^]|and\b))({_NAMES})(?![A-Za-z])", r"\\\1 "),  # 30 sec is no secant
+    (r"(?<![A-Za-z])\\?cosec(?![A-Za-z])", r"\\csc "),
+    (r"(?<![\\A-Za-z])(?:GCD|HCF|hcf)(?=\s*\()", r"\\gcd "),
+    (r"(?<![\\A-Za-z])LCM(?=\s*\()", r"\\lcm "),
     (rf"(?<![\\A-Za-z])({_COUNTS})(?=\s*\()", r"\\\1 "),
     (r"(?<![\\A-Za-z])a(sin|cos|tan)(?=\s*\()", r"\\arc\1 "),
     (rf"(?<![\\A-Za-z])({_LETTERS})(?![A-Za-z])", r"\\\1 "),
@@ -820,6 +826,7 @@ def _bracketed(opening, closing):
 # %% ../nbs/02_grading.ipynb #1f28575d
 _CALLS = {
     **dict.fromkeys(("sqrt", r"\sqrt", "√"), lambda a: rf"\sqrt{{{a}}}"),
+    "cis": lambda a: rf"e^{{i({a})}}",
     "cbrt": lambda a: rf"\sqrt[3]{{{a}}}",
     "root": lambda a, n="2": rf"\sqrt[{n}]{{{a}}}",
     **dict.fromkeys(("Abs", "abs", "fabs"), lambda a: f"|{a}|"),
@@ -1261,12 +1268,15 @@ def _read(text):
     return _read_expression(text)
 
 # %% ../nbs/02_grading.ipynb #fd27b43a
+_OVERLINED = re.compile(r"\d*\.\d*\\overline\{\d+\}")
+
+
 def _read_expression(text, eager=False):
     "A text that is nothing else, without its unit."
     amount = _split_unit(text, eager)
     if amount.percent:
         return _Expression(text)
-    body = amount.body.strip()
+    body = _OVERLINED.sub(lambda m: f"({_written(_numeral(m[0]).value)})", amount.body.strip())
     return _Expression(body if amount.scale == 1 else f"{_written(amount.scale)}({body})", amount.unit)
 
 
@@ -2196,7 +2206,7 @@ _PYTHON = re.compile(
 _ABSURD = [
     (re.compile(pattern), reason)
     for pattern, reason in [
-        (r"\^\s*\{?\s*[-+]?\(?\s*\d{5,}", "a power with an exponent of five digits or more"),
+        (r"\^\s*\{?\s*[-+]?\(?\s*\d{7,}", "a power with an exponent of seven digits or more"),
         (
             r"(?:(?:\^|\*\*)\s*[{(]?\s*(?:[\d.]+|[A-Za-z]|\\[A-Za-z]+)\s*\}?\s*){3,}",
             "a tower of powers",
@@ -2439,7 +2449,7 @@ def _digits(*texts):
     return 50 + (len("".join(texts)) + 5 * grown if grown else len("".join(texts)) // 4)
 
 
-_GROWS = re.compile(r"\^\s*\{?\s*[-(]*\s*(\d{2,4})|(\d{2,4})\s*[)}]*\s*!")
+_GROWS = re.compile(r"\^\s*\{?\s*[-(]*\s*(\d{2,7})|(\d{2,4})\s*[)}]*\s*!")
 
 
 def _apart(x, y):
