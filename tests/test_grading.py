@@ -1,9 +1,11 @@
 """The grader beyond its notebook: families of answers, hostile text, processes, and real data."""
 
 import json
+import math
 import multiprocessing
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+from grading_kinds import KINDS, gsm8k
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -274,16 +277,31 @@ HOSTILE = [
 ]
 
 
+def processor_time():
+    "Seconds of processor time that this process and its workers have taken, as the limits count it."
+    total, ticks = time.process_time(), os.sysconf("SC_CLK_TCK")
+    for worker in list(grading._Worker.alive):
+        pid = worker.process.pid
+        try:
+            children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            for place in (pid, *children):
+                fields = pathlib.Path(f"/proc/{place}/stat").read_text().rsplit(")", 1)[1].split()
+                total += sum(map(int, fields[11:15] if place == pid else fields[11:13])) / ticks
+        except OSError:
+            pass  # it ended
+    return total
+
+
 def timed(text, gold):
-    start = time.perf_counter()
+    start = processor_time()
     verdict = grade(text, gold, rules=EVERY_RULE)
-    return verdict, time.perf_counter() - start
+    return verdict, processor_time() - start
 
 
 @pytest.mark.parametrize("place", range(2))
 def test_hostile_list(place):
     "Bare and boxed: nothing hangs, nothing is called right, and what this list was made for is undecided."
-    is_equivalent(r"\sqrt{4}", "2")  # the start of a worker does not count against an answer
+    is_equivalent(r"\sqrt{12}", r"2\sqrt{3}")  # the start of a worker does not count against an answer
     for text in HOSTILE:
         verdict, seconds = timed(rf"so $\boxed{{{text}}}$" if place else text, r"\frac{1}{2}")
         assert seconds < 2, (text[:40], seconds)
@@ -341,7 +359,7 @@ def test_any_text(text, gold):
 
 
 def test_hostile_answers_do_not_hold_up_others():
-    hostile = [rf"\Gamma(10^{{{9 + i}}})" for i in range(6)]
+    hostile = [rf"\sum_{{n=1}}^{{10^{{{9 + i}}}}} \sin(n)" for i in range(6)]
     ordinary = [(rf"\boxed{{\sqrt{{{4 * i}}}}}", rf"2\sqrt{{{i}}}") for i in range(2, 14)]
     done = {}
 
@@ -351,17 +369,18 @@ def test_hostile_answers_do_not_hold_up_others():
             time.perf_counter(),
         )
 
-    is_equivalent(r"\sqrt{4}", "2")
+    is_equivalent(r"\sqrt{12}", r"2\sqrt{3}")
     attacker = threading.Thread(target=attack)
     attacker.start()
     time.sleep(0.1)
     latencies = []
     while attacker.is_alive() and len(latencies) < 40:
-        i, start = len(latencies) + 30, time.perf_counter()
+        i, start = len(latencies) + 30, processor_time()
         assert is_equivalent(rf"\sqrt{{{9 * i}}}", rf"3\sqrt{{{i}}}") is True
-        latencies.append(time.perf_counter() - start)
+        latencies.append(processor_time() - start)
         time.sleep(0.05)
-    assert len(latencies) > 10 and max(latencies) < 1, latencies  # six hostile answers take several seconds
+    # it waits for the short turns of those before it, which two workers take side by side, and never for a full one
+    assert len(latencies) > 10 and max(latencies) < 2, latencies
     mixed = grade_many([(rf"\boxed{{{h}+1}}", "7") for h in hostile[:2]] + ordinary)
     assert [v.correct for v in mixed[2:]] == [True] * len(ordinary)
     attacker.join()
@@ -403,7 +422,7 @@ def test_plain_answers_start_nothing():
 SCRIPT = """
 import os, sys
 from spurious_rlvr import grading
-print([v.correct for v in grading.grade_many([(r"\\boxed{\\sqrt{8}}", r"2\\sqrt{2}"), (r"\\boxed{\\Gamma(10^9)}", "2"), (r"\\boxed{\\sqrt{27}}", r"3\\sqrt{3}")])])
+print([v.correct for v in grading.grade_many([(r"\\boxed{\\sqrt{8}}", r"2\\sqrt{2}"), (r"\\boxed{\\sum_{n=1}^{10^9} \\sin(n)}", "2"), (r"\\boxed{\\sqrt{27}}", r"3\\sqrt{3}")])])
 print(*[worker.process.pid for worker in grading._Worker.alive])
 """
 
@@ -501,7 +520,7 @@ def test_killed_owner_leaves_no_worker(when):
         SCRIPT
         + """
 sys.stdout.flush()
-if sys.argv[1] == "busy": grading.is_equivalent(r"\\Gamma(10^{11})", "3")
+if sys.argv[1] == "busy": grading.is_equivalent(r"\\sum_{n=1}^{10^{9}} \\sin(n)", "3")
 else: sys.stdin.read()
 """
     )
@@ -523,8 +542,224 @@ def test_a_killed_worker_is_replaced():
         if worker.process.poll() is None:
             os.killpg(worker.process.pid, signal.SIGKILL)
     time.sleep(0.1)
-    verdicts = [is_equivalent(rf"\sqrt{{{4 * i}}}", rf"2\sqrt{{{i}}}") for i in range(101, 110)]
-    assert verdicts.count(True) >= len(verdicts) - grading._pool.size and False not in verdicts
+    assert all(is_equivalent(rf"\sqrt{{{4 * i}}}", rf"2\sqrt{{{i}}}") for i in range(101, 110))
+
+
+def forget():
+    "Empties every cache of verdicts."
+    grading._cache.verdicts.clear()
+    grading._in_process.cache_clear()
+
+
+def test_a_stalled_worker_is_asked_again(monkeypatch):
+    "Workers that are stopped count as lost after the wall-clock guard; another one gives the verdict."
+    assert is_equivalent(r"\sqrt{12}", r"2\sqrt{3}")
+    idle = list(grading._pool.idle)
+    for worker in idle:
+        pid = worker.process.pid
+        for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGSTOP)
+    wait = grading._Worker._line
+    monkeypatch.setattr(grading._Worker, "_line", lambda worker, seconds: wait(worker, 0.5 if worker in idle else 60))
+    monkeypatch.setattr(grading, "_TRIES", len(idle) + 1)
+    assert idle and is_equivalent(r"\sqrt{1452}", r"22\sqrt{3}") is True
+    assert all(worker.process.poll() is not None for worker in idle)
+
+
+def test_a_lost_verdict_is_not_remembered(monkeypatch):
+    forget()
+    pair = r"\sqrt{2028}", r"26\sqrt{3}"
+    with monkeypatch.context() as patch:
+        patch.setattr(grading._Pool, "_ask_once", lambda pool, task: {"lost": True})
+        assert is_equivalent(*pair) is None
+        assert grade(rf"\boxed{{{pair[0]}}}", pair[1]).reason == grading._LOST
+    assert is_equivalent(*pair) is True
+
+
+def needing_algebra():
+    "Pairs that need a worker: equal and different, cheap and dear, and two that take more time than they get."
+    pairs = [(rf"\sqrt{{{n * n * 3}}}", rf"{n}\sqrt{{3}}") for n in range(5, 12)]
+    pairs += [(rf"\frac{{{n}}}{{\sqrt{{{n}}}+1}}", rf"\frac{{{n}(\sqrt{{{n}}}-1)}}{{{n - 1}}}") for n in (3, 5, 6, 7)]
+    pairs += [(rf"\sqrt{{2}}+2^{{-{n}}}", r"\sqrt{2}") for n in (90, 300, 900)]
+    pairs += [(r"\sin(2x)\cos x", r"2\sin x\cos^2 x"), (r"\{x \mid x > 2\}", r"(2,\infty)"), (r"\sqrt{x^2}", "x")]
+    pairs += [(rf"\sum_{{k=1}}^{{{n}}} k^2", str(n * (n + 1) * (2 * n + 1) // 6)) for n in (10, 20)]
+    return pairs + [(r"\sum_{n=1}^{10^{9}} \sin(n)", "7"), (r"\sum_{n=1}^{10^{8}} \cos(n)", "7")]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts on processes as Linux has them")
+def test_verdicts_do_not_depend_on_load():
+    "The same verdicts alone and beside four busy processes: limits are processor time."
+    pairs = [(rf"\boxed{{{answer}}}", gold) for answer, gold in needing_algebra()]
+    forget()
+    quiet = grade_many(pairs)
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 60: pass"]) for _ in range(4)
+    ]
+    try:
+        forget()
+        loaded = grade_many(pairs)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert [(v.correct, v.reason) for v in loaded] == [(v.correct, v.reason) for v in quiet]
+    assert {True, False, None} == {v.correct for v in quiet}
+
+
+def test_processor_time_is_what_counts():
+    "A worker that sleeps through its limit is not late; one that computes through it is."
+    code = """
+        import json, os, sys, time
+        from spurious_rlvr import grading
+        def judge(answer, *_):
+            start = time.process_time()
+            if answer == "sleep": time.sleep(0.6)
+            while answer == "compute" and time.process_time() < start + 5: pass
+            return True, "done"
+        grading._judge, grading._load_algebra = judge, lambda: None
+        read, write = os.pipe()
+        tasks = [dict(answer=answer, gold="7", convention={}, limit=0.2) for answer in ("sleep", "compute")]
+        os.write(write, b"".join(json.dumps(task).encode() + b"\\n" for task in tasks)); os.close(write); os.dup2(read, 0)
+        grading._serve()
+    """
+    replies = [json.loads(line) for line in python(textwrap.dedent(code)).stdout.splitlines()]
+    assert replies[0] == {"ready": True} and replies[1] == {"equal": True, "reason": "done"}
+    assert replies[2]["reason"].startswith("took longer")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "5\udfff", r"\frac{1}{2}" + "\udc80"])
+def test_a_lone_surrogate_breaks_nothing(text):
+    "Text that no encoding takes comes out of broken decoders: undecided, never an error."
+    assert is_equivalent(text, "5") is None and is_equivalent("5", text) is None
+    assert grade(rf"so \boxed{{{text}}}", "5").correct is None
+    assert grade(f"it is {text}. The answer is 5.", "5").correct is True
+    assert extract_answer(text) == (None, None)
+    assert grade_many([(text, "5"), (r"\boxed{\sqrt{25}}", "5")])[1].correct is True
+
+
+# Kinds: rules that make right and wrong pairs, see grading_kinds.py
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_kind(kind):
+    @given(st.randoms(use_true_random=False))
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def holds(rng):
+        answer, gold, right = kind.draw(rng)
+        verdict = grade(answer, gold).correct if kind.graded else is_equivalent(answer, gold)
+        assert verdict is right, (answer, gold, right)
+
+    assert kind.how
+    holds()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_kinds_go_both_ways(kind):
+    "Each kind makes right pairs and wrong ones: a grader that always says the same fails it."
+    rng = random.Random(0)
+    undecided = {None} if kind.name == "gold answers that cannot be judged" else {True, False}
+    assert {kind.draw(rng)[2] for _ in range(200)} == undecided
+
+
+def arithmetic(rng, depth):
+    "A random expression of whole numbers in LaTeX and in Python's notation, with its value; None where it has none."
+    if depth == 0:
+        n = rng.randint(0, 30)
+        return str(n), str(n), Fraction(n)
+    sign = rng.choice("+-*/^!")
+    x, y, a = arithmetic(rng, depth - 1)
+    if sign in "^!":
+        n = rng.randint(2, 9) if sign == "!" else rng.randint(0, 60)
+        if sign == "!":
+            return rf"{n}! \cdot ({x})", f"factorial({n})*({y})", None if a is None else math.factorial(n) * a
+        return rf"\left({x}\right)^{{{n}}}", f"({y})**{n}", None if a is None else a**n
+    u, v, b = arithmetic(rng, depth - 1)
+    shown = r"\cdot" if sign == "*" else sign
+    latex = rf"\frac{{{x}}}{{{u}}}" if sign == "/" else rf"({x}) {shown} ({u})"
+    if a is None or b is None or sign == "/" and b == 0:
+        return latex, f"({y}){sign}({v})", None
+    value = {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "/": lambda: a / b}[sign]()
+    return latex, f"({y}){sign}({v})", value
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 3))
+@settings(max_examples=200, deadline=None)
+def test_exact_numbers_are_compared_exactly(rng, depth):
+    "Random arithmetic against its value, worked out with Python's fractions, and against a value very near to it."
+    latex, python_text, value = arithmetic(rng, depth)
+    assume(value is not None and max(value.numerator.bit_length(), value.denominator.bit_length()) < 4_000)
+    written = rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+    near = rf"{written}+\frac{{1}}{{2^{{{rng.randint(50, 900)}}}}}"
+    for text in (latex, python_text):
+        if len(written) < 1_500:
+            assert is_equivalent(text, written) is True, (text, written)
+            assert is_equivalent(text, near) is False, (text, near)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "less than {}", "at least {}", "not {}", "{} squared", "the square root of {}", "{} factorial", "twice {}", "minus {}", "between {} and 99",
+        "{} or 98", "{} thirds", "{} dozen", "{} million", "one less than {}", "either {} or 98", "{} to the power of 3", "half of {}", "more than ${}$", "at most ${}$",
+    ],
+)  # fmt: skip
+def test_what_hedges_states_no_number(said):
+    for n in (5, 12):
+        for form in ("The answer is {}.", "<answer>The total is {}.</answer>", "Final Answer: the largest one is {}"):
+            assert grade(form.format(said.format(n)), str(n)).correct is not True, (form, said)
+
+
+def test_the_table_of_units_is_what_its_tool_writes():
+    pytest.importorskip("pint", reason="the table of units is compared with pint's definitions where pint is installed")
+    result = subprocess.run([sys.executable, "tools/units.py", "--check"], cwd=ROOT, timeout=120)
+    assert result.returncode == 0
+
+
+def test_measure_grader_counts_and_bounds():
+    "Against a hundred labels with known errors: counts, Wilson's intervals by their formula, and J."
+    rollouts = [
+        {"completion": rf"\boxed{{{i % 3}}}", "gold": "1", "label": (i % 3 == 1) != (i % 10 == 0), "odd": i % 2}
+        for i in range(100)
+    ]
+    table = grading.measure_grader(rollouts, "label", by="odd")
+    row = table.loc[("all", "all")]
+    paid = [r for i, r in enumerate(rollouts) if i % 3 == 1 and not r["label"]]
+    missed = [r for i, r in enumerate(rollouts) if i % 3 != 1 and r["label"]]
+    assert (row["false positives"], row["false negatives"]) == (len(paid), len(missed))
+    assert len(table.attrs["disagreements"]) == len(paid) + len(missed) == 10
+    n, p, z = row["wrong"], row["false positives, rate"], 1.959963984540054
+    middle, half = (
+        (p + z * z / 2 / n) / (1 + z * z / n),
+        z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n),
+    )
+    assert row["false positives, low"] == pytest.approx(middle - half) and row[
+        "false positives, high"
+    ] == pytest.approx(middle + half)
+    assert row["J"] == pytest.approx(1 - row["false positives, rate"] - row["false negatives, rate"])
+    assert row["J, low"] < row["J"] < row["J, high"]
+    assert table.loc["odd", "rollouts"].tolist() == [50, 50]
+    unknown = grading.measure_grader(rollouts, [None, *(r["label"] for r in rollouts[1:])])
+    assert unknown.loc[("all", "all"), "undecided"] == 1
+
+
+def test_the_second_judge_is_safe():
+    "Hostile completions cost the second judge its limit and no more, and it never calls Python's evaluator."
+    pairs = [
+        (rf"\boxed{{{text}}}", "7")
+        for text in ("__import__('os').system('false')", r"\sum_{n=1}^{10^9} \sin(n)", "\ud800", "7")
+    ]
+    opinions = grading.second_opinion([*pairs, ("it is 7", "__import__('os')")])
+    assert opinions[3] is True and True not in opinions[:3] and opinions[4] is not True
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_every_solution_in_the_form_of_gsm8k_is_its_own_answer(rng):
+    body, shown, value = gsm8k(rng)
+    solution = f"{body}\n#### {shown}"
+    assert is_equivalent(solution, solution) is True
+    assert grade(solution, solution).correct is True
+    assert grade(rf"so \boxed{{{value}}}", solution).correct is True
 
 
 @pytest.mark.skipif(
