@@ -136,7 +136,8 @@ class Progress:
 def _open_bar(progress):  # with the time that has passed already
     from tqdm.auto import tqdm
 
-    bar = tqdm(total=progress.total, desc=progress.words, unit=f" {progress.unit}", leave=False)
+    counted = {} if progress.total else dict(bar_format="{desc}, {elapsed}{postfix}")
+    bar = tqdm(total=progress.total, desc=progress.words, unit=f" {progress.unit}", leave=False, delay=1e-9, **counted)
     bar.start_t -= time.monotonic() - progress.began
     return bar
 
