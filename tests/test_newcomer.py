@@ -101,6 +101,7 @@ from spurious_rlvr.core import Progress
 loading = Progress("loading").__enter__()  # torch takes its time
 from spurious_rlvr.evaluate import causal_pair, memorisation_probes, prompt_grid
 from spurious_rlvr.policy import load_policy
+from spurious_rlvr.rollout import TransformersEngine
 from spurious_rlvr.tasks import load_problems, word_problems
 from spurious_rlvr.widgets import LivePrompt
 
@@ -113,8 +114,8 @@ probes = memorisation_probes(policy, problems, word_problems(6, seed=9), max_com
 assert probes[["low", "high"]].loc[~probes["probe"].str.contains("log")].abs().max().max() <= 1
 print("probes", len(probes), flush=True)
 print(causal_pair(policy, problems[:2], samples=2, max_completion_length=16), flush=True)
-live = LivePrompt(policy, max_completion_length=8)
-print("live", type(live).__name__, flush=True)
+live = LivePrompt(TransformersEngine(policy), policy, max_completion_length=8, samples=2).ask(problems[0].question)
+print("live", live.rollouts["completion"].tolist(), flush=True)
 """
 
 
