@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'INTERRUPTED_TRAINING', 'INTERRUPTED', 'SystemOption', 'UserOption', 'PrefixOption', 'StopOption',
-           'TemplateOption', 'COPIED', 'command', 'demo', 'read_settings', 'chosen_engine', 'train', 'evaluate',
-           'study', 'audit', 'scorecard', 'fetch', 'plan', 'export', 'summary', 'show', 'view', 'copy_tutorials',
-           'jupyter_command', 'lab', 'main']
+           'TemplateOption', 'INDEX', 'COPIED', 'command', 'demo', 'read_settings', 'chosen_engine', 'train',
+           'evaluate', 'study', 'audit', 'scorecard', 'fetch', 'plan', 'export', 'summary', 'show', 'view',
+           'copy_tutorials', 'jupyter_command', 'lab', 'main']
 
 # %% ../nbs/21_cli.ipynb #e76e8fe2
 import difflib
@@ -18,7 +18,7 @@ import importlib.util
 import inspect
 import json
 import os
-import shutil
+import re
 import signal
 import sys
 import threading
@@ -1070,19 +1070,52 @@ def view(
         typer.launch(str(page.resolve()))
 
 # %% ../nbs/21_cli.ipynb #0ea68f91
+INDEX = "index.ipynb"  # what JupyterLab opens
 COPIED = ".spurious-rlvr-tutorials.json"  # name -> digest of what was copied
 
 
-def _digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+# %% ../nbs/21_cli.ipynb #17405ba2
+_REFERENCE = re.compile(r"\[(`?\w[\w ]*`?)\]\(\.\./\d+\w?_(\w+)\.ipynb(?:#[^)]*)?\)")
 
 
+def _offline(path):  # a tutorial's bytes; what it links to in the reference is asked of Python there
+    if path.suffix != ".ipynb":
+        return path.read_bytes()
+    return _REFERENCE.sub(r"\1 (`help('spurious_rlvr.\2')`)", path.read_text(encoding="utf-8")).encode()
+
+
+def _heading(path):  # of a notebook, and its first sentence; its name where it has none
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return path.stem, ""
+    lines = [line.strip("#> ").strip() for line in text.splitlines() if line.strip("#> ").strip()]
+    return (lines or [path.stem])[0], " ".join(lines[1:2])
+
+
+def _index(paths):  # a notebook with a link to each
+    rows = []
+    for path in paths:
+        title, about = _heading(path)
+        rows.append(f"1. [{title}]({path.name})" + (f": {about}" if about else ""))
+    words = "# Tutorials\n\nEach runs as it stands, on a laptop, in minutes. Change what you like: nothing of yours is"
+    words += " overwritten.\n\n" + "\n".join(rows)
+    cell = dict(cell_type="markdown", id="index", metadata={}, source=words.splitlines(True))
+    kernel = dict(display_name="Python 3", language="python", name="python3")
+    return json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)).encode()
+
+# %% ../nbs/21_cli.ipynb #7fbefdd1
 def copy_tutorials(
     folder: Path,  # where they shall stand; made where it is missing
     *,
     shipped: Path | None = None,  # the tutorials; None: those of the package
 ) -> dict[str, list[str]]:  # names of the files under "copied", "up to date" and "kept"
-    "Copies the tutorials and overwrites nothing that was edited. Raises `ConfigError` where the folder is a file."
+    """Copies the tutorials with an index, and overwrites nothing that was edited. Raises `ConfigError` where the folder
+    is a file."""
     from spurious_rlvr.core import ConfigError
 
     if folder.exists() and not folder.is_dir():
@@ -1097,14 +1130,17 @@ def copy_tutorials(
         noted = dict(json.loads(note.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         noted = {}
-    for source in sorted(p for p in shipped.iterdir() if p.is_file() and not p.name.startswith(".")):
-        target, wanted = folder / source.name, _digest(source)
-        there = _digest(target) if target.exists() else None
-        if there in (None, noted.get(source.name)) and there != wanted:
-            shutil.copyfile(source, target)
-        done["up to date" if there == wanted else "copied" if _digest(target) == wanted else "kept"].append(source.name)
-        if _digest(target) == wanted:
-            noted[source.name] = wanted
+    sources = sorted(p for p in shipped.iterdir() if p.is_file() and not p.name.startswith("."))
+    contents = {source.name: _offline(source) for source in sources}
+    contents[INDEX] = _index([source for source in sources if source.suffix == ".ipynb"])
+    for name, content in contents.items():
+        target, wanted = folder / name, _digest(content)
+        there = _digest(target.read_bytes()) if target.exists() else None
+        ours = there in (None, noted.get(name)) or there == wanted
+        if ours:
+            target.write_bytes(content)
+            noted[name] = wanted
+        done["up to date" if there == wanted else "copied" if ours else "kept"].append(name)
     note.write_text(json.dumps(noted, indent=1), encoding="utf-8")
     return done
 
@@ -1142,6 +1178,7 @@ def jupyter_command(
         "-m",
         "jupyterlab",
         f"--ServerApp.root_dir={folder.resolve()}",
+        f"--LabApp.default_url=/lab/tree/{INDEX}",
         "--ip=127.0.0.1",
         f"--port={port}",
         *([] if browser else ["--no-browser"]),
