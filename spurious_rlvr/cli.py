@@ -1102,7 +1102,7 @@ def _index(paths):  # a notebook with a link to each
     for path in paths:
         title, about = _heading(path)
         rows.append(f"1. [{title}]({path.name})" + (f": {about}" if about else ""))
-    words = "# Tutorials\n\nEach runs as it stands, on a laptop, in minutes. Change what you like: nothing of yours is"
+    words = "# Tutorials\n\nChange what you like: nothing that you edited is"
     words += " overwritten.\n\n" + "\n".join(rows)
     cell = dict(cell_type="markdown", id="index", metadata={}, source=words.splitlines(True))
     kernel = dict(display_name="Python 3", language="python", name="python3")

@@ -147,7 +147,8 @@ def _tick(progress):  # also while nothing is counted, so that there is no silen
         progress.update(0)
 
 # %% ../nbs/00_core.ipynb #a5266c25
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def interruptible(

@@ -1886,14 +1886,14 @@ def shown(
 
 def check_evaluated(config: GRPOConfig, held_out) -> None:
     "Raises `ConfigError` where `keep_best` or `evaluate_every` asks for evaluations that there will not be."
+    if config.keep_best and config.keep_best.split(".")[0] not in held_out:
+        raise ConfigError(
+            f"keep_best is {config.keep_best!r}, but the held-out sets are {', '.join(held_out) or 'none'}"
+        )
     if config.evaluate_every and not held_out:
         raise ConfigError(
             f"evaluate_every is {config.evaluate_every} and has no effect, since there is nothing to evaluate on: give"
             " held_out (on the command line, --held-out), or leave it out"
-        )
-    if config.keep_best and config.keep_best.split(".")[0] not in held_out:
-        raise ConfigError(
-            f"keep_best is {config.keep_best!r}, but the held-out sets are {', '.join(held_out) or 'none'}"
         )
 
 
