@@ -138,7 +138,8 @@ def _open_bar(progress):  # with the time that has passed already
 
     counted = {} if progress.total else dict(bar_format="{desc}, {elapsed}{postfix}")
     bar = tqdm(total=progress.total, desc=progress.words, unit=f" {progress.unit}", leave=False, delay=1e-9, **counted)
-    bar.start_t -= time.monotonic() - progress.began
+    if not bar.disable:  # as TQDM_DISABLE=1 would have it
+        bar.start_t -= time.monotonic() - progress.began
     return bar
 
 
