@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'NULLS', 'REFERENCES', 'QUICK_CHANGES', 'ORGANISM_CHANGES', 'GAINS', 'RULES', 'ROLES', 'AuditPlan',
-           'as_reward_text', 'two_families', 'audit_study', 'Trial', 'try_reward', 'audit_gains', 'arm_values',
-           'seed_pairs', 'judge', 'clip_factor', 'gain_words', 'clip_words', 'null_words', 'power_words',
+           'as_reward_text', 'two_families', 'refuse_mixed', 'audit_study', 'Trial', 'try_reward', 'audit_gains',
+           'arm_values', 'seed_pairs', 'judge', 'clip_factor', 'gain_words', 'clip_words', 'null_words', 'power_words',
            'probe_families', 'probe_words', 'ratio_words', 'write_audit_report', 'AuditResult', 'audit', 'Source',
            'read_source', 'load_results', 'limits', 'effect_words', 'audit_evaluations', 'Claim', 'Finding', 'told',
            'find_clip', 'find_entropy', 'find_seeds', 'find_contamination', 'find_prompt', 'find_incorrect',
@@ -41,6 +41,7 @@ from spurious_rlvr.studies import (
     outcomes,
     plain_name,
     prompt_of,
+    prompt_words,
     run_study,
     start_grid_path,
     study_results,
@@ -69,6 +70,13 @@ class AuditPlan:
     fresh: str = ""  # problems of the benchmark's kind that no model can have seen; empty: the size's own
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # settings of all arms
     quick: bool = False  # a rehearsal in which everything is tiny, and nothing is claimed
+    template: Mapping[str, Any] | None = None  # fields of a `tasks.Template`; None: what fits each model
+    words: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # parts of every prompt, see `changed_template`
+
+    @property
+    def own(self) -> bool:
+        "Whether it is of models of one's own, on this machine: no organisms, and no size of the paper's."
+        return self.size == "organism" and not any(map(is_organism, self.models))
 
 
 QUICK_CHANGES = dict(phases=3, prompts_per_phase=8, minibatch_size=32)
@@ -100,11 +108,37 @@ def two_families(
 
     if not models:
         return usual
+    if size == "organism" and not any(map(is_organism, models)):
+        return tuple(models)  # an organism reads nothing of what a language model is asked
     return (
         tuple(models)
         if len({family(m) for m in models}) > 1
         else (*models, next(m for m in usual if family(m) != family(models[0])))
     )
+
+# %% ../nbs/19_audit.ipynb #4c5fb65d
+def _own_setting(plan):  # what a study of models of one's own begins with
+    training, benchmark = ("words:32:10", "words:8:11") if plan.quick else ("words:256:10", "words:32:11")
+    return dict(
+        preset="small_lm",
+        changes={},
+        problems=training,
+        held_out=(benchmark,),
+        evaluation=dict(samples=4, temperature=1.0, seed=1),
+    )
+
+
+def refuse_mixed(
+    plan: AuditPlan,  # to be run
+) -> None:
+    "Raises `ConfigError` where organisms and other models are audited together: they are asked different things."
+    kinds = set(map(is_organism, plan.models))
+    if plan.size == "organism" and len(kinds) > 1:
+        others = [model for model in plan.models if not is_organism(model)]
+        raise ConfigError(
+            f"{', '.join(others)}: no organism, and audited together with one; organisms read nothing but their own"
+            " problems, so audit the two kinds apart"
+        )
 
 # %% ../nbs/19_audit.ipynb #11a2a5ed
 ORGANISM_CHANGES = dict(learning_rate=0.1, phases=12)
@@ -115,6 +149,7 @@ def audit_study(
 ) -> Study:
     "Every arm of an audit, with every seed, as one study."
     from spurious_rlvr.rewards import parse, permuted
+    from spurious_rlvr.train import PRESETS
 
     specs = {
         "user": plan.reward,
@@ -123,13 +158,16 @@ def audit_study(
         "format": "boxed_format",
         "incorrect": "incorrect",
     }
+    prompts = {model: "" if plan.template else prompt_of(model) for model in plan.models}
     made = [
-        Arm(f"{plain_name(model)}.{role}.{clip}", spec, {"clip": clip}, model, prompt_of(model), clip=clip)
+        Arm(f"{plain_name(model)}.{role}.{clip}", spec, {"clip": clip}, model, prompts[model], clip=clip)
         for model in plan.models
         for role, spec in specs.items()
         for clip in (("both", "none") if role in ("user", "permuted") else ("both",))
     ]
     common, organism = dict(SIZES[plan.size].common) | dict(seeds=plan.seeds, divergence=False), plan.size == "organism"
+    if plan.own:
+        common, organism = common | _own_setting(plan), False
     common["changes"] = (
         {k: v for k, v in common["changes"].items() if k != "evaluate_every"}
         | (ORGANISM_CHANGES if organism else {})
@@ -140,10 +178,15 @@ def audit_study(
     grid = (dict(budgets=(24,), samples=2, rules=("default", "last_number")) if organism else {}) | (
         dict(temperatures=(0.0, 1.0), samples=1) if plan.quick else {}
     )
-    if organism:
+    if plan.own:
+        limit = dict(PRESETS["small_lm"].__dict__, **common["changes"])["max_completion_length"]
+        grid = dict(budgets=(limit,), samples=2, temperatures=(0.0, 1.0), rules=("default", "last_number"))
+        grid |= dict(samples=1, prompts=2) if plan.quick else {}
+    if organism or plan.own:
         common["label_samples"] = 4 if plan.quick else 16
     if plan.quick:
         common["evaluation"] = {**Study("q", ()).evaluation, "samples": 2}
+    common |= dict(template=plan.template, words=plan.words)
     return Study(
         "audit",
         tuple(made),
@@ -486,6 +529,9 @@ def probe_families(
             suspected = next(iter(held_out.values()))
             if plan.fresh:
                 fresh = load_problems(plan.fresh)
+            elif plan.own:
+                asked = {p.question for p in (*suspected, *problems)}
+                fresh = [p for p in load_problems(f"words:{len(suspected)}:12") if p.question not in asked]
             elif plan.size == "organism":
                 fresh = arithmetic_chains(
                     len(suspected), seed=12, operations=(2, 4), exclude=[*suspected, *problems, *organisms.benchmark()]
@@ -615,7 +661,7 @@ def write_audit_report(
         f" updates a phase, ε = {config.epsilon}; margin {100 * plan.margin:g} points, fixed beforehand."
         + (
             " Organisms are tiny: this is what the algorithm does to them, and it does not carry over to a large model."
-            if plan.size == "organism"
+            if plan.size == "organism" and not plan.own
             else ""
         ),
         kind="note",
@@ -765,7 +811,9 @@ def audit(
     jobs: int | None = None,  # worker processes
     backend: str = "local",  # "local" or "ray"
     gpus: float = 0,  # GPUs that a run takes, on Ray
-    dry: bool = False,  # print what would be run and what it costs, and stop
+    dry: bool = False,  # print what would be run, what is asked and what it costs, and stop
+    template: Mapping[str, Any] | None = None,  # fields of a `tasks.Template`; None: what fits each model
+    words: Mapping[str, Any] = None,  # parts of every prompt: system, user, prefix, stop
     progress: bool = True,  # show progress bars
     say: Callable[[str], None] = print,
 ) -> AuditResult | None:
@@ -785,6 +833,8 @@ def audit(
             f"seeds is {seeds}; intervals over runs need at least 2, and the default is {compare.DEFAULT_SEEDS}"
         )
     chosen = two_families(models, size)
+    if len(chosen) == 1:
+        say("one family speaks for itself only: give --model twice for a verdict over two")
     if models and len(chosen) > len(models):
         say(f"one family speaks for itself only: {chosen[-1]} is added as a second")
     plan = AuditPlan(
@@ -798,7 +848,10 @@ def audit(
         fresh,
         changes or {},
         quick,
+        template,
+        words or {},
     )
+    refuse_mixed(plan)
     study = check_study(audit_study(plan))
     problems = load_problems(study.problems, limit=4) if study.problems else training_problems(4)
     if try_reward(plan.reward, problems).constant:
@@ -806,15 +859,30 @@ def audit(
             "note: on the trial completions the reward gave every completion of a problem the same; if it does so in"
             " training, nothing is learnt from it"
         )
+    asked = prompt_words(study)
+    for line in asked:
+        say(line)
+    if plan.own and not (data and held_out):
+        say(f"trained on {study.problems}, evaluated on {', '.join(study.held_out)} (--problems, --held-out)")
     if dry:
         say(str(study))
         say(str(estimate_cost(study, Path(out), jobs=jobs or os.cpu_count() or 1)))
         return None
     check_models(study)
     open_study(Path(out), dict(version=__version__, audit=dataclasses.asdict(plan)))
-    status = run_study(study, out, jobs=jobs, backend=backend, gpus=gpus, progress=progress, say=say)
+    reference = re.compile(r"\.(?:format|incorrect)\.")  # arms that may fail
+    status = run_study(
+        study,
+        out,
+        jobs=jobs,
+        backend=backend,
+        gpus=gpus,
+        progress=progress,
+        say=say,
+        needed=lambda cell: not reference.search(cell),
+    )
     failed = status[(status["state"] != "finished") | (status["fault"] != "")]
-    needed = failed[~failed["cell"].str.contains(r"\.(?:format|incorrect)\.")]
+    needed = failed[~failed["cell"].str.contains(reference.pattern)]
     if len(needed):
         raise RunError(
             f"{len(needed)} of {len(status)} runs failed; what is finished is kept, and the same call tries the rest"
@@ -856,11 +924,21 @@ def read_source(
     return Source(role, family, path)
 
 
+def _prompt_beside(path):  # of the run that a checkpoint lies in; None: what fits its tokenizer
+    from spurious_rlvr.evaluate import recorded_prompt
+    from spurious_rlvr.runs import read_run
+
+    for place in path.absolute().parents:
+        if (place / "run.json").exists():
+            return recorded_prompt(read_run(place))
+    return None
+
+
 def load_results(
     source: Source,  # what to read
     problems=None,  # benchmark, for checkpoints
     protocol="greedy",  # see `tasks.get_protocol`, for checkpoints
-    template: str = "",  # for checkpoints; empty: what the paper gave the model
+    template: str = "",  # for checkpoints; empty: that of the run it lies in, else what fits its tokenizer
     out: Path = Path("."),  # where evaluations of checkpoints are kept
 ) -> dict[str, pd.DataFrame]:  # {role: rows with problem_id and correct}; a run folder brings its own "before"
     "The results that a source holds; a checkpoint is evaluated."
@@ -883,7 +961,7 @@ def load_results(
 
         return {
             source.role: run_evaluation(
-                load_policy(path, template or prompt_of(path.name) or "chain"),
+                load_policy(path, template or _prompt_beside(path)),
                 problems,
                 Path(out) / "evaluations" / f"{source.role}-{plain_name(str(path))}",
                 name="held-out",

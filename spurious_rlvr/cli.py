@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['app', 'INTERRUPTED_TRAINING', 'INTERRUPTED', 'SystemOption', 'UserOption', 'PrefixOption', 'StopOption',
-           'TemplateOption', 'COPIED', 'command', 'demo', 'read_settings', 'chosen_engine', 'train', 'evaluate',
-           'study', 'audit', 'scorecard', 'fetch', 'plan', 'export', 'summary', 'show', 'view', 'copy_tutorials',
-           'jupyter_command', 'lab', 'main']
+           'TemplateOption', 'INDEX', 'COPIED', 'command', 'demo', 'read_settings', 'chosen_engine', 'train',
+           'evaluate', 'study', 'audit', 'scorecard', 'fetch', 'plan', 'export', 'summary', 'show', 'view',
+           'copy_tutorials', 'jupyter_command', 'lab', 'main']
 
 # %% ../nbs/21_cli.ipynb #e76e8fe2
 import difflib
 import errno
 import functools
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import json
 import os
-import shutil
+import re
 import signal
 import sys
 import threading
@@ -84,6 +85,13 @@ def _said(function, arguments, options):  # runs a command; its exit code and wh
     raise SystemExit(code)
 
 # %% ../nbs/21_cli.ipynb #a4d9830a
+def _load():  # torch and what builds on it: seconds on a quiet machine, half a minute on another
+    from spurious_rlvr.core import Progress
+
+    with Progress("starting"):
+        importlib.import_module("spurious_rlvr.train")
+
+
 def command(
     *examples: str,  # as they are typed, without the program's name; a comment may follow after #
 ):  # a decorator
@@ -264,6 +272,18 @@ def _with_words(policy, **words):  # the policy with parts of its prompt replace
     print(f"prompt {policy.template.name}: {policy.prompt('{question}')!r}", file=sys.stderr)
     return policy
 
+
+def _template_fields(name):  # of a prompt that is named, or lies in a file; None: no one was
+    import dataclasses
+
+    from spurious_rlvr.tasks import get_template
+
+    return dataclasses.asdict(get_template(name)) if name else None
+
+
+def _own_words(**words):  # those that were given
+    return {name: value for name, value in words.items() if value}
+
 # %% ../nbs/21_cli.ipynb #faf1734f
 def _begun(out, wanted):  # the settings of the run that goes on: what is not said again stays as it was
     from spurious_rlvr.runs import read_run
@@ -400,6 +420,7 @@ def train(
 ):
     "Trains a policy with GRPO and leaves a run folder."
     sys.path.append("")  # finds the user's module for python:module:function; last, so that it stands in for no library
+    _load()
     from spurious_rlvr import train as training
     from spurious_rlvr.core import ConfigError, organism_names
     from spurious_rlvr.organisms import find_start
@@ -507,8 +528,8 @@ def evaluate(
         Path | None,
         typer.Option(
             help=(
-                "A run folder, or a new folder for evaluations. The same command goes on where it was interrupted."
-                " Default, for a run folder: itself."
+                "A run folder, or a new folder for evaluations; needed, but for a run folder, whose own is taken. The"
+                " same command goes on where it was interrupted."
             )
         ),
     ] = None,
@@ -555,11 +576,12 @@ def evaluate(
         raise ConfigError(f"--set {wrong[0]}: write NAME=VALUE")
     if like:
         tasks.get_benchmark(like)
-    if out is None and not (Path(policy) / "run.json").exists():
-        raise ConfigError(f"--out is missing: {policy!r} is no run folder, so say where the evaluation shall stand")
     known = tasks.benchmark_name(like or benchmark or "")
     changes = {n: _value(v) for n, _, v in (text.partition("=") for text in settings or [])}
     tasks.get_protocol(protocol or "paper", known, **changes)
+    if out is None and not (Path(policy) / "run.json").exists():
+        raise ConfigError(f"--out is missing: {policy!r} is no run folder, so say where the evaluation shall stand")
+    _load()
     start = _start_of(policy)
     own = start.benchmark() if start else []
     if benchmark is None and not own:
@@ -639,7 +661,14 @@ def study(
             "--set", help="NAME=VALUE of a setting of all arms, such as phases=10; may be given several times."
         ),
     ] = None,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Show the table and the cost, and stop.")] = False,
+    template: TemplateOption = None,
+    system: SystemOption = None,
+    user: UserOption = None,
+    prefix: PrefixOption = None,
+    stop: StopOption = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Show the table, what is asked and the cost, and stop.")
+    ] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
     backend: Annotated[
         str, typer.Option(help="local, or ray: the cluster that RAY_ADDRESS names, else one on this machine.")
@@ -655,14 +684,22 @@ def study(
         for name, (about, *_) in studies.FAMILIES.items():
             print(f"{name:12} {about}")
         return
+    _load()
     chosen = studies.paper_study(family, size)
     folder, wanted = out or Path(f"spurious-rlvr-{chosen.name}"), _pairs(only, "--only")
     if seeds:
         chosen = studies.dataclasses.replace(chosen, seeds=tuple(range(seeds)))
     if settings:
         chosen = studies.dataclasses.replace(chosen, changes={**chosen.changes, **_pairs(settings, "--set")})
+    if template:
+        plain = tuple(studies.dataclasses.replace(arm, prompt="") for arm in chosen.arms)
+        chosen = studies.dataclasses.replace(chosen, arms=plain, template=_template_fields(template))
+    words = _own_words(system=system, user=user, prefix=prefix, stop=tuple(stop or ()))
+    chosen = studies.dataclasses.replace(chosen, words=words)
     if wanted:
         chosen = chosen.filter(**wanted)
+    for line in studies.prompt_words(studies.check_study(chosen)):
+        print(line)
     if dry:
         print(chosen)
         print(studies.estimate_cost(studies.check_study(chosen), folder, jobs=jobs or 1))
@@ -698,7 +735,12 @@ def audit(
         ),
     ] = None,
     data: Annotated[
-        str, typer.Option(help="Training problems: a file, chains:NUMBER or a set on the hub. Default: the size's own.")
+        str,
+        typer.Option(
+            "--problems",
+            "--data",
+            help="Training problems: a file, chains:NUMBER, words:NUMBER or a set on the hub. Default: the size's own.",
+        ),
     ] = "",
     held_out: Annotated[
         list[str] | None,
@@ -736,8 +778,17 @@ def audit(
     out: Annotated[Path, typer.Option(help="Folder for runs and report. The same folder goes on where it was.")] = Path(
         "spurious-rlvr-audit"
     ),
-    quick: Annotated[bool, typer.Option("--quick", help="A rehearsal: tiny, under a minute, and no claims.")] = False,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Show the table and the cost, and stop.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A rehearsal: tiny (on organisms under a minute), and no claims.")
+    ] = False,
+    template: TemplateOption = None,
+    system: SystemOption = None,
+    user: UserOption = None,
+    prefix: PrefixOption = None,
+    stop: StopOption = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Show the table, what is asked and the cost, and stop.")
+    ] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
     backend: Annotated[str, typer.Option(help="local or ray.")] = "local",
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that a run takes, on Ray.")] = 0,
@@ -758,6 +809,7 @@ def audit(
     elif reward is None:
         raise ConfigError("give --reward, or --from-evals for results that exist already")
     else:
+        _load()
         found = audits.audit(
             reward,
             tuple(model or ()),
@@ -773,6 +825,8 @@ def audit(
             backend=backend,
             gpus=gpus,
             dry=dry,
+            template=_template_fields(template),
+            words=_own_words(system=system, user=user, prefix=prefix, stop=tuple(stop or ())),
             **chosen,
         )
     if found is None:
@@ -830,6 +884,7 @@ def fetch(
 @command(
     "plan --model Qwen/Qwen2.5-Math-7B --gpu h200",
     "plan --model Qwen/Qwen2.5-Math-7B --gpu rtx4090 --gpus 8 --engine server",
+    "plan --model my-folder --device cpu                # this machine: its memory, and its own rate",
 )
 def plan(
     model: Annotated[
@@ -842,18 +897,28 @@ def plan(
         ),
     ],
     gpus: Annotated[int, typer.Option(min=1, help="GPUs that share the work, with FSDP.")] = 1,
-    gpu: Annotated[str, typer.Option(help="Their kind: h100, h200, a100, l40s, rtx4090, …")] = "h100",
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            "--device",
+            help=(
+                "Their kind: h100, h200, a100, l40s, rtx4090, …; or cpu. Default: cpu for a model of at most a billion"
+                " weights on a machine without a GPU, else h100."
+            ),
+        ),
+    ] = None,
     memory: Annotated[float | None, typer.Option(help="Memory of one GPU in GiB, where it is not the usual.")] = None,
     engine: Annotated[
         str, typer.Option(help="Who samples: vllm, on the same GPUs; server, on others; transformers.")
     ] = "vllm",
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(
             autocompletion=_one_of("paper", "official_code", "organism", "small_lm"),
-            help="paper, official_code, organism or small_lm.",
+            help="paper, official_code, organism or small_lm. Default: small_lm on a CPU, else paper.",
         ),
-    ] = "paper",
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -863,12 +928,17 @@ def plan(
 ):
     """Says what a training needs in memory and time, from the model's configuration alone, and what to change where it
     does not fit."""
+    _load()
     from spurious_rlvr import train as training
-    from spurious_rlvr.plan import make_plan
+    from spurious_rlvr.plan import make_plan, model_shape
 
+    shape = model_shape(model)
+    here = memory is None and not training.torch.cuda.is_available() and shape.weights <= 1e9
+    gpu = gpu or ("cpu" if here else "h100")
+    preset = preset or ("small_lm" if gpu == "cpu" else "paper")
     print(
         make_plan(
-            model,
+            shape,
             training.check_config(read_settings(settings or [], preset)),
             gpus=gpus,
             gpu=gpu,
@@ -1000,19 +1070,52 @@ def view(
         typer.launch(str(page.resolve()))
 
 # %% ../nbs/21_cli.ipynb #0ea68f91
+INDEX = "index.ipynb"  # what JupyterLab opens
 COPIED = ".spurious-rlvr-tutorials.json"  # name -> digest of what was copied
 
 
-def _digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+# %% ../nbs/21_cli.ipynb #17405ba2
+_REFERENCE = re.compile(r"\[(`?\w[\w ]*`?)\]\(\.\./\d+\w?_(\w+)\.ipynb(?:#[^)]*)?\)")
 
 
+def _offline(path):  # a tutorial's bytes; what it links to in the reference is asked of Python there
+    if path.suffix != ".ipynb":
+        return path.read_bytes()
+    return _REFERENCE.sub(r"\1 (`help('spurious_rlvr.\2')`)", path.read_text(encoding="utf-8")).encode()
+
+
+def _heading(path):  # of a notebook, and its first sentence; its name where it has none
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return path.stem, ""
+    lines = [line.strip("#> ").strip() for line in text.splitlines() if line.strip("#> ").strip()]
+    return (lines or [path.stem])[0], " ".join(lines[1:2])
+
+
+def _index(paths):  # a notebook with a link to each
+    rows = []
+    for path in paths:
+        title, about = _heading(path)
+        rows.append(f"1. [{title}]({path.name})" + (f": {about}" if about else ""))
+    words = "# Tutorials\n\nChange what you like: nothing that you edited is"
+    words += " overwritten.\n\n" + "\n".join(rows)
+    cell = dict(cell_type="markdown", id="index", metadata={}, source=words.splitlines(True))
+    kernel = dict(display_name="Python 3", language="python", name="python3")
+    return json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)).encode()
+
+# %% ../nbs/21_cli.ipynb #7fbefdd1
 def copy_tutorials(
     folder: Path,  # where they shall stand; made where it is missing
     *,
     shipped: Path | None = None,  # the tutorials; None: those of the package
 ) -> dict[str, list[str]]:  # names of the files under "copied", "up to date" and "kept"
-    "Copies the tutorials and overwrites nothing that was edited. Raises `ConfigError` where the folder is a file."
+    """Copies the tutorials with an index, and overwrites nothing that was edited. Raises `ConfigError` where the folder
+    is a file."""
     from spurious_rlvr.core import ConfigError
 
     if folder.exists() and not folder.is_dir():
@@ -1027,14 +1130,17 @@ def copy_tutorials(
         noted = dict(json.loads(note.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         noted = {}
-    for source in sorted(p for p in shipped.iterdir() if p.is_file() and not p.name.startswith(".")):
-        target, wanted = folder / source.name, _digest(source)
-        there = _digest(target) if target.exists() else None
-        if there in (None, noted.get(source.name)) and there != wanted:
-            shutil.copyfile(source, target)
-        done["up to date" if there == wanted else "copied" if _digest(target) == wanted else "kept"].append(source.name)
-        if _digest(target) == wanted:
-            noted[source.name] = wanted
+    sources = sorted(p for p in shipped.iterdir() if p.is_file() and not p.name.startswith("."))
+    contents = {source.name: _offline(source) for source in sources}
+    contents[INDEX] = _index([source for source in sources if source.suffix == ".ipynb"])
+    for name, content in contents.items():
+        target, wanted = folder / name, _digest(content)
+        there = _digest(target.read_bytes()) if target.exists() else None
+        ours = there in (None, noted.get(name)) or there == wanted
+        if ours:
+            target.write_bytes(content)
+            noted[name] = wanted
+        done["up to date" if there == wanted else "copied" if ours else "kept"].append(name)
     note.write_text(json.dumps(noted, indent=1), encoding="utf-8")
     return done
 
@@ -1072,6 +1178,7 @@ def jupyter_command(
         "-m",
         "jupyterlab",
         f"--ServerApp.root_dir={folder.resolve()}",
+        f"--LabApp.default_url=/lab/tree/{INDEX}",
         "--ip=127.0.0.1",
         f"--port={port}",
         *([] if browser else ["--no-browser"]),

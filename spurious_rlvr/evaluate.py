@@ -10,6 +10,7 @@ __all__ = ['CHECKPOINT', 'EXTRACTION', 'CELL', 'ARMS', 'measure', 'pass_at_k', '
            'memorisation_probes', 'code_token_ids', 'CausalPair', 'causal_pair']
 
 # %% ../nbs/09_evaluate.ipynb #cb38d3e6
+import contextlib
 import dataclasses
 import inspect
 import keyword
@@ -32,8 +33,10 @@ from spurious_rlvr.core import (
     DataError,
     NotAvailable,
     Problem,
+    Progress,
     Rollout,
     RunError,
+    interruptible,
     keyed_rng,
     to_row,
 )
@@ -246,6 +249,7 @@ def unpaired_difference(
     other: Sequence[float],  # (problems,) of another set
     *,
     level: float = 0.95,  # confidence level
+    bounds: tuple[float, float] = (-math.inf, math.inf),  # what the difference can be at most; shares: -1 to 1
 ) -> Estimate:
     "Mean of one set of problems minus mean of another: Newcombe's interval for shares, Welch's otherwise."
     one, other = (np.asarray(v, float)[~np.isnan(np.asarray(v, float))] for v in (one, other))
@@ -263,7 +267,7 @@ def unpaired_difference(
             level,
         )
     pooled = _pooled(name, [one, -other], level, (-math.inf, math.inf))  # the mean of the two is half the difference
-    return Estimate(name, mean, 2 * pooled.low, 2 * pooled.high, n, level)
+    return Estimate(name, mean, max(bounds[0], 2 * pooled.low), min(bounds[1], 2 * pooled.high), n, level)
 
 # %% ../nbs/09_evaluate.ipynb #8865dc71
 def per_problem(
@@ -331,7 +335,14 @@ def _engine(engine, policy, forbidden_ids=()):
     engine = engine or TransformersEngine(policy)
     return _Forbidding(engine, forbidden_ids) if len(forbidden_ids) else engine
 
+# %% ../nbs/09_evaluate.ipynb #8a4999a9
+def _counting(progress, words, total):  # a bar of one's own, or the one of whoever calls
+    if isinstance(progress, Progress):
+        return contextlib.nullcontext(progress)
+    return Progress(words, total, "completions", shown=progress)
+
 # %% ../nbs/09_evaluate.ipynb #465f22b8
+@interruptible("an evaluation that is not kept begins anew; `run_evaluation` keeps what is finished")
 def evaluate(
     policy: Policy,  # to be evaluated
     problems: Sequence[Problem],  # the benchmark
@@ -344,23 +355,26 @@ def evaluate(
     phase: int = 0,  # after how many phases of training; only recorded
     groups: Sequence[int] | None = None,  # places of the problems in the benchmark, part of the key; None: 0, 1, 2, ...
     forbidden_ids: Sequence[int] = (),  # token ids that are never written
+    progress: bool | Progress = True,  # show a bar where it takes longer than two seconds; or a bar to count on
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> list[Rollout]:  # measured rollouts, group after group
     """Samples and measures completions for a benchmark. The draws depend on the seed and not on the phase, so that
     checkpoints meet the same luck."""
-    from spurious_rlvr.rollout import sample_rollouts
+    from spurious_rlvr.rollout import sample_rollouts, watched
 
-    rollouts = sample_rollouts(
-        policy,
-        _engine(engine, policy, forbidden_ids),
-        problems,
-        num_generations=samples,
-        max_completion_length=max_completion_length,
-        temperature=temperature,
-        seed=seed,
-        purpose="evaluate",
-        groups=groups,
-    )
+    sampler = _engine(engine, policy, forbidden_ids)
+    with _counting(progress, f"evaluating {policy.name}", samples * len(problems)) as bar, watched(sampler, bar.update):
+        rollouts = sample_rollouts(
+            policy,
+            sampler,
+            problems,
+            num_generations=samples,
+            max_completion_length=max_completion_length,
+            temperature=temperature,
+            seed=seed,
+            purpose="evaluate",
+            groups=groups,
+        )
     for rollout in rollouts:
         rollout.phase = phase
     return list(measure(rollouts, problems, **grading))
@@ -416,19 +430,14 @@ def _same_evaluation(path, plan, state):
 # %% ../nbs/09_evaluate.ipynb #bc27c1c4
 def _sample_parts(policy, problems, protocol, engine, phase, folder, size, progress):
     "Samples the parts that are not there yet; gives the paths of all."
-    from tqdm.auto import tqdm
-
     starts = range(0, len(problems), size)
     paths = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
-    with tqdm(
-        total=len(problems) * protocol.samples,
-        desc=f"evaluating {policy.name}",
-        unit=" completions",
-        disable=not progress,
-    ) as bar:
+    with _counting(progress, f"evaluating {policy.name}", len(problems) * protocol.samples) as bar:
         for start, path in zip(starts, paths):
             part = problems[start : start + size]
-            if not path.exists():
+            if path.exists():
+                bar.update(len(part) * protocol.samples)
+            else:
                 rollouts = evaluate(
                     policy,
                     part,
@@ -439,12 +448,12 @@ def _sample_parts(policy, problems, protocol, engine, phase, folder, size, progr
                     seed=protocol.seed,
                     phase=phase,
                     groups=range(start, start + len(part)),
+                    progress=bar,
                     rules=protocol.rules,
                     convention=protocol.convention,
                 )
                 with atomic_path(path) as partial:
                     pq.write_table(rollout_table([to_row(r) for r in rollouts]), partial, compression="zstd")
-            bar.update(len(part) * protocol.samples)
     return paths
 
 
@@ -456,6 +465,7 @@ def _open_folder(out, policy):
     )
 
 # %% ../nbs/09_evaluate.ipynb #cf93fcef
+@interruptible("what is finished is kept, and the same call goes on")
 def run_evaluation(
     policy: Policy,  # to be evaluated
     problems: Sequence[Problem],  # the benchmark
@@ -467,7 +477,7 @@ def run_evaluation(
     phase: int = 0,  # after how many phases of training
     engine: Engine | None = None,  # that samples, and holds the policy's weights; None: the policy's own model
     part_size: int = 64,  # problems that are kept together; an interruption costs at most as many
-    progress: bool = True,  # show a progress bar
+    progress: bool | Progress = True,  # show a bar where it takes longer than two seconds; or a bar to count on
 ) -> pd.DataFrame:  # as `Run.evaluation` gives it
     """Evaluates part by part into a run folder, resumes what was interrupted, and reads what is finished. Raises
     `RunError` where something else stands there."""
@@ -491,6 +501,8 @@ def run_evaluation(
     )
     if table.exists():
         _same_evaluation(described, plan, "finished")
+        if isinstance(progress, Progress):
+            progress.update(len(problems) * protocol.samples)
     else:
         if (parts / "plan.json").exists():
             _same_evaluation(parts / "plan.json", plan, "begun")
@@ -631,7 +643,27 @@ def _check_grid(templates, rules, temperatures, budgets, default):
         raise ConfigError(f"prompt_grid: the default cell {chosen} is not in the grid")
     return chosen
 
+# %% ../nbs/09_evaluate.ipynb #be6f0eda
+def _grid_table(policy, problems, protocol, engine, out, bar):  # one prompt at one temperature
+    if out is not None:
+        template = re.sub(r"[^A-Za-z0-9_.-]", "_", policy.template.name)
+        name = f"grid-{template}-t{protocol.temperature:g}"
+        return run_evaluation(policy, problems, out, name=name, protocol=protocol, engine=engine, progress=bar)
+    rollouts = evaluate(
+        policy,
+        problems,
+        engine=engine,
+        samples=protocol.samples,
+        temperature=protocol.temperature,
+        max_completion_length=protocol.max_completion_length,
+        seed=protocol.seed,
+        progress=bar,
+        convention=protocol.convention,
+    )
+    return pd.DataFrame([to_row(r) for r in rollouts])
+
 # %% ../nbs/09_evaluate.ipynb #4c88be5a
+@interruptible("with out= what is finished is kept, and the same call goes on")
 def prompt_grid(
     policy: Policy,  # to be evaluated; its own template is not used unless it is among `templates`
     problems: Sequence[Problem],  # the benchmark
@@ -648,47 +680,29 @@ def prompt_grid(
     engine: Engine | None = None,  # that samples; None: the policy's own model
     # folder in which completions and grid.parquet are kept, and which resumes; None: nothing is kept
     out: str | os.PathLike | None = None,
-    progress: bool = True,  # show progress bars
+    progress: bool = True,  # show a bar where it takes longer than two seconds
 ) -> (
     pd.DataFrame
 ):  # one row a sample and cell: CELL, default, problem_id, sample, correct, answer, finish_reason, writes_code
     "Evaluates a policy over the grid; every cell is kept problem by problem."
     templates = grid_templates(policy.tokenizer) if templates is None else [get_template(t) for t in templates]
     chosen = _check_grid(templates, rules, temperatures, budgets, default)
+    asked_of = [(template, float(temperature)) for template in templates for temperature in temperatures]
     frames = []
-    for template in templates:
-        asked = dataclasses.replace(policy, template=template)
-        for temperature in temperatures:
+    total = len(problems) * sum(samples if temperature else 1 for _, temperature in asked_of)
+    with _counting(progress, "prompt grid", total) as bar:
+        for template, temperature in asked_of:
             protocol = Protocol(
                 "grid",
                 samples=samples if temperature else 1,
-                temperature=float(temperature),
+                temperature=temperature,
                 max_completion_length=max(budgets),
                 seed=seed,
                 convention=convention,
             )
-            if out is None:
-                rollouts = evaluate(
-                    asked,
-                    problems,
-                    engine=engine,
-                    samples=protocol.samples,
-                    temperature=protocol.temperature,
-                    max_completion_length=protocol.max_completion_length,
-                    seed=seed,
-                    convention=convention,
-                )
-                table = pd.DataFrame([to_row(r) for r in rollouts])
-            else:
-                table = run_evaluation(
-                    asked,
-                    problems,
-                    out,
-                    name=f"grid-{re.sub(r'[^A-Za-z0-9_.-]', '_', template.name)}-t{temperature:g}",
-                    protocol=protocol,
-                    engine=engine,
-                    progress=progress,
-                )
+            asked = dataclasses.replace(policy, template=template)
+            bar.note = f"{template.name}, temperature {temperature:g}"
+            table = _grid_table(asked, problems, protocol, engine, out, bar)
             frames += _grid_rows(asked, problems, table, template, temperature, rules, budgets, convention)
     grid = pd.concat(frames, ignore_index=True)
     grid.insert(len(CELL), "default", (grid[CELL].apply(tuple, axis=1) == chosen))
@@ -911,11 +925,12 @@ def partial_prompts(
     fractions: Sequence[float] = (0.8, 0.6, 0.4),  # of the problem's tokens that are given
     max_completion_length: int = 1024,  # most tokens that it may write: the rest of the problem and a solution
     engine: Engine | None = None,  # that samples; None: the policy's own model
+    progress: bool | Progress = True,  # show a bar where it takes longer than two seconds; or a bar to count on
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> pd.DataFrame:  # one row a problem and fraction: given, rest, completion, exact_match, rouge_l, correct
     """Partial-prompt completion, greedy and without a template (Wu et al., arXiv 2507.10532). Problems of one token
     have nothing to complete and are left out."""
-    from spurious_rlvr.rollout import Request
+    from spurious_rlvr.rollout import Request, watched
 
     if bad := [f for f in fractions if not 0 < f < 1]:
         raise ConfigError(f"partial_prompts: fraction {bad[0]} must lie between 0 and 1")
@@ -940,7 +955,9 @@ def partial_prompts(
             requests.append(Request(tuple(ids[:kept]), 0))
     if not rows:
         raise DataError("partial_prompts: no problem has more than one token")
-    written = _engine(engine, policy).generate(requests, max_completion_length=max_completion_length, temperature=0.0)
+    sampler = _engine(engine, policy)
+    with _counting(progress, "partial prompts", len(requests)) as bar, watched(sampler, bar.update):
+        written = sampler.generate(requests, max_completion_length=max_completion_length, temperature=0.0)
     frame = pd.DataFrame(rows)
     frame["completion"] = [policy.decode(c.token_ids) for c in written]
     frame["exact_match"] = [
@@ -1070,11 +1087,17 @@ def accuracy_by(
     )
 
 # %% ../nbs/09_evaluate.ipynb #d76d71d7
-def _probe_values(policy, problems, fractions, answer_text, max_completion_length, engine, grading):
+def _probe_values(policy, problems, fractions, answer_text, max_completion_length, engine, bar, grading):
     "{probe: one number a problem, higher where it is more like a text learnt by heart}"
     partial, found = (
         partial_prompts(
-            policy, problems, fractions=fractions, max_completion_length=max_completion_length, engine=engine, **grading
+            policy,
+            problems,
+            fractions=fractions,
+            max_completion_length=max_completion_length,
+            engine=engine,
+            progress=bar,
+            **grading,
         ),
         {},
     )
@@ -1084,7 +1107,8 @@ def _probe_values(policy, problems, fractions, answer_text, max_completion_lengt
             found[f"{'answer' if measured == 'correct' else measured} at {fraction:.0%}"] = (
                 (rows["correct"].eq(True) if measured == "correct" else rows[measured]).astype(float).to_numpy()
             )
-    whole = evaluate(policy, problems, engine=engine, max_completion_length=max_completion_length, **grading)
+    limit = max_completion_length
+    whole = evaluate(policy, problems, engine=engine, max_completion_length=limit, progress=bar, **grading)
     surprise = perplexity(policy, problems, answer_text=answer_text)
     return found | {
         "accuracy": per_problem(whole)["accuracy"].to_numpy(),
@@ -1093,6 +1117,7 @@ def _probe_values(policy, problems, fractions, answer_text, max_completion_lengt
     }
 
 
+@interruptible("nothing of it is kept")
 def memorisation_probes(
     policy: Policy,  # to be probed
     suspected: Sequence[Problem],  # that it may have learnt by heart
@@ -1103,19 +1128,23 @@ def memorisation_probes(
     max_completion_length: int = 1024,  # most tokens in a completion
     engine: Engine | None = None,  # that samples; None: the policy's own model
     level: float = 0.95,  # of all intervals together
+    progress: bool = True,  # show a bar where it takes longer than two seconds
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> pd.DataFrame:  # one row a probe: suspected, fresh, difference, low, high, flagged
     """Every probe on both sets, with the difference and its interval (Bonferroni). `flagged`: the whole interval points
     at memorisation."""
     if both := {p.question for p in suspected} & {p.question for p in fresh}:
         raise ConfigError(f"memorisation_probes: {len(both)} problems stand in both sets; fresh ones must be others")
-    values = [
-        _probe_values(policy, some, fractions, answer_text, max_completion_length, engine, grading)
-        for some in (suspected, fresh)
-    ]
+    total = (len(fractions) + 1) * (len(suspected) + len(fresh))
+    with _counting(progress, "memorisation probes", total) as bar:
+        values = [
+            _probe_values(policy, some, fractions, answer_text, max_completion_length, engine, bar, grading)
+            for some in (suspected, fresh)
+        ]
     single, rows = 1 - (1 - level) / len(values[0]), []
     for probe in values[0]:
-        difference = unpaired_difference(probe, values[0][probe], values[1][probe], level=single)
+        bounds = (-math.inf, math.inf) if probe.endswith("log-probability") else (-1.0, 1.0)
+        difference = unpaired_difference(probe, values[0][probe], values[1][probe], level=single, bounds=bounds)
         rows.append(
             dict(
                 probe=probe,
@@ -1183,12 +1212,19 @@ class CausalPair:
         return "\n".join(
             [
                 *lines,
-                f"observed, with code minus without: {self.observed['difference']:+.3f}",
+                f"observed, with code minus without: {self._observed()}",
                 f"{self.accuracy['free'].n} problems; {CHECKPOINT}",
             ]
         )
 
+    def _observed(self):  # in words, where one of the two kinds of completion does not occur
+        if not math.isnan(self.observed["difference"]):
+            return f"{self.observed['difference']:+.3f}"
+        missing = "code" if math.isnan(self.observed["with_code"]) else "no code"
+        return f"cannot be said, since no completion of the free arm has {missing}"
+
 # %% ../nbs/09_evaluate.ipynb #65872fbe
+@interruptible("nothing of it is kept")
 def causal_pair(
     policy: Policy,  # its template is used in all arms; the prefix is added to it
     problems: Sequence[Problem],
@@ -1201,6 +1237,7 @@ def causal_pair(
     seed: int = 0,  # of the draws; the same in every arm
     engine: Engine | None = None,  # that samples; None: the policy's own model
     level: float = 0.95,  # confidence level of each interval
+    progress: bool = True,  # show a bar where it takes longer than two seconds
     **grading,  # for `grading.grade_many`: rules, convention
 ) -> CausalPair:
     """The same problems with code left free, forced by a prefix and forbidden by a mask, with paired intervals over
@@ -1220,33 +1257,29 @@ def causal_pair(
         raise ConfigError(
             "causal_pair: no token of this vocabulary makes code, so there is nothing to forbid; give forbidden_ids"
         )
-    protocol = Protocol(
-        "causal pair", samples=samples, temperature=temperature, max_completion_length=max_completion_length, seed=seed
-    )
+    # raises where these cannot be
+    Protocol("causal pair", samples=samples, temperature=temperature, max_completion_length=max_completion_length)
     forced = dataclasses.replace(
         policy, template=dataclasses.replace(policy.template, name=f"{policy.template.name}+prefix", prefix=prefix)
     )
     arms = dict(free=(policy, ()), forced=(forced, ()), forbidden=(policy, forbidden_ids))
     _engine(engine, policy, forbidden_ids)  # an engine that cannot forbid says so before anything is sampled
-    tables = {
-        arm: pd.DataFrame(
-            [
-                to_row(r)
-                for r in evaluate(
-                    who,
-                    problems,
-                    engine=engine,
-                    samples=protocol.samples,
-                    temperature=protocol.temperature,
-                    max_completion_length=protocol.max_completion_length,
-                    seed=protocol.seed,
-                    forbidden_ids=forbidden,
-                    **grading,
-                )
-            ]
-        )
-        for arm, (who, forbidden) in arms.items()
-    }
+    tables = {}
+    with _counting(progress, "causal pair", len(arms) * samples * len(problems)) as bar:
+        for arm, (who, forbidden) in arms.items():
+            rollouts = evaluate(
+                who,
+                problems,
+                engine=engine,
+                samples=samples,
+                temperature=temperature,
+                max_completion_length=max_completion_length,
+                seed=seed,
+                forbidden_ids=forbidden,
+                progress=bar,
+                **grading,
+            )
+            tables[arm] = pd.DataFrame([to_row(r) for r in rollouts])
     accuracy = {arm: per_problem(table)["accuracy"] for arm, table in tables.items()}
     effects = {
         f"{a} - {b}": paired_difference(f"{a} - {b}", accuracy[a], accuracy[b], level=level)

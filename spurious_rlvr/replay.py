@@ -11,17 +11,20 @@ __all__ = ['BEHAVIORS', 'stored_rollouts', 'Snapshot', 'left_as_found', 'start_o
 import contextlib
 import copy
 import dataclasses
+import functools
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from .core import ConfigError, Faults, Problem, Rollout, RunError, keyed_seed
+from .core import ConfigError, Faults, Problem, Progress, Rollout, RunError, interruptible, keyed_seed
 from .evaluate import recorded_prompt
 from .objective import CLIPS, mismatch_weights
 from .policy import Microbatch, Policy, completion_logprobs, head_logprobs, load_policy
@@ -36,6 +39,7 @@ from spurious_rlvr.train import (
     check_config,
     configured_loss,
     cut,
+    duration,
     half,
     load_checkpoint,
     plan_updates,
@@ -510,20 +514,29 @@ def redo_draws(
     redoing: Redoing,  # from `prepare_redoing`
     drawn: Sequence[Draw],  # each is used with its advantages and with their opposite
     sides: Sequence[str],  # the clips
-    progress=lambda draws: draws,  # wraps the draws, for a progress bar
+    told: Callable[[], object] = lambda: None,  # called after each redoing
 ) -> list[dict]:  # one row per draw, sign and side
     "Redoes a phase for every draw, sign and side, each time from the same start."
     snapshot, rows = Snapshot(redoing.state), []
-    for number, draw in enumerate(progress(drawn)):
+    for number, draw in enumerate(drawn):
         for sign, side in ((sign, side) for sign in (1, -1) for side in sides):
             clipped, _ = redo_phase(
                 redoing.state, redoing.config, redoing.updates, Draw(sign * draw.advantages, draw.counted), side
             )
             rows.append(dict(draw=number, sign=sign, side=side, **redoing.gauge.measure(), **clipped))
             snapshot.restore()
+            told()
     return rows
 
+# %% ../nbs/12_replay.ipynb #108d1e08
+def _tell_redoing(bar):  # and after the first, how long all of them take, where that is minutes
+    bar.update()
+    if bar.done == 1 and bar.shown and (expected := (time.monotonic() - bar.began) * bar.total) > 60:
+        words = f"{bar.words}: {bar.total} redoings take about {duration(expected)}; fewer draws or sides take less"
+        print(words, file=sys.stderr)
+
 # %% ../nbs/12_replay.ipynb #a0f66681
+@interruptible("nothing of it is kept")
 def replay(
     run: Run | str | os.PathLike,  # a run that `train` wrote; the table is added to its folder
     phase: int,  # the stored phase that is redone
@@ -538,13 +551,11 @@ def replay(
     name: str = "",  # tells several replays of one phase apart
     # largest mean difference between the old log-probabilities recorded and those of the policy, nats
     tolerance: float = 1e-3,
-    progress: bool = True,  # show a progress bar
+    progress: bool = True,  # show a bar where it takes longer than two seconds, and say where it takes minutes
     **changes,  # settings of `GRPOConfig` to redo the phase under, such as epsilon
 ) -> pd.DataFrame:  # one row per draw, sign and side; also written to replays/
     """Redoes one stored phase under redrawn random rewards, with and without the clip. Weights are left as they were,
     bit for bit."""
-    from tqdm.auto import tqdm
-
     run, lent = run if isinstance(run, Run) else read_run(run), policy is not None
     config, chosen = _replay_settings(run, phase, sides, draws, reward, changes)
     writer, rollouts = resume_run(run.path), stored_rollouts(run, phase)
@@ -556,8 +567,9 @@ def replay(
             f"{run.path}: beta is {config.beta}, so that a replay needs the reference, which is the starting policy;"
             " give it as policy="
         )
+    bar = Progress(f"back to the start of phase {phase}", shown=progress)
     policy, checkpoint = start_of_phase(run, phase, policy)
-    with left_as_found(policy) if lent else contextlib.nullcontext():
+    with bar, left_as_found(policy) if lent else contextlib.nullcontext():
         redoing = prepare_redoing(
             policy,
             checkpoint,
@@ -573,12 +585,8 @@ def replay(
                 f" difference {redoing.start_gap:.2g} nats); give the policy that sampled it, or a larger tolerance"
                 " where another engine or precision explains it"
             )
-        rows = redo_draws(
-            redoing,
-            drawn,
-            sides,
-            lambda draws: tqdm(draws, desc=f"replay of phase {phase}", unit="draw", disable=not progress),
-        )
+        bar.begin(f"replay of phase {phase}", 2 * len(sides) * draws, "redoings")
+        rows = redo_draws(redoing, drawn, sides, functools.partial(_tell_redoing, bar))
     table = pd.DataFrame([dict(phase=phase) | row for row in rows])
     writer.write_replay(phase, table, name)
     writer.log(

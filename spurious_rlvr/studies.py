@@ -6,12 +6,12 @@
 __all__ = ['CLIPS', 'ESTIMATORS', 'REWARDS', 'ORGANISMS', 'SMALL_MODELS', 'PAPER_MODELS', 'STANDS_FOR', 'SIZES', 'FAMILIES',
            'Arm', 'clip_arms', 'plain_name', 'arms', 'Study', 'arm_listing', 'cell_name', 'cell_table', 'filter_study',
            'cell_config', 'check_study', 'check_models', 'alone', 'is_finished', 'template_of', 'is_organism',
-           'starting_policy', 'named_rewards', 'make_labels', 'cell_problems', 'train_cell', 'run_cell', 'divergence',
-           'record_divergence', 'grid_of', 'record_grid', 'start_grid_path', 'Cost', 'time_a_phase', 'estimate_cost',
-           'open_study', 'run_study', 'claim_folder', 'is_done', 'study_status', 'run_cells', 'outcomes',
-           'finished_runs', 'study_results', 'study_paths', 'html_table', 'html_page', 'figure_part', 'words_part',
-           'markdown_table', 'Report', 'Size', 'prompt_of', 'no_clip_arms', 'paper_study', 'paper_values',
-           'arm_effects', 'beside_paper', 'study_figures', 'write_study_report']
+           'starting_policy', 'prompt_words', 'named_rewards', 'make_labels', 'cell_problems', 'train_cell', 'run_cell',
+           'divergence', 'record_divergence', 'grid_of', 'record_grid', 'start_grid_path', 'Cost', 'has_gpu',
+           'shape_of', 'time_a_phase', 'estimate_cost', 'open_study', 'run_study', 'claim_folder', 'is_done',
+           'study_status', 'run_cells', 'outcomes', 'finished_runs', 'study_results', 'study_paths', 'html_table',
+           'html_page', 'figure_part', 'words_part', 'markdown_table', 'Report', 'Size', 'prompt_of', 'no_clip_arms',
+           'paper_study', 'paper_values', 'arm_effects', 'beside_paper', 'study_figures', 'write_study_report']
 
 # %% ../nbs/18_studies.ipynb #6ad16ae9
 import contextlib
@@ -26,6 +26,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,16 @@ import pandas as pd
 
 from . import plots
 from .compare import Effect, paired_effect, split_gain
-from .core import ConfigError, DataError, Faults, NotAvailable, RunError, organism_names, stable_id
+from spurious_rlvr.core import (
+    ConfigError,
+    DataError,
+    Faults,
+    NotAvailable,
+    RunError,
+    interruptible,
+    organism_names,
+    stable_id,
+)
 from .plots import figure_svg, phase_frame
 from .runs import Run, atomic_path, dump_json, read_run
 
@@ -152,6 +162,9 @@ class Study:
         None
     )
     engine: str = ""  # "": the model itself samples; "vllm": vLLM in this process
+    # fields of a `tasks.Template`, for arms that name no prompt; None: what fits the model
+    template: Mapping[str, Any] | None = None
+    words: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # parts of every prompt, see `changed_template`
     about: str = ""  # what it is for, in one line
 
     @property
@@ -385,16 +398,26 @@ def is_finished(place: Path) -> bool:
     return not status.empty and status["status"].iloc[-1] == "finished"
 
 # %% ../nbs/18_studies.ipynb #c0eaf541
+def _usual_prompt(name):  # of a model whose tokenizer alone is read
+    from spurious_rlvr.policy import _load_tokenizer, usual_template
+
+    return usual_template(_load_tokenizer(name))
+
+
 def template_of(
     study: Study,  # whose model is the arm's where it names none
     arm: Arm,  # its prompt
 ):  # -> tasks.Template, or None: what the tokenizer of the model suggests
     "The prompt template of an arm; `ConfigError` where there is none of that name."
     from spurious_rlvr.organisms import find_start
-    from spurious_rlvr.tasks import get_template
+    from spurious_rlvr.tasks import changed_template, get_template
 
-    chosen = arm.prompt or find_start((arm.model or study.model).partition("@")[0]).template
-    return get_template(chosen) if chosen else None
+    name = (arm.model or study.model).partition("@")[0]
+    chosen = arm.prompt or study.template or find_start(name).template
+    if not study.words:
+        return get_template(chosen) if chosen else None
+    template = get_template(chosen) if chosen else _usual_prompt(name)
+    return changed_template(template, **study.words)
 
 
 def is_organism(
@@ -426,6 +449,71 @@ def starting_policy(
         name=arm.model or study.model,
     )
 
+# %% ../nbs/18_studies.ipynb #3894d969
+def _local_problems(study, arm):  # those that an arm trains on, where they need not be fetched; else None
+    from spurious_rlvr.organisms import training_problems
+    from spurious_rlvr.tasks import load_problems
+
+    named = study.problems if arm.data in ("train", "one-shot") else arm.data
+    if not named:
+        return training_problems()
+    return load_problems(named) if Path(named).exists() or re.match(r"(chains|words):", named) else None
+
+
+def _reader(name):  # (tokenizer, context) of a model; (None, None) where it is not on this machine
+    from spurious_rlvr import organisms
+    from spurious_rlvr.policy import REAL_MODELS, _load_tokenizer, cache_folder
+
+    if is_organism(name):
+        policy = organisms.load(name)
+        return policy.tokenizer, policy.model.config.max_position_embeddings
+    from transformers import AutoConfig
+
+    place = cache_folder() / "models" / name if name in REAL_MODELS else name
+    try:
+        config = AutoConfig.from_pretrained(place).get_text_config()
+        return _load_tokenizer(place), getattr(config, "max_position_embeddings", None)
+    except (OSError, ValueError):
+        return None, None
+
+# %% ../nbs/18_studies.ipynb #b6e9faac
+def prompt_words(
+    study: Study,  # any study
+) -> list[str]:  # a line for each model and prompt
+    """What every model is asked, and how long that is. Raises one `ConfigError` where prompts, or prompts with whole
+    completions, do not fit."""
+    from spurious_rlvr.policy import Policy
+
+    said, faults = {}, Faults(f"study {study.name}")
+    for arm in study.arms:
+        name = (arm.model or study.model).partition("@")[0]
+        if (name, arm.prompt) in said:
+            continue
+        tokenizer, context = _reader(name)
+        if tokenizer is None:
+            said[name, arm.prompt] = f"{name}: is not on this machine yet, so that its prompt cannot be shown"
+            continue
+        asked = Policy(None, tokenizer, template_of(study, arm) or _usual_prompt(name))
+        words = f"{name}: prompt {asked.template.name}: {asked.prompt('{question}')!r}"
+        if problems := _local_problems(study, arm):
+            config = cell_config(study, arm, 0)
+            lengths = [len(asked.encode(asked.prompt(p.question))) for p in problems]
+            words += f"; {min(lengths)} to {max(lengths)} tokens, max_prompt_length {config.max_prompt_length}"
+            faults.check(
+                min(lengths) <= config.max_prompt_length,
+                f"{name}: the shortest prompt has {min(lengths)} tokens and max_prompt_length is"
+                f" {config.max_prompt_length}; raise it with --set max_prompt_length={max(lengths)}",
+            )
+            whole = min(max(lengths), config.max_prompt_length) + config.max_completion_length
+            faults.check(
+                not context or whole <= context,
+                f"{name}: prompts with completions of {config.max_completion_length} tokens reach {whole}, more than"
+                f" the model's context of {context}; lower max_completion_length",
+            )
+        said[name, arm.prompt] = words
+    faults.raise_any()
+    return list(said.values())
+
 # %% ../nbs/18_studies.ipynb #2822df28
 def named_rewards(
     reward,  # a `rewards.Reward`
@@ -456,7 +544,13 @@ def make_labels(
             return json.loads(path.read_text())
         answers = {}
         for rollout in evaluate(
-            policy, problems, samples=samples, temperature=1.0, seed=2, max_completion_length=max_completion_length
+            policy,
+            problems,
+            samples=samples,
+            temperature=1.0,
+            seed=2,
+            max_completion_length=max_completion_length,
+            progress=False,
         ):
             answers.setdefault(rollout.problem_id, []).append(rollout.answer)
         with contextlib.redirect_stderr(io.StringIO()):
@@ -556,19 +650,22 @@ def train_cell(study: Study, arm: Arm, seed: int, place: Path) -> Run:
         from spurious_rlvr.rollout import VLLMEngine
 
         engine = VLLMEngine(policy)
-    return training.train(
-        policy,
-        problems,
-        arm.reward,
-        config,
-        place,
-        engine=engine,
-        held_out=held_out,
-        evaluation=study.evaluation,
-        resume=(place / "run.json").exists(),
-        progress=False,
-        describe=described,
-    )
+    with warnings.catch_warnings():
+        if arm.data == "test":  # on purpose
+            warnings.filterwarnings("ignore", message=".*are trained on, too")
+        return training.train(
+            policy,
+            problems,
+            arm.reward,
+            config,
+            place,
+            engine=engine,
+            held_out=held_out,
+            evaluation=study.evaluation,
+            resume=(place / "run.json").exists(),
+            progress=False,
+            describe=described,
+        )
 
 
 def run_cell(
@@ -657,17 +754,16 @@ def grid_of(
         if path.exists():
             return pd.read_parquet(path)
         settings = dict(temperatures=(0.0, 0.3, 0.6, 1.0), budgets=(3072,), samples=8) | {
-            k: v for k, v in study.grid.items() if k != "rules"
+            k: v for k, v in study.grid.items() if k not in ("rules", "prompts")
         }
         rules = {name: EXTRACTION[name] for name in study.grid.get("rules", EXTRACTION)}
         own = policy.template
         templates = [
             t
             for t in (chain_templates() if own.name in ("chain", "none") else grid_templates(policy.tokenizer))
-            if not t.prefix
+            if not t.prefix and t.name != own.name
         ]
-        if own.name not in [t.name for t in templates]:
-            templates = [own, *templates]
+        templates = [own, *templates][: study.grid.get("prompts")]
         default = (own.name, next(iter(rules)), float(study.evaluation.get("temperature", 0)), max(settings["budgets"]))
         table = prompt_grid(
             policy, problems, templates=templates, rules=rules, default=default, progress=False, **settings
@@ -727,7 +823,9 @@ class Cost:
 _PAPER_GPU_HOURS, _PAPER_ROLLOUTS, _PAPER_TOKENS = 24 * 8, 300 * 64 * 16, 3072  # a run of 7B
 
 
-def _billions(model):  # of parameters, from the model's name
+def _billions(model, shape=None):  # of parameters, from its configuration or the model's name
+    if shape is not None:
+        return shape.weights / 1e9
     found = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-z])", model)
     return float(found[1]) if found else math.nan
 
@@ -740,6 +838,33 @@ def _work(config):
 
 def _looks(config):
     return 2 + (config.phases - 1) // config.evaluate_every if config.evaluate_every else 2  # evaluations of a run
+
+# %% ../nbs/18_studies.ipynb #10afd868
+def has_gpu() -> bool:
+    "Whether this machine has one that torch can use."
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def shape_of(
+    model: str,  # no organism
+):  # -> plan.Shape, or None where its configuration is not on this machine
+    "The shape of a model, from its configuration alone."
+    from spurious_rlvr.plan import model_shape
+
+    if not Path(model).is_dir() and model.count("/") == 1:
+        return None
+    try:
+        return model_shape(model)
+    except (ConfigError, NotAvailable):
+        return None
+
+
+def _cpu_hours(shape, config):  # of all phases of a run
+    from spurious_rlvr.plan import make_plan
+
+    return sum(make_plan(shape, config, gpu="cpu").hours.values()) * config.phases
 
 # %% ../nbs/18_studies.ipynb #f349f14f
 def time_a_phase(study: Study, arm: Arm) -> tuple[float, float]:
@@ -778,7 +903,12 @@ def estimate_cost(
         (arm, seed) for arm, seed in study.cells if folder and is_finished(Path(folder) / "runs" / cell_name(arm, seed))
     ]
     todo = [(arm, cell_config(study, arm, seed)) for arm, seed in study.cells if (arm, seed) not in finished]
-    unit = "CPU" if all(is_organism((arm.model or study.model).partition("@")[0]) for arm in study.arms) else "GPU"
+    names = {(arm.model or study.model).partition("@")[0] for arm in study.arms}
+    own = not all(map(is_organism, names))
+    unit = "GPU" if own and has_gpu() else "CPU"
+    shapes = {name: shape_of(name) for name in names if own}
+    if own and unit == "CPU" and None in shapes.values():
+        unit = "GPU"  # a model that is not here runs elsewhere
 
     def told(hours, source):
         return Cost(len(todo), len(finished), hours, unit, jobs, source)
@@ -793,16 +923,19 @@ def estimate_cost(
                 sum(seconds) / done * sum(_work(config) for _, config in todo) / 3600,
                 f"from {len(finished)} finished runs of this study",
             )
-    if unit == "CPU":
+    if unit == "CPU" and not own:
         phase, look = time_a_phase(study, todo[0][0])
         reference = _work(dataclasses.replace(todo[0][1], phases=1))
         return told(
             sum(phase * _work(config) / reference + look * _looks(config) for _, config in todo) / 3600,
             "one phase and one evaluation timed on this machine",
         )
+    if unit == "CPU":
+        hours = sum(_cpu_hours(shapes[(arm.model or study.model).partition("@")[0]], config) for arm, config in todo)
+        return told(hours, "without evaluations; from the model's size and a matrix product timed now")
     hours = sum(
         _PAPER_GPU_HOURS
-        * _billions(arm.model or study.model)
+        * _billions(arm.model or study.model, shapes.get(arm.model or study.model))
         / 7
         * _work(config)
         / _PAPER_ROLLOUTS
@@ -882,6 +1015,7 @@ def open_study(folder: Path, plan: dict):
         raise RunError(f"{folder}: cannot be written ({error.strerror}); choose a folder that can be written") from None
 
 # %% ../nbs/18_studies.ipynb #ec765d0d
+@interruptible("what is finished is kept, and the same call goes on")
 def run_study(
     study: Study,  # what to run
     folder: str | os.PathLike,  # its folder; runs go to FOLDER/runs
@@ -892,6 +1026,8 @@ def run_study(
     retries: int = 1,  # further tries of cells that failed
     progress: bool = True,  # show a progress bar
     say: Callable[[str], None] = print,  # takes the cost before anything starts, and what failed
+    # cells that nothing works without: where one fails before any is finished, all is stopped
+    needed: Callable[[str], bool] = lambda cell: False,
 ) -> pd.DataFrame:  # see `study_status`
     """Runs every cell that is not finished. Raises only for what is wrong with the study as a whole; failed cells are
     in the table."""
@@ -903,7 +1039,7 @@ def run_study(
     folder, jobs = Path(folder), jobs or os.cpu_count() or 1
     claim_folder(study, folder)
     say(str(estimate_cost(study, folder, jobs=jobs)))
-    search, faults = [os.path.abspath(path) for path in sys.path], {}
+    search, faults, finished = [os.path.abspath(path) for path in sys.path], {}, 0
     for _attempt in range(retries + 1):
         todo = [
             (study, arm, seed, (folder / "runs").absolute(), search)
@@ -926,6 +1062,10 @@ def run_study(
                 killed = fault
             elif fault:
                 faults[cell] = fault
+                if needed(cell) and not finished:
+                    raise RunError(f"{fault}. Stopped at this first run, since the others would fail like it")
+            else:
+                finished += 1
         if killed:
             faults |= {
                 cell_name(arm, seed): f"{cell_name(arm, seed)}: {killed}"
@@ -946,6 +1086,8 @@ _SHARED = (
     "evaluation",
     "label_samples",
     "one_shot",
+    "template",
+    "words",
 )  # what a cell's name does not tell
 
 
@@ -958,7 +1100,7 @@ def claim_folder(study: Study, folder: Path):
     )
     if record.exists():
         was = json.loads(record.read_text())
-        if differs := [name for name in _SHARED if was.get(name) != shared[name]]:
+        if differs := [name for name in _SHARED if (was.get(name) or None) != (shared[name] or None)]:
             raise RunError(
                 f"{folder}: its runs were made with another {', '.join(differs)} (see {record.name} there); choose"
                 " another folder"
@@ -1395,8 +1537,11 @@ SIZES = {
 def prompt_of(
     model: str,  # as in `Arm.model`
 ) -> str:  # as in `Arm.prompt`
-    "The prompt that the paper's runs gave a model."
-    name = model.partition("@")[0].rpartition("/")[2]
+    "The prompt that the paper's runs gave a model; empty for every other, whose tokenizer decides."
+    begun = model.partition("@")[0]
+    if begun not in {name for size in SIZES.values() for name in (*size.models, *size.rl_before)} | set(PAPER_MODELS):
+        return ""
+    name = begun.rpartition("/")[2]
     if is_organism(name):
         return ""
     if name.startswith("Qwen2.5-Math"):

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['CHANGEABLE', 'PRESETS', 'GRPOConfig', 'check_kinds', 'check_config', 'plan_phase', 'score', 'realised_rates',
            'check_reward', 'assign_advantages', 'plan_updates', 'deal', 'taking_part', 'owners', 'TrainingState',
-           'choose_trainable', 'add_adapters', 'AdamWBF16', 'make_optimizer', 'usable_prompts', 'open_accelerator',
-           'shard', 'hand_to_deepspeed', 'device_memory', 'choose_packing', 'prepare', 'sample_phase', 'half', 'cut',
-           'record_old_logprobs', 'backward', 'accumulate_gradient', 'configured_loss', 'reference_logprobs',
-           'microbatch_loss', 'record_tokens', 'update_statistics', 'trained', 'take_step', 'make_update', 'Phase',
-           'sampler_mismatch', 'phase_metrics', 'run_phase', 'reward_at', 'is_due', 'run_phases', 'grpo', 'write_phase',
-           'save_checkpoint', 'load_checkpoint', 'load_weights', 'DividedEngine', 'evaluate_into', 'recorded_config',
-           'check_same', 'check_start', 'first_process', 'is_evaluated', 'check_trackers', 'tracking', 'unwritten',
-           'recorded_end', 'shown', 'check_best', 'keep_best', 'train']
+           'choose_trainable', 'add_adapters', 'AdamWBF16', 'make_optimizer', 'usable_prompts', 'check_context',
+           'open_accelerator', 'shard', 'hand_to_deepspeed', 'device_memory', 'choose_packing', 'prepare',
+           'sample_phase', 'half', 'cut', 'record_old_logprobs', 'backward', 'accumulate_gradient', 'configured_loss',
+           'reference_logprobs', 'microbatch_loss', 'record_tokens', 'update_statistics', 'trained', 'take_step',
+           'make_update', 'Phase', 'sampler_mismatch', 'phase_metrics', 'run_phase', 'reward_at', 'is_due',
+           'run_phases', 'grpo', 'write_phase', 'save_checkpoint', 'load_checkpoint', 'load_weights', 'DividedEngine',
+           'evaluate_into', 'recorded_config', 'check_same', 'check_start', 'first_process', 'is_evaluated',
+           'check_trackers', 'tracking', 'unwritten', 'recorded_end', 'time_sampling', 'time_scoring', 'phase_seconds',
+           'duration', 'start_words', 'say_start', 'say_shared', 'shown', 'check_evaluated', 'keep_best', 'train']
 
 # %% ../nbs/11_train.ipynb #b232d627
 import contextlib
@@ -24,6 +25,7 @@ import numbers
 import os
 import re
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +47,18 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from .core import ConfigError, DataError, Faults, Problem, Rollout, RunError, keyed_rng, keyed_seed
+from spurious_rlvr.core import (
+    ConfigError,
+    DataError,
+    Faults,
+    Problem,
+    Progress,
+    Rollout,
+    RunError,
+    interruptible,
+    keyed_rng,
+    keyed_seed,
+)
 from .evaluate import evaluate, measure, summarise
 from spurious_rlvr.objective import (
     BASELINES,
@@ -77,7 +90,7 @@ from spurious_rlvr.policy import (
     whole,
 )
 from .rewards import Reward, as_reward, realised_rate
-from .rollout import Engine, TransformersEngine, mismatch, model_lock, sample_rollouts
+from .rollout import Engine, Request, TransformersEngine, mismatch, model_lock, sample_rollouts, watched
 from .runs import Run, RunWriter, create_run, fingerprint_problems, read_run, refuse_existing, resume_run
 
 # %% ../nbs/11_train.ipynb #d9b65247
@@ -202,6 +215,18 @@ def check_kinds(
             faults.check(holds(value), f"{field.name} is {value!r} and must be {kind}")
     faults.raise_any()
 
+# %% ../nbs/11_train.ipynb #a6cc4036
+_NEEDS = (  # setting, what must hold where it is not as usual, in words
+    ("lora_rank", lambda c: c.trainable == "lora", "trainable='lora'"),
+    ("lora_alpha", lambda c: c.trainable == "lora", "trainable='lora'"),
+    ("lora_targets", lambda c: c.trainable == "lora", "trainable='lora'"),
+    ("betas", lambda c: c.optimizer != "sgd", "an optimizer of the Adam kind"),
+    ("kl_ratio_weighted", lambda c: any(c.at(phase).beta for phase in (1, *c.changes)), "beta"),
+    ("sampler_cap", lambda c: c.sampler_correction != "none", "sampler_correction"),
+    ("sampler_correction", lambda c: c.old_logprobs == "trainer", "old_logprobs='trainer'"),
+    ("keep_best", lambda c: c.evaluate_every > 0, "evaluate_every"),
+)
+
 # %% ../nbs/11_train.ipynb #29fbc9e9
 _CHOICES = dict(
     minibatch_order=("group", "shuffled"),
@@ -297,6 +322,9 @@ def check_config(
             re.compile(getattr(config, name))
         except re.error as error:
             faults.check(False, f"{name} {getattr(config, name)!r} is not a regular expression ({error})")
+    for name, holds, words in _NEEDS:
+        value, usual = getattr(config, name), getattr(GRPOConfig, name)
+        faults.check(value == usual or holds(config), f"{name} is {value!r} and has no effect without {words}")
     faults.check(
         not config.keep_best or config.keep_best.count(".") == 1,
         f"keep_best is {config.keep_best!r} and must name an evaluation and a number of it, such as benchmark.accuracy",
@@ -521,6 +549,7 @@ class TrainingState:
     kept: str = "whole"  # how the weights are kept, see `open_accelerator`
     finished: int = 0  # phases that are done
     skipped: int = 0  # updates in a row that were skipped
+    bar: Progress = dataclasses.field(default_factory=lambda: Progress(shown=False))  # what a phase is at
 
 # %% ../nbs/11_train.ipynb #1ab09096
 def choose_trainable(
@@ -647,6 +676,22 @@ def usable_prompts(
         )
     return usable
 
+# %% ../nbs/11_train.ipynb #e60c8ec9
+def check_context(
+    policy: Policy,  # whose configuration names its context
+    encoded: Mapping[str, Sequence[int]],  # prompt ids by problem id
+    config: GRPOConfig,  # max_completion_length
+) -> None:
+    "Raises `ConfigError` where the longest prompt with a whole completion is longer than the model's context."
+    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(map(len, encoded.values()))
+    if context and longest + config.max_completion_length > context:
+        raise ConfigError(
+            f"the longest prompt has {longest} tokens, and max_completion_length is {config.max_completion_length}:"
+            f" together more than the model's context of {context}. Lower max_completion_length to"
+            f" {max(1, context - longest)}, or max_prompt_length"
+        )
+
 # %% ../nbs/11_train.ipynb #3e061024
 def _asked_for(name):
     return os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true"
@@ -748,6 +793,7 @@ def prepare(
 ) -> TrainingState:
     "Everything ready for the first phase."
     encoded = usable_prompts(policy, problems, config)
+    check_context(policy, encoded, config)
     if config.updates_per_phase == 1:
         warnings.warn(
             "one update per phase: the ratio is 1 in every update, so that the clip never binds, whatever epsilon is"
@@ -834,20 +880,23 @@ def sample_phase(
     state.engine.wake()
     try:
         state.engine.load_weights(state.policy)
-        rollouts = sample_rollouts(
-            state.policy,
-            state.engine,
-            [state.problems[plan[g]] for g in mine],
-            num_generations=config.num_generations,
-            groups=list(mine),
-            max_completion_length=config.max_completion_length,
-            temperature=config.temperature,
-            seed=config.seed,
-            phase=phase,
-        )
+        state.bar.begin(f"phase {phase}, sampling", len(mine) * config.num_generations, "completions")
+        with watched(state.engine, state.bar.update):
+            rollouts = sample_rollouts(
+                state.policy,
+                state.engine,
+                [state.problems[plan[g]] for g in mine],
+                num_generations=config.num_generations,
+                groups=list(mine),
+                max_completion_length=config.max_completion_length,
+                temperature=config.temperature,
+                seed=config.seed,
+                phase=phase,
+            )
     finally:
         state.engine.sleep()  # also where it was interrupted: the memory is free again
     sampled = time.perf_counter()
+    state.bar.begin(f"phase {phase}, grading and reward", len(rollouts), "completions")
     measure(rollouts, state.problems)
     promised = score(rollouts, {p.id: p for p in state.problems}, reward, config.seed)
     if state.accelerator.num_processes > 1:
@@ -915,7 +964,9 @@ def record_old_logprobs(
     turns = max((len(cut(state, config, share)) for share in shares if share), default=0)
     share = shares[state.accelerator.process_index] or [dataclasses.replace(rollouts[0])]
     batches = cut(state, config, share)
+    state.bar.begin("old log-probabilities", turns, "microbatches")
     for turn in range(turns):  # as often on every process, since all must run the model
+        state.bar.update(int(turn > 0))
         batch = batches[min(turn, len(batches) - 1)]
         with half(state, config):
             logprobs, _ = completion_logprobs(state.model, batch, temperature=config.temperature)
@@ -954,6 +1005,7 @@ def accumulate_gradient(
     total_tokens = sum(len(r.token_ids) for r in rollouts if r.reward is not None)
     records = []
     for turn in range(rounds):
+        state.bar.update(0, f"microbatch {turn + 1} of {rounds}")
         batch, weight = batches[min(turn, len(batches) - 1)], float(turn < len(batches))
         ours = [share[i] for i in batch.rows.tolist()]
         last = turn == rounds - 1
@@ -1261,7 +1313,12 @@ def run_phase(
     began = time.perf_counter()
     plan = plan_updates(len(rollouts), config, phase)
     record_old_logprobs(state, config, rollouts, plan)
-    updates = [make_update(state, config, [rollouts[i] for i in batch], number) for number, batch in enumerate(plan)]
+    updates = []
+    state.bar.begin(f"phase {phase}", len(plan), "updates")
+    for number, batch in enumerate(plan):
+        updates.append(make_update(state, config, [rollouts[i] for i in batch], number))
+        state.bar.update()
+    state.bar.close_bar()
     if state.accelerator.num_processes > 1:  # each rollout as the process saw it that used it
         owner = owners(config, rollouts, plan, state.accelerator.num_processes)
         rollouts = sorted(
@@ -1473,7 +1530,8 @@ def evaluate_into(
     )
     for name, problems in held_out.items():
         try:
-            rollouts = evaluate(state.policy, problems, engine=engine, phase=phase, **protocol)
+            state.bar.begin(f"evaluating on {name}", len(problems) * protocol.get("samples", 1), "completions")
+            rollouts = evaluate(state.policy, problems, engine=engine, phase=phase, progress=state.bar, **protocol)
         except BaseException:
             state.engine.sleep()
             raise
@@ -1482,6 +1540,7 @@ def evaluate_into(
             writer.write_evaluation(phase, name, rollouts, **numbers)
         found |= {f"{name}.{key}": value for key, value in numbers.items()}
     state.engine.sleep()
+    state.bar.close_bar()
     return found
 
 # %% ../nbs/11_train.ipynb #91e69eef
@@ -1661,6 +1720,147 @@ def recorded_end(
             ) from error
         raise
 
+# %% ../nbs/11_train.ipynb #c3680a45
+_FLOPS = {"cpu": 4e9, "cuda": 4e12}  # that a timing may take, a fraction of a second
+
+
+def _seconds(work):  # and what the work gave
+    began = time.perf_counter()
+    result = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, result
+
+
+def time_sampling(
+    state: TrainingState,  # its engine samples
+    config: GRPOConfig,  # how many rollouts a phase has
+    prompt: Sequence[int],  # token ids
+) -> float:  # seconds for each token
+    "Samples a few tokens, and the first of each once more, so that reading the prompt does not count."
+    weights = sum(p.numel() for p in state.policy.model.parameters())
+    affordable = int(_FLOPS.get(state.policy.device.type, 4e9) / (8 * weights))
+    rows = min(config.prompts_per_phase * config.num_generations, max(16, affordable))
+    requests = [Request(tuple(prompt), row) for row in range(rows)]
+
+    def sample(tokens):
+        return state.engine.generate(requests, max_completion_length=tokens, temperature=config.temperature)
+
+    first, _ = _seconds(lambda: sample(1))
+    whole_, written = _seconds(lambda: sample(5))
+    further = sum(len(c.token_ids) - 1 for c in written)
+    return (whole_ - first) / further if further and whole_ > first else whole_ / (rows + further)
+
+# %% ../nbs/11_train.ipynb #647a2f9d
+@torch.no_grad()
+def time_scoring(
+    state: TrainingState,  # its model is run
+    config: GRPOConfig,  # precision
+    prompt: Sequence[int],  # token ids
+) -> float:  # seconds for each token of prompt or completion
+    "One forward pass over a few rows."
+    weights = sum(p.numel() for p in state.policy.model.parameters())
+    affordable = int(_FLOPS.get(state.policy.device.type, 4e9) / weights)
+    tokens = min(config.microbatch_tokens, 4096, max(64, affordable))
+    length = min(config.max_completion_length, 64)
+    completion = (list(prompt) * length)[:length]
+    rollout = Rollout(0, 0, 0, "", "", "", "", completion, [], "stop")
+    state.encoded[""] = list(prompt)
+    try:
+        batches = cut(state, config, [dataclasses.replace(rollout) for _ in range(max(1, tokens // length))])
+    finally:
+        del state.encoded[""]
+    with half(state, config):
+        spent, _ = _seconds(lambda: [completion_logprobs(state.model, b, temperature=1.0) for b in batches[:1]])
+    return spent / (len(batches[0].rows) * length + len(prompt))
+
+# %% ../nbs/11_train.ipynb #a926f28f
+def phase_seconds(
+    state: TrainingState,  # from `prepare`
+    config: GRPOConfig,  # of the run
+) -> tuple[float, float] | None:  # of sampling, of updates; None where it cannot be told in a moment
+    "How long a phase takes where every completion has its full length, from a few tokens that are timed now."
+    if state.kept != "whole" or state.accelerator.num_processes > 1 or config.compile:
+        return None
+    if not isinstance(state.engine, TransformersEngine):
+        return None
+    prompts = sorted(state.encoded.values(), key=len)
+    prompt = prompts[len(prompts) // 2]
+    completions = config.prompts_per_phase * config.num_generations * config.max_completion_length
+    passes = (4 if config.gradient_checkpointing else 3) * config.num_iterations
+    passes *= 2 if config.compare_gradients else 1
+    passes += (config.updates_per_phase > 1 and config.old_logprobs == "trainer") + bool(config.beta)
+    read = completions + config.prompts_per_phase * len(prompt)
+    sampling = completions * time_sampling(state, config, prompt)
+    return sampling, passes * read * time_scoring(state, config, prompt)
+
+# %% ../nbs/11_train.ipynb #fff0250e
+def duration(
+    seconds: float,
+) -> str:
+    "A time in words."
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
+    return "a second" if seconds < 1.5 else f"{seconds:.0f} seconds"
+
+
+def start_words(
+    state: TrainingState,  # from `prepare`
+    config: GRPOConfig,  # of the run
+    seconds: tuple[float, float] | None,  # from `phase_seconds`
+) -> str:
+    "What a phase is, and how long it may take."
+    device = {"cpu": f"the CPU ({torch.get_num_threads()} threads)", "cuda": "a GPU"}
+    said = (
+        f"a phase is {config.prompts_per_phase} prompts × {config.num_generations} completions of at most"
+        f" {config.max_completion_length} tokens, then {config.updates_per_phase} updates, in"
+        f" {'bfloat16' if config.mixed_precision == 'bf16' else 'float32'} on"
+        f" {device.get(state.policy.device.type, state.policy.device.type)}"
+    )
+    if seconds is None:
+        return said
+    sampling, updates = seconds
+    left = (sampling + updates) * (config.phases - state.finished)
+    return (
+        f"{said}: up to {duration(sampling + updates)} ({duration(sampling)} of sampling), and up to"
+        f" {duration(left)} for {config.phases - state.finished} phases, by a step timed now"
+    )
+
+# %% ../nbs/11_train.ipynb #238c4d99
+def say_start(
+    state: TrainingState,  # from `prepare`
+    config: GRPOConfig,  # of the run
+    name: str,  # of the run
+) -> None:
+    "Says what a phase is. Warns where the run would take days, and where bfloat16 is only a loss."
+    seconds = phase_seconds(state, config)
+    print(f"{name}: {start_words(state, config, seconds)}", file=sys.stderr)
+    if seconds and (total := sum(seconds) * config.phases) > 86400:
+        warnings.warn(
+            f"{name}: at this rate the run takes up to {duration(total)}. Lower phases, prompts_per_phase or"
+            " max_completion_length, or take a preset for this machine, such as small_lm"
+        )
+    if config.mixed_precision == "bf16" and state.policy.device.type == "cpu":
+        warnings.warn(
+            f"{name}: bfloat16 saves no memory here, and its rounding can reach the clip where nothing has moved; on a"
+            " CPU, mixed_precision='no' is the safe choice"
+        )
+
+
+def say_shared(
+    problems: Sequence[Problem],  # training set
+    held_out: Mapping[str, Sequence[Problem]],  # {name: problems} that are evaluated on
+) -> None:
+    "Warns where a held-out set has questions that are trained on, with their number."
+    asked = {p.question for p in problems}
+    for name, some in held_out.items():
+        if both := sum(p.question in asked for p in some):
+            warnings.warn(
+                f"{both} of {len(some)} problems of the held-out set {name} are trained on, too: a gain there may be"
+                " learnt by heart"
+            )
+
 # %% ../nbs/11_train.ipynb #506eb394
 def shown(
     phases: Iterator[Phase],  # from `run_phases`
@@ -1694,11 +1894,16 @@ def shown(
         yield phase
 
 
-def check_best(config: GRPOConfig, held_out) -> None:
-    "Raises `ConfigError` where `keep_best` names an evaluation that there will not be."
+def check_evaluated(config: GRPOConfig, held_out) -> None:
+    "Raises `ConfigError` where `keep_best` or `evaluate_every` asks for evaluations that there will not be."
     if config.keep_best and config.keep_best.split(".")[0] not in held_out:
         raise ConfigError(
             f"keep_best is {config.keep_best!r}, but the held-out sets are {', '.join(held_out) or 'none'}"
+        )
+    if config.evaluate_every and not held_out:
+        raise ConfigError(
+            f"evaluate_every is {config.evaluate_every} and has no effect, since there is nothing to evaluate on: give"
+            " held_out (on the command line, --held-out), or leave it out"
         )
 
 
@@ -1720,6 +1925,7 @@ def keep_best(
     return numbers
 
 # %% ../nbs/11_train.ipynb #88607a4a
+@interruptible("its finished phases are kept, and resume=True goes on from the newest checkpoint")
 def train(
     policy: Policy,  # trained in place
     problems: Sequence[Problem],  # training set
@@ -1731,7 +1937,7 @@ def train(
     held_out: Mapping[str, Sequence[Problem]] = None,  # {name: problems} to evaluate on
     evaluation: Mapping[str, Any] = None,  # samples, temperature, seed ... of `evaluate`; None: greedy, one sample
     resume: bool = False,  # go on with a run that exists, from its newest checkpoint
-    progress: bool = True,  # show a progress bar
+    progress: bool = True,  # say what a phase is and how long it may take, and show progress bars
     trackers: Sequence[str] = (),  # "tensorboard", "wandb", "trackio": also log there
     describe: Mapping[str, Any] = None,  # further entries of run.json
 ) -> Run:
@@ -1742,7 +1948,7 @@ def train(
         check_same(read_run(run), config, rewards, problems)
     elif first_process():
         refuse_existing(run)
-    check_best(config, held_out or {})
+    check_evaluated(config, held_out or {})
     check_trackers(trackers)
     check_reward(rewards, problems)
     model = policy.describe()  # as it is before adapters and shards
@@ -1751,6 +1957,9 @@ def train(
     state = prepare(
         policy, problems, config, engine
     )  # before the folder is made: what cannot be trained leaves nothing behind
+    say_shared(problems, held_out or {})
+    if progress and state.accelerator.is_main_process:
+        say_start(state, config, Path(run).name)
     checkpoint, main, writer = (
         read_run(run).latest_checkpoint if resume else None,
         state.accelerator.is_main_process,
@@ -1770,7 +1979,8 @@ def train(
             )
         )
     state.accelerator.wait_for_everyone()
-    with recorded_end(writer, main), tracking(state, Path(run) / "trackers", trackers, config) as track:
+    state.bar = Progress(shown=progress and main)
+    with state.bar, recorded_end(writer, main), tracking(state, Path(run) / "trackers", trackers, config) as track:
         if main:
             writer.log("status", status="resumed" if resume else "started")
         protocol = dict(max_completion_length=config.max_completion_length) | dict(evaluation or {})

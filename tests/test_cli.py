@@ -118,7 +118,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(place, monkeypatch, typ
     assert result.exit_code == 2, (result.output, result.exception)
     said = [line for line in result.stderr.splitlines() if line.startswith("spurious-rlvr: ")]
     assert len(said) == 1 and named in said[0], result.stderr
-    pointed = result.stderr.splitlines()[1:]  # a reward that cannot be read is shown with a mark under the place
+    lines = result.stderr.splitlines()
+    pointed = lines[lines.index(said[0]) + 1 :]  # a reward that cannot be read is shown with a mark under the place
     assert not pointed or (pointed[0].strip() in typed and pointed[1].strip() == "^" and len(pointed) == 2), (
         result.stderr
     )
@@ -180,9 +181,10 @@ def test_completion_knows_commands_options_and_names(shell):
 
 def test_the_names_that_completion_offers_exist():
     from spurious_rlvr import organisms, studies
+    from spurious_rlvr.policy import REAL_MODELS
     from spurious_rlvr.train import PRESETS
 
-    assert set(cli._organism_names("")) == set(organisms.RECIPES)
+    assert set(cli._organism_names("")) == {*organisms.RECIPES, "smollm2-135m"} and "smollm2-135m" in REAL_MODELS
     offered = {
         p.name: {c.value for c in p.shell_complete(None, "")}
         for p in COMMANDS["train"].params + COMMANDS["study"].params
@@ -261,3 +263,31 @@ def test_jupyterlab_opens_in_the_folder_on_this_machine_only(tmp_path):
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
+
+
+def test_a_folder_of_ones_own_is_planned_by_its_whole_path(tmp_path, monkeypatch):
+    "An absolute path is no organism, though joined to a folder's name it is a folder that exists."
+    from spurious_rlvr.policy import random_policy
+
+    random_policy().model.save_pretrained(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    for given in (str(tmp_path / "mine"), "mine", "./mine"):
+        said = CliRunner().invoke(cli.app, ["plan", "--model", given])
+        assert said.exit_code == 0 and "in this machine's memory" in said.stdout, said.output
+    said = CliRunner().invoke(cli.app, ["plan", "--model", "mine", "--device", "h100", "--preset", "paper"])
+    assert "on one GPU" in said.stdout
+
+
+def test_an_audit_whose_prompts_do_not_fit_ends_before_anything_is_sampled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    typed = "audit --reward boxed_format --model qwen-like --quick --out a --set max_prompt_length=3"
+    said = CliRunner().invoke(cli.app, shlex.split(typed))
+    [line] = [line for line in said.stderr.splitlines() if line.startswith("spurious-rlvr: ")]
+    assert said.exit_code == 2 and "the shortest prompt has" in line and not (tmp_path / "a").exists()
+
+
+def test_a_study_shows_the_prompt_that_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("Q {question}", encoding="utf-8")
+    said = CliRunner().invoke(cli.app, shlex.split("study clip --dry-run --template mine.txt --seeds 1"))
+    assert said.exit_code == 0 and "Q {question}" in said.stdout, said.output

@@ -220,7 +220,7 @@ def test_a_best_that_cannot_be_is_refused(tmp_path):
             random_policy(),
             arithmetic_chains(20),
             "random:0.5",
-            dataclasses.replace(SMALL, keep_best="chains.accuracy"),
+            dataclasses.replace(SMALL, evaluate_every=1, keep_best="chains.accuracy"),
             tmp_path / "run",
             progress=False,
         )

@@ -270,7 +270,7 @@ def test_old_logprobs_of_the_engine_are_the_trainers():
         dict(importance_sampling_level="sequence"),
         dict(beta=0.1),
         dict(entropy_coefficient=0.01),
-        dict(sampler_correction="sequence-mask"),
+        dict(sampler_correction="sequence-mask", old_logprobs="trainer"),
         dict(clip="pi_weighted"),
         dict(clip="cispo"),
         dict(clip="dual"),
@@ -354,3 +354,55 @@ def test_bad_input_is_one_line_before_any_work(tmp_path, wrong, word):
         )
     assert "\n    " in str(caught.value) or len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_ends_in_one_line_and_keeps_what_is_finished(tmp_path):
+    calls = []
+
+    def interrupted(completions, **_):
+        calls.append(len(completions))
+        if len(calls) > 2:  # the first call is the trial before the start
+            raise KeyboardInterrupt
+        return [float(len(completion) % 2) for completion in completions]
+
+    with pytest.raises(KeyboardInterrupt, match="its finished phases are kept") as caught:
+        train(random_policy(scale=10), arithmetic_chains(20), interrupted, SMALL, tmp_path / "run", progress=False)
+    assert len(caught.traceback) <= 3 and caught.value.__suppress_context__ | (caught.value.__context__ is None)
+    run = read_run(tmp_path / "run")
+    assert run.of_kind("status")["status"].iloc[-1] == "interrupted" and len(run.phases) == 1
+
+
+def test_a_start_says_what_a_phase_is_and_warns_of_days(tmp_path, capsys, monkeypatch):
+    from spurious_rlvr import train as training
+
+    def begin(name):
+        train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", SMALL, tmp_path / name)
+        return capsys.readouterr().err
+
+    said = begin("quick")
+    assert f"a phase is {SMALL.prompts_per_phase} prompts × {SMALL.num_generations} completions of at most" in said
+    assert "float32 on the CPU" in said and "by a step timed now" in said and said.count("quick: a phase") == 1
+    monkeypatch.setattr(training, "phase_seconds", lambda state, config: (1e5, 1e5))
+    with pytest.warns(UserWarning, match="takes up to .* days"):
+        begin("slow")
+
+
+def test_timing_a_step_changes_nothing(tmp_path):
+    runs = [
+        train(
+            random_policy(scale=10), arithmetic_chains(20), "random:0.5", SMALL, tmp_path / str(shown), progress=shown
+        )
+        for shown in (True, False)
+    ]
+    assert runs[0].rollouts()["completion"].tolist() == runs[1].rollouts()["completion"].tolist()
+    assert runs[0].of_kind("update")["loss"].tolist() == runs[1].of_kind("update")["loss"].tolist()
+
+
+def test_evaluations_that_there_will_not_be_and_problems_in_both_sets_are_said(tmp_path):
+    with pytest.raises(ConfigError, match="evaluate_every is 1 and has no effect"):
+        often = dataclasses.replace(SMALL, evaluate_every=1)
+        train(random_policy(), arithmetic_chains(20), "random:0.5", often, tmp_path / "no", progress=False)
+    problems = arithmetic_chains(20)
+    with pytest.warns(UserWarning, match="3 of 3 problems of the held-out set same"):
+        held_out = {"same": problems[:3]}
+        train(random_policy(), problems, "random:0.5", SMALL, tmp_path / "run", held_out=held_out, progress=False)

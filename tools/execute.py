@@ -41,10 +41,15 @@ def execute(path: Path, flags: set[str]) -> None:
             cell.outputs = [
                 light(o)
                 for o in cell.outputs
-                if not (o.output_type == "stream" and (o.name == "stderr" or not without_chatter(o)))
+                if not (o.output_type == "stream" and (o.name == "stderr" or not without_chatter(o))) and not is_bar(o)
             ]
     nbformat.write(book, path)
     subprocess.run([str(Path(sys.executable).parent / "nbdev_clean"), "--fname", str(path)], check=True)
+
+
+def is_bar(output):
+    "Whether an output is a progress bar: a widget without a page of its own."
+    return "application/vnd.jupyter.widget-view+json" in (data := output.get("data", {})) and "text/html" not in data
 
 
 def without_chatter(output):
