@@ -1547,20 +1547,21 @@ def evaluate_into(
 def recorded_config(
     run: Run,  # a run that `train` wrote
 ) -> GRPOConfig:  # its settings
-    "The configuration of a run, from its `run.json`; entries of other versions are passed over."
+    """The configuration of a run, from its `run.json`. Entries of other versions are passed over; what had no effect,
+    which those allowed, stands at its default."""
     known = {f.name for f in dataclasses.fields(GRPOConfig)}
     settings = {name: value for name, value in run.config.items() if name in known}
     if not settings:
         raise RunError(f"{run.path}: run.json holds no settings of a training; it takes a run that train.train wrote")
-    return check_config(
-        GRPOConfig(
-            **settings
-            | dict(
-                betas=tuple(settings.get("betas", GRPOConfig.betas)),
-                changes={int(k): v for k, v in settings.get("changes", {}).items()},
-            )
+    found = GRPOConfig(
+        **settings
+        | dict(
+            betas=tuple(settings.get("betas", GRPOConfig.betas)),
+            changes={int(k): v for k, v in settings.get("changes", {}).items()},
         )
     )
+    idle = {name: getattr(GRPOConfig, name) for name, holds, _ in _NEEDS if not holds(found)}
+    return check_config(dataclasses.replace(found, **idle))
 
 # %% ../nbs/11_train.ipynb #82a714bd
 _MAY_DIFFER = {

@@ -1,6 +1,7 @@
 """Run folders that older versions wrote still read: `data/old_runs` was written once and is never written again. A new
 schema adds a folder."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -51,3 +52,13 @@ def test_a_view_names_the_columns_that_an_old_run_lacks():
 
     with pytest.raises((DataError, RunError), match="logprob_new|clip_side"):
         measured_tokens(runs.read_run(OLD / "unnumbered"), 1)
+
+
+def test_a_setting_without_effect_in_an_old_record_does_not_stop_a_run_from_going_on(tmp_path):
+    "Newer versions refuse such a setting where it is given; what is recorded already had no effect."
+    from spurious_rlvr.train import GRPOConfig, recorded_config
+
+    config = GRPOConfig(lora_rank=4, optimizer="sgd", betas=(0.5, 0.6), epsilon=0.1)
+    runs.create_run(tmp_path / "old", config=dataclasses.asdict(config), reward="random:0.5")
+    found = recorded_config(runs.read_run(tmp_path / "old"))
+    assert (found.lora_rank, found.betas, found.epsilon) == (GRPOConfig.lora_rank, GRPOConfig.betas, 0.1)
