@@ -21,8 +21,8 @@ step "export, notebooks and README in step"
 python tools/drift.py
 step "types"
 python -m mypy
-step "notebooks run"
-nbdev_test --n_workers 2 --timing
+step "reference notebooks run" # .ci/full runs the tutorials
+nbdev_test --n_workers 2 --timing --skip_folder_re "^([_.]|tutorials)"
 step "pages of the site"
 python tools/check_site.py
 step "tests"
