@@ -72,7 +72,8 @@ _BETWEEN = re.compile(
 _SEPARATOR = re.compile(r"[,;&]|\b(?:and|or)\b")
 _MINUS = re.compile(r"(?:^|[=$(\[{&])\s*-\s*$")
 _MAGNITUDE_AFTER = re.compile(
-    r"(?:[ \t$]|\\[,;: \])]|\\(?:text|mathrm|mbox)\s*\{)*(?P<word>(?:hundred|thousand|(?:[mbt]r?|quadr)illion|lakh|crore)s?)\b"
+    r"(?:[ \t$]|\\[,;: \])]|\\(?:text|mathrm|mbox)\s*\{)*"
+    r"(?P<word>(?:hundred|thousand|(?:[mbt]r?|quadr)illion|lakh|crore)s?)\b"
 )
 
 
@@ -287,7 +288,7 @@ _MAGNITUDES = {
     "billion": Fraction(10**9),
     "trillion": Fraction(10**12),
     "quadrillion": Fraction(10**15),
-    **{f"{name}illion": Fraction(10**power) for power, name in zip(range(18, 34, 3), "quint sext sept oct non dec".split())},
+    **{f"{name}illion": Fraction(1000 ** (6 + i)) for i, name in enumerate("quint sext sept oct non dec".split())},
     "googol": Fraction(10**100),
     "milliard": Fraction(10**9),
     "myriad": Fraction(10**4),
@@ -458,7 +459,7 @@ def _said(match):
 _HEDGED = re.compile(
     r"n't\b|\b(?:not|no|never|nor|less|fewer|greater|more than|or|least|most|up to|between|minus|negative|twice"
     r"|thrice|half|double|triple|root|squared|cubed|factorial|power|log|logarithm|reciprocal|inverse|cannot|choose"
-    r"|(?:over|under|above|below)\s+\W?\d)\b|\d(?:\^|\s?\*\s?\d|\sx\s\d|(?![mgshl])[a-z](?![a-z]))",
+    r"|below zero|(?:over|under|above|below)\s+\W?\d)\b|\d(?:\^|\s?\*\s?\d|\sx\s\d|(?![mgshl])[a-z](?![a-z]))",
     re.I,
 )
 _HEDGED_BEFORE = re.compile(
@@ -467,7 +468,8 @@ _HEDGED_BEFORE = re.compile(
     re.I,
 )
 _ASIDE = re.compile(
-    r",?\s*\(?\b(?:if|when|where|for|instead of|rather than|not|since|because|(?:which is|or) (?:about|approximately|roughly))\s*$"
+    r",?\s*\(?\b(?:if|when|where|for|instead of|rather than|not|since|because"
+    r"|(?:which is|or) (?:about|approximately|roughly))\s*$"
 )
 _ABOUT = re.compile(r",?\s+(?:or|which is|i\.e\.,?)\s+(?:about|approximately|roughly)\s+[^A-Za-z]*$")
 _CONDITION = re.compile(r",?\s+(?:if|when|where|for)\s+\$?[A-Za-z]\$?\s*(?:is|equals|=)\s*\$?[-\w.]+\$?\W*$")
@@ -480,7 +482,7 @@ _NOT_THE_COUNT = re.compile(
     r"|.*\b(?:so|giving|leaving|but|now|hence|thus|total\w*)\b[^\d]*\d|.*\band (?:\w+ ){0,3}\d+ [A-Za-z]",
     re.S,
 )
-_LAST_VERB = re.compile(rf".*{_VERB}", re.I | re.S)
+_LAST_VERB = re.compile(rf".*{_VERB}\b", re.I | re.S)
 
 
 def _hedges(sentence):
@@ -680,9 +682,7 @@ def _in_ascii(text):
     text = _INVISIBLE.sub("", text)
     text = re.sub(r"[∛∜]\s*(?:(\d+|[A-Za-z])|\(([^()]*)\))", _high_root, text)
     text = re.sub(r"(?<=\d)\s?[µμ](?=[mgsLAVWF](?![A-Za-z]))", " µ", text)
-    text = re.sub(
-        r"(?<=\d)\s?([₽₩₺₪₫₴₱₦฿])", lambda m: rf"\text{{ {unicodedata.name(m[1]).split()[0].lower()}}}", text
-    )
+    text = re.sub(r"(?<=\d)\s?([₽₩₺₪₫₴₱₦฿])", lambda m: rf"\text{{ {unicodedata.name(m[1]).split()[0].lower()}}}", text)
     for pattern, replacement in _LIFTED:
         text = pattern.sub(replacement, text)
     return text.translate(_SIGN_TABLE)
@@ -704,7 +704,9 @@ _LAYOUT = _rewrites(  # sizes, fonts and space
         " ",
     ),
     (r"\\[hv]space\*?\{[^{}]*\}|\\phantom\{[^{}]*\}", ""),
-    (r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\text{\1}"),
+    (r"\\mathop\s*\{\s*\\(?:mathrm|text|operatorname)\s*(\{[^{}]*\})\s*\}", r"\\text\1"),
+    (r"\\(?:operatorname|mathop)\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\text{\1}"),
+    (r"(?<![A-Za-z])Arc(?=(?:sin|cos|tan|cot)(?![a-z]))", "arc"),
     (
         r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|boldsymbol|bold|emph|underline)\s*(?=\{)",
         r"\\text",
@@ -760,6 +762,8 @@ _FORMS = _rewrites(  # fractions, roots, powers and binomials with their braces
     (r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({\\-])", "^"),
     (r"\^\s*(-?\d+(?:\.\d+)?|-[A-Za-z])(?![\d}])", r"^{\1}"),
 )
+
+
 def _tangent(inverse, turned):
     return "\\" + ("arc" if inverse else "") + ("cot " if turned else "tan ")
 
@@ -878,7 +882,12 @@ def _as_set(*items):
 
 
 def _bracketed(opening, closing):
-    return lambda a, b: f"{opening}{a}, {b}{closing}"
+    def spelt(a, b):
+        "An interval; open at infinity."
+        ends = ["oo" in end or "inf" in end for end in (a, b)]
+        return f"{'(' if ends[0] else opening}{a}, {b}{')' if ends[1] else closing}"
+
+    return spelt
 
 # %% ../nbs/02_grading.ipynb #1f28575d
 _CALLS = {
@@ -893,7 +902,7 @@ _CALLS = {
     **dict.fromkeys(
         ("Rational", "Fraction"), lambda a, b="1": rf"\frac{{{a}}}{{{b}}}" if b != "1" else a.strip("'\" ")
     ),
-    **dict.fromkeys(("Integer", "Float", "float64", "Decimal", "S", "sympify", "simplify", "nsimplify"), lambda a: a.strip("'\" ")),
+    **dict.fromkeys("Integer Float float64 Decimal S sympify simplify nsimplify".split(), lambda a: a.strip("'\" ")),
     **dict.fromkeys(("Matrix", "ImmutableMatrix", "array"), _vector),
     **dict.fromkeys(("FiniteSet", "set", "frozenset"), _as_set),
     **dict.fromkeys(("pow", "Pow"), lambda a, b: f"({a})^{{{b}}}"),
@@ -1002,6 +1011,7 @@ def _clean(text):
     text = _ONE_LETTER.sub(lambda m: m[m.lastindex], text)  # not 5\text{ m}
     if "]" in text or "[" in text:
         text = _with_round_ends(text)
+    text = re.sub(r"(?<=[(\[])([^()\[\];,{}]+);([^()\[\];,{}]+)(?=[)\]])", r"\1, \2", text) if ";" in text else text
     return re.sub(r"\s+", " ", text).strip().rstrip(".;,\\ ")
 
 
@@ -1075,7 +1085,7 @@ _WORD_TAIL = re.compile(
 _JOINING = re.compile(
     r"\s*,?\s*(?:and|or|base|in base|if|for|mod|modulo|where|when|such|with"
     r"|choose|squared|cubed|factorial|plus|minus|negative|times(?=\s*[\w\\])|over|to|than"
-    r"|roots?|sqrt|\\?pi|below|above)\b"
+    r"|roots?(?=\s*[\w\\])|sqrt|\\?pi|below|above)\b|.*\bbelow\b"
 )
 _SHORT_NUMBER = re.compile(rf"([-+]?{_DECIMAL}) ?([kKMB])")
 _FEET = re.compile(rf"(?P<body>[-+]?{_DECIMAL})\s?(?P<marks>'{{1,2}})")
@@ -1369,7 +1379,7 @@ _BUILDER = re.compile(r"[A-Za-z](?:\s*\\in\s*\\mathbb\{R\})?\s*(?:\\mid|\||:)\s*
 def _read_enclosed(text, opening, inside, closing):
     if opening in (r"\lfloor", r"\lceil"):
         return _Expression(text)
-    if opening == r"\{" and (builder := _BUILDER.fullmatch(inside)):
+    if opening in (r"\{", "{") and (builder := _BUILDER.fullmatch(inside)):
         return _read(builder["condition"])
     items = _items(inside)
     if opening == r"\{":
@@ -1971,7 +1981,7 @@ _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
 def _plain_words(text):
     "A text without its text commands and its first article; dates with the month first and no ordinal."
     text = re.sub(r"^(?:an?|the)\s+(?=[A-Za-z]{3})", "", _without_text(text), flags=re.I)
-    text = re.sub(rf"^(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({_MONTH})(?![a-z])", r"\2 \1", text)
+    text = re.sub(rf"^(\d{{1,2}})(?:st|nd|rd|th)? ({_MONTH})(?![a-z])", r"\2 \1", text)
     return re.sub(rf"^({_MONTH} \d{{1,2}})(?:st|nd|rd|th)\b", r"\1", text)
 
 
@@ -2157,7 +2167,8 @@ def _of_one_function(a, g):
         (first, x), (second, y) = (function.groups() for function in functions)
         return (_renamed(a.right, x, y), g.right) if first == second and (x == y or (x + y).islower()) else None
     for side, other, function in ((a, g, functions[1]), (g, a, functions[0])):
-        if function and "'" not in function[0] and side.left == "y" and not re.search(r"(?<![\\A-Za-z])y(?![A-Za-z])", side.right + other.right):
+        named_y = function and "'" not in function[0] and side.left == "y"
+        if named_y and not re.search(r"(?<![\\A-Za-z])y(?![A-Za-z])", side.right + other.right):
             return a.right, g.right
     return None
 
@@ -2368,7 +2379,8 @@ _SAYS_NO_ANSWER = re.compile(
     r"|not (?:given|available|applicable|provided)"
     r"|see (?:the )?(?:solution|above|below|proof|explanation|text|figure|diagram|answer)s?.*"
     r"|(?:the )?(?:solution|answer)s?(?: (?:(?:may|will|can) )?var(?:y|ies).*)?"
-    r"|\\(?:blacksquare|square|Box|qed)|to be (?:proved|proven|shown|determined|decided)|proved|proven|shown|\[?asy\]?.*"
+    r"|\\(?:blacksquare|square|Box|qed)|to be (?:proved|proven|shown|determined|decided)|proved|proven|shown"
+    r"|\[?asy\]?.*"
     r"|as (?:shown|desired|required|above).*|no answer.*",
     re.I | re.S,
 )
@@ -2380,7 +2392,7 @@ def _same_choice(answer, gold):
     if re.fullmatch(r"[A-J](?:\s*,\s*[A-J])+", gold) and re.fullmatch(r"[A-J]{2,}", answer):
         return "the same choices" if sorted(answer) == sorted(re.findall("[A-J]", gold)) else None
     wanted, named = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(answer)
-    if not wanted or not named or wanted["rest"] and not wanted["round"]:
+    if not wanted or not named or wanted["rest"] and not wanted["round"] and _value_of_choice(gold) == gold:
         return None
     values = [_numeral(choice["rest"]) for choice in (named, wanted)]
     if None not in values and values[0].value != values[1].value:
@@ -2501,6 +2513,9 @@ class _Precise(_Floats):
         return super().whole(value, min(most, 10_000))
 
 # %% ../nbs/02_grading.ipynb #92579c43
+_LOOSE_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{4,}|\\text\{[^{}]*[A-Za-z]{4,}")
+
+
 @functools.lru_cache(4096)
 def _parse(latex):
     """What math-verify reads in LaTeX, or None; `i` is the imaginary unit. Its reader of plain text stays off: that one
@@ -2509,6 +2524,8 @@ def _parse(latex):
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
+    if _LOOSE_WORD.search(latex):
+        return None  # math-verify leaves words out: 3 below zero would be 3
     as_written = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
     found = parse(
         f"${latex}$",
@@ -3100,7 +3117,10 @@ def _core(text):
     if is_code or not (_is_prose(text) or re.match(r"[A-Za-z]{2,}", text) and _environments(text)):
         return text
     rules = ("boxed", "answer_tag", "stated") if _PROOF.search(text) else tuple(_RULES)
-    return (extract_answer(text, rules=rules).text or text).strip()
+    found = extract_answer(text, rules=rules)
+    if found.rule in ("last_math", "last_number") and not re.search(r"[\n$\\]", text) and _HEDGE.search(text):
+        return text  # 3 degrees below zero
+    return (found.text or text).strip()
 
 # %% ../nbs/02_grading.ipynb #4eb8bfa7
 def is_equivalent(
