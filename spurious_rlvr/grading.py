@@ -479,7 +479,7 @@ _TWO_SAID = re.compile(
 )
 _NOT_THE_COUNT = re.compile(
     r"\s*(?:or|to|and|times|[-–]|fewer|less|more|choose|[\^*+!/×]|x\s*\d)(?![A-Za-z])|(?![mgshL])[A-Za-z](?![A-Za-z])"
-    r"|.*\b(?:so|giving|leaving|but|now|hence|thus|total\w*)\b[^\d]*\d|.*\band (?:\w+ ){0,3}\d+ [A-Za-z]",
+    r"|.*\b(?:so|giving|leaving|but|now|hence|thus|total\w*)\b[^\d]{0,80}\d|.*\band (?:\w+ ){0,3}\d+ [A-Za-z]",
     re.S,
 )
 _LAST_VERB = re.compile(rf".*{_VERB}\b", re.I | re.S)
@@ -494,6 +494,8 @@ def _hedges(sentence):
 
 def _in_sentence(sentence):
     "The answer in a sentence: its mathematics, the number it comes to, its only number, or all of it."
+    if len(sentence) > _LONGEST:
+        return sentence
     sentence = _CONDITION.sub("", _ABOUT.sub("", sentence))
     if environments := list(_ENVIRONMENT.finditer(sentence)):
         return _after_mathematics(sentence, environments[-1])
@@ -1835,7 +1837,8 @@ def _command(tokens, name):
 def _choose(arithmetic, n, k):
     "`n` over `k`; for a small `k` the polynomial in `n` that it is, so that `n` may have letters."
     k = _not_negative(arithmetic.whole(k))
-    arithmetic.spend(1000)
+    bits = n.numerator.bit_length() + n.denominator.bit_length() if isinstance(n, Fraction) else 0
+    arithmetic.spend(1000 + k * bits)
     if k > 20:
         return arithmetic.number(math.comb(_not_negative(arithmetic.whole(n)), k))
     product = arithmetic.number("1")

@@ -722,6 +722,14 @@ def test_one_of_two_numbers_is_not_the_answer(said):
         assert grade(f"<answer>{said.format(n)}</answer>", str(n)).correct is not True
 
 
+@pytest.mark.parametrize("filling", ["so ", " " * 50, "if x = ", "$a$ is 1, ", "and 1 ", "is 5 "])
+def test_a_long_sentence_in_a_tag_takes_no_time(filling):
+    text = f"<answer>There are 5 {filling * (150_000 // len(filling))}!</answer>"
+    began = time.process_time()
+    assert grade(text, "5").correct is not True
+    assert time.process_time() - began < 2
+
+
 @pytest.mark.parametrize(
     ("answer", "gold", "right"),
     [
