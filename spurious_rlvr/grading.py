@@ -482,6 +482,7 @@ _NOT_THE_COUNT = re.compile(
     r"|.*\b(?:so|giving|leaving|but|now|hence|thus|total\w*)\b[^\d]{0,80}\d|.*\band (?:\w+ ){0,3}\d+ [A-Za-z]",
     re.S,
 )
+_LONGEST_SENTENCE = 2_000  # characters
 _LAST_VERB = re.compile(rf".*{_VERB}\b", re.I | re.S)
 
 
@@ -494,7 +495,7 @@ def _hedges(sentence):
 
 def _in_sentence(sentence):
     "The answer in a sentence: its mathematics, the number it comes to, its only number, or all of it."
-    if len(sentence) > _LONGEST:
+    if len(sentence) > _LONGEST_SENTENCE:
         return sentence
     sentence = _CONDITION.sub("", _ABOUT.sub("", sentence))
     if environments := list(_ENVIRONMENT.finditer(sentence)):
@@ -3121,8 +3122,8 @@ def _core(text):
         return text
     rules = ("boxed", "answer_tag", "stated") if _PROOF.search(text) else tuple(_RULES)
     found = extract_answer(text, rules=rules)
-    if found.rule in ("last_math", "last_number") and not re.search(r"[\n$\\]", text) and _HEDGE.search(text):
-        return text  # 3 degrees below zero
+    if found.rule in ("last_math", "last_number") and not re.search(r"[\n$\\]", text):
+        return text if _HEDGE.search(text) else _in_sentence(text.rstrip("."))  # 3 degrees below zero, 3 of the 5
     return (found.text or text).strip()
 
 # %% ../nbs/02_grading.ipynb #4eb8bfa7
