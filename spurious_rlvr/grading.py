@@ -468,8 +468,8 @@ _HEDGED_BEFORE = re.compile(
     re.I,
 )
 _ASIDE = re.compile(
-    r",?\s*\(?\b(?:if|when|where|for|instead of|rather than|not|since|because"
-    r"|(?:which is|or) (?:about|approximately|roughly))\s*$"
+    r",?\s*\(?\b(?:if|when|where|for(?: all| any| each| every)?|instead of|rather than|not|since"
+    r"|because|(?:which is|or) (?:about|approximately|roughly))\s*$"
 )
 _ABOUT = re.compile(r",?\s+(?:or|which is|i\.e\.,?)\s+(?:about|approximately|roughly)\s+[^A-Za-z]*$")
 _CONDITION = re.compile(r",?\s+(?:if|when|where|for)\s+\$?[A-Za-z]\$?\s*(?:is|equals|=)\s*\$?[-\w.]+\$?\W*$")
@@ -497,7 +497,9 @@ def _in_sentence(sentence):
     "The answer in a sentence: its mathematics, the number it comes to, its only number, or all of it."
     if len(sentence) > _LONGEST_SENTENCE:
         return sentence
-    sentence = _CONDITION.sub("", _ABOUT.sub("", sentence))
+    sentence = _ABOUT.sub("", sentence)
+    if (condition := _CONDITION.search(sentence)) and re.search(r"[\d$]", sentence[: condition.start()]):
+        sentence = sentence[: condition.start()]
     if environments := list(_ENVIRONMENT.finditer(sentence)):
         return _after_mathematics(sentence, environments[-1])
     if letter := _LETTER_SAID.search(sentence):
@@ -1292,9 +1294,9 @@ def _spelled(text):
             current, last = (current or 0) + (_SMALL.get(word) or _TENS.get(word, 0)), step
         elif word == "hundred":
             current, last = (1 if current is None else current) * 100, 100
-        elif word in _POWERS:
+        elif word in _POWERS and (not total or total >= 1000 * _POWERS[word]):
             total, current, last = total + (1 if current is None else current) * _POWERS[word], 0, 1000
-        elif not (word == "and" and last == 100 or word in ("a", "an") and place == 0):
+        elif not (word == "and" and (last == 100 or total and last == 1000) or word in ("a", "an") and place == 0):
             break
     else:
         place = len(words)
@@ -1992,7 +1994,7 @@ def _plain_words(text):
 def _same_phrase(answer, gold):
     "Whether two texts are the same words and numbers, in a text command or not: `\\text{June 20}` and `June 20`."
     a, g = (re.sub(r"[\s,.'’]", "", _plain_words(text)).lower() for text in (answer, gold))
-    return a == g and bool(_PHRASE.fullmatch(answer) or _PHRASE.fullmatch(gold))
+    return a == g and bool(re.match(rf"{_MONTH} \d", _plain_words(gold)) or _PHRASE.fullmatch(answer) or _PHRASE.fullmatch(gold))
 
 
 def _with_decimal_comma(text):
@@ -2398,9 +2400,8 @@ def _same_choice(answer, gold):
     wanted, named = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(answer)
     if not wanted or not named or wanted["rest"] and not wanted["round"] and _value_of_choice(gold) == gold:
         return None
-    values = [_numeral(choice["rest"]) for choice in (named, wanted)]
-    if None not in values and values[0].value != values[1].value:
-        return None  # (B) 12 and (B) 13 are of two questions
+    if wanted["rest"] and named["rest"] and len(named["rest"].split()) <= 3:
+        return None  # (B) 12 and (B) 13: the values say
     return (
         "the same choice"
         if (named["round"] or named["bare"]).upper() == (wanted["round"] or wanted["bare"]).upper()
@@ -2420,7 +2421,10 @@ def _value_of_choice(gold):
 def _without_choice(answer, gold):
     "`12` of the answers `(B) 12`, `B) 12` and `B. 12` to a gold answer that names no letter."
     lettered = _LETTERED.fullmatch(_without_text(answer))
-    return _clean(lettered["rest"]) if lettered and not _CHOICE.fullmatch(_without_text(gold)) else answer
+    choice = _CHOICE.fullmatch(_without_text(gold))
+    letter = re.search(r"\b[A-J]\b", lettered[0]) if lettered else None
+    named = choice and choice["rest"] and letter and letter[0] == (choice["round"] or choice["bare"]).upper()
+    return _clean(lettered["rest"]) if lettered and (not choice or named) else answer
 
 # %% ../nbs/02_grading.ipynb #0a6fe7b6
 def _only_number(text):

@@ -733,6 +733,7 @@ def test_a_long_sentence_in_a_tag_takes_no_time(filling):
 @pytest.mark.parametrize(
     ("answer", "gold", "right"),
     [
+        (r"(B) \sqrt{2}", r"(B) \sqrt{3}", False), ("(C) 1/2", "(C) 0.5", True), ("5th May", "May 5", True), ("two thousand and five", "2005", True),
         ("(B) 17", "(B) 18", False), ("17", "B. 17", True), ("B", "B) 17", True), ("2^3 = 9", "9", False), ("40 grand pianos", "40", True),
         ("6'", '6"', False), ("6'", "72 inches", True), ("3 xyz", "3", False), ("3 root two", "3", False), ("10 times", "10", True),
         ("1.7320509", r"\sqrt{3}", False), ("1.7320508", r"\sqrt{3}", True), (r"C(n,3)", r"\frac{n(n-1)(n-2)}{6}", True),
