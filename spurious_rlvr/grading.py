@@ -1994,7 +1994,8 @@ def _plain_words(text):
 def _same_phrase(answer, gold):
     "Whether two texts are the same words and numbers, in a text command or not: `\\text{June 20}` and `June 20`."
     a, g = (re.sub(r"[\s,.'’]", "", _plain_words(text)).lower() for text in (answer, gold))
-    return a == g and bool(re.match(rf"{_MONTH} \d", _plain_words(gold)) or _PHRASE.fullmatch(answer) or _PHRASE.fullmatch(gold))
+    dated = re.match(rf"{_MONTH} \d", _plain_words(gold))
+    return a == g and bool(dated or _PHRASE.fullmatch(answer) or _PHRASE.fullmatch(gold))
 
 
 def _with_decimal_comma(text):
