@@ -71,6 +71,10 @@ _BETWEEN = re.compile(
 )
 _SEPARATOR = re.compile(r"[,;&]|\b(?:and|or)\b")
 _MINUS = re.compile(r"(?:^|[=$(\[{&])\s*-\s*$")
+_MAGNITUDE_AFTER = re.compile(
+    r"(?:[ \t$]|\\[,;: \])]|\\(?:text|mathrm|mbox)\s*\{)*"
+    r"(?P<word>(?:hundred|thousand|(?:[mbt]r?|quadr)illion|lakh|crore)s?)\b"
+)
 
 
 def _joined_to(between, box, next_box):
@@ -86,15 +90,17 @@ def _boxed(text):
     "What the last box holds, joined with the boxes right before it."
     if "box" not in text:
         return None
-    run, start = [], None
+    run, start, last = [], None, None
     for begin, end, content in reversed(_boxes(text)):
         if not content.strip() or (start is not None and begin > start):
             continue  # empty, or inside one already taken
         if start is not None and not _joined_to(text[end:start], content.strip(), run[-1]):
             break
-        start = begin
-        if content.strip() not in run:
+        named, start, last = start is not None and "=" in text[end:start], begin, last or end
+        if named or content.strip() not in run:  # x = 2 and y = 2 are two answers
             run.append(content.strip())
+    if run and (magnitude := _MAGNITUDE_AFTER.match(text, last)):
+        run[0] += f" {magnitude['word']}"
     if len(run) == 1 and _MINUS.search(text[max(0, start - 20) : start]):
         return "-" + run[0]
     return ", ".join(reversed(run)) or None
@@ -117,9 +123,11 @@ def _environments(text):
         between = "" if start is None else text[match.end() : start]
         if start is not None and not (_SEPARATOR.search(between) and len(between) < 20 and _BETWEEN.fullmatch(between)):
             break
-        percent = "%" if not run and _PERCENT_AFTER.match(text, match.end()) else ""
+        behind = "%" if not run and _PERCENT_AFTER.match(text, match.end()) else ""
+        if not run and (magnitude := _MAGNITUDE_AFTER.match(text, match.end())):
+            behind = f" {magnitude['word']}"
         start = match.start()
-        run.append(match[match.lastgroup].strip() + percent)
+        run.append(match[match.lastgroup].strip() + behind)
     return ", ".join(reversed(run)) or None
 
 # %% ../nbs/02_grading.ipynb #a2000002
@@ -280,6 +288,14 @@ _MAGNITUDES = {
     "billion": Fraction(10**9),
     "trillion": Fraction(10**12),
     "quadrillion": Fraction(10**15),
+    **{f"{name}illion": Fraction(1000 ** (6 + i)) for i, name in enumerate("quint sext sept oct non dec".split())},
+    "googol": Fraction(10**100),
+    "milliard": Fraction(10**9),
+    "myriad": Fraction(10**4),
+    "thou": Fraction(1000),
+    "grand": Fraction(1000),
+    "gross": Fraction(144),
+    "score": Fraction(20),
     "mn": Fraction(10**6),
     "mln": Fraction(10**6),
     "mil": Fraction(10**6),
@@ -306,7 +322,8 @@ _MAGNITUDES = {
     "billionth": Fraction(1, 10**9),
 }
 _MONEY_LETTERS = {"k": 10**3, "m": 10**6, "mm": 10**6, "b": 10**9, "t": 10**12}
-_MAGNITUDE = re.compile(r"\s*-?\s*(?P<word>[A-Za-z]+)\.?(?![A-Za-z])")
+_AT_THE_END = ("grand", "gross", "score")  # else: grand pianos, a gross salary, the score of a match
+_MAGNITUDE = re.compile(r"\s*[-(]?\s*(?P<word>[A-Za-z]+)\.?\)?(?![A-Za-z])")
 
 
 def _magnitude(text, money=False):
@@ -315,7 +332,8 @@ def _magnitude(text, money=False):
     while found := _MAGNITUDE.match(text, end):
         word = found["word"].lower()
         value = _MAGNITUDES.get(word) or _MAGNITUDES.get(word.removesuffix("s"))
-        if value and (value > 1 or re.match(r"\W*(?:of\b|$)", text[found.end() :])):  # but "3 third-graders"
+        last = re.match(r"\W*(?:of\b|$)", text[found.end() :]) and (not money or word == "grand")
+        if value and (last or value > 1 and word not in _AT_THE_END):  # but "3 third-graders"
             factor *= value
         elif money and word in _MONEY_LETTERS and end == 0:
             factor *= _MONEY_LETTERS[word]
@@ -395,7 +413,7 @@ def _stated(text):
         rest = text[match.end() : match.end() + 2200].lstrip(" \t\n*:")
         environment = _ENVIRONMENT.match(rest)
         end = _SENTENCE_END.search(rest, environment.end() if environment else 0).start()
-        sentence = rest[:end].strip(" \t*\"'`")
+        sentence = re.sub(r"(?<=[\w)])\*\*(?=\s|$)", "", rest[:end]).strip(" \t*\"'`")
         if environment or sentence and not _NO_STATEMENT.match(sentence):
             return _in_sentence(sentence)
     hoped = _HOPED.findall(text)
@@ -413,8 +431,9 @@ def _marked(line, last):
 _AMOUNT_SAID = r"(?:\\?\$)?" + _PROSE_NUMBER.pattern.replace(r"(?<![A-Za-z0-9_.,/^])", "", 1)
 _VERB = r"\b(?:is|are|was|were|be|equals?|equal to|gives|has|have|gets?|costs?)"
 _NUMBER_SAID = (
-    r"\s+(?:equal to|exactly|only|just|then|therefore|thus|indeed)?\s*"
-    rf"(?P<number>{_AMOUNT_SAID})(?P<rest>[^\d$\\]*)$"
+    r"\s+(?:(?:(?:an?|the)\s+)?(?:length|area|volume|value|size|measure|radius|perimeter)\s+(?:of\s+)?)?"
+    r"(?:equal to|exactly|only|just|then|therefore|thus|indeed)?\s*"
+    rf"(?P<number>{_AMOUNT_SAID})(?!(?![mgshL])[A-Za-z](?![A-Za-z])|\s?[\^*+/])(?P<rest>[^\d$\\]*)$"
 )
 _SAID, _SAID_AFTER = re.compile(_VERB + _NUMBER_SAID), re.compile(rf"(?:{_VERB}|=)" + _NUMBER_SAID)
 _FORMULA_SAID = re.compile(
@@ -439,15 +458,32 @@ def _said(match):
 # %% ../nbs/02_grading.ipynb #c227da3e
 _HEDGED = re.compile(
     r"n't\b|\b(?:not|no|never|nor|less|fewer|greater|more than|or|least|most|up to|between|minus|negative|twice"
-    r"|thrice|half|double|triple|root|squared|cubed|factorial|power|log|logarithm|reciprocal|inverse|(?:over|under|above|below)\s+\W?\d)\b",
+    r"|thrice|half|double|triple|root|squared|cubed|factorial|power|log|logarithm|reciprocal|inverse|cannot|choose"
+    r"|below zero|(?:over|under|above|below)\s+\W?\d)\b|\d(?:\^|\s?\*\s?\d|\sx\s\d|(?![mgshl])[a-z](?![a-z]))",
     re.I,
 )
 _HEDGED_BEFORE = re.compile(
     r"(?:n't|\b(?:not|than|least|most|minus|negative|twice|half|half of|up to|root of|over|under|above|below"
-    r"|either))\s*$",
+    r"|either|plus|times|divided by|divides|divisors? of|factors? of|multiples? of))\s*$",
     re.I,
 )
-_LAST_VERB = re.compile(rf".*{_VERB}", re.I | re.S)
+_ASIDE = re.compile(
+    r",?\s*\(?\b(?:if|when|where|for(?: all| any| each| every)?|instead of|rather than|not|since"
+    r"|because|(?:which is|or) (?:about|approximately|roughly))\s*$"
+)
+_ABOUT = re.compile(r",?\s+(?:or|which is|i\.e\.,?)\s+(?:about|approximately|roughly)\s+[^A-Za-z]*$")
+_CONDITION = re.compile(r",?\s+(?:if|when|where|for)\s+\$?[A-Za-z]\$?\s*(?:is|equals|=)\s*\$?[-\w.]+\$?\W*$")
+_TWO_SAID = re.compile(
+    r"(?:=|\b(?:is|equals?))\s*\$?[-+]?[\d.,/]*\d\$?(?:\s?[a-z]{1,3})?\s*(?:,|;|\band\b)\s*(?:and\s+)?"
+    r"(?:\$[^$=]{1,6}\$|[A-Za-z])\s+(?:is|equals?)\b"
+)
+_NOT_THE_COUNT = re.compile(
+    r"\s*(?:or|to|and|times|[-–]|fewer|less|more|choose|[\^*+!/×]|x\s*\d)(?![A-Za-z])|(?![mgshL])[A-Za-z](?![A-Za-z])"
+    r"|.*\b(?:so|giving|leaving|but|now|hence|thus|total\w*)\b[^\d]{0,80}\d|.*\band (?:\w+ ){0,3}\d+ [A-Za-z]",
+    re.S,
+)
+_LONGEST_SENTENCE = 2_000  # characters
+_LAST_VERB = re.compile(rf".*{_VERB}\b", re.I | re.S)
 
 
 def _hedges(sentence):
@@ -459,12 +495,17 @@ def _hedges(sentence):
 
 def _in_sentence(sentence):
     "The answer in a sentence: its mathematics, the number it comes to, its only number, or all of it."
+    if len(sentence) > _LONGEST_SENTENCE:
+        return sentence
+    sentence = _ABOUT.sub("", sentence)
+    if (condition := _CONDITION.search(sentence)) and re.search(r"[\d$]", sentence[: condition.start()]):
+        sentence = sentence[: condition.start()]
     if environments := list(_ENVIRONMENT.finditer(sentence)):
         return _after_mathematics(sentence, environments[-1])
     if letter := _LETTER_SAID.search(sentence):
         return letter["letter"]
     counted = _COUNTED.match(sentence)
-    if counted and not re.match(r"\s*(?:or|to|and|times|[-–])(?![A-Za-z])", counted["rest"]):
+    if counted and not _NOT_THE_COUNT.match(re.sub(r"\b(?:between|from) \S+ (?:and|to) \S+", "", counted["rest"])):
         return _said(counted)
     if len(sentence.split()) < 3 or re.search(r"\\(?!\$)", sentence) or _hedges(sentence):
         return sentence
@@ -483,8 +524,15 @@ def _in_sentence(sentence):
 
 def _after_mathematics(sentence, last):
     "The answer in a sentence with mathematics in it, of which the last is given."
+    if (aside := _ASIDE.search(sentence[: last.start()])) and _ENVIRONMENT.search(head := sentence[: aside.start()]):
+        if not _SAID_AFTER.search(sentence, last.end()):
+            return _in_sentence(head)
+    if _TWO_SAID.search(sentence):
+        return sentence
     if said := _SAID_AFTER.search(sentence, last.end()):
         return sentence if _HEDGED.search(said["rest"]) else _said(said)
+    if formula := _FORMULA_SAID.search(sentence, last.end()):
+        return formula["formula"].strip()
     words = _WORD_SAID.search(sentence, last.end())
     if words and _spelled(words["words"]):
         return words["words"]
@@ -625,6 +673,9 @@ _LIFTED = [
 ]
 
 
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200e\u2060-\u2062\ufeff]")  # but none that turns the direction of text
+
+
 def _high_root(match):
     return rf"\sqrt[{3 if match[0][0] == '∛' else 4}]{{{match[1] or match[2]}}}"
 
@@ -633,15 +684,17 @@ def _in_ascii(text):
     "A text with its Unicode signs as LaTeX."
     if text.isascii():
         return text
+    text = _INVISIBLE.sub("", text)
     text = re.sub(r"[∛∜]\s*(?:(\d+|[A-Za-z])|\(([^()]*)\))", _high_root, text)
     text = re.sub(r"(?<=\d)\s?[µμ](?=[mgsLAVWF](?![A-Za-z]))", " µ", text)
+    text = re.sub(r"(?<=\d)\s?([₽₩₺₪₫₴₱₦฿])", lambda m: rf"\text{{ {unicodedata.name(m[1]).split()[0].lower()}}}", text)
     for pattern, replacement in _LIFTED:
         text = pattern.sub(replacement, text)
     return text.translate(_SIGN_TABLE)
 
 # %% ../nbs/02_grading.ipynb #0e7eb139
 _NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"  # what stands between braces, two levels deep
-_NAMES = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp"
+_NAMES = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sech|csch|sin|cos|tan|cot|sec|csc|log|ln|exp"
 _COUNTS = "gcd|lcm|max|min|det"
 _LETTERS = "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|omega"
 
@@ -656,7 +709,9 @@ _LAYOUT = _rewrites(  # sizes, fonts and space
         " ",
     ),
     (r"\\[hv]space\*?\{[^{}]*\}|\\phantom\{[^{}]*\}", ""),
-    (r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\text{\1}"),
+    (r"\\mathop\s*\{\s*\\(?:mathrm|text|operatorname)\s*(\{[^{}]*\})\s*\}", r"\\text\1"),
+    (r"\\(?:operatorname|mathop)\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\text{\1}"),
+    (r"(?<![A-Za-z])Arc(?=(?:sin|cos|tan|cot)(?![a-z]))", "arc"),
     (
         r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|boldsymbol|bold|emph|underline)\s*(?=\{)",
         r"\\text",
@@ -707,20 +762,31 @@ _FORMS = _rewrites(  # fractions, roots, powers and binomials with their braces
         lambda m: rf"\binom{{{m[1]}}}{{{m[2]}}}" if int(m[1][:9]) >= int(m[2][:9]) else m[0],
     ),
     (r"(?<![\w}])(?:C|\\text\{C\})\s*_\s*\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+    (r"(?<![\w}])C\s*\^\s*\{?(\d+)\}?\s*_\s*\{?(\d+)\}?", r"\\binom{\2}{\1}"),
+    (r"(?<=[)\]])\.T(?![A-Za-z])", "^T"),
     (r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({\\-])", "^"),
     (r"\^\s*(-?\d+(?:\.\d+)?|-[A-Za-z])(?![\d}])", r"^{\1}"),
 )
+
+
+def _tangent(inverse, turned):
+    return "\\" + ("arc" if inverse else "") + ("cot " if turned else "tan ")
+
+
 _SPELLINGS = _rewrites(  # names
     (r"\\(l|r)brace(?![a-z])", lambda m: r"\{" if m[1] == "l" else r"\}"),
     (rf"(?<![\\A-Za-z])(?!sec\s*(?:$|[,;./^]|and\b))({_NAMES})(?![A-Za-z])", r"\\\1 "),  # 30 sec is no secant
     (r"(?<![A-Za-z])\\?cosec(?![A-Za-z])", r"\\csc "),
+    (r"\\text\{\s*(arc)?(c)?tg\s*\}|\\(arc)?(c)?tg(?![a-z])", lambda m: _tangent(m[1] or m[3], m[2] or m[4])),
+    (r"\\(gcd|lcm|max|min)\s*\\\{([^{}]*)\\\}", r"\\\1 (\2)"),
+    (r"\\text\{\s*(GCD|LCM|max|min)\s*\}\s*\\\{([^{}]*)\\\}", lambda m: rf"\{m[1].lower()} ({m[2]})"),
     (r"(?<![\\A-Za-z])(?:GCD|HCF|hcf)(?=\s*\()", r"\\gcd "),
     (r"(?<![\\A-Za-z])LCM(?=\s*\()", r"\\lcm "),
     (rf"(?<![\\A-Za-z])({_COUNTS})(?=\s*\()", r"\\\1 "),
     (r"(?<![\\A-Za-z])a(sin|cos|tan)(?=\s*\()", r"\\arc\1 "),
     (rf"(?<![\\A-Za-z])({_LETTERS})(?![A-Za-z])", r"\\\1 "),
     (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
-    (r"(?<![\\A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
+    (r"(?<![\\A-Za-z])(?:[Ii]nfinity|infty|inf|oo)(?![A-Za-z])", r"\\infty "),
     (r"(?<=\d)j(?![A-Za-z])", "i"),
     (r"\\(?:leqslant|leq)(?![a-z])|<=", r"\\le "),
     (r"\\(?:geqslant|geq)(?![a-z])|>=", r"\\ge "),
@@ -821,7 +887,12 @@ def _as_set(*items):
 
 
 def _bracketed(opening, closing):
-    return lambda a, b: f"{opening}{a}, {b}{closing}"
+    def spelt(a, b):
+        "An interval; open at infinity."
+        ends = ["oo" in end or "inf" in end for end in (a, b)]
+        return f"{'(' if ends[0] else opening}{a}, {b}{')' if ends[1] else closing}"
+
+    return spelt
 
 # %% ../nbs/02_grading.ipynb #1f28575d
 _CALLS = {
@@ -836,7 +907,7 @@ _CALLS = {
     **dict.fromkeys(
         ("Rational", "Fraction"), lambda a, b="1": rf"\frac{{{a}}}{{{b}}}" if b != "1" else a.strip("'\" ")
     ),
-    **dict.fromkeys(("Integer", "Float", "float64", "Decimal", "simplify", "nsimplify"), lambda a: a.strip("'\" ")),
+    **dict.fromkeys("Integer Float float64 Decimal S sympify simplify nsimplify".split(), lambda a: a.strip("'\" ")),
     **dict.fromkeys(("Matrix", "ImmutableMatrix", "array"), _vector),
     **dict.fromkeys(("FiniteSet", "set", "frozenset"), _as_set),
     **dict.fromkeys(("pow", "Pow"), lambda a, b: f"({a})^{{{b}}}"),
@@ -945,6 +1016,7 @@ def _clean(text):
     text = _ONE_LETTER.sub(lambda m: m[m.lastindex], text)  # not 5\text{ m}
     if "]" in text or "[" in text:
         text = _with_round_ends(text)
+    text = re.sub(r"(?<=[(\[])([^()\[\];,{}]+);([^()\[\];,{}]+)(?=[)\]])", r"\1, \2", text) if ";" in text else text
     return re.sub(r"\s+", " ", text).strip().rstrip(".;,\\ ")
 
 
@@ -1001,7 +1073,7 @@ _PERCENT = re.compile(
     r"|(?<![A-Za-z])(?:percent(?:age points?)?|per cent|pct))$"
 )
 _CURRENCY = re.compile(
-    r"(?P<sign>[-+]?)\s*(?:\\text\{\s*)?(?:(?:US|USD|Rs\.?|EUR|GBP|INR)?\s*\\?(?P<symbol>[$€£¥₹])"
+    r"(?P<sign>[-+]?)\s*(?:\\text\{\s*)?(?:(?:US|USD|Rs\.?|EUR|GBP|INR)?\s*\\?(?P<symbol>[$€£¥₹₽₩₺₪₫₴₱₦฿])"
     r"|(?P<name>USD|EUR|GBP|INR|Rs\.?))"
     r"\s*(?:\})?\s*(?=[-\d.\\])"
 )
@@ -1017,8 +1089,12 @@ _WORD_TAIL = re.compile(
 )
 _JOINING = re.compile(
     r"\s*,?\s*(?:and|or|base|in base|if|for|mod|modulo|where|when|such|with"
-    r"|choose|squared|cubed|factorial|plus|minus|times|over|to|than)\b"
+    r"|choose|squared|cubed|factorial|plus|minus|negative|times(?=\s*[\w\\])|over|to|than"
+    r"|roots?(?=\s*[\w\\])|sqrt|\\?pi|below|above)\b|.*\bbelow\b"
 )
+_SHORT_NUMBER = re.compile(rf"([-+]?{_DECIMAL}) ?([kKMB])")
+_FEET = re.compile(rf"(?P<body>[-+]?{_DECIMAL})\s?(?P<marks>'{{1,2}})")
+_SHORT_MAGNITUDE = re.compile(rf"(?P<body>[-+]?{_DECIMAL})\\text\{{\s*(?P<letter>[kMB])\s*\}}")
 
 # %% ../nbs/02_grading.ipynb #6ba25526
 def _split_unit(text, eager=False):
@@ -1039,6 +1115,10 @@ def _unit_behind(words, money=""):
 # %% ../nbs/02_grading.ipynb #67c98c67
 def _split_tail(text, money="", eager=False):
     "The amount without the words behind it."
+    if marked := _FEET.fullmatch(text):
+        return _Amount(marked["body"], _unit("ft" if marked["marks"] == "'" else "in"))
+    if short := _SHORT_MAGNITUDE.fullmatch(text):
+        return _Amount(short["body"], None, Fraction(_MONEY_LETTERS[short["letter"].lower()]))
     if (start := _text_tail(text)) and not _JOINING.match(_unit_text(text[start:])):
         scale, end = _magnitude(rest := _unit_text(text[start:]), money)
         return _Amount(text[:start].strip(), _unit_behind(rest[end:], money), scale)
@@ -1054,7 +1134,7 @@ def _split_tail(text, money="", eager=False):
     unit, first = _unit_behind(tail[end:], money), re.match(r"[A-Za-z]*", tail)[0]
     if end or unit and not unit.words and _sure(first, amount, found["space"], eager):
         return _Amount(body.strip(), unit, scale)
-    plain = amount and found["space"] and len(first) > 2
+    plain = amount and found["space"] and len(first) > 2 and first.lower() not in string.ascii_lowercase  # 5 xyz
     return _Amount(body.strip(), unit) if plain else _Amount(text, _unit(money) if money else None)
 
 
@@ -1204,6 +1284,9 @@ _NO_UNIT = re.compile(r"\b(?:to|or|of|than|by|not|less|more|at|other|the|only|an
 # %% ../nbs/02_grading.ipynb #7ffc1d2c
 def _spelled(text):
     "The number that words stand for, with what they count; None for other words."
+    if signed := re.fullmatch(r"\s*(?:minus|negative)\s+(?P<rest>\S.*)", text, re.I | re.S):
+        number = _spelled(signed["rest"])
+        return number and dataclasses.replace(number, value=-number.value)
     words, total, current, last = re.findall(r"[a-z]+", text.lower().replace("-", " ")), 0, None, 1000
     for place, word in enumerate(words):  # noqa: B007 (read after the loop)
         step = 1 if word in _SMALL else 10 if word in _TENS else None
@@ -1211,9 +1294,9 @@ def _spelled(text):
             current, last = (current or 0) + (_SMALL.get(word) or _TENS.get(word, 0)), step
         elif word == "hundred":
             current, last = (1 if current is None else current) * 100, 100
-        elif word in _POWERS:
+        elif word in _POWERS and (not total or total >= 1000 * _POWERS[word]):
             total, current, last = total + (1 if current is None else current) * _POWERS[word], 0, 1000
-        elif not (word == "and" and last == 100 or word in ("a", "an") and place == 0):
+        elif not (word == "and" and (last == 100 or total and last == 1000) or word in ("a", "an") and place == 0):
             break
     else:
         place = len(words)
@@ -1251,7 +1334,7 @@ _MEMBERSHIP = re.compile(r"^[A-Za-z](?:_\{?\w\}?)?\s*\\in(?![a-z])\s*(?=[(\[{\\]
 @functools.lru_cache(4096)
 def _read(text):
     "What a cleaned text stands for."
-    if number := _number(text):
+    if number := _number(text) or _spelled(_without_text(text)):
         return number
     if _ALL_REALS.fullmatch(_without_text(text)):
         return _Group("()", (r"-\infty", r"\infty"))
@@ -1301,7 +1384,7 @@ _BUILDER = re.compile(r"[A-Za-z](?:\s*\\in\s*\\mathbb\{R\})?\s*(?:\\mid|\||:)\s*
 def _read_enclosed(text, opening, inside, closing):
     if opening in (r"\lfloor", r"\lceil"):
         return _Expression(text)
-    if opening == r"\{" and (builder := _BUILDER.fullmatch(inside)):
+    if opening in (r"\{", "{") and (builder := _BUILDER.fullmatch(inside)):
         return _read(builder["condition"])
     items = _items(inside)
     if opening == r"\{":
@@ -1500,7 +1583,10 @@ def _close(answer, gold, scale, convention):
     step = Fraction(1, 10**shorter.places) * (scale if shorter is answer else 1)
     other = gold if shorter is answer else answer
     terminates = other.places is not None or other.value.denominator == 1
-    return shorter.digits >= convention.rounded and abs(x - y) < (step / 2 if terminates else step)
+    if shorter.digits < convention.rounded:
+        return False
+    cut_off = abs(y) - abs(x) if shorter is answer else abs(x) - abs(y)
+    return abs(x - y) < step / 2 or not terminates and 0 <= cut_off < step and x * y > 0
 
 # %% ../nbs/02_grading.ipynb #425ca0d8
 class _Unreadable(Exception):
@@ -1513,7 +1599,7 @@ _FUNCTIONS = {
     **{rf"\arc{name}": f"a{name}" for name in ("sin", "cos", "tan")},
     r"\ln": "log",
 }
-_RECIPROCALS = {r"\cot": "tan", r"\sec": "cos", r"\csc": "sin"}
+_RECIPROCALS = {r"\sech": "cosh", r"\csch": "sinh", r"\cot": "tan", r"\sec": "cos", r"\csc": "sin"}
 _GREEK_LETTERS = {spelt.strip() for spelt in _GREEK.values()} - {r"\pi"}
 _LOOKS = [
     [0.731 + 0.0419 * i for i in range(26)],
@@ -1705,6 +1791,10 @@ _COUNTING = {
 
 def _inside(tokens, opening, closing):
     tokens.take(opening)
+    return _until(tokens, closing)
+
+
+def _until(tokens, closing):
     result = _sum(tokens)
     tokens.take(closing)
     return result
@@ -1744,20 +1834,36 @@ def _command(tokens, name):
     first, second = _inside(tokens, "{", "}"), _inside(tokens, "{", "}")
     if name == r"\frac":
         return first / second
-    arithmetic.spend(n := _not_negative(arithmetic.whole(first)))
-    return arithmetic.number(math.comb(n, _not_negative(arithmetic.whole(second))))
+    return _choose(arithmetic, first, second)
+
+
+def _choose(arithmetic, n, k):
+    "`n` over `k`; for a small `k` the polynomial in `n` that it is, so that `n` may have letters."
+    k = _not_negative(arithmetic.whole(k))
+    bits = n.numerator.bit_length() + n.denominator.bit_length() if isinstance(n, Fraction) else 0
+    arithmetic.spend(1000 + k * bits)
+    if k > 20:
+        return arithmetic.number(math.comb(_not_negative(arithmetic.whole(n)), k))
+    product = arithmetic.number("1")
+    for i in range(k):
+        product = product * (n - i) / (i + 1)
+    return product
 
 # %% ../nbs/02_grading.ipynb #06b857a5
 def _counted(tokens, function):
     "A function of whole numbers, with its arguments in parentheses."
     tokens.take("(")
+    if function is _COUNTING["C"]:
+        n = _sum(tokens)
+        tokens.take(",")
+        return _choose(tokens.arithmetic, n, _until(tokens, ")"))
     numbers = [tokens.arithmetic.whole(_sum(tokens), most=10**9)]
     while tokens.next == ",":
         tokens.take()
         numbers.append(tokens.arithmetic.whole(_sum(tokens), most=10**9))
     tokens.take(")")
     try:
-        if function in (_COUNTING["C"], _COUNTING["P"]) and max(numbers) > 10_000:
+        if function is _COUNTING["P"] and max(numbers) > 10_000:
             raise _Unreadable
         tokens.arithmetic.spend(sum(number.bit_length() for number in numbers))
         return tokens.arithmetic.number(function(*numbers))
@@ -1853,6 +1959,8 @@ def _same(answer, gold, convention, algebra):
         a, g = eager, _read_eagerly(gold)
     if isinstance(a, _Number) and isinstance(g, _Number):
         return _numbers_agree(a, g, convention)
+    if isinstance(g, _Number) and not g.unit and (short := _SHORT_NUMBER.fullmatch(answer)):  # 30k, 2.5M
+        return _numbers_agree(_number(rf"{short[1]}\text{{{short[2].replace('K', 'k')}}}"), g, convention)
     return _expressions_agree(a, g, answer, gold, convention, algebra)
 
 # %% ../nbs/02_grading.ipynb #2a407bfa
@@ -1873,10 +1981,21 @@ _PHRASE = re.compile(
 )
 
 # %% ../nbs/02_grading.ipynb #25b4ce93
+_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
+
+
+def _plain_words(text):
+    "A text without its text commands and its first article; dates with the month first and no ordinal."
+    text = re.sub(r"^(?:an?|the)\s+(?=[A-Za-z]{3})", "", _without_text(text), flags=re.I)
+    text = re.sub(rf"^(\d{{1,2}})(?:st|nd|rd|th)? ({_MONTH})(?![a-z])", r"\2 \1", text)
+    return re.sub(rf"^({_MONTH} \d{{1,2}})(?:st|nd|rd|th)\b", r"\1", text)
+
+
 def _same_phrase(answer, gold):
     "Whether two texts are the same words and numbers, in a text command or not: `\\text{June 20}` and `June 20`."
-    a, g = (re.sub(r"[\s,.'’]", "", _without_text(text)).lower() for text in (answer, gold))
-    return a == g and bool(_PHRASE.fullmatch(answer) or _PHRASE.fullmatch(gold))
+    a, g = (re.sub(r"[\s,.'’]", "", _plain_words(text)).lower() for text in (answer, gold))
+    dated = re.match(rf"{_MONTH} \d", _plain_words(gold))
+    return a == g and bool(dated or _PHRASE.fullmatch(answer) or _PHRASE.fullmatch(gold))
 
 
 def _with_decimal_comma(text):
@@ -2020,6 +2139,7 @@ _LABEL = re.compile(r"[A-Za-z'|():,\s_{}\\]+")  # names something: x, f(n), |AB|
 _NAMED = re.compile(
     r"\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*(?:\([^()]*\))?"
 )  # x, a_{10}, f(2): an equation with 0 on the right is no answer else
+_CALLED = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?|\^\{-1\}|')*\s*\([^()=]*\)")
 _FUNCTION_OF = re.compile(r"(?P<name>[A-Za-z]+(?:_\{?\w+\}?|\^\{-1\}|')*)\s*\((?P<variable>[A-Za-z])\)")
 
 
@@ -2028,6 +2148,9 @@ def _equations_agree(a, g, answer, gold, convention, algebra):
     if not isinstance(g, _Equation):
         if re.fullmatch(r"[A-Za-z]", a.right):
             return _same(a.left, gold, convention, algebra)
+        sides = _exact(a.left), _exact(a.right)
+        if None not in sides and sides[0] != sides[1] and not re.search(r"\.\d", a.left + a.right):
+            return False  # 2 + 2 = 5
         return (a.right != "0" or bool(_NAMED.fullmatch(a.left))) and _same(a.right, gold, convention, algebra)
     if not isinstance(a, _Equation):
         return (
@@ -2039,6 +2162,8 @@ def _equations_agree(a, g, answer, gold, convention, algebra):
         return _same(*rights, convention, algebra)
     if _key(a.left) == _key(g.left):
         return _same(a.right, g.right, convention, algebra)
+    if _CALLED.fullmatch(a.left) and _CALLED.fullmatch(g.left):
+        return False  # f(2) = 5 says nothing of f(3)
     return algebra(answer, gold, convention)
 
 # %% ../nbs/02_grading.ipynb #1f4974ec
@@ -2047,9 +2172,10 @@ def _of_one_function(a, g):
     functions = [_FUNCTION_OF.fullmatch(side.left) for side in (a, g)]
     if all(functions):
         (first, x), (second, y) = (function.groups() for function in functions)
-        return (_renamed(a.right, x, y), g.right) if first == second else None
+        return (_renamed(a.right, x, y), g.right) if first == second and (x == y or (x + y).islower()) else None
     for side, other, function in ((a, g, functions[1]), (g, a, functions[0])):
-        if function and side.left == "y" and not re.search(r"(?<![\\A-Za-z])y(?![A-Za-z])", side.right + other.right):
+        named_y = function and "'" not in function[0] and side.left == "y"
+        if named_y and not re.search(r"(?<![\\A-Za-z])y(?![A-Za-z])", side.right + other.right):
             return a.right, g.right
     return None
 
@@ -2221,7 +2347,7 @@ def _refusal(text):
     "Why a text is not read at all, or None."
     if len(text) > _LONGEST:
         return f"longer than {_LONGEST:,} characters"
-    for character in text if not text.isascii() or not text.isprintable() else "":
+    for character in _INVISIBLE.sub("", text) if not text.isascii() or not text.isprintable() else "":
         kind = unicodedata.category(character)
         if kind in ("Cf", "Cc", "Co", "Cs") and not character.isspace():
             return f"the control character U+{ord(character):04X}"
@@ -2243,7 +2369,7 @@ _LETTERED = re.compile(
     r"(?P<rest>(?:(?<=\s)-)?[^\s-].*)"
 )
 _HEDGE = re.compile(
-    r"[\\=<>^+*/?!]|[A-Za-z]\(|n't\b|\b(?:not|no|nor|neither|cannot|less|more|fewer|greater|larger|smaller|higher|lower|than"
+    r"[\\=<>^+*/?!]|[A-Za-z]\(|\d(?![mgshl])[a-z](?![a-z])|n't\b|\b(?:not|no|nor|neither|cannot|less|more|fewer|greater|larger|smaller|higher|lower|than"
     r"|least|most"
     r"|below|above|over|under|up to|between|except|minus|plus|negative|times|twice|half|halves|double|triple|square"
     r"|squared|cube|cubed"
@@ -2260,7 +2386,8 @@ _SAYS_NO_ANSWER = re.compile(
     r"|not (?:given|available|applicable|provided)"
     r"|see (?:the )?(?:solution|above|below|proof|explanation|text|figure|diagram|answer)s?.*"
     r"|(?:the )?(?:solution|answer)s?(?: (?:(?:may|will|can) )?var(?:y|ies).*)?"
-    r"|\\(?:blacksquare|square|Box|qed)|to be (?:proved|proven|shown|determined|decided)|proved|proven|shown|\[?asy\]?"
+    r"|\\(?:blacksquare|square|Box|qed)|to be (?:proved|proven|shown|determined|decided)|proved|proven|shown"
+    r"|\[?asy\]?.*"
     r"|as (?:shown|desired|required|above).*|no answer.*",
     re.I | re.S,
 )
@@ -2272,8 +2399,10 @@ def _same_choice(answer, gold):
     if re.fullmatch(r"[A-J](?:\s*,\s*[A-J])+", gold) and re.fullmatch(r"[A-J]{2,}", answer):
         return "the same choices" if sorted(answer) == sorted(re.findall("[A-J]", gold)) else None
     wanted, named = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(answer)
-    if not wanted or not named or wanted["rest"] and not wanted["round"]:
+    if not wanted or not named or wanted["rest"] and not wanted["round"] and _value_of_choice(gold) == gold:
         return None
+    if wanted["rest"] and named["rest"] and len(named["rest"].split()) <= 3:
+        return None  # (B) 12 and (B) 13: the values say
     return (
         "the same choice"
         if (named["round"] or named["bare"]).upper() == (wanted["round"] or wanted["bare"]).upper()
@@ -2284,13 +2413,19 @@ def _same_choice(answer, gold):
 def _value_of_choice(gold):
     "`12` of `(B) 12`; any other text as it is."
     choice = _CHOICE.fullmatch(_without_text(gold))
-    return choice["rest"] if choice and choice["round"] and choice["rest"] else gold
+    if choice and choice["round"] and choice["rest"]:
+        return choice["rest"]
+    lettered = _LETTERED.fullmatch(_without_text(gold))
+    return lettered["rest"] if lettered and _numeral(lettered["rest"]) else gold
 
 
 def _without_choice(answer, gold):
     "`12` of the answers `(B) 12`, `B) 12` and `B. 12` to a gold answer that names no letter."
     lettered = _LETTERED.fullmatch(_without_text(answer))
-    return _clean(lettered["rest"]) if lettered and not _CHOICE.fullmatch(_without_text(gold)) else answer
+    choice = _CHOICE.fullmatch(_without_text(gold))
+    letter = re.search(r"\b[A-J]\b", lettered[0]) if lettered else None
+    named = choice and choice["rest"] and letter and letter[0] == (choice["round"] or choice["bare"]).upper()
+    return _clean(lettered["rest"]) if lettered and (not choice or named) else answer
 
 # %% ../nbs/02_grading.ipynb #0a6fe7b6
 def _only_number(text):
@@ -2366,6 +2501,7 @@ def _any_reading(answer, gold, convention, algebra):
     return True if True in found else None if None in found else False
 
 # %% ../nbs/02_grading.ipynb #82379a25
+_PRIMED = re.compile(r"[A-Za-z]'+")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|\([^()]*\)|[A-Za-z])\s*\^\{\\circ\}")
 _MOST_DIGITS = 60_000
 
@@ -2386,6 +2522,9 @@ class _Precise(_Floats):
         return super().whole(value, min(most, 10_000))
 
 # %% ../nbs/02_grading.ipynb #92579c43
+_LOOSE_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{4,}|\\text\{[^{}]*[A-Za-z]{4,}")
+
+
 @functools.lru_cache(4096)
 def _parse(latex):
     """What math-verify reads in LaTeX, or None; `i` is the imaginary unit. Its reader of plain text stays off: that one
@@ -2394,6 +2533,8 @@ def _parse(latex):
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
+    if _LOOSE_WORD.search(latex):
+        return None  # math-verify leaves words out: 3 below zero would be 3
     as_written = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
     found = parse(
         f"${latex}$",
@@ -2569,6 +2710,8 @@ def _algebra(answer, gold, convention):
 
     if re.search(r"\d\s*_", f"{answer} {gold}"):
         return False  # math-verify drops the base of 52_8
+    if sorted(_PRIMED.findall(answer)) != sorted(_PRIMED.findall(gold)):
+        return False  # and it drops the prime of y'
     answer, gold = (_DEGREES.sub(r"(\1\\frac{\\pi}{180})", text) for text in _natural(answer, gold))
     values = _exact(answer, _MANY_BITS), _exact(gold, _MANY_BITS)
     if None not in values and (values[0] == values[1] or not re.search(r"\.\d", answer + gold)):
@@ -2983,7 +3126,10 @@ def _core(text):
     if is_code or not (_is_prose(text) or re.match(r"[A-Za-z]{2,}", text) and _environments(text)):
         return text
     rules = ("boxed", "answer_tag", "stated") if _PROOF.search(text) else tuple(_RULES)
-    return (extract_answer(text, rules=rules).text or text).strip()
+    found = extract_answer(text, rules=rules)
+    if found.rule in ("last_math", "last_number") and not re.search(r"[\n$\\]", text):
+        return text if _HEDGE.search(text) else _in_sentence(text.rstrip("."))  # 3 degrees below zero, 3 of the 5
+    return (found.text or text).strip()
 
 # %% ../nbs/02_grading.ipynb #4eb8bfa7
 def is_equivalent(

@@ -118,9 +118,14 @@ def magnitude_words(rng):
     digits = rng.choice([str(value), f"{value.numerator:,}"])
     if money:
         spelt, digits = r"\$" + spelt.replace(" people", ""), r"\$" + digits
+    letter = {"thousand": "k", "million": "M", "billion": "B"}.get(word)
+    short = shown + letter if letter else spelt
     return rng.choice(
         [
             (spelt, digits, True),
+            (short, str(value), True),
+            (short, shown, False),
+            (spelt.replace(word, rng.choice(["quintillion", "googol", "milliard"])), r"\$" * money + shown, False),
             (digits, spelt, True),
             (spelt, r"\$" * money + shown, False),
             (r"\$" * money + shown, spelt, False),
@@ -405,6 +410,12 @@ def words_in_text(rng):
             (f"{month} {n}, 1999", f"{month} {n}, 1998"),
         ]
     )
+    if rng.random() < 0.3:
+        ending = "th" if 3 < n < 21 or n > 23 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+        day = rng.choice([f"{n} {month}", f"{month} {n}{ending}", f"{n}{ending} {month}"])
+        return rng.choice(
+            [(day, f"{month} {n}", True), (rf"\text{{{day}}}", f"{month} {n}", True), (day, f"{month} {k}", False)]
+        )
     return rng.choice(
         [
             (rf"\text{{{text}}}", text, True),
@@ -722,6 +733,10 @@ def functions(rng):
             (f"{f}(t) = {a}{t}+{b}", f"{f}(x) = {a}{x}+{b}", True),
             (f"{f}(x) = {a}{x}+{b}", f"{a}{x}+{b}", True),
             (f"{f}(x) = {a}{x}+{b}", f"y = {a + 1}{x}+{b}", False),
+            (f"{f}({a}) = {b}", f"{f}({a + 1}) = {b}", False),
+            (f"{f}'(x) = {a}{x}+{b}", f"y = {a}{x}+{b}", False),
+            (f"y' = {a}{x}+{b}", f"y = {a}{x}+{b}", False),
+            (f"P(A) = {b}", f"P(B) = {b}", False),
             (f"{f}(x) = {a}{x}+{b}", f"y = {a}{x}-{b}", False),
         ]
     )
@@ -756,6 +771,9 @@ def tags(rng):
             "The remainder when it is divided by {m} is {n}.",
             "There are exactly {n} ways to choose {m} of them.",
             "The total is {n}",
+            "The total is ${n}$ when $k={m}$.",
+            "The total is {n} when $k$ is {m}.",
+            "It is ${n}$, not ${m}$.",
             "So the answer is {n}.",
             "Thus the number of ways is ${n}$.",
             "Hence he has {n} apples left.",
@@ -787,6 +805,7 @@ def letter_first(rng):
             "${v}$ = {n}",
             "The number of ${v}$-tuples is ${n}$.",
             "the maximum value of ${v}$ is therefore {n}.",
+            "${v}$ has length {n}.",
         ]
     ).format(v=letter, n=n)
     opening = rng.choice(["Final Answer: ", "The final answer is: ", "Answer: "])

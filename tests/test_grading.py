@@ -701,12 +701,51 @@ def test_exact_numbers_are_compared_exactly(rng, depth):
     [
         "less than {}", "at least {}", "not {}", "{} squared", "the square root of {}", "{} factorial", "twice {}", "minus {}", "between {} and 99",
         "{} or 98", "{} thirds", "{} dozen", "{} million", "one less than {}", "either {} or 98", "{} to the power of 3", "half of {}", "more than ${}$", "at most ${}$",
+        "${}$ million", "$3$ plus ${}$", "a multiple of ${}$", "$7$ if $n={}$", "$7$ instead of ${}$", "{} choose 2", "{}^2", "{}n", "{} * 8",
     ],
 )  # fmt: skip
 def test_what_hedges_states_no_number(said):
     for n in (5, 12):
         for form in ("The answer is {}.", "<answer>The total is {}.</answer>", "Final Answer: the largest one is {}"):
             assert grade(form.format(said.format(n)), str(n)).correct is not True, (form, said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "There are {} pairs, so 600 in all.", "There are {} cases and 600 solutions.", "$a$ is 600 and $b$ is {}", "$m=600$, and $n$ is {}",
+        "There are {}^2 ways.", "There are {} x 8 ways.", "There were {}, and now there are 600.", "{} degrees below zero",
+    ],
+)  # fmt: skip
+def test_one_of_two_numbers_is_not_the_answer(said):
+    for n in (5, 12):
+        assert grade(f"<answer>{said.format(n)}</answer>", str(n)).correct is not True
+
+
+@pytest.mark.parametrize("filling", ["so ", " " * 50, "if x = ", "$a$ is 1, ", "and 1 ", "is 5 "])
+def test_a_long_sentence_in_a_tag_takes_no_time(filling):
+    text = f"<answer>There are 5 {filling * (150_000 // len(filling))}!</answer>"
+    began = time.process_time()
+    assert grade(text, "5").correct is not True
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        (r"(B) \sqrt{2}", r"(B) \sqrt{3}", False), ("(C) 1/2", "(C) 0.5", True), ("5th May", "May 5", True), ("two thousand and five", "2005", True),
+        ("(B) 17", "(B) 18", False), ("17", "B. 17", True), ("B", "B) 17", True), ("2^3 = 9", "9", False), ("40 grand pianos", "40", True),
+        ("6'", '6"', False), ("6'", "72 inches", True), ("3 xyz", "3", False), ("3 root two", "3", False), ("10 times", "10", True),
+        ("1.7320509", r"\sqrt{3}", False), ("1.7320508", r"\sqrt{3}", True), (r"C(n,3)", r"\frac{n(n-1)(n-2)}{6}", True),
+        (r"\binom{n+1}{2}", r"\frac{n(n-1)}{2}", False), ("C^3_8", "56", True), (r"\operatorname{arctg}(1)", r"\frac{\pi}{4}", True),
+        ("3\u200bx", "3x", True), ("5000₩", "5000", True), ("Interval(0, oo)", r"[0,\infty)", True), ("S(3)/4", "0.75", True),
+        ("Matrix([[1, 2], [3, 4]]).T", "Matrix([[1, 3], [2, 4]])", True), (r"\boxed{5} million", "5", False), ("minus three", "-3", True),
+        ("one hundred and five", "105", True), (r"x\text{ is even}", "x", False), (r"\max\{3, 5\}", "5", True), ("]0;1]", "(0,1]", True),
+    ],
+)  # fmt: skip
+def test_neighbours(answer, gold, right):
+    "What stands one word, letter or sign apart."
+    assert is_equivalent(answer, gold) is right
 
 
 def test_the_table_of_units_is_what_its_tool_writes():
