@@ -197,7 +197,8 @@ def test_tutorials_are_copied_whole_and_edits_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(cli.app, ["lab", "--copy-only"]).exit_code == 0
     copied = sorted(p.name for p in (tmp_path / "spurious-rlvr-tutorials").glob("*.ipynb"))
-    assert copied == sorted(p.name for p in (Path(cli.__file__).parent / "tutorials").glob("*.ipynb"))
+    tutorials = sorted(p.name for p in (Path(cli.__file__).parent / "tutorials").glob("*.ipynb"))
+    assert copied == sorted([*tutorials, "index.ipynb"])
     mine = tmp_path / "spurious-rlvr-tutorials" / copied[0]
     mine.write_text("mine")
     again = CliRunner().invoke(cli.app, ["lab", "--copy-only"])

@@ -217,8 +217,8 @@ def test_an_evaluation_that_the_training_made_is_called_so(policy, tmp_path):
 def test_an_evaluation_takes_any_of_several_golds(policy, tmp_path, monkeypatch):
     monkeypatch.setattr(type(policy), "decode", lambda self, ids: r"\boxed{0.5}")
     problems = [
-        Problem("Half?", "a half", columns={"golds": ["a half", "1/2"]}),
-        Problem("Half, in words?", "a half", columns={"golds": ["a half", "one half"]}),
+        Problem("Half?", "x + 1", columns={"golds": ["x + 1", "1/2"]}),
+        Problem("Not a half?", "x + 1", columns={"golds": ["x + 1", "x + 2"]}),
         Problem("Half, as a decimal?", "0.5"),
     ]
     table = ev.run_evaluation(policy, problems, tmp_path / "run", name="halves", protocol=SHORT, progress=False)
