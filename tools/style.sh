@@ -10,4 +10,4 @@ case "${1:-}" in
 esac
 python -m ruff check "${lint[@]}" .
 python -m ruff format "${format[@]}" .
-python -m ruff format "${format[@]}" --line-length 88 nbs/index.ipynb
+python -m ruff format "${format[@]}" --line-length 88 nbs/index.ipynb nbs/tutorials/*.ipynb
