@@ -143,6 +143,10 @@ def write_notebook(path, sources):
     )
 
 
+_EMPTY_AT_THE_END = """() => { const last = [...document.querySelectorAll('.jp-Notebook .jp-Cell')].at(-1);
+    return last?.querySelector('.cm-content')?.textContent === '' && last.contains(document.activeElement); }"""
+
+
 class Notebook:
     "A notebook open in a page."
 
@@ -168,9 +172,9 @@ class Notebook:
 
     def run(self, source):
         "Runs a new cell at the end; does not wait for it."
-        page, cells = self.page, self.page.locator(".jp-Notebook .jp-Cell").count()
+        page = self.page
         page.click(".jp-Notebook-footer")
-        page.wait_for_function(f"document.querySelectorAll('.jp-Notebook .jp-Cell').length > {cells}")
+        page.wait_for_function(_EMPTY_AT_THE_END)  # not by their number: JupyterLab takes cells out that are out of sight
         page.click(".jp-Notebook .jp-Cell:last-child .cm-content")
         page.wait_for_selector(".jp-Notebook .jp-Cell:last-child .cm-focused")
         page.keyboard.insert_text(source)
