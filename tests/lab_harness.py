@@ -174,7 +174,9 @@ class Notebook:
         "Runs a new cell at the end; does not wait for it."
         page = self.page
         page.click(".jp-Notebook-footer")
-        page.wait_for_function(_EMPTY_AT_THE_END)  # not by their number: JupyterLab takes cells out that are out of sight
+        page.wait_for_function(
+            _EMPTY_AT_THE_END
+        )  # not by their number: JupyterLab takes cells out that are out of sight
         page.click(".jp-Notebook .jp-Cell:last-child .cm-content")
         page.wait_for_selector(".jp-Notebook .jp-Cell:last-child .cm-focused")
         page.keyboard.insert_text(source)
