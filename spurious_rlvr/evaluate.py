@@ -766,7 +766,8 @@ class CrossFit:
 def _by_cell(grid, where):
     if missing := {*CELL, "default", "problem_id", "correct"} - set(grid.columns):
         raise DataError(f"{where} has no column {', '.join(sorted(missing))}; make it with prompt_grid")
-    right = grid.assign(right=grid["correct"].eq(True).astype(float))
+    decided = grid["correct"].astype("boolean").fillna(False)  # what grading could not decide is not right
+    right = grid.assign(right=decided.astype(float))
     table = right.pivot_table(index="problem_id", columns=CELL, values="right", aggfunc="mean", sort=False)
     if table.isna().any(axis=None):
         raise DataError(

@@ -728,3 +728,10 @@ def test_training_evaluates_a_benchmark_in_its_own_convention(policy, sampling, 
         asked["evaluation"]["convention"] == "aime"
         and (asked["evaluation"]["samples"], asked["evaluation"]["temperature"]) == sampling
     )
+
+
+def test_an_undecided_answer_is_a_wrong_one_in_a_grid_and_not_a_missing_one():
+    cells = dict(prompt="p", rules="r", temperature=0.0, budget=8, default=True, sample=0)
+    grid = pd.DataFrame([cells | dict(problem_id=i, correct=c) for i, c in enumerate([True, None, False])])
+    table = ev._by_cell(grid.astype({"correct": "boolean"}), "it")
+    assert table.iloc[:, 0].tolist() == [1.0, 0.0, 0.0]
