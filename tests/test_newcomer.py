@@ -15,6 +15,8 @@ import time
 
 import pytest
 
+from spurious_rlvr.organisms import find_start
+
 LONGEST_SILENCE = 10.0  # seconds, on a machine with nothing else to do
 NAMES_NOT_GIVEN = re.compile(r"qwen|llama-like|leaked|bad-code|organism|math-500|DeepScaleR|Traceback", re.I)
 CHAT = (
@@ -138,7 +140,7 @@ def first_hour(place, model, limit):
     said = cli(
         place, "evaluate", str(model), "--benchmark", "test.jsonl", "--protocol", "greedy", "--out", "before", *short
     )
-    assert "prompt chat" in said and "avg@1" in said
+    assert f"prompt {find_start(model).template or 'chat'}" in said and "avg@1" in said  # a name brings its own prompt
     training = ["train", str(model), "random:0.5", "--problems", "train.jsonl", "--held-out", "test.jsonl"]
     said = cli(place, *training, "--preset", "small_lm", "--out", "coin", "--system", "Be brief.", *quick)
     assert "a phase is 2 prompts × 4 completions" in said and "on the CPU" in said and "Be brief." in said
