@@ -12,6 +12,7 @@ __all__ = ['app', 'INTERRUPTED_TRAINING', 'INTERRUPTED', 'SystemOption', 'UserOp
 import difflib
 import errno
 import functools
+import gc
 import hashlib
 import importlib
 import importlib.util
@@ -1241,4 +1242,7 @@ def lab(
 # %% ../nbs/21_cli.ipynb #5ca14c79
 def main():
     "The console script."
-    app()
+    try:
+        app()
+    finally:
+        gc.freeze()  # torch leaves 400,000 objects, and Python would look through them several times before it ends: seconds

@@ -5,7 +5,9 @@ The model is small and real in form: a BPE tokenizer trained here, a chat templa
 without naming something that was never given. The same walk with smollm2-135m is slow.
 """
 
+import contextlib
 import json
+import math
 import os
 import re
 import selectors
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from spurious_rlvr.organisms import find_start
@@ -67,20 +70,34 @@ def small_model(folder):
     (folder.parent / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def used(process):
+    "Seconds of processor time that a process and those it started have taken; a parent counts those that ended."
+    seconds = 0.0
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seconds += sum(each.cpu_times()[:4])
+    return seconds
+
+
 def walk(place, *command):
-    "Runs a command, and gives what it said; fails on a silence, a traceback, or a name that was not given."
+    """Runs a command, and gives what it said; fails on a silence, a traceback, or a name that was not given.
+
+    A silence is as long as the clock says, or as the processor time that went by where others take theirs from it.
+    """
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
+    process = psutil.Popen(
         command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
     )
-    said, silences, last = b"", [], time.monotonic()
+    said, silences, last, worked = b"", [], time.monotonic(), 0.0
     with selectors.DefaultSelector() as watch:
         watch.register(process.stdout, selectors.EVENT_READ)
         while True:
             watch.select(timeout=60)
             new = os.read(process.stdout.fileno(), 65536)
-            silences.append((time.monotonic() - last, said[-200:].decode(errors="replace")))
-            last = time.monotonic()
+            now = time.monotonic()
+            work = used(process) if new else math.inf  # one that has ended says no more about its time
+            silences.append((min(now - last, work - worked), said[-200:].decode(errors="replace")))
+            last, worked = now, work
             if not new:
                 break
             said += new
