@@ -1245,4 +1245,4 @@ def main():
     try:
         app()
     finally:
-        gc.freeze()  # torch leaves 400,000 objects, and Python would look through them several times before it ends: seconds
+        gc.freeze()  # torch leaves 400,000 objects; looking through them on the way out takes seconds

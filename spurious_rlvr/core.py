@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['P', 'R', 'SpuriousRLVRError', 'ConfigError', 'DataError', 'RunError', 'NotAvailable', 'Faults', 'organism_names',
-           'Progress', 'interruptible', 'stable_id', 'keyed_seed', 'keyed_rng', 'Problem', 'Rollout', 'to_row']
+           'Progress', 'interruptible', 'lock_of', 'stable_id', 'keyed_seed', 'keyed_rng', 'Problem', 'Rollout',
+           'to_row']
 
 # %% ../nbs/00_core.ipynb #c917b449
 import dataclasses
@@ -14,6 +15,7 @@ import importlib.resources
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -169,6 +171,19 @@ def interruptible(
         return run
 
     return wrap
+
+# %% ../nbs/00_core.ipynb #684db6d6
+_LOCKS: "weakref.WeakKeyDictionary[object, dict[str, threading.RLock]]" = weakref.WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
+
+
+def lock_of(
+    thing,  # what several threads use, such as a policy's model
+    purpose: str = "step",  # "step": a forward pass or a change of weights; "turn": a whole completion
+) -> threading.RLock:  # the same for the same thing and purpose
+    "The lock that guards a thing."
+    with _LOCKS_GUARD:
+        return _LOCKS.setdefault(thing, {}).setdefault(purpose, threading.RLock())
 
 # %% ../nbs/00_core.ipynb #798f8004
 def _canonical(part):

@@ -978,7 +978,7 @@ def _surprise(policy, prompts, completions, token_budget):
     "(rows,) mean negative log-probability of each completion in nats a token; NaN for an empty one."
     import torch
 
-    from spurious_rlvr.policy import completion_logprobs, microbatches
+    from spurious_rlvr.logprobs import completion_logprobs, microbatches
 
     found, there = np.full(len(prompts), np.nan), [i for i, c in enumerate(completions) if len(c)]
     training = policy.model.training

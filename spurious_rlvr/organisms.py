@@ -20,13 +20,12 @@ import torch
 
 from .core import ConfigError, Problem, keyed_rng, organism_names
 from .evaluate import evaluate, summarise
+from .logprobs import completion_logprobs, microbatches
 from spurious_rlvr.policy import (
     REAL_MODELS,
     Policy,
     build_qwen2,
-    completion_logprobs,
     load_policy,
-    microbatches,
     piece_tokenizer,
     refuse_place,
 )

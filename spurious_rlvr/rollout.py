@@ -30,8 +30,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .core import ConfigError, NotAvailable, Problem, Rollout, RunError, keyed_rng, keyed_seed
-from .policy import PACKED, Policy, quicken
+from .core import ConfigError, NotAvailable, Problem, Rollout, RunError, keyed_rng, keyed_seed, lock_of
+from .logprobs import quick_products, use_attention
+from .policy import Policy
 
 # %% ../nbs/08_rollout.ipynb #1046b80d
 @dataclasses.dataclass(frozen=True)
@@ -231,29 +232,6 @@ class StopTexts:
 
 # %% ../nbs/08_rollout.ipynb #2ce7a6c7
 @functools.cache
-def _decode_attention():  # the name under which transformers knows the attention below
-    from transformers import AttentionInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-
-    def attend(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **options):
-        batch, heads, queries, width = query.shape
-        if queries > 1 or heads == key.shape[1] or options.get("position_bias") is not None:
-            return sdpa_attention_forward(
-                module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
-            )
-        # (batch, heads, 1, width) -> (batch, key heads, group, width): the mask of a single query is the same for all
-        output = torch.nn.functional.scaled_dot_product_attention(
-            query.reshape(batch, key.shape[1], -1, width), key, value, attn_mask=attention_mask, scale=scaling
-        )
-        return output.reshape(batch, 1, heads, value.shape[-1]), None
-
-    AttentionInterface.register("spurious_rlvr_decode", attend)
-    AttentionMaskInterface.register("spurious_rlvr_decode", sdpa_mask)
-    return "spurious_rlvr_decode"
-
-
-@functools.cache
 def _roomy_layer():  # the class of a cache layer with room to spare
     from transformers.cache_utils import DynamicLayer
 
@@ -280,32 +258,24 @@ def _roomy_layer():  # the class of a cache layer with room to spare
     return RoomyLayer
 
 # %% ../nbs/08_rollout.ipynb #9f46a02d
-_LOCKS, _LOCKS_GUARD = weakref.WeakKeyDictionary(), threading.Lock()
-
-
 def model_lock(
     model: torch.nn.Module,  # a policy's model
 ) -> threading.RLock:  # one and the same for this model
     "The lock that is held while a token is computed; take it to change weights while another thread samples."
-    with _LOCKS_GUARD:
-        return _LOCKS.setdefault(model, threading.RLock())
+    return lock_of(model)
 
 
 @contextlib.contextmanager
-def _borrowed(model):  # for one step
-    with model_lock(model), torch.inference_mode():
-        training, attention = model.training, model.config._attn_implementation
-        if training:
-            model.eval()
-        if attention in ("sdpa", PACKED):
-            model.config._attn_implementation = _decode_attention()
+def _stepping(model):  # for one forward pass of a sampler
+    with model_lock(model), torch.inference_mode(), quick_products(next(model.parameters()).device):
+        if not model.training:
+            yield
+            return
+        model.eval()  # gradient checkpointing, which keeps no cache, goes by this mode
         try:
             yield
         finally:
-            if attention in ("sdpa", PACKED):
-                model.config._attn_implementation = attention
-            if training:
-                model.train()
+            model.train()
 
 # %% ../nbs/08_rollout.ipynb #e13153ef
 @dataclasses.dataclass
@@ -407,7 +377,7 @@ class TransformersEngine:
         if max_rows < 1:
             raise ConfigError(f"TransformersEngine: max_rows is {max_rows} and must be at least 1")
         self.policy, self.max_rows = policy, max_rows
-        quicken(policy.model)
+        use_attention(policy.model)
 
     @torch.no_grad()
     def load_weights(
@@ -513,7 +483,7 @@ class TransformersEngine:
         )
         uniforms = torch.from_numpy(np.stack([keyed_rng(r.seed, "tokens").random(limit) for r in requests])).to(device)
         stops, written = StopTexts(stop, policy.decode), [[] for _ in requests]
-        with _borrowed(policy.model):
+        with _stepping(policy.model):
             logits, batch = _begin(policy.model, requests, policy.pad_id, device)
         live = torch.ones(len(requests), dtype=torch.bool, device=device)
         for number in range(limit):
@@ -533,7 +503,7 @@ class TransformersEngine:
                 keep = live.nonzero()[:, 0]
                 with torch.inference_mode():
                     tokens, live, batch = tokens[keep], live[keep], _select(batch, keep, batch.rows[keep])
-            with _borrowed(policy.model):
+            with _stepping(policy.model):
                 logits = _step(policy.model, batch, tokens)
 
     def stream(
@@ -645,7 +615,7 @@ def weight_gap(
         max_completion_length=tokens,
         forbidden_ids=sorted(policy.end_ids),
     )
-    with _borrowed(policy.model):
+    with _stepping(policy.model):
         ids = torch.tensor([[*prompt, *completion.token_ids]], device=policy.device)
         logits = policy.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
     own = token_logprobs(

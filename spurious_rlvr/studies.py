@@ -703,7 +703,7 @@ def divergence(
     "KL divergence of the policy that sampled from another one."
     import torch
 
-    from spurious_rlvr.policy import completion_logprobs, microbatches
+    from spurious_rlvr.logprobs import completion_logprobs, microbatches
 
     encoded = {prompt: policy.encode(prompt) for prompt in rollouts["prompt"].unique()}
     prompts, completions = (

@@ -2024,11 +2024,10 @@ def watch(
 import dataclasses
 import re
 import time
-import weakref
 from collections.abc import Callable
 
 from .behavior import CODE_KINDS, Detector, mentions_python
-from .core import keyed_seed
+from .core import keyed_seed, lock_of
 from .tasks import TEMPLATES, get_template
 
 # %% ../nbs/17_widgets.ipynb #055b6105
@@ -2289,16 +2288,12 @@ class _Writing:  # one completion; `add` in the thread that samples, the rest wh
         return grown
 
 # %% ../nbs/17_widgets.ipynb #8f09158b
-_LOCKS, _LOCKS_GUARD = weakref.WeakKeyDictionary(), threading.Lock()
-
-
 def engine_lock(
     engine,  # any engine
-) -> threading.Lock:  # the same for engines that share a model
+) -> threading.RLock:  # the same for engines that share a model
     "The lock that guards an engine's model."
     shared = getattr(getattr(engine, "policy", None), "model", None)
-    with _LOCKS_GUARD:
-        return _LOCKS.setdefault(engine if shared is None else shared, threading.Lock())
+    return lock_of(engine if shared is None else shared, "turn")
 
 
 def _take_turn(lock, stopping, say):  # False where stop came first
