@@ -572,13 +572,14 @@ class TokenLogprobs(torch.nn.Module):
         self,
         model: torch.nn.Module,  # a transformers causal language model, perhaps with LoRA adapters
         *,
-        half: torch.dtype | None = None,  # computed in it under autocast; None: in the weights' own precision
+        compute_dtype: torch.dtype | None = None,  # under autocast; None: the weights' own precision
         head_precision: str = "same",  # of the output layer: "same" as the rest, or "float32"
         chunk_elements: int = 2**27,  # most logits that exist at a time
     ):
         super().__init__()
         use_attention(model)
-        self.model, self.half, self.head_precision, self.chunk_elements = model, half, head_precision, chunk_elements
+        self.model, self.compute_dtype = model, compute_dtype
+        self.head_precision, self.chunk_elements = head_precision, chunk_elements
 
     def forward(
         self,
@@ -605,7 +606,7 @@ class TokenLogprobs(torch.nn.Module):
     @contextlib.contextmanager
     def computing(self, batch, exact=False):
         "The precision and the products that hold while a microbatch is computed."
-        kind, half = batch.input_ids.device.type, None if exact else self.half
+        kind, half = batch.input_ids.device.type, None if exact else self.compute_dtype
         with torch.autocast(kind, half or torch.bfloat16, enabled=half is not None), quick_products(kind):
             yield
 
@@ -625,7 +626,7 @@ def completion_logprobs(
     *,
     temperature: float = 1.0,  # of sampling
     entropy_gradient: bool = False,  # the entropies will be differentiated, too
-    **settings,  # of `TokenLogprobs`, such as half
+    **settings,  # of `TokenLogprobs`, such as compute_dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (completion tokens,) log-probabilities and entropies, row after row, nats
     "What a model says about the completions of a microbatch, asked once."
     return TokenLogprobs(model, **settings)(batch, temperature, entropy_gradient=entropy_gradient)
@@ -641,7 +642,7 @@ def check_scoring(
     few = [int(i) for i in np.linspace(0, len(tokenizer) - 1, 12)]
     prompts, completions = [few[:4]] * 2, [few[4:9], few[9:]]
     device, gaps = next(scorer.parameters()).device, []
-    exact = packed and packs_exactly(scorer.model, scorer.half is not None)
+    exact = packed and packs_exactly(scorer.model, scorer.compute_dtype is not None)
     for batch in microbatches(prompts, completions, packed=packed, exact=exact):
         batch = batch.to(device)
         found, _ = scorer(batch)
@@ -682,6 +683,7 @@ def first_trained(
 def keep_prefix(
     scorer: TokenLogprobs,  # its model's `requires_grad` says what is trained
     batch: Microbatch,  # on the device
+    exact: bool = False,  # in float32
 ) -> Prefix | None:  # None where nothing is frozen
     "Computes what comes before the first trained layer."
     start = first_trained(scorer.model)
@@ -695,7 +697,7 @@ def keep_prefix(
     watched = [*decoder.layers[start:], decoder.norm]
     hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in watched]
     try:
-        with scorer.computing(batch):
+        with scorer.computing(batch, exact):
             scorer.hidden(batch)
     finally:
         for hook in hooks:

@@ -25,7 +25,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from safetensors.torch import load_file
 
 from .core import ConfigError, Faults, RunError, keyed_seed, lock_of
-from .logprobs import Microbatch, TokenLogprobs
+from .logprobs import Microbatch, Prefix, TokenLogprobs
 from .policy import Policy, plain_weights, unadapted, whole
 
 # %% ../nbs/10b_placement.ipynb #1ab09096
@@ -137,7 +137,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
     "The optimizer of a name; raises `ConfigError` where its package is missing."
-    adam = dict(lr=learning_rate, betas=betas, weight_decay=weight_decay)
+    adam: dict[str, Any] = dict(lr=learning_rate, betas=betas, weight_decay=weight_decay)
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=learning_rate, weight_decay=weight_decay)
     if name == "adamw":  # unfused, a GPU needs as much memory again in passing
@@ -245,11 +245,14 @@ class Placement(Protocol):
     "Weights, wherever they lie."
 
     accelerator: Accelerator  # joins the processes
-    module: torch.nn.Module  # `TokenLogprobs`, perhaps wrapped: what is called
+    module: Any  # `TokenLogprobs`, perhaps wrapped: what is called
     optimizer: Any  # moves what is trained
-    is_scaling: bool  # a step that was left out is float16's search for a scale of its losses
     can_be_exact: bool  # `exact` gives numbers
     scores_with_gradients: bool  # old log-probabilities can be taken by the very kernels of an update
+
+    @property
+    def is_scaling(self) -> bool:
+        "Whether a step that was left out is float16's search for a scale of its losses."
 
     def parameters(self) -> list[torch.nn.Parameter]:
         "What the optimizer moves, with its gradients."
@@ -263,8 +266,8 @@ class Placement(Protocol):
     def step(self, max_norm: float, finite: bool) -> tuple[float, bool]:
         "Scales the gradient down to max_norm, and moves the weights; the norm before, and whether they moved."
 
-    def exact(self, batch: Microbatch, temperature: float) -> torch.Tensor:
-        "(tokens,) log-probabilities in float32, by the weights that the optimizer moves; every process must ask."
+    def exact(self, batch: Microbatch, temperature: float, prefix: Prefix | None = None) -> tuple:
+        "(tokens,) log-probabilities and entropies in float32, by the weights that the optimizer moves; all must ask."
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         "Names and whole tensors of a plain model, in float32; where the weights lie in parts, every process must ask."
@@ -273,7 +276,10 @@ class Placement(Protocol):
         "What a checkpoint of that name needs to go on, beside the weights; every process must ask."
 
     def load(self, folder: Path, saved: dict):
-        "Weights and state of a checkpoint; every process must call."
+        "Weights of a checkpoint, and its state where that is there; every process must call."
+
+    def follow(self):
+        "The weights that are computed with follow those of `parameters`, after these were changed from outside."
 
     def give_back(self):
         "Leaves the policy's model as a plain one, where it can be."
@@ -293,12 +299,14 @@ class Whole:
         self.scorer, self.accelerator = scorer, accelerator
         self.masters = Masters(scorer.model) if config.mixed_precision == "bf16_weights" else None
         self.scaler = torch.amp.GradScaler(accelerator.device.type) if config.mixed_precision == "fp16" else None
-        self.optimizer = optimizer_of(self.parameters(), config)
+        own = [p for p in scorer.parameters() if p.requires_grad]
+        self.trained = self.masters.trained if self.masters else own
+        self.optimizer = optimizer_of(self.trained, config)
         self.module = accelerator.prepare_model(scorer)
 
     def parameters(self):
         "What the optimizer moves, with its gradients."
-        return self.masters.trained if self.masters else [p for p in self.scorer.parameters() if p.requires_grad]
+        return self.trained
 
     def gathering(self, last):
         "DDP decides in the forward pass whether processes will add up."
@@ -334,13 +342,14 @@ class Whole:
         return self.scaler is not None and self.scaler.get_scale() >= 1
 
     @torch.no_grad()
-    def exact(self, batch, temperature):
-        "Log-probabilities in float32."
+    def exact(self, batch, temperature, prefix=None):
+        "Log-probabilities and entropies in float32."
         if self.masters is None:
-            return self.module(batch, temperature, exact=True)[0]
+            return self.module(batch, temperature, exact=True, prefix=prefix)
         masters = {f"model.{name}": tensor for name, tensor in self.masters.by_name(self.scorer.model).items()}
+        options = dict(exact=True, prefix=prefix)
         with lock_of(self.scorer.model):  # the masters stand in the model's place meanwhile
-            return torch.func.functional_call(self.scorer, masters, (batch, temperature), dict(exact=True))[0]
+            return torch.func.functional_call(self.scorer, masters, (batch, temperature), options)
 
     def weights(self):
         "Names and whole tensors of a plain model, in float32."
@@ -356,9 +365,15 @@ class Whole:
     def load(self, folder, saved):
         "Weights, optimizer and scale."
         self.load_weights(saved.get("adapters") or _tensors(folder))
-        self.optimizer.load_state_dict(saved["optimizer"])
+        if saved["optimizer"] is not None:
+            self.optimizer.load_state_dict(saved["optimizer"])
         if self.scaler is not None and saved.get("scaler"):
             self.scaler.load_state_dict(saved["scaler"])
+
+    def follow(self):
+        "Masters are rounded into the weights."
+        if self.masters:
+            self.masters.down()
 
     def give_back(self):
         "The model has float32 weights again."
@@ -465,9 +480,12 @@ class Sharded:
         set_optimizer_state_dict(self.scorer.model, self.optimizer, saved["optimizer"], options=_whole_state())
 
     @torch.no_grad()
-    def exact(self, batch, temperature):
-        "Log-probabilities in float32."
-        return self.module(batch, temperature, exact=True)[0]
+    def exact(self, batch, temperature, prefix=None):
+        "Log-probabilities and entropies in float32."
+        return self.module(batch, temperature, exact=True, prefix=prefix)
+
+    def follow(self):
+        "They are the same."
 
     def give_back(self):
         "Nothing: the model stays in parts."
@@ -564,9 +582,12 @@ class DeepSpeed:
         return dict(optimizer=None, adapters=_adapters(self.scorer.model), deepspeed=2)
 
     @torch.no_grad()
-    def exact(self, batch, temperature):
-        "Log-probabilities in float32."
-        return self.module(batch, temperature, exact=True)[0]
+    def exact(self, batch, temperature, prefix=None):
+        "Log-probabilities and entropies in float32."
+        return self.module(batch, temperature, exact=True, prefix=prefix)
+
+    def follow(self):
+        "They are the same."
 
     def give_back(self):
         "Nothing: the model stays with DeepSpeed."

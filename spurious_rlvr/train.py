@@ -9,14 +9,14 @@ __all__ = ['CHANGEABLE', 'PRESETS', 'Records', 'GRPOConfig', 'check_kinds', 'che
            'make_scorer', 'prepare', 'own_engine', 'make_trainable', 'make_reference', 'set_checkpointing',
            'sample_phase', 'Piece', 'Update', 'PhaseBatches', 'cut_pieces', 'count_pieces', 'make_update_batches',
            'make_batches', 'every_piece', 'flat', 'by_row', 'record_old_logprobs', 'score_as_trained', 'Signal',
-           'signal_of', 'configured_loss', 'reference_logprobs', 'piece_loss', 'accumulate_gradient', 'record_tokens',
-           'joined_tokens', 'update_statistics', 'make_update', 'NoiseSample', 'begin_noise', 'noise_statistics',
-           'end_noise', 'Phase', 'sampler_mismatch', 'phase_metrics', 'run_updates', 'run_phase', 'gather_used',
-           'reward_at', 'is_due', 'run_phases', 'grpo', 'write_phase', 'save_checkpoint', 'load_checkpoint',
-           'DividedEngine', 'evaluate_into', 'recorded_config', 'check_same', 'check_start', 'first_process',
-           'is_evaluated', 'check_trackers', 'tracking', 'unwritten', 'recorded_end', 'time_sampling', 'time_scoring',
-           'phase_seconds', 'duration', 'start_words', 'say_start', 'say_shared', 'shown', 'check_evaluated',
-           'keep_best', 'train']
+           'signal_of', 'configured_loss', 'reference_logprobs', 'piece_loss', 'is_dead', 'accumulate_gradient',
+           'record_tokens', 'joined_tokens', 'update_statistics', 'make_update', 'NoiseSample', 'begin_noise',
+           'noise_statistics', 'end_noise', 'Phase', 'sampler_mismatch', 'phase_metrics', 'run_updates', 'run_phase',
+           'gather_used', 'reward_at', 'is_due', 'run_phases', 'grpo', 'write_phase', 'save_checkpoint',
+           'load_checkpoint', 'DividedEngine', 'evaluate_into', 'recorded_config', 'check_same', 'check_start',
+           'first_process', 'is_evaluated', 'check_trackers', 'tracking', 'unwritten', 'recorded_end', 'time_sampling',
+           'time_scoring', 'phase_seconds', 'duration', 'start_words', 'say_start', 'say_shared', 'shown',
+           'check_evaluated', 'keep_best', 'train']
 
 # %% ../nbs/11_train.ipynb #b232d627
 import contextlib
@@ -606,7 +606,7 @@ def choose_packing(
     name = policy.name or "the policy"
     for packed in [True, False] if packing and can_pack(policy.model) else [False]:
         gap = check_scoring(scorer, policy.tokenizer, packed)
-        if gap < (1e-2 if scorer.half is None else 0.2):
+        if gap < (1e-2 if scorer.compute_dtype is None else 0.2):
             break  # bfloat16 rounds to a few hundredths
     else:
         raise ConfigError(
@@ -628,7 +628,7 @@ def settle_precision(
 
 def make_scorer(model: torch.nn.Module, config: GRPOConfig) -> TokenLogprobs:
     "The module that gives a model's log-probabilities in the precision of a configuration."
-    return TokenLogprobs(model, half=HALVES.get(config.mixed_precision), head_precision=config.head_precision)
+    return TokenLogprobs(model, compute_dtype=HALVES.get(config.mixed_precision), head_precision=config.head_precision)
 
 # %% ../nbs/11_train.ipynb #53f4f8ff
 def prepare(
@@ -783,7 +783,6 @@ class Update:
 
     pieces: list[Piece]  # of this process, as many as every other has
     places: list[int]  # of its rollouts in the phase, those of all processes
-    learns: bool  # False: all its groups are dead, so that nothing moves
 
 
 @dataclasses.dataclass
@@ -836,7 +835,7 @@ def make_update_batches(state, config, rollouts, places, live, users) -> Update:
     if len(shares) > 1:
         most = max(count_pieces(state, config, rollouts, other or places[:1]) for other in shares)
         pieces += [dataclasses.replace(pieces[-1], counts=False)] * (most - len(pieces))
-    return Update(pieces, list(places), bool(learning))
+    return Update(pieces, list(places))
 
 
 def make_batches(
@@ -1035,6 +1034,11 @@ def piece_loss(
 Records = list[tuple[Piece, dict]]  # the pieces of an update that count, with per-token tensors
 
 
+def is_dead(config: GRPOConfig, update: Update, signal: Signal) -> bool:
+    "Whether an update has no gradient: all its advantages are 0, and nothing else is in the loss."
+    return not (config.beta or config.entropy_coefficient or bool(signal.advantages[update.places].any()))
+
+
 def accumulate_gradient(
     state: TrainingState,  # what the loop carries; gradients are added to the placement's
     config: GRPOConfig,  # the objective's settings
@@ -1043,7 +1047,8 @@ def accumulate_gradient(
     clip: str,  # a name in `objective.CLIPS`
     lengths: Sequence[int],  # (rollouts,) tokens of each rollout of the phase
 ) -> Records:
-    "Forward and backward over an update's pieces."
+    "Forward and backward over an update's pieces; without a gradient, forward alone."
+    dead = is_dead(config, update, signal)
     counted = [i for i in update.places if bool(signal.counted[i])]
     totals = max(1, len(counted)), max(1, sum(lengths[i] for i in counted))
     records = []
@@ -1052,9 +1057,9 @@ def accumulate_gradient(
         last = turn == len(update.pieces) - 1
         with state.placement.gathering(last):
             loss, tokens = piece_loss(state, config, piece, signal, clip, *totals)
-            if update.learns:
+            if not dead:
                 state.placement.backward(loss * float(piece.counts), last)
-        if piece.counts or not update.learns:
+        if piece.counts or (last and not records):  # where nothing counts, one is looked at all the same
             records.append((piece, tokens | dict(loss=loss.detach())))
     return records
 
@@ -1069,7 +1074,7 @@ def record_tokens(
     "Writes per-token tensors into the rollouts. What took no part was not clipped, and has no new log-probabilities."
     for i in update.places:
         rollouts[i].update = number
-    for piece, tokens in records if update.learns else ():
+    for piece, tokens in ((piece, tokens) for piece, tokens in records if piece.counts):
         for name in ("logprob_new", "clip_side", "out_of_band", "entropy"):
             for i, values in by_row(piece, tokens[name]):
                 before = getattr(rollouts[i], name) or []
@@ -1085,18 +1090,19 @@ def record_tokens(
 _PER_TOKEN = ("logprob_new", "logprob_old", "clip_side", "out_of_band", "log_ratio", "entropy", "kl")
 
 
-def joined_tokens(state: TrainingState, records: Records, update: Update) -> dict[str, torch.Tensor]:
-    "Per-token tensors of an update over its pieces and all processes, and the loss."
+def _join(records):
     names = [name for name in _PER_TOKEN if records and name in records[0][1]]
     joined = {name: torch.cat([tokens[name].flatten() for _, tokens in records]).cpu() for name in names}
-    joined["loss"] = sum((tokens["loss"] for _, tokens in records), torch.zeros(())).cpu()[None]
-    if state.accelerator.num_processes == 1:
-        return joined
-    parts = gather_object([joined])
-    if not update.learns:  # every process looked at the same rollout
-        return parts[0]
-    names = [name for name in _PER_TOKEN if any(name in part for part in parts)]
-    return {name: torch.cat([part[name] for part in parts if name in part]) for name in [*names, "loss"]}
+    return joined | ({"loss": sum(tokens["loss"] for _, tokens in records).cpu()[None]} if records else {})
+
+
+def joined_tokens(state: TrainingState, records: Records) -> dict[str, torch.Tensor]:
+    "Per-token tensors of an update over its pieces and all processes, and the loss."
+    parts = [_join([(piece, tokens) for piece, tokens in records if piece.counts])]
+    if state.accelerator.num_processes > 1:
+        parts = gather_object(parts)
+    parts = [part for part in parts if part] or [_join(records)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def update_statistics(
@@ -1128,19 +1134,23 @@ def make_update(
     signal: Signal,  # of the phase
     clip: str,  # a name in `objective.CLIPS`
     lengths: Sequence[int],  # (rollouts,) tokens of each rollout of the phase
+    described: bool = True,  # False: of the statistics only loss, norm and whether it was made
 ) -> tuple[dict, Records]:  # the update's statistics; per-token tensors
     """One optimizer update. Skips it where loss or gradient is not finite, and raises `RunError` after max_skipped in a
     row."""
     placement, unclipped = state.placement, None
-    if config.compare_gradients and update.learns:
+    if config.compare_gradients and not is_dead(config, update, signal):
         accumulate_gradient(state, config, update, signal, "none", lengths)
         unclipped = [p.grad.detach().clone() for p in placement.parameters()]
         placement.optimizer.zero_grad()
     records = accumulate_gradient(state, config, update, signal, clip, lengths)
-    statistics = update_statistics(joined_tokens(state, records, update), sum(lengths[i] for i in update.places))
+    joined = joined_tokens(state, records)
+    statistics = dict(loss=joined["loss"].sum().item())
+    if described:
+        statistics = update_statistics(joined, sum(lengths[i] for i in update.places))
     if unclipped is not None:
         statistics |= compare_gradients([p.grad for p in placement.parameters()], unclipped)
-    if not update.learns:
+    if is_dead(config, update, signal):
         return statistics | dict(gradient_norm=0.0, skipped=False, dead=True), records
     for group in placement.optimizer.param_groups:
         group["lr"] = config.learning_rate
@@ -1175,11 +1185,11 @@ def begin_noise(
 ) -> NoiseSample | None:  # None where there is nothing to measure, or nothing to measure it with
     "Chooses the rollouts and scores them."
     exact = config.mixed_precision == "no"
-    once = config.updates_per_phase == 1 or not batches.updates[-1].learns
+    once = config.updates_per_phase == 1
     if not state.placement.can_be_exact or (config.old_logprobs != "sampler" and (exact or once)):
         return None
     last = batches.updates[-1]
-    places = [i for piece in last.pieces for i in piece.places.tolist()]
+    places = [i for piece in last.pieces for i in piece.places.tolist()]  # where none counts, of a stand-in
     order = keyed_rng(config.seed, "ratio noise", phase).permutation(len(places))
     chosen, tokens = [], 0
     for i in (places[j] for j in order[:_NOISE_ROLLOUTS]):
@@ -1189,7 +1199,7 @@ def begin_noise(
         chosen.append(i)
     whole_ = dataclasses.replace(config, microbatch_tokens=2**40)
     [piece] = cut_pieces(state, whole_, rollouts, sorted(set(chosen)))
-    return NoiseSample(piece, state.placement.exact(piece.batch, config.temperature))
+    return NoiseSample(piece, state.placement.exact(piece.batch, config.temperature)[0])
 
 # %% ../nbs/11_train.ipynb #d033962c
 def noise_statistics(
@@ -1326,10 +1336,11 @@ def run_updates(
     signal: Signal,  # what is learnt
     clip: str,  # a name in `objective.CLIPS`
     lengths: Sequence[int],  # (rollouts,) tokens of each rollout of the phase
+    described: bool = True,  # with all statistics
 ) -> Iterator[tuple[Update, dict, Records]]:  # each update when it is made: its statistics, its per-token tensors
     "The updates of a phase, in training and in replay alike."
     for update in batches.updates * config.num_iterations:
-        yield update, *make_update(state, config, update, signal, clip, lengths)
+        yield update, *make_update(state, config, update, signal, clip, lengths, described)
         state.bar.update()
 
 # %% ../nbs/11_train.ipynb #da8ed920
@@ -1356,7 +1367,7 @@ def run_phase(
         updates.append(statistics)
         record_tokens(records, rollouts, update, number, config.num_iterations > 1)
         if number == count - 2 and noise is not None:  # the weights that the last update will use
-            noise.now = state.placement.exact(noise.piece.batch, config.temperature)
+            noise.now = state.placement.exact(noise.piece.batch, config.temperature)[0]
     further |= end_noise(state, config, noise, records, signal)
     state.bar.close_bar()
     rollouts = gather_used(state, batches, rollouts)
@@ -1462,10 +1473,11 @@ def save_checkpoint(
 def load_checkpoint(
     state: TrainingState,  # every process must call
     folder: Path,  # of the checkpoint
+    weights_only: bool = False,  # leave the optimizer as it is
 ) -> None:
     "Puts the weights, the optimizer and the position of a checkpoint into the state."
     saved = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    state.placement.load(folder, saved)
+    state.placement.load(folder, saved | (dict(optimizer=None) if weights_only else {}))
     state.finished = saved["finished"]
 
 # %% ../nbs/11_train.ipynb #0c05d990

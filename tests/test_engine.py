@@ -16,20 +16,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spurious_rlvr import policy as policies
+from spurious_rlvr import logprobs as scoring
 from spurious_rlvr import train as training
 from spurious_rlvr.core import ConfigError, DataError, RunError
-from spurious_rlvr.policy import allow_packing, completion_logprobs, load_policy, microbatches, random_policy
+from spurious_rlvr.logprobs import completion_logprobs, microbatches
+from spurious_rlvr.policy import load_policy, random_policy
 from spurious_rlvr.runs import read_run
 from spurious_rlvr.tasks import arithmetic_chains
 from spurious_rlvr.train import (
     PRESETS,
     accumulate_gradient,
     grpo,
-    plan_updates,
+    make_batches,
     prepare,
     record_old_logprobs,
     sample_phase,
+    signal_of,
     train,
 )
 
@@ -62,14 +64,15 @@ def gradient(seed=0, **changes):
     policy = random_policy(scale=10)
     state = prepare(policy, arithmetic_chains(20), config)
     rollouts, _ = sample_phase(state, config, training.as_reward(one_group_is_dead), 1)
-    plan = plan_updates(len(rollouts), config, 1)
-    record_old_logprobs(state, config, rollouts, plan)
+    batches = make_batches(state, config, rollouts, 1)
+    record_old_logprobs(state, config, batches, rollouts)
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.02)
-    records = accumulate_gradient(state, config, [rollouts[i] for i in plan[1]], config.clip)
+    signal, lengths = signal_of(rollouts, torch.device("cpu")), [len(r.token_ids) for r in rollouts]
+    records = accumulate_gradient(state, config, batches.updates[1], signal, config.clip, lengths)
     return torch.cat([p.grad.flatten() for p in policy.model.parameters()]), sum(
-        len(tokens["entropy"]) for _, _, tokens in records
+        len(tokens["entropy"]) for _, tokens in records
     )
 
 
@@ -162,7 +165,6 @@ def test_sequences_for_flash_attention_are_cut_as_it_wants_them(monkeypatch):
         return torch.cat(parts)
 
     policy, draw = random_policy(heads=4), random.Random(0)
-    allow_packing(policy.model)
     shared = [draw.randrange(3, 90) for _ in range(7)]
     prompts, completions = [shared, [5, 6], shared], [[draw.randrange(3, 90) for _ in range(n)] for n in (9, 4, 17)]
     [batch] = microbatches(prompts, completions, packed=True, exact=True)
@@ -183,7 +185,7 @@ def test_sequences_for_flash_attention_are_cut_as_it_wants_them(monkeypatch):
             enable_gqa=False,
         )
 
-    monkeypatch.setattr(policies, "_attend", as_on_gpu)
+    monkeypatch.setattr(scoring, "_attend", as_on_gpu)
     found, _ = completion_logprobs(policy.model, batch)
     assert calls == [3] * policy.model.config.num_hidden_layers
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

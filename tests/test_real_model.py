@@ -14,6 +14,7 @@ import pytest
 import torch
 from test_layouts import launch, weights
 
+from spurious_rlvr import logprobs as scoring
 from spurious_rlvr import policy as policies
 from spurious_rlvr.core import DataError, NotAvailable
 from spurious_rlvr.runs import read_run
@@ -113,9 +114,8 @@ def test_logprobs_and_gradients_are_those_of_plain_transformers(smollm):
     expected = [alone(smollm.model, p, c) for p, c in zip(prompts, completions)]
     wanted = torch.autograd.grad(torch.cat(expected).mean(), list(watched.values()))
     for packed in (True, False):
-        [batch] = policies.microbatches(prompts, completions, packed=packed)
-        policies.allow_packing(smollm.model) if packed else None
-        logprobs, _ = policies.completion_logprobs(smollm.model, batch)
+        [batch] = scoring.microbatches(prompts, completions, packed=packed)
+        logprobs, _ = scoring.completion_logprobs(smollm.model, batch)
         for row, values in enumerate(expected):
             ours = logprobs[batch.row_index == batch.rows.tolist().index(row)]
             assert (ours - values).abs().max() <= 1e-4

@@ -11,6 +11,7 @@ import torch
 
 from spurious_rlvr import organisms, replay, train
 from spurious_rlvr.core import ConfigError, RunError
+from spurious_rlvr.logprobs import first_trained
 from spurious_rlvr.policy import load_policy, random_policy
 from spurious_rlvr.tasks import arithmetic_chains
 
@@ -53,11 +54,9 @@ def at_start(
     run, phase, policy
 ):  # a state at the start of a phase, its settings, rollouts and updates, and the advantages that it had
     config, rollouts = train.recorded_config(run).at(phase), replay.stored_rollouts(run, phase)
-    redoing = replay.prepare_redoing(policy, run.checkpoint(phase - 1), rollouts, rollouts, config, phase, False)
-    recorded = replay.Draw(
-        torch.tensor([r.advantage for r in rollouts]), torch.tensor([r.reward is not None for r in rollouts])
-    )
-    return redoing, config, rollouts, recorded
+    state = replay.state_of_start(policy, run.checkpoint(phase - 1), rollouts, config)
+    redoing = replay.prepare_redoing(state, rollouts, rollouts, config, phase)
+    return redoing, config, rollouts, train.signal_of(rollouts, torch.device("cpu"))
 
 
 def weights(policy):
@@ -87,7 +86,7 @@ def test_redone_with_its_own_advantages_a_phase_ends_at_the_weights_of_the_run(p
     for phase in (1, 2):
         policy = random_policy(scale=10)
         redoing, config, _, recorded = at_start(run, phase, policy)
-        replay.redo_phase(redoing.state, config, redoing.updates, recorded, config.clip)
+        replay.redo(redoing, recorded, config.clip)
         ended = load_policy(run.checkpoint(phase) / "policy", "chain", device="cpu")
         moved = max(
             (a - b).abs().max().item()
@@ -102,7 +101,7 @@ def test_redone_with_its_own_advantages_a_phase_ends_at_the_weights_of_the_run(p
 def test_the_cached_tail_gives_what_the_whole_network_gives(run, monkeypatch):
     settings = dict(draws=3, policy=random_policy(scale=10), progress=False)
     cached = replay.replay(run, 1, name="cached", **settings)
-    monkeypatch.setattr(replay, "trained_tail", lambda model: None)
+    monkeypatch.setattr(replay, "keep_prefix", lambda *_, **__: None)
     whole = replay.replay(run, 1, name="whole", **settings)
     assert np.allclose(
         cached.select_dtypes("number"), whole.select_dtypes("number"), atol=1e-4, rtol=1e-3, equal_nan=True
@@ -115,14 +114,17 @@ def test_the_tail_is_cached_only_where_nothing_before_it_is_trained():
         ("lm_head|model.norm", True),
         ("lm_head", True),
         ("all", False),
-        ("layers.1", False),
+        ("layers.1", True),
+        ("layers.0", False),
         ("lm_head|embed_tokens", False),
     ]:
         train.choose_trainable(model, trainable)
-        assert (replay.trained_tail(model) is not None) == cached, trainable
+        assert (first_trained(model) is not None) == cached, trainable
     tied = random_policy(tied=True).model
     train.choose_trainable(tied, "lm_head|embed_tokens|model.norm")
-    assert replay.trained_tail(tied) is None
+    assert first_trained(tied) is None
+    train.choose_trainable(tied, "layers.1|model.norm")  # the head is frozen with the embedding
+    assert first_trained(tied) == 1
 
 
 # --- everything is left as it was
@@ -140,7 +142,7 @@ def test_the_policy_that_was_lent_is_left_bit_for_bit(run, phase):
 
 
 def test_an_error_half_way_leaves_the_policy_and_writes_nothing(run, monkeypatch):
-    policy, calls, real = random_policy(scale=10), [], replay.redo_phase
+    policy, calls, real = random_policy(scale=10), [], replay.redo
 
     def breaks(*arguments):
         calls.append(1)
@@ -149,7 +151,7 @@ def test_an_error_half_way_leaves_the_policy_and_writes_nothing(run, monkeypatch
         return real(*arguments)
 
     before, replays = weights(policy), run.replays
-    monkeypatch.setattr(replay, "redo_phase", breaks)
+    monkeypatch.setattr(replay, "redo", breaks)
     with pytest.raises(KeyboardInterrupt):
         replay.replay(run, 1, draws=2, policy=policy, name="broken", progress=False)
     assert same(before, weights(policy)) and run.replays == replays
@@ -165,17 +167,20 @@ def test_weights_and_adam_are_restored_bit_for_bit_between_redoings(place, phase
     )
     policy = random_policy(scale=10)
     redoing, config, _, recorded = at_start(run, phase, policy)
-    state, updates = redoing.state, redoing.updates
+    state = redoing.state
 
     def moments():
         return [
-            {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in state.optimizer.state.get(p, {}).items()}
+            {
+                k: v.clone() if isinstance(v, torch.Tensor) else v
+                for k, v in state.placement.optimizer.state.get(p, {}).items()
+            }
             for p in policy.model.parameters()
         ]
 
     snapshot, before, before_moments = replay.Snapshot(state), weights(policy), moments()
     assert any(before_moments) == (phase == 2)  # phase 2 starts with Adam's moments, phase 1 with none
-    first, _ = replay.redo_phase(state, config, updates, recorded, "both")
+    first, _ = replay.redo(redoing, recorded, "both")
     after = weights(policy)
     assert not same(before, after)
     snapshot.restore()
@@ -185,7 +190,7 @@ def test_weights_and_adam_are_restored_bit_for_bit_between_redoings(place, phase
         a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
         for a, b in zip(before_moments, restored)
     )
-    second, _ = replay.redo_phase(state, config, updates, recorded, "both")
+    second, _ = replay.redo(redoing, recorded, "both")
     assert first == second and same(after, weights(policy))  # the same start, the same end
 
 
@@ -348,7 +353,7 @@ def test_the_implied_share_of_code_is_what_the_new_policy_writes(organism):
     redoing, config, rollouts, _ = at_start(organism, 1, policy)
     gauge = redoing.gauge
     draw = replay.redraw(rollouts, config, train.as_reward("random:0.5"), seed=5)
-    replay.redo_phase(redoing.state, config, redoing.updates, draw, "both")
+    replay.redo(redoing, draw, "both")
     found = gauge.measure()
     old = gauge.shows["writes_code"]
     problems = {p.id: p for p in organisms.training_problems()}
