@@ -460,6 +460,9 @@ def clip_words(
                 f" {100 * high:.2f} % of token uses above and {100 * low:.2f} % below (mean over the user's and the"
                 " permuted arm's runs)."
             )
+        noise = [words for words in rows.get("ratio", pd.Series(dtype=str)) if words]
+        if noise and updates > 1:
+            sentences.append(f"{family}, one of {len(noise)} such runs: {noise[0]}")
     return sentences
 
 

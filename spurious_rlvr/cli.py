@@ -974,6 +974,8 @@ def summary(
     run,  # from `runs.read_run`
 ) -> str:
     "A run in a few lines. Where nothing was measured, such as the accuracy of code in a run without code, stands NaN."
+    from spurious_rlvr.runs import noise_words
+
     lines, phases, evaluations = (
         [repr(run), f"reward {run.settings.get('reward')}, {run.settings.get('model', {}).get('name')}"],
         run.of_kind("phase"),
@@ -1005,7 +1007,8 @@ def summary(
             .round(4)
             .to_string(index=False)
         )
-    return "\n".join(lines)
+        lines.append(noise_words(phases, run.config.get("mixed_precision", "")))
+    return "\n".join(line for line in lines if line)
 
 
 @command("show coin")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'COLUMNS', 'ALIASES', 'atomic_path', 'dump_json', 'load_settings', 'rollout_table', 'describe_host',
-           'RunWriter', 'refuse_existing', 'create_run', 'resume_run', 'Run', 'read_run', 'export_policy',
-           'fingerprint_problems', 'import_rollouts', 'import_evaluation']
+           'RunWriter', 'refuse_existing', 'create_run', 'resume_run', 'Run', 'read_run', 'noise_words',
+           'export_policy', 'fingerprint_problems', 'import_rollouts', 'import_evaluation']
 
 # %% ../nbs/06_runs.ipynb #8ff2b48b
 import contextlib
@@ -486,6 +486,29 @@ def read_run(
             f" {SCHEMA_VERSION}); upgrade spurious-rlvr"
         )
     return Run(path, settings)
+
+# %% ../nbs/06_runs.ipynb #7b4c4834
+def noise_words(
+    phases: pd.DataFrame,  # one row per phase, as `Run.of_kind("phase")` gives it
+    precision: str = "",  # `mixed_precision` of the run: "no" is float32
+) -> str:
+    "Whether the ratio measured movement or rounding, in a sentence."
+    measured = phases.dropna(subset=["ratio_noise_spread"]) if "ratio_noise_spread" in phases else phases[:0]
+    if measured.empty or measured["ratio_noise_spread"].eq(0).all():
+        return "" if precision == "no" else "Whether the ratio measured movement or rounding was not measured."
+    mean = measured.mean(numeric_only=True)
+    if precision == "no" and mean.get("ratio_noise_correlation", 0.0) > 0.99:
+        return ""  # computed in float32, and the two agree
+    sides = [100 * mean[f"ratio_noise_clip_{side}{kind}"] for kind in ("", "_float32") for side in ("high", "low")]
+    words = (
+        f"Movement or rounding, on a sample of each phase's last update: the log-ratio spread by"
+        f" {mean['ratio_noise_spread']:.2g} in use and by {mean['ratio_noise_spread_float32']:.2g} in float32"
+        f" (correlation {mean.get('ratio_noise_correlation', math.nan):.2f}); clipped {sides[0]:.2f} % above and"
+        f" {sides[1]:.2f} % below in use, {sides[2]:.2f} % and {sides[3]:.2f} % in float32"
+    )
+    if "ratio_noise_gap_spread" in mean:
+        words += f"; engine and trainer were {mean['ratio_noise_gap_spread']:.2g} apart (spread) before anything moved"
+    return f"{words}."
 
 # %% ../nbs/06_runs.ipynb #73413b33
 def export_policy(

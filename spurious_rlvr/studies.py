@@ -47,7 +47,7 @@ from spurious_rlvr.core import (
     stable_id,
 )
 from .plots import figure_svg, phase_frame
-from .runs import Run, atomic_path, dump_json, read_run
+from .runs import Run, atomic_path, dump_json, noise_words, read_run
 
 # %% ../nbs/18_studies.ipynb #c1d312e2
 @dataclasses.dataclass(frozen=True)
@@ -1217,6 +1217,7 @@ def outcomes(
                 gain_by_skill=split["skill"],
                 reward=phases["reward"].mean(),
                 entropy=phases["entropy"].iloc[-1],
+                ratio=noise_words(phases, run.config.get("mixed_precision", "")),
                 **{
                     n: phases[n].mean()
                     for n in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread", "dead_groups")

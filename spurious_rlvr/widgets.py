@@ -298,7 +298,7 @@ import pyarrow.parquet as pq
 from .behavior import CODE_KINDS, KINDS, find_spans
 from .core import ConfigError, DataError, SpuriousRLVRError
 from .grading import extract_answer
-from .runs import COLUMNS, Run, atomic_path, dump_json, import_rollouts, read_run
+from .runs import COLUMNS, Run, atomic_path, dump_json, import_rollouts, noise_words, read_run
 
 # %% ../nbs/17_widgets.ipynb #b6ac26f4
 def visible(
@@ -1912,6 +1912,7 @@ def _growth(view):  # what is new in the folder of a `RunWatch`, for its page; N
             pages.index.measure(place)  # of many at once, the page asks for the earlier ones
         if source.run.settings:
             view._state = _run_state(source.run)
+            view._noise = noise_words(source.run.of_kind("phase"), "no")
         return _outline(source, pages.index) | dict(
             live=True,
             state=view._words(),
@@ -1938,7 +1939,7 @@ def _first_rows(pages, number, most=16, size=100_000):
 class RunWatch(RolloutStepper):
     "The stepper on a run that is being written. Made by `watch`."
 
-    _stopped, _thread, _follow = None, None, True
+    _stopped, _thread, _follow, _noise = None, None, True, ""
 
     def __init__(self, path, *, interval=1.0, tokenizer=None, link=""):
         if not interval > 0:
@@ -1960,7 +1961,8 @@ class RunWatch(RolloutStepper):
 
     def _words(self):  # the run's state, and whether anyone still looks
         left = self._stopped.is_set() and self._state not in ("finished", "failed")
-        return f"{self._state}, no longer watched" if left else self._state
+        state = f"{self._state}, no longer watched" if left else self._state
+        return f"{state}. {self._noise}" if self._noise else state
 
     def look(self) -> bool:  # whether there was something new
         "Looks into the folder once and tells the page what is new."
