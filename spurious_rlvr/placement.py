@@ -640,6 +640,7 @@ def settings_kept(
     dropouts = [(module, module.p) for module in bare.modules() if isinstance(module, torch.nn.Dropout)]
     training, attention = bare.training, bare.config._attn_implementation
     checkpointing = getattr(bare, "is_gradient_checkpointing", False)
+    required = getattr(bare, "_require_grads_hook", None) is not None
     try:
         yield
     finally:
@@ -650,5 +651,7 @@ def settings_kept(
         policy.model.train(training)
         if getattr(bare, "is_gradient_checkpointing", False) and not checkpointing:
             bare.gradient_checkpointing_disable()
+            if not required and hasattr(bare, "_require_grads_hook"):
+                bare.disable_input_require_grads()
         if bare.config._attn_implementation != attention:
             bare.set_attn_implementation(attention)
