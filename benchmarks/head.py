@@ -30,7 +30,7 @@ CHUNK = 2**24  # logits at a time
 
 
 def ours(hidden, head, targets):
-    from spurious_rlvr.policy import head_logprobs
+    from spurious_rlvr.logprobs import head_logprobs
 
     return head_logprobs(hidden, head, targets, chunk_elements=CHUNK)[0]
 

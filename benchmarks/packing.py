@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from machine import described
 
-from spurious_rlvr.policy import allow_packing, completion_logprobs, keep_memory, microbatches, quicken, random_policy
+from spurious_rlvr.logprobs import completion_logprobs, keep_memory, microbatches
+from spurious_rlvr.policy import random_policy
 
 SIZES = [1024, 2048, 4096, 8192, 16384, 32768]
 
@@ -42,8 +43,6 @@ def measure(rounds=5):
     "CPU seconds a real token, for each size."
     torch.set_num_threads(1)
     policy, draw = random_policy(hidden_size=128, layers=4, mlp_size=512), np.random.default_rng(0)
-    allow_packing(policy.model)
-    quicken(policy.model)
     keep_memory()  # as the trainer does
     packs = {size: pack(policy, size, draw) for size in SIZES}
 

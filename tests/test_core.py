@@ -359,7 +359,7 @@ def test_a_replay_in_another_precision_is_read_in_float32(tmp_path):
         precision: replay.replay(run, 2, name=precision, mixed_precision=precision, **settings)
         for precision in ("no", "bf16", "fp16", "bf16_weights")
     }
-    assert tables["no"]["out_of_band_high"].max() < 0.05 < tables["bf16"]["out_of_band_high"].min()
+    assert 5 * tables["no"]["log_ratio_spread"].max() < tables["bf16"]["log_ratio_spread"].min()
     for name, table in tables.items():  # so small a step leaves so small a change, whatever it was computed in
         assert table["logprob"].abs().max() < 1e-3, name
         assert table["logprob"].abs().min() > 0, name

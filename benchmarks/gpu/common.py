@@ -462,3 +462,16 @@ def prepare(policy, given, config, engine=None):
 
     AcceleratorState._reset_state(reset_partial_state=True)
     return train.prepare(policy, given, train.check_config(config), engine)
+
+
+def make_update(state, config, rollouts):
+    "One update of some rollouts, cut up anew, and its statistics."
+    from spurious_rlvr import train
+
+    places = list(range(len(rollouts)))
+    update = train.Update(train.cut_pieces(state, config, rollouts, places), places)
+    signal = train.signal_of(rollouts, state.accelerator.device)
+    lengths = [len(r.token_ids) for r in rollouts]
+    statistics, records = train.make_update(state, config, update, signal, config.clip, lengths)
+    train.record_tokens(records, rollouts, update, 0, False)
+    return statistics

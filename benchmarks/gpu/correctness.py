@@ -110,15 +110,15 @@ VARIANTS = {  # name: packed, exact layout, precision, what takes the place of t
 
 @contextlib.contextmanager
 def attention_of(name):
-    from spurious_rlvr import policy
+    from spurious_rlvr import logprobs
 
-    original = policy._attend
+    original = logprobs._attend
     if name:
-        policy._attend = attend_by_flex if name == "flex" else attend_by_sdpa(original)
+        logprobs._attend = attend_by_flex if name == "flex" else attend_by_sdpa(original)
     try:
         yield
     finally:
-        policy._attend = original
+        logprobs._attend = original
 
 
 def logprobs_and_gradient(policy, rows, packed, exact, precision, kernel):
@@ -126,17 +126,16 @@ def logprobs_and_gradient(policy, rows, packed, exact, precision, kernel):
     CPU."""
     import torch
 
-    from spurious_rlvr.policy import allow_packing, completion_logprobs, microbatches
+    from spurious_rlvr.logprobs import completion_logprobs, microbatches
 
     prompts, completions, weights = rows
-    if packed:
-        allow_packing(policy.model)
-    found, device = [None] * len(prompts), policy.device.type
+    found = [None] * len(prompts)
     policy.model.zero_grad()
     for batch in microbatches(prompts, completions, token_budget=700, packed=packed, exact=exact):
         batch = batch.to(policy.device)
-        with attention_of(kernel), torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-            logprobs, _ = completion_logprobs(policy.model, batch)
+        with attention_of(kernel):
+            half = torch.bfloat16 if precision == "bfloat16" else None
+            logprobs, _ = completion_logprobs(policy.model, batch, compute_dtype=half)
         wanted = torch.tensor([weights[i] for i in batch.rows.tolist()], device=policy.device)[batch.row_index]
         (logprobs * wanted).sum().backward()
         for i, part in zip(
@@ -238,7 +237,7 @@ def compare_masters(given):
     before = [p.detach().clone() for p in policy.model.parameters()]
     rollouts = common.made_rollouts(policy, problems, 16, 8, 24, shape.vocabulary)
     for _update in range(20):
-        train.make_update(state, config, rollouts, 0)
+        common.make_update(state, config, rollouts)
     moved = sum(int((p != b).sum()) for p, b in zip(policy.model.parameters(), before))
     shown = sum(int((p.bfloat16() != b.bfloat16()).sum()) for p, b in zip(policy.model.parameters(), before))
     total = sum(b.numel() for b in before)

@@ -82,16 +82,13 @@ def full_microbatch(state, config, given, shape):
             break
         rollouts.append(rollout)
         used += cost
-    [batch] = train.cut(state, config, rollouts)
-    return batch
+    [piece] = train.cut_pieces(state, config, rollouts, range(len(rollouts)))
+    return piece.batch
 
 
 def logprobs_and_gradients(policy, shape, given, tokens, checkpointing):
     "Peaks of one microbatch, and the plan's figure."
     import torch
-
-    from spurious_rlvr import train
-    from spurious_rlvr.policy import completion_logprobs
 
     config = configure(given, tokens, checkpointing, "sgd")
     needed, parts = predicted(policy, config, given)
@@ -114,16 +111,15 @@ def logprobs_and_gradients(policy, shape, given, tokens, checkpointing):
     )
     try:
         memory.forget()
-        with torch.no_grad(), train.half(state, config):
-            completion_logprobs(state.model, batch)
+        with torch.no_grad():
+            state.placement.module(batch)
         found["logprobs"] = memory.look()
         peaks = []
         for _ in range(given.repeats):
-            state.optimizer.zero_grad()
+            state.placement.optimizer.zero_grad()
             memory.forget()
-            with train.half(state, config):
-                logprobs, _ = completion_logprobs(state.model, batch)
-            train.backward(state, logprobs.mean(), True)
+            logprobs, _ = state.placement.module(batch)
+            state.placement.backward(logprobs.mean(), True)
             finite = finite and bool(logprobs.isfinite().all())
             peaks.append(memory.look())
         found["gradients"] = peaks[-1]
@@ -134,16 +130,9 @@ def logprobs_and_gradients(policy, shape, given, tokens, checkpointing):
             f"memory ran out, though the plan says {needed:.0f} GiB ({str(error).splitlines()[0][:80]})",
             False,
         )
-    state.optimizer.zero_grad()
-    unwrap(policy)
+    state.placement.optimizer.zero_grad()
+    state.borrowed.close()
     return found, finite
-
-
-def unwrap(policy):
-    "accelerate changes a model's forward in place; the next measurement starts from the plain one."
-    from accelerate.utils import extract_model_from_parallel
-
-    extract_model_from_parallel(policy.model, keep_fp32_wrapper=False)
 
 
 def open_sampler(policy, given):
@@ -158,7 +147,6 @@ def open_sampler(policy, given):
 def beside_a_sampler(policy, given, stages):
     """The update's whole state, with the sampler awake, asleep, and asleep during an update; in the order and with the
     calls of a phase."""
-    from spurious_rlvr import train
     from spurious_rlvr.rollout import Request
 
     config = configure(given, 256 if given.rehearse else 16384, True, "adamw_bf16")
@@ -178,7 +166,7 @@ def beside_a_sampler(policy, given, stages):
     state = common.prepare(policy, given_problems, config, engine)
     rollouts = common.made_rollouts(policy, given_problems, 16, given.mean, given.longest, given.vocabulary)
     memory.forget()
-    updates = [train.make_update(state, config, rollouts, 0) for _ in range(2)]  # the first makes the optimizer's state
+    updates = [common.make_update(state, config, rollouts) for _ in range(2)]  # the first makes the optimizer's state
     stage("updates beside the sleeping sampler")
     engine.wake()
     engine.load_weights(policy)  # straight after the update, as the trainer does it
@@ -189,7 +177,7 @@ def beside_a_sampler(policy, given, stages):
     engine.sleep()
     memory.forget()
     stage("at rest, sampler asleep")
-    updates.append(train.make_update(state, config, rollouts, 0))
+    updates.append(common.make_update(state, config, rollouts))
     stage("an update after the sampler went back to sleep")
     engine.close()
     return dict(

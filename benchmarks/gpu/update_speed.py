@@ -25,10 +25,10 @@ SETTINGS = {  # shape -> (gradient_checkpointing, microbatch_tokens, optimizer),
     "7b": [(False, 4096, "adamw_bf16"), (True, 16384, "adamw_bf16")],
 }
 PARTS = dict(
-    cut="packing",
-    completion_logprobs="forward",
+    cut_pieces="packing",
+    piece_loss="forward",
     backward="backward",
-    take_step="gradient norm and optimizer",
+    step="gradient norm and optimizer",
     update_statistics="statistics",
     record_tokens="per-token records",
 )
@@ -80,11 +80,12 @@ def room_for(name, config, given):
 
 
 @contextlib.contextmanager
-def timed_parts(device, into):
+def timed_parts(device, into, placement):
     "The parts of an update with the device idle between them: their sum is more than an undisturbed update takes."
     from spurious_rlvr import train
 
-    originals = {name: getattr(train, name) for name in PARTS}
+    owners = {name: placement if name in ("backward", "step") else train for name in PARTS}
+    originals = {name: getattr(owner, name) for name, owner in owners.items()}
 
     def timed(function, part):
         def outer(*arguments, **options):
@@ -94,12 +95,12 @@ def timed_parts(device, into):
         return outer
 
     for name, part in PARTS.items():
-        setattr(train, name, timed(originals[name], part))
+        setattr(owners[name], name, timed(originals[name], part))
     try:
         yield
     finally:
         for name, original in originals.items():
-            setattr(train, name, original)
+            setattr(owners[name], name, original)
 
 
 def kernel_shares(work, device):
@@ -146,18 +147,19 @@ def measure(shape, config, given):
     statistics, memory = {}, common.Memory(given.device)
 
     def update():
-        return statistics.update(train.make_update(state, config, rollouts, 0))
+        return statistics.update(common.make_update(state, config, rollouts))
 
     memory.forget()
     seconds = common.times(update, given)
     held = memory.look()
     parts = {}
-    with timed_parts(given.device, parts):
+    with timed_parts(given.device, parts, state.placement):
         update()
+    first, rest = ([0], list(range(1, len(rollouts))))
+    cut = [train.Update(train.cut_pieces(state, config, rollouts, places), places) for places in (first, rest)]
+    later = train.PhaseBatches(cut, [0] * len(rollouts))
     old = common.times(
-        lambda: train.record_old_logprobs(
-            state, config, [_without_old(r) for r in rollouts], [[0], list(range(1, len(rollouts)))]
-        ),
+        lambda: train.record_old_logprobs(state, config, later, rollouts),
         given,
     )
     peak = common.peak_of(given.gpu["name"])[0] if given.gpu else 1.0
@@ -174,15 +176,9 @@ def measure(shape, config, given):
         share_of_peak=common.spread([flops / s / (peak * 1e12) for s in seconds]),
         old_logprobs_seconds_of_all_but_one=common.spread(old),
         parts_seconds=parts,
-        kernels_of_one_group=kernel_shares(lambda: train.make_update(state, config, rollouts[:16], 0), given.device),
+        kernels_of_one_group=kernel_shares(lambda: common.make_update(state, config, rollouts[:16]), given.device),
         memory=held,
     ), bool(statistics["loss"] == statistics["loss"] and not statistics["skipped"])
-
-
-def _without_old(rollout):
-    import dataclasses
-
-    return dataclasses.replace(rollout, logprob_old=None)
 
 
 def main(arguments=None):
