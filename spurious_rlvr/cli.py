@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'INTERRUPTED_TRAINING', 'INTERRUPTED', 'SystemOption', 'UserOption', 'PrefixOption', 'StopOption',
            'TemplateOption', 'INDEX', 'COPIED', 'command', 'demo', 'read_settings', 'chosen_engine', 'train',
-           'evaluate', 'study', 'audit', 'scorecard', 'fetch', 'plan', 'export', 'summary', 'show', 'view',
-           'copy_tutorials', 'jupyter_command', 'lab', 'main']
+           'evaluate', 'study', 'audit', 'scorecard', 'fetch', 'plan', 'export', 'summary', 'show', 'view', 'diagnose',
+           'lint_reward', 'copy_tutorials', 'jupyter_command', 'lab', 'main']
 
 # %% ../nbs/22_cli.ipynb #e76e8fe2
 import difflib
@@ -1068,6 +1068,114 @@ def view(
     print(page)
     if open_page:
         typer.launch(str(page.resolve()))
+
+# %% ../nbs/22_cli.ipynb #d1a90002
+def _stepper_of(diagnosis):  # draws the rollouts behind the findings
+    from spurious_rlvr.diagnose import Stepper, telling_rows
+    from spurious_rlvr.widgets import RolloutStepper
+
+    rows = telling_rows(diagnosis)
+    stepper = RolloutStepper(rows)
+    shown = stepper.find()
+    links = {(int(g), int(s)): link for g, s, link in zip(shown["group"], shown["sample"], shown["link"])}
+    page = stepper.to_html(page=True, limit=len(rows), size=4_000_000)
+    return Stepper(page.partition("<body>")[2].rpartition("</body>")[0], links)
+
+
+@command(
+    "diagnose coin                                        # a run folder of this package",
+    "diagnose trl/completions --out diagnosis             # TRL; writes diagnosis/report.html",
+    "diagnose rollouts --against base.jsonl --json findings.json",
+)
+def diagnose(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help=(
+                "A run folder, TRL's completions, verl's, prime-rl's or open-instruct's rollouts, a log of"
+                " lm-evaluation-harness or Inspect, JSON Lines, CSV or parquet."
+            )
+        ),
+    ],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Rollouts to compare behaviours with. Default: the beginning of the run itself."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.html, report.md and findings.json.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File for the findings as JSON.")] = None,
+    benchmark: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of a benchmark whose problems must not be in training; may be given several times."),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Folder with tokenizer.json, for files that hold tokens and no texts.")
+    ] = None,
+):
+    """Says what in a run is spurious, from its rollouts alone: dead groups, phantom advantages, a grader that errs, a
+    clip that cannot act, drift, duplicates and more.
+
+    It needs neither torch nor a GPU, and goes nowhere on the network.
+    """
+    from spurious_rlvr import diagnose as room
+    from spurious_rlvr.runs import atomic_path, dump_json
+
+    _point_at_folder(path)
+    found = room.diagnose(path, against=against, benchmarks=benchmark or (), tokenizer=tokenizer)
+    print(room.headline(found))
+    for sentence in found.sentences():
+        print(f"  {sentence}")
+    if json_file:
+        with atomic_path(json_file) as partial:
+            partial.write_text(dump_json(found.as_json()) + "\n", encoding="utf-8")
+    if out:
+        print(room.write_report(found, out, path.resolve().name, _stepper_of(found)))
+
+# %% ../nbs/22_cli.ipynb #d1a90004
+def _sampled_by(model):  # some rollouts of a policy, before any training
+    import pandas as pd
+
+    _load()
+    from spurious_rlvr.core import to_row
+    from spurious_rlvr.evaluate import evaluate as sample
+    from spurious_rlvr.organisms import find_start
+
+    start = find_start(model)
+    policy = start.load(None)
+    problems = (start.training_problems() or [])[:32]
+    rollouts = sample(policy, problems, samples=8, temperature=1.0, max_completion_length=64)
+    return pd.DataFrame([to_row(r) for r in rollouts])
+
+
+@command(
+    "lint-reward boxed_format --on coin",
+    "lint-reward python:my_rewards:score --on trl/completions",
+    "lint-reward 'ground_truth + 0.2 * boxed_format' --model qwen-like    # samples a few first",
+)
+def lint_reward(
+    reward: Annotated[str, typer.Argument(autocompletion=_reward_names, help="A reward, as for train --reward.")],
+    on: Annotated[Path | None, typer.Option("--on", help="Rollouts to run it over, of any tool.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(autocompletion=_organism_names, help="Or a model with problems of its own, which samples some."),
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="Most rollouts it is run over.")] = 2000,
+):
+    """Runs a reward over rollouts before anything is trained: errors, speed, None, bounds, variance within groups,
+    phantom advantages, agreement with right and wrong, and what texts without an answer earn.
+
+    The exit code is 1 where a check is a fault.
+    """
+    from spurious_rlvr import diagnose as room
+    from spurious_rlvr.core import ConfigError
+
+    if (on is None) == (model is None):
+        raise ConfigError("lint-reward: give --on ROLLOUTS, or --model NAME to sample some")
+    if on:
+        _point_at_folder(on)
+    lint = room.lint_reward(reward, on if on else _sampled_by(model), most=most)
+    print(lint)
+    if lint.worst == "fault":
+        raise SystemExit(1)
 
 # %% ../nbs/22_cli.ipynb #0ea68f91
 INDEX = "index.ipynb"  # what JupyterLab opens

@@ -326,9 +326,9 @@ def wilson(
 
 # %% ../nbs/16_diagnose.ipynb #fb2e6210
 def clustered(
-    top: Sequence[float],  # (rollouts,) what is counted
-    bottom: Sequence[float],  # (rollouts,) what it is a share of
-    clusters: Sequence,  # (rollouts,) the group of each
+    top,  # (rollouts,) what is counted
+    bottom,  # (rollouts,) what it is a share of
+    clusters,  # (rollouts,) the group of each
     level: float = 0.95,  # of the interval
 ) -> tuple[float, float, float]:  # ratio, lower and upper end
     "A ratio of sums with an interval over clusters, linearised; Wilson's where it is 0 or 1 throughout."
@@ -810,8 +810,8 @@ def _with_reward(table, frame):
 
 
 def advantages(
-    rewards: Sequence[float],  # (rollouts,) NaN leaves one out
-    groups: Sequence[int],  # (rollouts,)
+    rewards,  # (rollouts,) NaN leaves one out
+    groups,  # (rollouts,)
     *,
     scale_rewards: str = "group",  # as in `objective.group_advantages`: "group", "batch" or "none"
     std_epsilon: float = 1e-4,  # added to the standard deviation
@@ -863,12 +863,12 @@ class Look:
         return self._kept[name]
 
     @property
-    def graded(self) -> pd.DataFrame | None:
+    def graded(self) -> Any:
         "Some whole groups, graded: right (None: undecided), answer and rule beside the columns; None without golds."
         return self.once("graded", lambda: _graded(self.frame))
 
     @property
-    def tokens(self) -> pd.DataFrame | None:
+    def tokens(self) -> Any:
         "One row a rollout of sums over its tokens; None where there are no tokens."
         return self.once("tokens", lambda: _token_facts(self.table))
 
@@ -1953,8 +1953,8 @@ def paragraph(
     "The numbers as a paragraph for a paper."
     from spurious_rlvr import __version__
 
-    names = ("dead_groups", "phantom_advantages", "grader_false_negatives", "grader_false_positives", "clip_fraction")
-    names += ("truncation", "repetition", "duplicates", "behavior_drift", "majority_explains")
+    names = "dead_groups phantom_advantages grader_false_negatives grader_false_positives clip_fraction".split()
+    names += "truncation repetition duplicates behavior_drift majority_explains".split()
     known = [diagnosis[name] for name in names if not math.isnan(diagnosis[name].value)]
     listed = "; ".join(f"{RULES[f.id].measures} {_worth(f)}" for f in known)
     return (
@@ -2251,7 +2251,7 @@ def _check_agreement(frame, values):
     return [Check("agreement", severity, phi, words)]
 
 
-def _check_dresses(reward, frame):
+def _check_dresses(reward, frame, _):
     golds = frame[frame["gold"].notna()].drop_duplicates("gold").head(50) if "gold" in frame else frame.head(0)
     if golds.empty:
         return [Check("dresses", "unknown", math.nan, "there are no gold answers")]
@@ -2303,11 +2303,10 @@ def lint_reward(
     checks = _check_values(reward, values, again, seconds)
     if np.isnan(values).all():
         return Lint(str(reward.name), len(frame), sorted(checks, key=lambda c: SEVERITIES.index(c.severity)))
-    for check in (_check_groups, _check_agreement):
-        checks += check(frame, values)
+    checks += _check_groups(frame, values) + _check_agreement(frame, values)
     for name, check in (("dresses", _check_dresses), ("pay for nothing", _check_junk)):
         try:
-            checks += check(reward, frame) if check is _check_dresses else check(reward, frame, values)
+            checks += check(reward, frame, values)
         except Exception as error:
             checks.append(Check(name, "fault", math.nan, f"raises {type(error).__name__}: {str(error)[:200]}"))
     return Lint(str(reward.name), len(frame), sorted(checks, key=lambda c: SEVERITIES.index(c.severity)))
