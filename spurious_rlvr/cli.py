@@ -1078,6 +1078,9 @@ def _stepper_of(diagnosis):  # draws the rollouts behind the findings
     stepper = RolloutStepper(rows)
     shown = stepper.find()
     links = {(int(g), int(s)): link for g, s, link in zip(shown["group"], shown["sample"], shown["link"])}
+    first = next((r for f in diagnosis.findings for r in f.rows if r in set(rows["_row"])), rows["_row"].iloc[0])
+    at = rows[rows["_row"] == first].iloc[0]
+    stepper.link = links[int(at["group"]), int(at["sample"])]
     page = stepper.to_html(page=True, limit=len(rows), size=4_000_000)
     return Stepper(page.partition("<body>")[2].rpartition("</body>")[0], links)
 

@@ -550,7 +550,7 @@ def find_format(
     files = _files(path)
     if not files:
         raise DataError(f"{path}: holds no .parquet, .jsonl, .json or .csv file; give the trainer's rollout folder")
-    if file_kind(files[0])[0] == "parquet":
+    if (file_kind(files[0]) or ("",))[0] == "parquet":
         names = pq.read_schema(files[0]).names if _is_parquet(files[0]) else []
         return "TRL" if {"completion", "advantage"} <= set(names) and "problem_id" not in names else "table"
     return _format_of(_record_of(files[0]))
@@ -982,12 +982,8 @@ def _first_updates(part):  # (rows,) whether the policy had not moved when the r
 def _reward_groups(frame):  # one row a group: size, spread of rewards, mass of advantages, first row
     kept = frame[frame["reward"].notna()]
     groups = kept.groupby("_group", sort=True)
-    found = (
-        groups["reward"]
-        .agg(["size", "min", "max"])
-        .assign(
-            mass=kept["advantage"].abs().groupby(kept["_group"]).sum(), row=groups.head(1).set_index("_group")["_row"]
-        )
+    found = groups["reward"].agg(["size", "min", "max"]).assign(
+        mass=kept["advantage"].abs().groupby(kept["_group"]).sum(), row=groups.head(1).set_index("_group")["_row"]
     )
     scale = found[["min", "max"]].abs().max(axis=1).clip(lower=1.0)
     return found.assign(spread=found["max"] - found["min"], equal=(found["max"] - found["min"]) <= 1e-6 * scale)
@@ -2031,6 +2027,12 @@ table.plain th, table.plain td { text-align: left; vertical-align: top; }
 """
 
 
+_FOLLOW = """<script>
+for (const link of document.querySelectorAll(".links a"))
+  link.addEventListener("click", () => document.querySelector(".stepper").scrollIntoView());
+</script>"""
+
+
 def _tag(severity):
     return f'<span class="tag {severity}">{severity}</span>'
 
@@ -2069,18 +2071,21 @@ def report_html(
     first = "".join(
         f"<li>{_tag(f.severity)}<span>{html.escape(f.sentence)}</span></li>" for f in diagnosis.findings[:5]
     )
-    links = stepper.links if stepper else {}
+    links, frame = stepper.links if stepper else {}, diagnosis.table.frame
     entry = FORMATS[diagnosis.format]
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="lead">{diagnosis.rollouts:,} rollouts, read as: {html.escape(diagnosis.format)}.</p>',
         f'<p class="verdict">{html.escape(headline(diagnosis))}</p><ol class="first">{first}</ol>',
         f"<blockquote>{html.escape(paragraph(diagnosis))}</blockquote>",
-        "<h2>All findings</h2>",
-        *(_finding_html(found, diagnosis.table.frame, links) for found in diagnosis.findings),
+        "<h2>Findings</h2>",
+        *(_finding_html(f, frame, links) for f in diagnosis.of("fault", "warning", "note")),
     ]
     if stepper:
-        parts += ['<h2>The rollouts behind them</h2><div class="stepper">', stepper.html, "</div>"]
+        parts += ['<h2>The rollouts behind them</h2><div class="stepper">', stepper.html, "</div>", _FOLLOW]
+    quiet = diagnosis.of("ok", "unknown")
+    shown = "".join(_finding_html(found, frame, links) for found in quiet)
+    parts.append(f"<h2>What is not wrong, or not known</h2><details><summary>{len(quiet)} more</summary>{shown}</details>")
     parts += [
         "<h2>What was looked at, and what would have been seen</h2>",
         "<p>The last column is the least true share at which a warning comes four times in five.</p>",
