@@ -227,7 +227,7 @@ _rule(
     "The policy says one thing: stop earlier, or keep entropy up.",
 )
 
-# %% ../nbs/16_diagnose.ipynb #cb1354d9
+# %% ../nbs/16_diagnose.ipynb #4e62f79d
 _rule(
     "majority_explains",
     "elicitation",
@@ -267,7 +267,7 @@ _rule(
 _rule(
     "repeated_completions",
     "bookkeeping",
-    "share of completions that repeat another of the group beyond what sampling gives",
+    "share of the pairs in a group that are copies beyond what sampling gives",
     0.05,
     0.02,
     0.01,
@@ -303,10 +303,10 @@ _rule(
 _rule(
     "temperature",
     "bookkeeping",
-    "surprise of the sampled tokens less their entropy, nats a token, either way",
+    "how far the surprise of the sampled tokens is from their entropy, in parts of the entropy",
+    0.2,
     0.1,
     0.05,
-    0.02,
     "Log-probabilities and sampling are at two temperatures: divide the logits before the ratio is taken.",
 )
 
@@ -322,7 +322,8 @@ def wilson(
     z, p = float(special.ndtri(0.5 + level / 2)), hits / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
-    return p, max(0.0, centre - half), min(1.0, centre + half)
+    low = max(0.0, centre - half) if hits > 1e-9 else 0.0  # exactly, whatever the rounding
+    return p, low, min(1.0, centre + half) if hits < total - 1e-9 else 1.0
 
 # %% ../nbs/16_diagnose.ipynb #fb2e6210
 def clustered(
@@ -495,6 +496,7 @@ class Table:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the training, where known
     updates: float = math.nan  # updates on one sampling, where known
     run: Any = None  # the `Run` behind it
+    every: Any = None  # the table with the rollouts that stand twice; `frame` holds each once
 
     @property
     def evaluation(self) -> bool:
@@ -510,7 +512,8 @@ class Table:
         phases, each = self.run.phases, len(self.frame) / max(len(self.run.phases), 1)
         for at in _spread(len(phases), max(2, int(most / max(each, 1)))):
             part = self.run.rollouts(phases[at])
-            yield part.set_index(self.frame.index[self.frame["phase"] == phases[at]])
+            part = part.set_index(self.every.index[self.every["phase"] == phases[at]])
+            yield part.loc[part.index.intersection(self.frame.index)]
 
 
 def _spread(total, most):  # at most so many places, evenly
@@ -759,9 +762,11 @@ def _block_groups(frame):  # (rows,) numbers of groups, and the usual size
 
 def _prepared(table):
     frame = table.frame
+    frame["_row"] = np.arange(len(frame))
     if "phase" not in frame or frame["phase"].isna().any():
         frame["phase"] = 1
     frame["prompt"] = frame["prompt"].fillna("").astype(str) if "prompt" in frame else ""
+    frame["completion"] = [t if isinstance(t, str) else None for t in frame["completion"]]
     if "group" in frame and frame["group"].notna().all():
         keys = frame["phase"].astype(str) + "/" + frame["group"].astype(str)
         frame["_group"] = pd.factorize(keys)[0]
@@ -777,8 +782,44 @@ def _prepared(table):
     if "problem_id" not in frame or frame["problem_id"].isna().any():
         frame["problem_id"] = frame["prompt"]
     frame["_problem"] = pd.factorize(frame["problem_id"])[0]
-    frame["completion"] = [t if isinstance(t, str) else None for t in frame["completion"]]
     table.frame = _with_reward(table, frame)
+    return _each_once(table, size)
+
+# %% ../nbs/16_diagnose.ipynb #aa37f053
+def _doubled_keys(frame):  # rows whose key has stood before
+    keys = [name for name in ("phase", "group", "sample") if name in frame]
+    if len(keys) < 3 or frame[keys].isna().any().any():
+        return np.zeros(len(frame), dtype=bool)
+    return frame.duplicated(keys).to_numpy()
+
+
+def _surplus(frame, size):  # rows beyond the places of a group that equal another of it
+    named = "group" in frame and frame["group"].notna().all()
+    key = frame["_group"] if named else frame.groupby(["phase", "prompt"], sort=False).ngroup()
+    count = key.map(key.value_counts())
+    beyond = count % size if size > 1 else count * 0
+    content = [c for c in ("completion", "reward", "advantage") if c in frame]
+    copy = frame[content].assign(_key=key).duplicated() & (count > size) & (beyond > 0)
+    copy = copy.to_numpy()
+    order = pd.Series(copy[::-1]).groupby(key.to_numpy()[::-1]).cumsum().to_numpy()[::-1]  # the last are copies
+    return copy & (order <= beyond.to_numpy())
+
+
+def _each_once(table, size):
+    every = table.every = table.frame
+    copies = _doubled_keys(every)
+    if not copies.any() and not table.evaluation:
+        copies = _surplus(every, size)
+    every["_copy"] = copies
+    if not copies.any():
+        return table
+    table.notes.append(f"{int(copies.sum()):,} rollouts that stand twice are counted once in all other findings.")
+    table.frame = every[~copies].copy()
+    if "group" not in every or every["group"].isna().any():
+        table.frame["_group"], size = _block_groups(table.frame)
+    else:
+        size = int(np.bincount(table.frame.groupby("_group").size()).argmax())
+    table.frame.attrs |= dict(size=size, advantage=every.attrs["advantage"])
     return table
 
 # %% ../nbs/16_diagnose.ipynb #9cb0b0e3
@@ -940,15 +981,18 @@ def _facts_of(part):
     return _pairs_of(facts, has, part)
 
 
-def _pairs_of(facts, has, part):  # what two token columns say together, where their lengths agree
+def _pairs_of(facts, has, part):  # what two token columns say together, in the rows that have both
     def both(first, second):
-        if first in has and second in has and np.array_equal(has[first][1], has[second][1]):
-            return has[first][0], has[second][0], has[first][1]
-        return None
+        if first not in has or second not in has:
+            return None
+        a, b = has[first][1], has[second][1]
+        shared = a == b
+        kept = (values[np.repeat(shared, lengths)] for values, lengths in (has[first], has[second]))
+        return *kept, np.where(shared, a, 0)
 
     if pair := both("logprob_old", "logprob_sampler"):
         old, sampler, lengths = pair
-        facts["same"] = _by_row(old == sampler, lengths)
+        facts["same"], facts["same_of"] = _by_row(old == sampler, lengths), lengths
         facts["apart"] = _by_row(np.nan_to_num(old - sampler, posinf=0, neginf=0) ** 2, lengths)
     if pair := both("logprob_new", "logprob_old"):
         new, old, lengths = pair
@@ -958,7 +1002,7 @@ def _pairs_of(facts, has, part):  # what two token columns say together, where t
     if pair := both("entropy", "logprob_sampler" if "logprob_sampler" in has else "logprob_old"):
         entropy, logprob, lengths = pair
         facts["entropy"] = _by_row(np.nan_to_num(entropy), lengths)
-        facts["surprise"] = _by_row(np.nan_to_num(-logprob - entropy), lengths)
+        facts["surprise"], facts["surprise_of"] = _by_row(np.nan_to_num(-logprob - entropy), lengths), lengths
     if "clip_side" in has:
         sides, lengths = has["clip_side"]
         facts["clipped_high"], facts["clipped_low"] = (_by_row(sides == s, lengths) for s in (1, -1))
@@ -982,8 +1026,12 @@ def _first_updates(part):  # (rows,) whether the policy had not moved when the r
 def _reward_groups(frame):  # one row a group: size, spread of rewards, mass of advantages, first row
     kept = frame[frame["reward"].notna()]
     groups = kept.groupby("_group", sort=True)
-    found = groups["reward"].agg(["size", "min", "max"]).assign(
-        mass=kept["advantage"].abs().groupby(kept["_group"]).sum(), row=groups.head(1).set_index("_group")["_row"]
+    found = (
+        groups["reward"]
+        .agg(["size", "min", "max"])
+        .assign(
+            mass=kept["advantage"].abs().groupby(kept["_group"]).sum(), row=groups.head(1).set_index("_group")["_row"]
+        )
     )
     scale = found[["min", "max"]].abs().max(axis=1).clip(lower=1.0)
     return found.assign(spread=found["max"] - found["min"], equal=(found["max"] - found["min"]) <= 1e-6 * scale)
@@ -1153,8 +1201,15 @@ def _grading(look):
         return None
     rows = graded[graded["right"].notna() & graded["reward"].notna()]
     right = rows["right"].to_numpy(dtype=bool)
+    total = _best_cut(rows, right, ["reward"])
+    if total is not None and rows["reward"].nunique() == 2 and _is_grader(total):
+        return total
+    others = ["correct"] if look.table.format != "run folder" and "correct" in rows else []
+    return _best_cut(rows, right, [*_parts(rows), "reward", *others])
+
+
+def _best_cut(rows, right, names):
     best = None
-    names = [*_parts(rows), "reward"] + (["correct"] if look.table.format != "run folder" and "correct" in rows else [])
     for name in names:
         values = pd.to_numeric(rows[name].astype(object), errors="coerce").to_numpy(dtype=float)
         levels = np.unique(values[~np.isnan(values)])
@@ -1208,7 +1263,7 @@ def _masks(values):
 
 
 def _dress(answer):  # how an answer is written
-    text = (answer or "").strip()
+    text = answer.strip() if isinstance(answer, str) else ""
     if text[:1] in "[(" and text[-1:] in "])" and "," in text and "\\" not in text:
         return "written as a Python list"
     return "written with LaTeX" if "\\" in text else "written plainly"
@@ -1227,8 +1282,8 @@ def _errors(id, wrong, rows, words):
         with_us, with_them = (yes, no) if id == "grader_false_negatives" else (no, yes)
         told += f"; of {asked} math-verify judges {with_us} as this package does and {with_them} as the run did"
         details = dict(with_package=with_us, with_run=with_them, asked=asked)
-        if with_them > with_us and severity == "fault":
-            severity = "warning"  # two against one: the run's grader may be right
+        if with_them > with_us and severity == "fault" and not split:
+            severity = "warning"  # two against one, and no kind of answer stands out: the run may be right
     return _symptom(
         id,
         share,
@@ -1534,7 +1589,8 @@ def find_collapse(look: Look) -> list[Symptom]:
         phase = look.frame["phase"].loc[facts.index]
         half = phase > phase.median()
         sides = (("early", ~half), ("late", half))
-        details = {n: float(facts["entropy"][m].sum() / max(facts["tokens"][m].sum(), 1)) for n, m in sides}
+        of = facts["surprise_of"]
+        details = {n: float(facts["entropy"][m].sum() / max(of[m].sum(), 1)) for n, m in sides}
         words += f" Entropy {details['early']:.2g} nats a token early, {details['late']:.2g} late."
     narrow = parts[1][parts[1] <= 0].index[:100]
     rows = ends[1].groupby("_group")["_row"].first().reindex(narrow).dropna()
@@ -1648,25 +1704,7 @@ def find_contamination(look: Look) -> list[Symptom]:
     words = f"{_percent(share)} of {len(hit):,} problems share {_WORDS} words in a row with the benchmarks."
     return [_symptom("contamination", share, words, prompts["_row"][hit], len(hit)), first]
 
-# %% ../nbs/16_diagnose.ipynb #aa37f053
-def _doubled_keys(frame):  # rows whose key has stood before
-    keys = [name for name in ("phase", "group", "sample") if name in frame]
-    if len(keys) < 3 or frame[keys].isna().any().any():
-        return np.zeros(len(frame), dtype=bool)
-    return frame.duplicated(keys).to_numpy()
-
-
-def _surplus(frame, size):  # rows beyond the places of a group that equal another of it
-    named = "group" in frame and frame["group"].notna().all()
-    key = frame["_group"] if named else frame.groupby(["phase", "prompt"], sort=False).ngroup()
-    count = key.map(key.value_counts())
-    beyond = count % size if size > 1 else count * 0
-    content = [c for c in ("completion", "reward", "advantage") if c in frame]
-    copy = frame[content].assign(_key=key).duplicated().to_numpy() & (count > size).to_numpy() & (beyond > 0).to_numpy()
-    order = pd.Series(copy).groupby(key.to_numpy()).cumsum().to_numpy()
-    return copy & (order <= beyond.to_numpy())
-
-
+# %% ../nbs/16_diagnose.ipynb #42e0083b
 def _repeated_groups(frame, size):  # rows of groups that repeat another one of the prompt, text for text
     hashes = pd.util.hash_pandas_object(frame["completion"].fillna("").astype(str), index=False).to_numpy()
     groups = pd.DataFrame(dict(g=frame["_group"], h=hashes, p=pd.factorize(frame["prompt"])[0])).groupby("g")
@@ -1687,26 +1725,18 @@ def _repeated_groups(frame, size):  # rows of groups that repeat another one of 
 # %% ../nbs/16_diagnose.ipynb #09b970a9
 def find_duplicates(look: Look) -> list[Symptom]:
     "Rollouts that stand twice, and rollouts that are missing."
-    frame, size = look.frame, look.frame.attrs["size"]
-    keyed = _doubled_keys(frame)
-    surplus = np.zeros(len(frame), dtype=bool) if keyed.any() else _surplus(frame, size)
-    groups = _repeated_groups(frame, size) if not look.table.evaluation else np.zeros(len(frame), dtype=bool)
-    double = keyed | surplus | groups
-    share = wilson(int(double.sum()), len(frame))
-    how = ", ".join(
-        f"{int(rows.sum()):,} {words}"
-        for rows, words in (
-            (keyed, "with the key of another"),
-            (surplus & ~keyed, "beyond the places of their group"),
-            (groups & ~keyed & ~surplus, "in groups that repeat another text for text"),
-        )
-        if rows.any()
-    )
-    words = f"{_percent(share)} of {len(frame):,} rollouts stand more than once" + (f" ({how})." if how else ".")
-    found = [_symptom("duplicates", share, words, frame["_row"][double], len(frame))]
+    frame, size, every = look.frame, look.frame.attrs["size"], look.table.every
+    single = every.loc[every["_copy"], "_row"]
+    whole = frame.loc[_repeated_groups(frame, size), "_row"] if not look.table.evaluation else single.head(0)
+    share = wilson(len(single) + len(whole), len(every))
+    told = [f"{len(single):,} beside their original"] if len(single) else []
+    told += [f"{len(whole):,} in groups that repeat another text for text"] if len(whole) else []
+    words = f"{_percent(share)} of {len(every):,} rollouts stand more than once"
+    words += f" ({', '.join(told)})." if told else "."
+    found = [_symptom("duplicates", share, words, [*single, *whole], len(every))]
     if look.table.evaluation or size < 2:
         return [*found, _unknown("problems_lost", "groups have no usual size")]
-    sizes = frame[~double].groupby("_group").size()
+    sizes = frame.groupby("_group").size()
     short = sizes[sizes < size]
     lost = clustered(np.where(sizes < size, size - sizes, 0), np.full(len(sizes), size), sizes.index)
     words = f"{_percent(lost)} of the places in {len(sizes):,} groups of {size} are empty."
@@ -1743,7 +1773,7 @@ def _same_places(frame, size):  # pairs of places that are equal in all groups, 
         (i, j)
         for i in range(size)
         for j in range(i)
-        if equal[i, j] > 0.95 and usual < 0.9 and (equal[i, j] - usual) / error > 8
+        if equal[i, j] > 0.95 and usual < 0.9 and (equal[i, j] - usual) / error > 5
     ]
 
 # %% ../nbs/16_diagnose.ipynb #b58012fa
@@ -1764,7 +1794,7 @@ def find_repeats(look: Look) -> list[Symptom]:
             words.append(f"{equal:.1f} % of the pairs in a group are equal, and by their log-probabilities {due:.1f} %")
     if places := _same_places(frame, size):
         later = sorted({i for i, _ in places})
-        measured.append(wilson(len(later) * looked // size, looked))
+        measured.append(wilson(len(places) * looked // (size * (size - 1) // 2), looked))
         words.append(f"samples {later} of every group repeat an earlier one")
     long = texts[texts["completion"].str.len() >= _LONG]
     if len(long) >= 20 and not measured:
@@ -1780,8 +1810,8 @@ def find_repeats(look: Look) -> list[Symptom]:
     return [_symptom("repeated_completions", worst, sentence[0].upper() + sentence[1:] + ".", rows, looked)]
 
 
-def _mean_excess(pairs):  # equal pairs beyond the expected, as a share of the pairs, interval over groups
-    top, bottom = pairs[:, 0] - pairs[:, 1], pairs[:, 2]
+def _mean_excess(pairs):  # equal pairs beyond the expected, as a share of those that need not be equal; over groups
+    top, bottom = pairs[:, 0] - pairs[:, 1], pairs[:, 2] - pairs[:, 1]
     value = top.sum() / bottom.sum()
     residual = top - value * bottom
     error = math.sqrt(len(pairs) / (len(pairs) - 1) * np.square(residual).sum()) / bottom.sum()
@@ -1798,7 +1828,7 @@ def find_numbers(look: Look) -> list[Symptom]:
         bad |= frame["advantage"].isna().to_numpy() & ~missing
     strange = np.zeros(len(frame), dtype=bool)
     if facts is not None and "strange" in facts:
-        strange[facts.index[facts["strange"] > 0]] = True
+        strange = facts["strange"].reindex(frame.index).gt(0).to_numpy()
     share = wilson(int((bad | strange).sum()), len(frame))
     words = f"{_percent(share)} of the rollouts hold a reward, advantage or log-probability that is no number"
     words += f"; {int(missing.sum()):,} have no reward and are left out." if missing.any() else "."
@@ -1806,7 +1836,7 @@ def find_numbers(look: Look) -> list[Symptom]:
     if facts is None or "same" not in facts:
         found.append(_unknown("old_equals_sampler", "the table does not hold both"))
     else:
-        same = facts["same"].sum() / max(facts["tokens"].sum(), 1)
+        same = facts["same"].sum() / max(facts["same_of"].sum(), 1)
         is_same = float(same > 0.999)
         words = f"The old log-probabilities are {'the sampler’s own' if is_same else 'not the sampler’s'}."
         found.append(_symptom("old_equals_sampler", (is_same,) * 3, words, looked=len(facts)))
@@ -1816,14 +1846,18 @@ def find_numbers(look: Look) -> list[Symptom]:
 def _temperature(look, facts):
     if facts is None or "surprise" not in facts:
         return _unknown("temperature", "the table holds no entropies beside the log-probabilities")
-    counted = facts[facts["tokens"] > 0]
-    off = counted["surprise"].sum() / counted["tokens"].sum()
-    residual = counted["surprise"] - off * counted["tokens"]
+    counted = facts[facts["surprise_of"] > 0]
+    if len(counted) < 0.95 * len(facts):  # what is left was chosen by its rewards, and surprises for that alone
+        return _unknown("temperature", "entropies are recorded only where a group had different rewards")
+    if not counted["entropy"].sum() > 0:
+        return _unknown("temperature", "the entropies are 0")
+    off = counted["surprise"].sum() / counted["entropy"].sum()
+    residual = counted["surprise"] - off * counted["entropy"]
     sums = residual.groupby(look.frame["_group"].loc[counted.index]).sum()
-    error = math.sqrt(np.square(sums).sum()) / counted["tokens"].sum()
+    error = math.sqrt(np.square(sums).sum()) / counted["entropy"].sum()
     size, half = abs(off), 2.6 * error
     measured = (size, max(size - half, 0.0), size + half)
-    words = f"Sampled tokens are {abs(off):.3f} nats {'more' if off > 0 else 'less'} surprising than their entropy."
+    words = f"Sampled tokens are {100 * abs(off):.1f} % {'more' if off > 0 else 'less'} surprising than their entropy."
     return _symptom("temperature", measured, words, looked=len(sums))
 
 # %% ../nbs/16_diagnose.ipynb #8b994207
@@ -1895,18 +1929,16 @@ def diagnose(
     "What in a run is spurious, from its rollouts alone. Raises `DataError` where there is nothing to read."
     begun = time.monotonic()
     table = rollouts if isinstance(rollouts, Table) else read_table(rollouts, tokenizer=tokenizer)
-    table.frame["_row"] = np.arange(len(table.frame))
     other = None
     if against is not None:
         other = against if isinstance(against, Table) else read_table(against, tokenizer=tokenizer)
-        other.frame["_row"] = np.arange(len(other.frame))
     look = Look(table, other, benchmarks)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         findings = [found for finder in FINDERS for found in finder(look)]
     notes = [*table.notes, *_sampled(look)]
     return Diagnosis(
-        table.format, len(table.frame), sorted(findings, key=_order), notes, table, time.monotonic() - begun
+        table.format, len(table.every), sorted(findings, key=_order), notes, table, time.monotonic() - begun
     )
 
 
@@ -1990,7 +2022,7 @@ def telling_rows(
     most: int = 240,  # rollouts
 ) -> pd.DataFrame:  # whole groups behind the findings, with group and sample
     "The rollouts behind the findings, the worst first, as a table for a stepper."
-    frame = diagnosis.table.frame
+    frame = diagnosis.table.every
     sample = frame.groupby("_group").cumcount()
     sizes, wanted, room = frame.groupby("_group").size(), [], most
     for turn in range(6):
@@ -2071,7 +2103,7 @@ def report_html(
     first = "".join(
         f"<li>{_tag(f.severity)}<span>{html.escape(f.sentence)}</span></li>" for f in diagnosis.findings[:5]
     )
-    links, frame = stepper.links if stepper else {}, diagnosis.table.frame
+    links, frame = stepper.links if stepper else {}, diagnosis.table.every
     entry = FORMATS[diagnosis.format]
     parts = [
         f"<h1>{html.escape(title)}</h1>",
@@ -2085,7 +2117,8 @@ def report_html(
         parts += ['<h2>The rollouts behind them</h2><div class="stepper">', stepper.html, "</div>", _FOLLOW]
     quiet = diagnosis.of("ok", "unknown")
     shown = "".join(_finding_html(found, frame, links) for found in quiet)
-    parts.append(f"<h2>What is not wrong, or not known</h2><details><summary>{len(quiet)} more</summary>{shown}</details>")
+    parts.append("<h2>What is not wrong, or not known</h2>")
+    parts.append(f"<details><summary>{len(quiet)} more</summary>{shown}</details>")
     parts += [
         "<h2>What was looked at, and what would have been seen</h2>",
         "<p>The last column is the least true share at which a warning comes four times in five.</p>",
@@ -2287,7 +2320,6 @@ def lint_reward(
     "What a reward does to stored rollouts. Raises `ConfigError` for what is no reward, `DataError` for no rollouts."
     reward = as_reward(reward)
     table = rollouts if isinstance(rollouts, Table) else read_table(rollouts)
-    table.frame["_row"] = np.arange(len(table.frame))
     usable = table.frame[table.frame["completion"].notna()]
     if usable.empty:
         raise DataError("lint_reward: the rollouts hold no texts; give tokenizer=, or another file")
@@ -2389,7 +2421,6 @@ def what_if(
     """Gradient mass under other rules, by behaviour and by source of the reward; the first use of each rollout. Raises
     `DataError` where log-probabilities are missing."""
     table = rollouts if isinstance(rollouts, Table) else read_table(rollouts)
-    table.frame["_row"] = np.arange(len(table.frame))
     pieces, settings = [], table.settings
     source = _sources_by_group(Look(table))
     for part in table.tokens():
@@ -2488,8 +2519,6 @@ def seeds(
     if len(runs) < 2:
         raise ConfigError(f"seeds: {len(runs)} run; give two or more of one setting")
     tables = [run if isinstance(run, Table) else read_table(run) for run in runs]
-    for table in tables:
-        table.frame["_row"] = np.arange(len(table.frame))
     scored = [_run_scores(table) for table in tables]
     means = [float(phases.mean()) for phases, _ in scored]
     within = [phases.var(ddof=1) for phases, _ in scored if len(phases) > 1]
@@ -2515,7 +2544,7 @@ def _first_token(a, b, name):  # place of the first difference between two lists
 
 
 def _rows_of(table, key):  # one rollout with its tokens
-    at = table.frame[["phase", "group", "sample"]].eq(key).all(axis=1)
+    at = table.frame[["phase", "group", "sample"]].eq(list(key)).all(axis=1)
     row = table.frame[at]
     if table.run is None:
         return row
