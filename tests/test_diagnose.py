@@ -101,7 +101,7 @@ def test_a_temperature_that_does_not_fit_is_found(tmp_path, frame):
     assert diagnose.diagnose(frame)["temperature"].severity == "unknown"  # entropies of mixed groups alone are a choice
     whole = trained(tmp_path / "whole", phases=3, skip_zero_advantages=False).rollouts()
     assert diagnose.diagnose(whole)["temperature"].severity in ("ok", "note")
-    hot = whole.assign(entropy=[1.5 * v for v in whole["entropy"]])
+    hot = whole.assign(entropy=[2.0 * v for v in whole["entropy"]])
     assert diagnose.diagnose(hot)["temperature"].severity == "fault"
 
 
