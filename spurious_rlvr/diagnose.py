@@ -1221,12 +1221,11 @@ def _best_cut(rows, right, names):
     return best
 
 
-def _is_grader(grading):
-    if grading is None or grading.phi < 0.3:
+def _is_grader(grading):  # it pays wrong answers hardly ever, or right ones nearly always and in step with them
+    if grading is None or not grading.right.any() or grading.right.all():
         return False
-    missed = (~grading.paid[grading.right]).mean() if grading.right.any() else 1.0
-    false = grading.paid[~grading.right].mean() if (~grading.right).any() else 0.0
-    return min(missed, false) < 0.1
+    missed, false = (~grading.paid[grading.right]).mean(), grading.paid[~grading.right].mean()
+    return false < 0.1 and 1 - missed - false > 0.1 or missed < 0.1 and grading.phi >= 0.3
 
 # %% ../nbs/16_diagnose.ipynb #66ed7958
 def _second(rows):  # how often math-verify says right, wrong, nothing, of some
@@ -1911,6 +1910,10 @@ class Diagnosis:
     def __str__(self):
         return "\n".join(self.sentences())
 
+    def __repr__(self):
+        counts = ", ".join(f"{len(self.of(name))} {name}" for name in SEVERITIES)
+        return f"Diagnosis of {self.rollouts:,} rollouts ({self.format}): {counts}\n{self}"
+
 
 def _order(found):  # worst first; of one severity what lies furthest beyond its threshold
     rule = RULES[found.id]
@@ -2282,10 +2285,13 @@ def _check_agreement(frame, values):
     phi = float(np.corrcoef(paid, right)[0, 1]) if paid.std() > 0 else 0.0
     code = np.array([bool(re.search(r"```|print\(", t)) for t in frame["completion"][known]])
     words = f"right answers get {means[0]:.2f}, wrong ones {means[1]:.2f}; correlation {phi:+.2f}"
+    gaps = []
     for name, part in (("with code", code), ("without", ~code)):
-        if (part & right).any() and (part & ~right).any():
+        if min((part & right).sum(), (part & ~right).sum()) >= 10:
+            gaps.append(paid[part & right].mean() - paid[part & ~right].mean())
             words += f"; {name} {paid[part & right].mean():.2f} and {paid[part & ~right].mean():.2f}"
-    severity = "fault" if gap < 0 else "warning" if phi < 0.3 else "ok"
+    uneven = len(gaps) == 2 and min(gaps) < 0.5 * max(gaps)  # one way of working is hardly paid for being right
+    severity = "fault" if gap < 0 else "warning" if phi < 0.3 or uneven else "ok"
     return [Check("agreement", severity, phi, words)]
 
 
