@@ -24,6 +24,8 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from machine import described
+
 REWARDS = (
     "ground_truth",
     "0.9 * ground_truth + 0.1 * boxed_format",
@@ -167,7 +169,7 @@ if __name__ == "__main__":
         raise SystemExit
     out = ROOT / "benchmarks" / "results" / "diagnose.json"
     told = json.loads(out.read_text()) if out.exists() else {}
-    told["speed"] = speed()
+    told |= described("pandas", "trl") | dict(speed=speed())
     if not asked.speed:
         told["clean"] = clean(asked.runs, 0)
     out.write_text(json.dumps(told, indent=1) + "\n")

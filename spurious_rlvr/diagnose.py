@@ -1050,6 +1050,7 @@ def find_dead_groups(look: Look) -> list[Symptom]:
     dead, alone = several["equal"], groups["size"] == 1
     share = wilson(int(dead.sum()), len(several))
     lone = clustered(np.where(alone, 1, 0), groups["size"], groups.index)
+    trained = look.frame.attrs["advantage"] == "recorded" or look.frame["phase"].nunique() > 1
     return [
         _symptom(
             "dead_groups",
@@ -1067,6 +1068,7 @@ def find_dead_groups(look: Look) -> list[Symptom]:
             f"{_percent(lone)} of the rollouts are alone in their group, without a baseline.",
             groups.loc[alone, "row"],
             len(groups),
+            None if trained or not alone.any() else "note",  # nothing says that these were trained on
         ),
     ]
 
@@ -1306,10 +1308,24 @@ def find_grader_errors(look: Look) -> list[Symptom]:
         (ids[0], right, ~grading.paid, f"right answers were not paid by {column}"),
         (ids[1], ~right, grading.paid, f"wrong answers were paid by {column}"),
     ]
-    return [
+    found = [
         _errors(id, wrong[mask], rows[mask], words) if mask.any() else _unknown(id, "there are none to judge")
         for id, mask, wrong, words in made
     ]
+    youden = _youden(grading)
+    told = f" Youden's J is {youden[0]:.2f}"
+    told += f", {youden[1]:.2f} early and {youden[2]:.2f} late." if youden[1:] else "."
+    details = {**found[0].details, "J": youden}
+    return [dataclasses.replace(found[0], sentence=found[0].sentence + told, details=details), found[1]]
+
+
+def _youden(grading):  # J of all; then of the first and the second half of the phases, where there are several
+    phase = grading.rows["phase"].to_numpy()
+    late = phase > np.median(phase)
+    masks = [np.ones(len(phase), dtype=bool)] + ([~late, late] if late.any() else [])
+    paid, right = grading.paid, grading.right
+    each = [(m & right, m & ~right) for m in masks]
+    return [paid[r].mean() - paid[w].mean() if r.any() and w.any() else math.nan for r, w in each]
 
 # %% ../nbs/16_diagnose.ipynb #f3d3c325
 def find_golds(look: Look) -> list[Symptom]:
@@ -1523,6 +1539,11 @@ def find_drift(look: Look) -> list[Symptom]:
     slope, slope_low, slope_high = _slope(first, last)
     code = tuple(float(f["writes_code"].mean()) for f in (first, last))
     words = f"Code share {100 * code[0]:.0f} % in {before}, {100 * code[1]:.0f} % in {after}"
+    if look.against is None:
+        sides = (f.groupby("_cluster")["writes_code"].mean() > 0.5 for f in (first, last))
+        both = pd.concat(list(sides), axis=1, join="inner")
+        switched = int((both.iloc[:, 0] != both.iloc[:, 1]).sum())
+        words += f"; {switched} of {len(both)} problems met twice switched strategy"
     if math.isfinite(slope):
         words += f"; slope of change on prior {slope:+.2f} [{slope_low:+.2f}, {slope_high:+.2f}]"
     tested, details = int(table["q_value"].notna().sum()), dict(slope=slope, slope_low=slope_low, slope_high=slope_high)

@@ -31,7 +31,8 @@ def to_trl(frame, folder, updates=4, extra=()):
     for number, (_, part) in enumerate(frame.groupby("phase")):
         for step in range(number * updates + 1, (number + 1) * updates + 1):
             columns = dict(step=step, prompt=part["prompt"], completion=part["completion"], grader=part["reward"])
-            columns |= dict(advantage=part["advantage"], solution=part["gold"]) | {name: part[name] for name in extra}
+            columns |= {name: part[name] for name in extra}
+            columns |= dict(solution=part["gold"], advantage=part["advantage"])
             pd.DataFrame(columns).to_parquet(Path(folder) / f"completions_{step:05d}.parquet", index=False)
     return Path(folder)
 

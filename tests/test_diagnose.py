@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -161,6 +162,23 @@ def test_what_is_common_to_the_formats_is_the_same(tmp_path, run, frame):
     values = {name: (d["dead_groups"].value, round(d["phantom_advantages"].value, 9)) for name, d in found.items()}
     assert len(set(values.values())) == 1
     assert not any(d.of("fault") for d in found.values())
+
+
+def test_what_trl_itself_wrote_is_read():
+    folder = Path(__file__).parent / "data/rollouts/trl-1.16"  # four steps, two on each sampling, two rewards
+    table = read_table(folder)
+    assert (table.format, table.updates, len(table.frame)) == ("TRL", 2.0, 64)
+    assert table.frame["_group"].value_counts().unique().tolist() == [4]
+    theirs = advantages_of(table.frame)
+    assert np.allclose(theirs, table.frame["advantage"], atol=1e-4)
+    found = diagnose.diagnose(folder)
+    assert found["clip_could_bind"].value == 1 and not found.of("fault")
+    alone = diagnose.diagnose(folder / "completions_00001.parquet")
+    assert alone["clip_could_bind"].severity == "unknown" and alone.rollouts == 32
+
+
+def advantages_of(frame):
+    return diagnose.advantages(frame["reward"], frame["_group"])
 
 
 def test_open_instruct_needs_a_tokenizer_for_texts(tmp_path, frame):
@@ -407,3 +425,11 @@ def test_seeds_tell_chance_and_where_runs_part(tmp_path, run):
     assert faster.phase == 2 and faster.cause in ("weights", "sampling or weights")
     order = trained(tmp_path / "order", prompts_per_phase=8)
     assert seeds([run, order]).parting.phase is not None
+
+
+def test_the_committed_benchmark_holds():
+    told = json.loads((Path(__file__).resolve().parent.parent / "benchmarks/results/diagnose.json").read_text())
+    assert told["clean"]["runs"] == 50 and told["clean"]["raised"] <= 3
+    assert told["clean"]["raised"] == len(told["clean"]["faults"])
+    for took in told["speed"].values():
+        assert took["rollouts"] == 100_000 and took["seconds"] <= 60 and took["peak_gib"] <= 2
