@@ -338,12 +338,12 @@ def clustered(
     tops, bottoms = tops[bottoms > 0], bottoms[bottoms > 0]
     if not len(bottoms):
         return (math.nan,) * 3
-    ratio, n = tops.sum() / bottoms.sum(), len(bottoms)
+    ratio, n = float(tops.sum() / bottoms.sum()), len(bottoms)
     residual = tops - ratio * bottoms
     if n < 2 or not np.square(residual).sum() > 1e-18 * np.square(bottoms).sum():
         inside = min(max(ratio, 0.0), 1.0)
         return ratio, *wilson(inside * n, n, level)[1:]
-    error = math.sqrt(n / (n - 1) * np.square(residual).sum()) / bottoms.sum()
+    error = math.sqrt(n / (n - 1) * np.square(residual).sum()) / float(bottoms.sum())
     half = float(special.stdtrit(n - 1, 0.5 + level / 2)) * error
     return ratio, max(ratio - half, 0.0), min(ratio + half, 1.0)
 
@@ -2551,12 +2551,13 @@ def seeds(
     within = [phases.var(ddof=1) for phases, _ in scored if len(phases) > 1]
     noise = float(np.mean(within)) if within else 0.0
     each = float(np.mean([len(phases) for phases, _ in scored]))
-    between = float(np.var(means, ddof=1))
-    spread = math.sqrt(2 * max(between, 1e-12))  # of a difference of two arms, each with its own seeds
+    between, problems = float(np.var(means, ddof=1)), float(np.nanmean([e for _, e in scored]))
+    unsure = (len(runs) - 1) / float(stats.chi2.ppf(0.2, len(runs) - 1))  # few runs know the spread badly
+    spread = math.sqrt(2 * max(between * unsure, problems**2, 1e-6))  # of two arms, each with its own seeds
     needed = {points: seeds_needed(spread, points / 100) for points in claims}
     by_seed = math.sqrt(max(between - noise / each, 0.0))
     parting = first_parting(*tables[:2]) if _seed_of(tables[0]) == _seed_of(tables[1]) is not None else None
-    return SeedReport(means, by_seed, math.sqrt(noise), float(np.nanmean([e for _, e in scored])), needed, parting)
+    return SeedReport(means, by_seed, math.sqrt(noise), problems, needed, parting)
 
 
 def _seed_of(table):
