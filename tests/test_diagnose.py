@@ -261,6 +261,7 @@ def test_hostile_texts_are_shown_and_nothing_more(tmp_path):
     assert "<img" not in (tmp_path / "out" / "report.md").read_text().replace("\\<img", "")
 
 
+@pytest.mark.browser
 def test_the_page_with_its_stepper_is_quiet_and_safe(tmp_path, frame, chromium):
     from spurious_rlvr.cli import _stepper_of
 
