@@ -443,7 +443,7 @@ FORMATS = {
             "messages, answer, reward, metrics, advantage, example_id, is_truncated",
             "tokens and log-probabilities (the trajectory is left out of the file), updates; the later Trace streams"
             " are not read",
-            "PrimeIntellect-ai/prime-rl 07a70e62, src/prime_rl/orchestrator/vf_utils.py; verifiers' RolloutOutput",
+            "prime-rl's save_rollouts and verifiers' RolloutOutput, in stored copies that name no commit",
         ),
         Format(
             "open-instruct",
@@ -451,14 +451,14 @@ FORMATS = {
             "tokens of prompt and response, the sampler's log-probabilities, reward, advantage, finish_reason,"
             " prompt_idx",
             "texts unless a tokenizer is given; the trainer's log-probabilities, parts of the reward, updates",
-            "allenai/open-instruct 3bbef7b8, open_instruct/rl_utils.py",
+            "open-instruct's open_instruct/rl_utils.py (RolloutRecord), in a stored copy that names no commit",
         ),
         Format(
             "lm-evaluation-harness",
             "samples_*.jsonl (--log_samples)",
             "prompt, responses, target and the score",
             "everything about training: it is an evaluation",
-            "EleutherAI/lm-evaluation-harness da211969, lm_eval/loggers/evaluation_tracker.py",
+            "EleutherAI/lm-evaluation-harness 034ab036, lm_eval/loggers/evaluation_tracker.py",
         ),
         Format(
             "Inspect",
