@@ -1,7 +1,7 @@
 "A bench for spurious rewards in reinforcement learning with verifiable rewards."
 __version__ = "0.1.0"
 
-_ROOMS = frozenset("core tasks grading behavior rewards objective runs policy rollout evaluate plan train replay organisms compare clipbias plots widgets studies audit demo cli".split())
+_ROOMS = frozenset("core tasks grading behavior rewards objective runs policy rollout evaluate plan train replay organisms compare clipbias diagnose plots widgets studies audit demo cli".split())
 
 
 def __getattr__(name):

@@ -14,10 +14,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "spurious_rlvr"
-LIGHT = "core tasks grading behavior rewards objective runs compare clipbias plots widgets cli".split()
+LIGHT = "core tasks grading behavior rewards objective runs compare clipbias diagnose plots widgets cli".split()
 ROOMS = (
     "core tasks grading behavior rewards objective runs policy rollout evaluate plan train replay organisms compare"
-    " clipbias plots widgets studies audit demo cli".split()
+    " clipbias diagnose plots widgets studies audit demo cli".split()
 )
 HEAVY = {"torch", "transformers", "vllm", "accelerate", "peft", "deepspeed", "ray", "datasets"}
 
@@ -117,6 +117,7 @@ IMPORTS = {
     "organisms": "numpy torch",
     "compare": "numpy pandas scipy",
     "clipbias": "numpy pandas scipy",
+    "diagnose": "numpy pandas pyarrow scipy",
     "plots": "matplotlib numpy pandas scipy",
     "widgets": "anywidget numpy pandas pyarrow scipy traitlets",
     "studies": "numpy pandas",
@@ -125,7 +126,7 @@ IMPORTS = {
     "cli": "typer",
 }
 VIEWS, DOERS = (
-    "runs compare clipbias plots widgets".split(),
+    "runs compare clipbias diagnose plots widgets".split(),
     "policy rollout train replay organisms studies audit demo".split(),
 )
 
