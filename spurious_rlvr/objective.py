@@ -61,6 +61,33 @@ def _group_index(group_ids):
 def _sums(values, index, groups):  # sum of values in each group: (groups,)
     return torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, index, values)
 
+# %% ../nbs/05_objective.ipynb #c3e33387
+def _extreme(values, kept, index, groups, reduce):  # (groups,) smallest or largest kept value: "amin" or "amax"
+    start = math.inf if reduce == "amin" else -math.inf
+    found = torch.full((groups,), start, dtype=values.dtype, device=values.device)
+    return found.scatter_reduce(0, index, torch.where(kept, values, start), reduce)
+
+
+_ALIKE = 4  # so many roundings, of the largest reward's own size, do not tell two rewards apart
+
+
+def _varies(rewards, kept, index, groups, baseline):  # whether a rollout's comparison set holds two different rewards
+    if baseline == "none":
+        return torch.ones_like(kept)
+    if baseline == "batch_mean":
+        index, groups = torch.zeros_like(index), 1
+    low, high = (_extreme(rewards, kept, index, groups, reduce) for reduce in ("amin", "amax"))
+    size = torch.maximum(low.abs(), high.abs())
+    return (high - low > _ALIKE * torch.finfo(rewards.dtype).eps * size)[index]
+
+
+def _without_residue(centred, kept, index, count):  # a group's rewards minus their mean, made to sum to 0
+    groups = len(count)
+    left, size = _sums(centred, index, groups), _sums(centred.abs(), index, groups)
+    noticed = left.abs() > count * torch.finfo(centred.dtype).eps * size  # more than adding them up may leave
+    rest = torch.where(noticed, left / count.clamp(min=1), torch.zeros_like(left))
+    return torch.where(kept, centred - rest[index], centred)
+
 # %% ../nbs/05_objective.ipynb #883db231
 def group_advantages(
     rewards: torch.Tensor,  # (rollouts,) rewards, a tensor or a list; NaN leaves a rollout out
@@ -91,7 +118,7 @@ def group_advantages(
     values = torch.where(kept, rewards, torch.zeros_like(rewards))
     count, total = _sums(kept.to(rewards.dtype), index, groups), _sums(values, index, groups)
     mean = total / count.clamp(min=1)
-    centred = torch.where(kept, rewards - mean[index], torch.zeros_like(rewards))
+    centred = _without_residue(torch.where(kept, rewards - mean[index], torch.zeros_like(rewards)), kept, index, count)
     if baseline == "group_mean":
         advantages = centred
     elif baseline == "leave_one_out":
@@ -107,20 +134,6 @@ def group_advantages(
     if scale_rewards != "none":
         advantages = advantages / (std + std_epsilon)
     return torch.where(kept & _varies(rewards, kept, index, groups, baseline), advantages, torch.zeros_like(advantages))
-
-
-def _varies(rewards, kept, index, groups, baseline):  # whether a rollout's comparison set holds two different rewards
-    if baseline == "none":
-        return torch.ones_like(kept)
-    if baseline == "batch_mean":
-        index, groups = torch.zeros_like(index), 1
-    low = torch.full((groups,), math.inf, dtype=rewards.dtype, device=rewards.device).scatter_reduce(
-        0, index, torch.where(kept, rewards, math.inf), "amin"
-    )
-    high = torch.full((groups,), -math.inf, dtype=rewards.dtype, device=rewards.device).scatter_reduce(
-        0, index, torch.where(kept, rewards, -math.inf), "amax"
-    )
-    return (high > low)[index]
 
 # %% ../nbs/05_objective.ipynb #32aa2087
 def whiten_advantages(
@@ -337,6 +350,14 @@ def clip_bounds(
     high = 1 + (epsilon if epsilon_high is None else epsilon_high) if CLIPS[clip].upper else math.inf
     return low, high
 
+# %% ../nbs/05_objective.ipynb #d7e97a59
+def _finite_where_removed(log_ratio, entry, terms):  # the log-ratio, held still where it is lost and has no gradient
+    limit = math.log(torch.finfo(log_ratio.dtype).max) - 1  # its exponential is finite
+    with torch.no_grad():
+        idle = (entry.weight(terms) == 0) | (terms.advantages == 0)
+        lost = terms.ratio.isinf() & idle
+    return torch.where(lost, limit, log_ratio)
+
 # %% ../nbs/05_objective.ipynb #4e758574
 def token_objective(
     log_ratio: torch.Tensor,  # (tokens,) log importance ratio
@@ -352,6 +373,7 @@ def token_objective(
     entry, options = find_clip(clip, clip_options)
     old = (logprobs - log_ratio).detach() if old_logprobs is None else old_logprobs
     terms = TokenTerms(torch, log_ratio.exp(), advantages, logprobs, old, *bounds, options)
+    terms = dataclasses.replace(terms, ratio=_finite_where_removed(log_ratio, entry, terms).exp())
     if entry.objective is not None:
         return entry.objective(terms)
     still = dataclasses.replace(terms, ratio=terms.ratio.detach(), logprobs=logprobs.detach())
