@@ -63,6 +63,7 @@ from .evaluate import evaluate, measure, summarise
 from spurious_rlvr.objective import (
     BASELINES,
     CLIPS,
+    KEEPS,
     LEVELS,
     LOSS_TYPES,
     SCALES,
@@ -115,6 +116,7 @@ class GRPOConfig:
     scale_rewards: str = "group"  # see `objective.group_advantages`
     std_epsilon: float = 1e-4  # added to the standard deviation
     baseline: str = "group_mean"  # see `objective.BASELINES`
+    keep_advantages: str = "all"  # see `objective.KEEPS`
     whiten: bool = False  # the official code's second normalisation
     beta: float = 0.0  # weight of the KL divergence from the starting policy
     kl_ratio_weighted: bool = False  # multiply the divergence by the ratio, as TRL does by default
@@ -235,6 +237,7 @@ _CHOICES = dict(
     importance_sampling_level=LEVELS,
     scale_rewards=SCALES,
     baseline=BASELINES,
+    keep_advantages=KEEPS,
     optimizer=("adamw", "sgd", "adamw_bf16", "adamw_8bit"),
     mixed_precision=("no", "bf16"),
     old_logprobs=("trainer", "sampler"),
@@ -274,6 +277,7 @@ CHANGEABLE = {
     "scale_rewards",
     "std_epsilon",
     "baseline",
+    "keep_advantages",
     "whiten",
     "beta",
     "entropy_coefficient",
@@ -463,6 +467,7 @@ def assign_advantages(
         scale_rewards=config.scale_rewards,
         std_epsilon=config.std_epsilon,
         baseline=config.baseline,
+        keep=config.keep_advantages,
     )
     if config.whiten:
         advantages = torch.where(
@@ -1129,7 +1134,7 @@ def record_tokens(
     for rollout in rollouts:
         rollout.update = update
     for batch, ours, tokens in records:
-        for name in ("logprob_new", "clip_side", "out_of_band", "entropy"):
+        for name in ("logprob_new", "clip_side", "out_of_band", "gradient_weight", "entropy"):
             for rollout, (_, values) in zip(ours, _by_row(batch, tokens[name])):
                 setattr(rollout, name, [*(getattr(rollout, name) or []), values] if every_use else values)
         for rollout, (_, values) in zip(ours, _by_row(batch, tokens["logprob_old"])):
