@@ -239,6 +239,7 @@ class Clip:
     lower: bool = True  # whether the interval of the ratio has a lower end
     upper: bool = True  # whether it has an upper end
     options: Mapping[str, ClipOption] = dataclasses.field(default_factory=dict)  # its own settings by name
+    whole: bool = False  # whether the weight reads the other tokens of the completion
 
     def __repr__(self):
         acts = {"removes": "removes gradients", "shrinks": "shrinks gradients", "none": "no clip"}[self.effect]
@@ -435,6 +436,7 @@ register_clip(
         "removes",
         lambda t: _geometric(t) * t.advantages,
         uncut=_geometric,
+        whole=True,
         lower=False,
         upper=False,
         options=dict(
@@ -464,6 +466,7 @@ register_clip(
         "VESPO, as TRL 1.16 has it",
         _product_weight,
         "shrinks",
+        whole=True,
         lower=False,
         upper=False,
         options=dict(
