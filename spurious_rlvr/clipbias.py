@@ -6,9 +6,9 @@
 __all__ = ['ARMS', 'PRIORS', 'SPREADS', 'RatioNoise', 'BanditConfig', 'BanditRun', 'simulate_bandit', 'clip_bias', 'ExactPhase',
            'exact_phase', 'advantage_moments', 'clip_pull', 'unreachable_from', 'reachable_band', 'entropy_gradient',
            'entropy_pull', 'log_odds_variance', 'wander_step', 'clip_map', 'sign_changes', 'seeds_needed',
-           'spread_prior', 'objective_table', 'judge_objectives', 'objective_sentence', 'measured_tokens',
-           'code_tokens', 'run_decoder', 'by_probability', 'gradient_mass', 'over_phases', 'ClipReport', 'clip_report',
-           'replay_effects', 'replay_against_runs', 'predicted_against_observed']
+           'spread_prior', 'objective_table', 'judge_objectives', 'objective_sentence', 'noise_pull', 'noise_table',
+           'measured_tokens', 'code_tokens', 'run_decoder', 'by_probability', 'gradient_mass', 'over_phases',
+           'ClipReport', 'clip_report', 'replay_effects', 'replay_against_runs', 'predicted_against_observed']
 
 # %% ../nbs/15_clipbias.ipynb #13b3dd39
 import dataclasses
@@ -1531,6 +1531,121 @@ def objective_sentence(
         f"Of {len(judged)} objectives, when the reward is a coin: safe {said('safe')}; biased {said('biased')};"
         f" undecided {said('undecided')}."
     )
+
+# %% ../nbs/15_clipbias.ipynb #262bb616
+def _advantage_law(config):  # over a group's rewarded samples: chance, advantage where rewarded, where not
+    rule, size, gamma = config.rule, config.num_generations, config.gamma
+    s = np.arange(size + 1)
+    chance = np.array([math.comb(size, k) for k in s]) * gamma**s * (1 - gamma) ** (size - s)
+    counts = np.array([s, size - s])[None, :, None, :, None].astype(float)
+    rewards = np.broadcast_to(np.array([1.0, 0.0])[:, None, None, None], counts.shape[1:])
+    alone = dataclasses.replace(rule, whiten=False, decoupled=False, keep="all")
+    advantages = _advantages(types.SimpleNamespace(**_fields(config) | dict(rule=alone)), _Groups(rewards, counts))
+    return chance, advantages[0, 0, :, 0], advantages[1, 0, :, 0], s / size
+
+
+def _fields(config):
+    names = [field.name for field in dataclasses.fields(BanditConfig)]
+    return {name: getattr(config, name) for name in names} | dict(expected_reward=config.expected_reward)
+
+
+def _advantage_sides(config):  # mean positive part, mean negative part, mean square of a sample's advantage
+    rule, (chance, paid, unpaid, share) = config.rule, _advantage_law(config)
+    weights = np.array([chance * share, chance * (1 - share)])
+    values = np.array([paid, unpaid])
+    if rule.whiten or rule.decoupled:  # over a long phase
+        values = values - (weights * values).sum()
+        values = values / np.sqrt((weights * values**2).sum())
+    values = _kept(np, values, rule.keep)
+    return tuple(float((weights * part).sum()) for part in (np.maximum(values, 0), np.maximum(-values, 0), values**2))
+
+# %% ../nbs/15_clipbias.ipynb #de6ce641
+_POINTS = 14  # log2 of the number of points
+
+
+def _noise_points(noise, tokens):  # (tokens, points) errors, spread evenly over the noise's distribution
+    from scipy.stats import qmc  # heavy, and wanted here alone
+
+    uniform = qmc.Sobol(tokens, scramble=True, rng=0).random_base2(_POINTS).T
+    if noise.kind == "gaussian":
+        return noise.size * ndtri(uniform)
+    if noise.kind == "heavy":
+        return noise.size / math.sqrt(3) * stdtrit(3, uniform)
+    return noise.size * math.sqrt(3) * (2 * uniform - 1)
+
+
+def _noise_weights(config, noise):  # mean weight beside each sign, and mean share of removed gradients, each (tokens,)
+    layout = _Layout(config)
+    old = layout.log_probabilities(layout.logits[:, None])
+    error = _noise_points(noise, len(layout.logits))
+    probe = types.SimpleNamespace(noise=noise)
+    seen = old + _disturbed(probe, layout, np.broadcast_to(old, error.shape), error)
+    before = np.broadcast_to(old, seen.shape)
+    _, *sides = _Places(config, layout).weights(seen - before, seen, before)
+    weights = [weight.mean(axis=1) if np.ndim(weight) == 2 else weight for weight, _ in sides]
+    gone = [np.zeros(len(old)) if removed is None else removed.mean(axis=1) for _, removed in sides]
+    return *weights, sum(gone) / 2
+
+# %% ../nbs/15_clipbias.ipynb #6882140a
+def noise_pull(
+    prior,  # (actions,) probabilities of the old policy
+    noise: RatioNoise,  # what is added to the log-probabilities that the objective sees
+    *,
+    objective: str = "grpo",  # a name in `objective.OBJECTIVES`, but no regression on pairs
+    **settings,  # further keywords of `BanditConfig`: epsilon, epsilon_high, num_generations, gamma, ...
+) -> np.ndarray:  # (actions,) expected change of each logit in one update, for a learning rate of 1
+    "What noise in the ratio does to a policy that has not moved, by the formula above. Raises `ConfigError`."
+    given = dict(prior=prior, objective=objective, learning_rate=0.0) | settings
+    config = _configure(given, Faults("noise_pull"))
+    if config.rule.pairwise or config.answers is not None:
+        raise ConfigError("noise_pull: give one softmax, and an objective with a weight for each token")
+    up, down, _ = _advantage_sides(config)
+    raised, lowered, _ = _noise_weights(config, noise)
+    old, omega = np.asarray(config.prior), up * raised - down * lowered
+    return old * (omega - (old * omega).sum())
+
+# %% ../nbs/15_clipbias.ipynb #3e716882
+def _probabilities_alone(config, noise):  # what the formula says with 1 in the place of the ratio
+    up, _, _ = _advantage_sides(config)
+    layout = _Layout(config)
+    old = layout.log_probabilities(layout.logits[:, None])
+    error = _noise_points(noise, len(layout.logits))
+    probe = types.SimpleNamespace(noise=noise)
+    ratio = np.exp(_disturbed(probe, layout, np.broadcast_to(old, error.shape), error))
+    low, high = config.clip_range
+    difference = (ratio > high).mean(axis=1) - (ratio < low).mean(axis=1)
+    prior = np.asarray(config.prior)
+    return -up * prior * (difference - (prior * difference).sum())
+
+# %% ../nbs/15_clipbias.ipynb #340411ce
+def _noise_row(prior, noise, name, settings):  # shift of the log-odds in units of the wander, share removed
+    config = _configure(dict(prior=prior, learning_rate=0.0, objective=name) | settings, Faults("noise_table"))
+    pull, q = noise_pull(prior, noise, objective=name, **settings), np.asarray(config.prior)
+    towards = np.concatenate([[1.0], -q[1:] / (1 - q[0])])  # how the log-odds of action 0 answers to each logit
+    along_score = towards - q @ towards
+    wander = math.sqrt(_advantage_sides(config)[2] * (q @ along_score**2) / config.minibatch_size)
+    removed = float(q @ _noise_weights(config, noise)[2])
+    return float(pull @ towards) * math.sqrt(config.minibatches) / wander, removed
+
+
+def noise_table(
+    objectives=None,  # names in `objective.OBJECTIVES`; None: all that have a weight for each token
+    *,
+    priors=PRIORS,  # probabilities of action 0
+    sizes=(0.05, 0.1, 0.2),  # standard deviations of the noise, nats
+    kinds=_NOISES,  # distributions, see `RatioNoise`
+    on=("logits", "logprobs"),  # where it falls
+    actions: int = 2,  # the others share the rest as 1, 1/2, 1/3, ...
+    **settings,  # further keywords of `BanditConfig`
+) -> pd.DataFrame:  # one row per objective, prior and noise: shift_wander, removed
+    "What noise in the ratio does to a policy that hardly moves, for every objective. Raises `ConfigError`."
+    with_weight = [name for name, entry in OBJECTIVES.items() if not entry.pairwise]
+    rows = []
+    for name, p, size, kind, where in itertools.product(objectives or with_weight, priors, sizes, kinds, on):
+        found = _noise_row(spread_prior(p, actions), RatioNoise(size, kind, where), name, settings)
+        cell = dict(objective=name, prior=p, size=size, kind=kind, on=where)
+        rows.append(cell | dict(zip(("shift_wander", "removed"), found)))
+    return pd.DataFrame(rows)
 
 # %% ../nbs/15_clipbias.ipynb #3b6162c3
 _PER_TOKEN = ("logprob_old", "logprob_new", "clip_side", "out_of_band", "entropy")
