@@ -148,6 +148,7 @@ def _as_objective(config):
 
 # %% ../nbs/15_clipbias.ipynb #281b8fdd
 _NOISES = ("gaussian", "heavy", "lattice")
+_NOISE_PLACES = ("logits", "own", "logprobs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,14 +157,14 @@ class RatioNoise:
 
     size: float  # standard deviation in nats, of a logit or of a log-probability
     kind: str = "gaussian"  # "gaussian", "heavy" (t with 3 degrees of freedom) or "lattice" (uniform error of rounding)
-    on: str = "logits"  # "logits": a likely token is disturbed less; "logprobs": every token alike
+    on: str = "logits"  # all logits; "own": the token's own, to first order; "logprobs": every token alike
     first: bool = False  # also at a phase's first update, where the ratio is exactly 1 in most trainers
 
     def __post_init__(self):
         faults = Faults("RatioNoise")
         faults.check(_is_number(self.size) and self.size >= 0, f"size is {self.size!r} and must not be negative")
         faults.check(self.kind in _NOISES, f"kind is {self.kind!r}; choose from {', '.join(_NOISES)}")
-        faults.check(self.on in ("logits", "logprobs"), f"on is {self.on!r}; choose from logits, logprobs")
+        faults.check(self.on in _NOISE_PLACES, f"on is {self.on!r}; choose from {', '.join(_NOISE_PLACES)}")
         faults.raise_any()
 
     def draw(self, rng, shape):  # errors of the given shape
@@ -589,6 +590,8 @@ def _errors(config, layout, phase, replicas):  # (updates, tokens, replicas) err
 def _disturbed(config, layout, new, error):  # what the error on logits does to log-probabilities
     if config.noise.on == "logprobs":
         return error
+    if config.noise.on == "own":
+        return (1 - np.exp(new)) * error
     return layout.log_probabilities(new + error) - new
 
 
