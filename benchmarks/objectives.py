@@ -19,10 +19,10 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 SEED = 0  # the default of `objective_table`, and the only one ever run here
 TREE = ((0.9, 0.1), (0.5, 0.5))  # what follows each of two actions
 PARTS = {  # name -> keywords of `objective_table`
-    "two actions": dict(replicas=16_000),
-    "two actions, 50 phases": dict(replicas=400, phases=50, spreads=(0.05, 0.2), informed=None),
-    "ten actions": dict(replicas=2_000, actions=10, spreads=(0.05, 0.2)),
-    "two-step tree": dict(replicas=4_000, answers=TREE, spreads=(0.05, 0.2)),
+    "two actions": dict(replicas=8_000),
+    "two actions, 50 phases": dict(replicas=200, phases=50, spreads=(0.05, 0.2), informed=None),
+    "ten actions": dict(replicas=1_000, actions=10, spreads=(0.05, 0.2)),
+    "two-step tree": dict(replicas=2_000, answers=TREE, spreads=(0.05, 0.2)),
 }
 
 

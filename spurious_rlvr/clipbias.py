@@ -6,9 +6,10 @@
 __all__ = ['ARMS', 'PRIORS', 'SPREADS', 'RatioNoise', 'BanditConfig', 'BanditRun', 'simulate_bandit', 'clip_bias', 'ExactPhase',
            'exact_phase', 'advantage_moments', 'clip_pull', 'unreachable_from', 'reachable_band', 'entropy_gradient',
            'entropy_pull', 'log_odds_variance', 'wander_step', 'clip_map', 'sign_changes', 'seeds_needed',
-           'spread_prior', 'objective_table', 'judge_objectives', 'objective_sentence', 'noise_pull', 'noise_table',
-           'measured_tokens', 'code_tokens', 'run_decoder', 'by_probability', 'gradient_mass', 'over_phases',
-           'ClipReport', 'clip_report', 'replay_effects', 'replay_against_runs', 'predicted_against_observed']
+           'spread_prior', 'objective_table', 'judge_objectives', 'objective_sentence', 'neutral_epsilon', 'noise_pull',
+           'noise_table', 'measured_tokens', 'code_tokens', 'run_decoder', 'by_probability', 'gradient_mass',
+           'over_phases', 'ClipReport', 'clip_report', 'replay_effects', 'replay_against_runs',
+           'predicted_against_observed']
 
 # %% ../nbs/15_clipbias.ipynb #13b3dd39
 import dataclasses
@@ -861,7 +862,7 @@ def _bias_row(run, unclipped):  # the paired comparison of two runs, at their la
     }
     row = {}
     for name, values in pairs.items():
-        row |= {name: float(values.mean()), f"{name}_se": float(values.std(ddof=1) / math.sqrt(len(values)))}
+        row |= {name: float(values.mean()), f"{name}_se": _standard_error(run.config, values)}
     return row | {
         name: float(getattr(run, name).mean())
         for name in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread")
@@ -1534,6 +1535,33 @@ def objective_sentence(
         f"Of {len(judged)} objectives, when the reward is a coin: safe {said('safe')}; biased {said('biased')};"
         f" undecided {said('undecided')}."
     )
+
+# %% ../nbs/15_clipbias.ipynb #59d18114
+def neutral_epsilon(
+    prior,  # (actions,) probabilities of the old policy
+    *,
+    learning_rate: float,  # the size of the updates
+    epsilon: float = 0.2,  # lower clip range, held fixed
+    replicas: int = 4000,  # half of them with mirrored rewards
+    **settings,  # further keywords of `BanditConfig`
+) -> float:  # the upper clip range at which GRPO's expected shift vanishes; NaN where none between .02 and 3 does
+    "The upper bound that balances a lower one, for one old policy and one size of updates. Raises `ConfigError`."
+    given = dict(prior=prior, learning_rate=learning_rate, epsilon=epsilon, antithetic=True) | settings
+    bench = _Bench(_configure(given, Faults("neutral_epsilon")), replicas)
+
+    def shift(log_epsilon):
+        config = dataclasses.replace(bench.config, epsilon_high=math.exp(log_epsilon))
+        run = bench.run(config)
+        return float((run.log_odds[1] - run.log_odds[0]).mean())
+
+    low, high = math.log(0.02), math.log(3.0)
+    at_low = shift(low)
+    if at_low * shift(high) >= 0:
+        return math.nan
+    for _ in range(14):
+        middle = (low + high) / 2
+        low, high = (middle, high) if shift(middle) * at_low > 0 else (low, middle)
+    return math.exp((low + high) / 2)
 
 # %% ../nbs/15_clipbias.ipynb #262bb616
 def _advantage_law(config):  # over a group's rewarded samples: chance, advantage where rewarded, where not

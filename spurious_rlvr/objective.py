@@ -478,6 +478,16 @@ register_clip(
     )
 )
 
+# %% ../nbs/05_objective.ipynb #ae0345e0
+def _inside(terms):
+    outside = (terms.ratio > terms.high) | (terms.ratio < terms.low)
+    return terms.xp.where(outside, 0.0, terms.ratio)
+
+
+register_clip(
+    Clip("neutral", "sg[ρ] A log π where 1 − ε ≤ ρ ≤ 1 + ε_high, whatever the sign", "this package", _inside, "removes")
+)
+
 # %% ../nbs/05_objective.ipynb #715a63ea
 def _odds_within(terms):
     others = terms.xp.clip(1 - terms.xp.exp(terms.logprobs), 1e-12, None)
@@ -745,6 +755,7 @@ for _entry in (
     ),
     Objective("luspo", "LUSPO", "as TRL 1.16 has it", importance_sampling_level="sequence", loss_type="luspo"),
     Objective("log_symmetric", "clip even in log ρ", "this package", epsilon=1 - 1 / 1.2, epsilon_high=0.2),
+    Objective("neutral", "clip of either sign", "this package", clip="neutral"),
     Objective("odds", "clip on the odds", "this package", clip="odds"),
     Objective("unclipped", "no clip", "Kakade and Langford 2002", clip="none"),
 ):

@@ -47,12 +47,14 @@ def gated(clip, ratio, new, before, advantage, all_new, all_before):
         power, rate = (2.0, 3.0) if advantage >= 0 else (3.0, 2.0)
         product = (all_new - all_before).sum().clamp(math.log(1e-8), 20.0).exp().detach()
         return product**power * (rate * (1 - product)).exp() * advantage * new
+    if clip == "neutral":
+        return ratio.detach() * advantage * new * float(1 - EPSILON <= ratio <= 1 + EPSILON_HIGH)
     odds = ratio * (1 - q) / others
     beyond = odds > 1 + EPSILON_HIGH if advantage > 0 else odds < 1 - EPSILON
     return ratio.detach() * advantage * new * float(not beyond)
 
 
-LATER = ("sapo", "dppo_tv", "dppo_kl", "gmpo", "vespo", "odds")
+LATER = ("sapo", "dppo_tv", "dppo_kl", "gmpo", "vespo", "neutral", "odds")
 
 
 def reference(logprobs, old, advantages, clip, level, loss_type):
