@@ -7,9 +7,9 @@ __all__ = ['ARMS', 'PRIORS', 'SPREADS', 'RatioNoise', 'BanditConfig', 'BanditRun
            'exact_phase', 'advantage_moments', 'clip_pull', 'unreachable_from', 'reachable_band', 'entropy_gradient',
            'entropy_pull', 'log_odds_variance', 'wander_step', 'clip_map', 'sign_changes', 'seeds_needed',
            'spread_prior', 'objective_table', 'judge_objectives', 'objective_sentence', 'neutral_epsilon', 'noise_pull',
-           'noise_table', 'measured_tokens', 'code_tokens', 'run_decoder', 'by_probability', 'gradient_mass',
-           'over_phases', 'ClipReport', 'clip_report', 'replay_effects', 'replay_against_runs',
-           'predicted_against_observed']
+           'noise_table', 'reward_noise_map', 'youden_boundary', 'phantom_share', 'measured_tokens', 'code_tokens',
+           'run_decoder', 'by_probability', 'gradient_mass', 'over_phases', 'ClipReport', 'clip_report',
+           'replay_effects', 'replay_against_runs', 'predicted_against_observed']
 
 # %% ../nbs/15_clipbias.ipynb #13b3dd39
 import dataclasses
@@ -1677,6 +1677,80 @@ def noise_table(
         cell = dict(objective=name, prior=p, size=size, kind=kind, on=where)
         rows.append(cell | dict(zip(("shift_wander", "removed"), found)))
     return pd.DataFrame(rows)
+
+# %% ../nbs/15_clipbias.ipynb #672ea308
+def reward_noise_map(
+    prior: float,  # probability of the right answer at the start
+    *,
+    true_positive=(0.1, 0.3, 0.5, 0.7, 0.9),  # chances of reward 1 for a right answer
+    false_positive=(0.1, 0.3, 0.5, 0.7, 0.9),  # the same for a wrong one
+    objective: str = "grpo",  # a name in `objective.OBJECTIVES`
+    learning_rate: float = 1.0,  # of plain SGD
+    replicas: int = 1000,  # half of them with mirrored rewards
+    **settings,  # further keywords of `BanditConfig`
+) -> pd.DataFrame:  # one row per pair of rates: true_positive, false_positive, youden, shift, shift_se
+    "How a policy's log-odds of the right answer moves in one phase under a grader that errs. Raises `ConfigError`."
+    rows = []
+    for right, wrong in itertools.product(true_positive, false_positive):
+        run = simulate_bandit(
+            spread_prior(prior),
+            objective=objective,
+            learning_rate=learning_rate,
+            phases=1,
+            replicas=replicas,
+            antithetic=True,
+            success=(right, wrong),
+            **settings,
+        )
+        rates = dict(true_positive=right, false_positive=wrong, youden=right - wrong)
+        rows.append(rates | dict(shift=run.log_odds_drift, shift_se=run.log_odds_drift_se))
+    return pd.DataFrame(rows)
+
+# %% ../nbs/15_clipbias.ipynb #13d5ef8a
+def youden_boundary(
+    prior: float,  # probability of the right answer at the start
+    *,
+    rate: float = 0.5,  # middle of the two rates
+    width: float = 0.1,  # largest J that the line is drawn through
+    level: float = 0.95,  # of the interval
+    **settings,  # further keywords of `reward_noise_map`
+) -> dict:  # boundary, low, high: the J at which nothing moves; slope, at_zero with its standard error
+    "Where learning turns into unlearning, by a line through shifts at several J. Raises `ConfigError`."
+    found = pd.concat(
+        reward_noise_map(prior, true_positive=(rate + j / 2,), false_positive=(rate - j / 2,), **settings | {"seed": k})
+        for k, j in enumerate(np.linspace(-width, width, 9))
+    )
+    weights, j, shift = 1 / found["shift_se"] ** 2, found["youden"], found["shift"]
+    middle = (weights * j).sum() / weights.sum()
+    spread = (weights * (j - middle) ** 2).sum()
+    slope = (weights * (j - middle) * shift).sum() / spread
+    height = (weights * shift).sum() / weights.sum()
+    boundary = middle - height / slope
+    error = math.sqrt(1 / weights.sum() + (boundary - middle) ** 2 / spread) / abs(slope)
+    half = float(ndtri(0.5 + level / 2)) * error
+    ends = dict(boundary=boundary, low=boundary - half, high=boundary + half, slope=slope)
+    return {name: float(value) for name, value in (ends | dict(at_zero=height - slope * middle)).items()}
+
+# %% ../nbs/15_clipbias.ipynb #e571bfff
+def phantom_share(
+    success: float,  # probability that an answer is right
+    shaping: float,  # standard deviation of the shaping term, beside outcomes 0 and 1
+    *,
+    num_generations: int = 16,  # samples in a group
+    scale_rewards: str = "group",  # "group" or "none"
+    groups: int = 20_000,  # to simulate
+    seed: int = 0,  # of the simulation
+) -> float:  # share of the mean absolute advantage
+    "How much of all advantage comes from groups without a difference in outcome."
+    rng = np.random.default_rng(seed)
+    right = rng.random((groups, num_generations)) < success
+    rewards = right + shaping * rng.standard_normal(right.shape)
+    advantages = rewards - rewards.mean(axis=1, keepdims=True)
+    if scale_rewards == "group":
+        advantages = _divided(advantages, np.broadcast_to(rewards.std(axis=1, ddof=1)[:, None], rewards.shape))
+    alike = right.all(axis=1) | ~right.any(axis=1)
+    size = np.abs(advantages).sum(axis=1)
+    return float(size[alike].sum() / size.sum())
 
 # %% ../nbs/15_clipbias.ipynb #3b6162c3
 _PER_TOKEN = ("logprob_old", "logprob_new", "clip_side", "out_of_band", "entropy")
