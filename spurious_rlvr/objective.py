@@ -859,7 +859,7 @@ def objective_advantages(
         advantages = group_advantages(columns.sum(1), group_ids, **rule)
     else:
         parts = [group_advantages(column, group_ids, **rule) for column in columns.T]
-        summed, kept = sum(parts), ~columns.isnan().all(1)
+        summed, kept = torch.stack(parts).sum(0), ~columns.isnan().all(1)
         centred = torch.where(kept, summed - summed[kept].mean(), torch.zeros_like(summed))
         advantages = centred / (summed[kept].std() + std_epsilon)
     if entry.whiten:
