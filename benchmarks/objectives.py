@@ -33,7 +33,7 @@ def main():
         table = objective_table(**settings, seed=SEED)
         seconds[name] = round(time.perf_counter() - start, 1)
         parts.append(table.assign(policy=name))
-        if "phases" not in settings:
+        if name == "two actions":  # with more, the log-odds of one action moves without any clip
             verdicts = judge_objectives(table)
             judged[name] = dict(answer=objective_sentence(verdicts), rows=verdicts.round(4).to_dict("records"))
         print(name, seconds[name], "s", flush=True)

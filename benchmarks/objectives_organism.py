@@ -1,4 +1,5 @@
-"""Ten objectives and the neutral clip on an organism under a coin: what replay predicts for one phase, and what twelve trainings show.
+"""Ten objectives and the neutral clip on an organism under a coin: what replay predicts for one phase, and what twelve
+trainings show.
 `python benchmarks/objectives_organism.py` writes `benchmarks/results/objectives_organism.json`; one thread, a quarter
 of an hour."""
 
@@ -20,7 +21,19 @@ from spurious_rlvr import organisms, replay, train
 from spurious_rlvr.objective import OBJECTIVES, training_settings
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-MOST_USED = ("grpo", "grpo_clip_higher", "dr_grpo", "dapo", "dual", "gspo", "cispo", "sapo", "dppo_tv", "rloo", "neutral")
+MOST_USED = (
+    "grpo",
+    "grpo_clip_higher",
+    "dr_grpo",
+    "dapo",
+    "dual",
+    "gspo",
+    "cispo",
+    "sapo",
+    "dppo_tv",
+    "rloo",
+    "neutral",
+)
 ORGANISM, REWARD, SEEDS, DRAWS, BEHAVIOUR = "qwen-like", "random:0.5", 12, 16, "writes_code"
 
 
@@ -76,7 +89,7 @@ def main():
     RESULTS.mkdir(exist_ok=True)
     rows, start = [], time.perf_counter()
     with tempfile.TemporaryDirectory() as place:
-        for name in MOST_USED:
+        for name in (*MOST_USED, "neutral"):
             rows.append(one(pathlib.Path(place), name, rows[0]["spread"] if rows else None))
             facts = dict(
                 organism=ORGANISM,
