@@ -539,10 +539,10 @@ class _Tally:
         return self.high / self.uses, self.low / self.uses, math.sqrt(max(self.second / self.uses - mean**2, 0.0))
 
 # %% ../nbs/15_clipbias.ipynb #02879abc
-def _gradient(config, places, batch, minibatch, new, old, tally, error=None):
+def _gradient(config, layout, batch, minibatch, new, old, tally, error=None):
     """Gradient of a minibatch's mean surrogate with respect to the logits, (tokens, replicas); `new` and `old` are
     log-probabilities, `error` what the objective sees beside them."""
-    layout = places.layout
+    places = _Places(config, layout)
     seen = places.look(new if error is None else new + error)
     before = places.look(old)
     log_ratio, up, down = seen - before, batch.up[:, minibatch], batch.down[:, minibatch]
@@ -598,12 +598,12 @@ def _disturbed(config, layout, new, error):  # what the error on logits does to 
 
 def _run_phase(config, layout, batch, logits, old, optimizer, tally, errors=None):
     "The logits after a phase's updates, (tokens, replicas)."
-    places, update = _Places(config, layout), 0
+    update = 0
     for _ in range(config.num_iterations):
         for minibatch in range(config.minibatches):
             new = layout.log_probabilities(logits)
             error = None if errors is None else _disturbed(config, layout, new, errors[update])
-            logits = logits + optimizer.change(_gradient(config, places, batch, minibatch, new, old, tally, error))
+            logits = logits + optimizer.change(_gradient(config, layout, batch, minibatch, new, old, tally, error))
             update += 1
     return logits
 

@@ -69,7 +69,7 @@ def test_what_is_simulated_is_what_is_trained(name, answers):
     config, layout, old, new, groups = one_minibatch(name, answers)
     batch = clipbias._make_batch(config, layout, groups)
     tally = clipbias._Tally(np.ones(1))
-    found = clipbias._gradient(config, clipbias._Places(config, layout), batch, 0, new, old, tally)[:, 0]
+    found = clipbias._gradient(config, layout, batch, 0, new, old, tally)[:, 0]
     expected = trained_gradient(name, layout, old, new, groups)
     assert np.abs(expected).max() > 1e-4
     assert np.allclose(found, expected, rtol=1e-9, atol=1e-12)
