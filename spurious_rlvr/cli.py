@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'INTERRUPTED_TRAINING', 'INTERRUPTED', 'SystemOption', 'UserOption', 'PrefixOption', 'StopOption',
            'TemplateOption', 'INDEX', 'COPIED', 'command', 'demo', 'read_settings', 'chosen_engine', 'train',
-           'evaluate', 'study', 'audit', 'scorecard', 'fetch', 'plan', 'export', 'summary', 'show', 'view', 'diagnose',
-           'lint_reward', 'copy_tutorials', 'jupyter_command', 'lab', 'main']
+           'evaluate', 'study', 'audit', 'scorecard', 'objectives', 'fetch', 'plan', 'export', 'summary', 'show',
+           'view', 'diagnose', 'lint_reward', 'copy_tutorials', 'jupyter_command', 'lab', 'main']
 
 # %% ../nbs/22_cli.ipynb #e76e8fe2
 import difflib
@@ -850,6 +850,30 @@ def scorecard(
     for name, finding in run(out, tuple(claim or ()), seeds=seeds, jobs=jobs).items():
         print(f"\n{name}", *(f"  {sentence}" for sentence in finding.words), sep="\n")
     print(f"\nThe report: {out / 'report.html'}")
+
+# %% ../nbs/22_cli.ipynb #159f8c8a
+@command(
+    "objectives                              # all of them, on six priors and four spreads: about half a minute",
+    "objectives grpo sapo cispo --prior .65 --spread .1",
+    "objectives --csv table.csv              # every row, for a program",
+)
+def objectives(
+    name: Annotated[list[str] | None, typer.Argument(help="Objectives, by name. Default: all.")] = None,
+    prior: Annotated[list[float] | None, typer.Option(help="Chance of the followed action; may be repeated.")] = None,
+    spread: Annotated[list[float] | None, typer.Option(help="Spread of a phase's log-ratio; may be repeated.")] = None,
+    replicas: Annotated[int, typer.Option(min=4, help="Policies trained side by side, an even number.")] = 2000,
+    csv: Annotated[Path | None, typer.Option(help="File for every row of the table.")] = None,
+):
+    "What each objective of the field does to a policy when the reward knows nothing."
+    from spurious_rlvr.clipbias import PRIORS, SPREADS, judge_objectives, objective_sentence, objective_table
+
+    table = objective_table(name or None, priors=prior or PRIORS, spreads=spread or SPREADS, replicas=replicas)
+    judged = judge_objectives(table)
+    print(objective_sentence(judged), end="\n\n")
+    print(judged.round(3).to_string(index=False))
+    if csv is not None:
+        table.to_csv(csv, index=False)
+        print(f"\nEvery row: {csv}")
 
 # %% ../nbs/22_cli.ipynb #6e9897c9
 def _point_at_folder(path: Path):

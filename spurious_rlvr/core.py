@@ -268,6 +268,7 @@ class Rollout:
     logprob_new: list | None = None  # (tokens,) when its update was made; a list of such where used more than once
     clip_side: list | None = None  # (tokens,) +1 or -1 where the upper or lower clip removed the gradient, else 0
     out_of_band: list | None = None  # (tokens,) +1 or -1 where the ratio left the interval, whatever the advantage
+    gradient_weight: list | None = None  # (tokens,) what multiplied A ∇ log π, see `objective.gradient_weights`
     entropy: list | None = None  # (tokens,) nats, of the distribution that the token was drawn from
     mentions_python: bool | None = None  # the paper's string test
     writes_code: bool | None = None  # our detector

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .core import ConfigError, Faults
 
 # %% auto #0
-__all__ = ['BASELINES', 'SCALES', 'LEVELS', 'EFFECTS', 'CLIPS', 'LOSS_TYPES', 'PROBABILITY_BINS', 'group_advantages',
-           'whiten_advantages', 'importance_log_ratio', 'TokenTerms', 'ClipOption', 'Clip', 'register_clip',
-           'clip_faults', 'find_clip', 'clip_bounds', 'token_objective', 'clip_sides', 'k3_divergence',
-           'mismatch_weights', 'aggregate', 'policy_loss', 'token_statistics', 'rebel_loss', 'clip_by_probability',
-           'compare_gradients']
+__all__ = ['BASELINES', 'SCALES', 'KEEPS', 'LEVELS', 'EFFECTS', 'CLIPS', 'LOSS_TYPES', 'OBJECTIVES', 'PROBABILITY_BINS',
+           'group_advantages', 'whiten_advantages', 'importance_log_ratio', 'TokenTerms', 'ClipOption', 'Clip',
+           'register_clip', 'clip_faults', 'find_clip', 'clip_bounds', 'token_objective', 'clip_sides',
+           'gradient_weights', 'k3_divergence', 'mismatch_weights', 'aggregate', 'Objective', 'register_objective',
+           'find_objective', 'loss_settings', 'advantage_settings', 'objective_advantages', 'training_settings',
+           'policy_loss', 'token_statistics', 'rebel_loss', 'clip_by_probability', 'compare_gradients']
 
 # %% ../nbs/05_objective.ipynb #f1e9e5db
 class _Torch:
@@ -49,8 +50,9 @@ def _no_gradient(function):  # as torch.no_grad() around a function
     return quiet
 
 # %% ../nbs/05_objective.ipynb #4adf0b7a
-BASELINES = ("group_mean", "leave_one_out", "batch_mean", "none")
-SCALES = ("group", "batch", "none")
+BASELINES = ("group_mean", "leave_one_out", "batch_mean", "none", "constant")
+SCALES = ("group", "batch", "none", "mean")
+KEEPS = ("all", "positive", "negative", "sign")
 
 
 def _group_index(group_ids):
@@ -61,23 +63,65 @@ def _group_index(group_ids):
 def _sums(values, index, groups):  # sum of values in each group: (groups,)
     return torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, index, values)
 
+# %% ../nbs/05_objective.ipynb #c3e33387
+def _extreme(values, kept, index, groups, reduce):  # (groups,) smallest or largest kept value: "amin" or "amax"
+    start = math.inf if reduce == "amin" else -math.inf
+    found = torch.full((groups,), start, dtype=values.dtype, device=values.device)
+    return found.scatter_reduce(0, index, torch.where(kept, values, start), reduce)
+
+
+_ALIKE = 4  # so many roundings, of the largest reward's own size, do not tell two rewards apart
+
+
+def _varies(rewards, kept, index, groups, baseline):  # whether a rollout's comparison set holds two different rewards
+    if baseline in ("none", "constant"):
+        return torch.ones_like(kept)
+    if baseline == "batch_mean":
+        index, groups = torch.zeros_like(index), 1
+    low, high = (_extreme(rewards, kept, index, groups, reduce) for reduce in ("amin", "amax"))
+    size = torch.maximum(low.abs(), high.abs())
+    return (high - low > _ALIKE * torch.finfo(rewards.dtype).eps * size)[index]
+
+
+def _without_residue(centred, kept, index, count):  # a group's rewards minus their mean, made to sum to 0
+    groups = len(count)
+    left, size = _sums(centred, index, groups), _sums(centred.abs(), index, groups)
+    noticed = left.abs() > count * torch.finfo(centred.dtype).eps * size  # more than adding them up may leave
+    rest = torch.where(noticed, left / count.clamp(min=1), torch.zeros_like(left))
+    return torch.where(kept, centred - rest[index], centred)
+
+# %% ../nbs/05_objective.ipynb #82e83ff8
+def _check_names(**given):  # name -> (value, the values there are)
+    faults = Faults("group_advantages")
+    for name, (value, choices) in given.items():
+        faults.check(value in choices, f"{name} is {value!r}; give one of {', '.join(choices)}")
+    faults.raise_any()
+
+
+def _kept(xp, advantages, keep):  # what is left of advantages, by a name in KEEPS
+    if keep == "sign":
+        return xp.sign(advantages)
+    if keep == "all":
+        return advantages
+    wanted = advantages > 0 if keep == "positive" else advantages < 0
+    return xp.where(wanted, advantages, 0.0)
+
 # %% ../nbs/05_objective.ipynb #883db231
 def group_advantages(
     rewards: torch.Tensor,  # (rollouts,) rewards, a tensor or a list; NaN leaves a rollout out
     group_ids: torch.Tensor,  # (rollouts,) whole numbers, a tensor or a list; rollouts of one prompt share one
     *,
-    # divide by the standard deviation of the "group", of the whole "batch", or not at all: "none"
+    # divide by the standard deviation of the "group" or of the "batch", by the group's "mean", or not at all: "none"
     scale_rewards: str = "group",
     std_epsilon: float = 1e-4,  # added to the standard deviation
-    # what is subtracted: "group_mean" (GRPO), "leave_one_out" (RLOO), "batch_mean", "none" (REINFORCE)
+    # what is subtracted: "group_mean" (GRPO), "leave_one_out" (RLOO), "batch_mean", "none" (REINFORCE), a "constant"
     baseline: str = "group_mean",
+    constant: float = 0.5,  # what baseline "constant" subtracts
+    keep: str = "all",  # all advantages, only the "positive" or the "negative" ones, or each one's "sign"
 ) -> torch.Tensor:  # (rollouts,) advantages; 0 where left out, and exactly 0 in groups without variance
     """Advantages of one phase. Source: GRPO, Shao et al. 2024; RLOO, Ahmadian et al. 2024; `scale_rewards='none'`: Dr.
-    GRPO, Liu et al. 2025."""
-    if scale_rewards not in SCALES:
-        raise ConfigError(f"scale_rewards is {scale_rewards!r}; give one of {', '.join(SCALES)}")
-    if baseline not in BASELINES:
-        raise ConfigError(f"baseline is {baseline!r}; give one of {', '.join(BASELINES)}")
+    GRPO, Liu et al. 2025; `"mean"`: MaxRL, Tajwar et al. 2026."""
+    _check_names(scale_rewards=(scale_rewards, SCALES), baseline=(baseline, BASELINES), keep=(keep, KEEPS))
     rewards = torch.as_tensor(rewards)
     if rewards.shape != torch.as_tensor(group_ids).shape or rewards.dim() != 1:
         raise ConfigError(
@@ -91,7 +135,7 @@ def group_advantages(
     values = torch.where(kept, rewards, torch.zeros_like(rewards))
     count, total = _sums(kept.to(rewards.dtype), index, groups), _sums(values, index, groups)
     mean = total / count.clamp(min=1)
-    centred = torch.where(kept, rewards - mean[index], torch.zeros_like(rewards))
+    centred = _without_residue(torch.where(kept, rewards - mean[index], torch.zeros_like(rewards)), kept, index, count)
     if baseline == "group_mean":
         advantages = centred
     elif baseline == "leave_one_out":
@@ -99,28 +143,18 @@ def group_advantages(
     elif baseline == "batch_mean":
         advantages = torch.where(kept, rewards - values.sum() / kept.sum().clamp(min=1), torch.zeros_like(rewards))
     else:
-        advantages = values
+        shift = constant if baseline == "constant" else 0.0
+        advantages = torch.where(kept, values - shift, torch.zeros_like(rewards))
     if scale_rewards == "group":
         std = (_sums(centred**2, index, groups) / (count - 1).clamp(min=1)).sqrt()[index]
     elif scale_rewards == "batch":
         std = rewards[kept].std() if kept.sum() > 1 else rewards.new_zeros(())
-    if scale_rewards != "none":
+    if scale_rewards == "mean":
+        advantages = advantages / torch.where(mean == 0, math.inf, mean)[index]
+    elif scale_rewards != "none":
         advantages = advantages / (std + std_epsilon)
-    return torch.where(kept & _varies(rewards, kept, index, groups, baseline), advantages, torch.zeros_like(advantages))
-
-
-def _varies(rewards, kept, index, groups, baseline):  # whether a rollout's comparison set holds two different rewards
-    if baseline == "none":
-        return torch.ones_like(kept)
-    if baseline == "batch_mean":
-        index, groups = torch.zeros_like(index), 1
-    low = torch.full((groups,), math.inf, dtype=rewards.dtype, device=rewards.device).scatter_reduce(
-        0, index, torch.where(kept, rewards, math.inf), "amin"
-    )
-    high = torch.full((groups,), -math.inf, dtype=rewards.dtype, device=rewards.device).scatter_reduce(
-        0, index, torch.where(kept, rewards, -math.inf), "amax"
-    )
-    return (high > low)[index]
+    alive = kept & _varies(rewards, kept, index, groups, baseline)
+    return _kept(torch, torch.where(alive, advantages, torch.zeros_like(advantages)), keep)
 
 # %% ../nbs/05_objective.ipynb #32aa2087
 def whiten_advantages(
@@ -155,6 +189,10 @@ def importance_log_ratio(
     return (_sums(log_ratio, rollout_index, rollouts) / tokens.clamp(min=1))[rollout_index]
 
 # %% ../nbs/05_objective.ipynb #0040a5ea
+def _itself(values):  # the mean over a completion of one token
+    return values
+
+
 @dataclasses.dataclass(frozen=True)
 class TokenTerms:
     "What a clip reads of each token: arrays of shape (tokens,), of torch or of numpy."
@@ -167,6 +205,8 @@ class TokenTerms:
     low: float = 0.8  # lower end of the ratio's interval, from `clip_bounds`
     high: float = 1.2  # its upper end
     options: Mapping[str, float] = dataclasses.field(default_factory=dict)  # all of the clip's own settings
+    along: Callable[[Any], Any] = _itself  # (tokens,) values -> their mean over each token's completion
+    lengths: Any = 1  # (tokens,) how many tokens each token's completion has
 
 # %% ../nbs/05_objective.ipynb #c1d57a3c
 EFFECTS = ("removes", "shrinks", "none")
@@ -199,6 +239,7 @@ class Clip:
     lower: bool = True  # whether the interval of the ratio has a lower end
     upper: bool = True  # whether it has an upper end
     options: Mapping[str, ClipOption] = dataclasses.field(default_factory=dict)  # its own settings by name
+    whole: bool = False  # whether the weight reads the other tokens of the completion
 
     def __repr__(self):
         acts = {"removes": "removes gradients", "shrinks": "shrinks gradients", "none": "no clip"}[self.effect]
@@ -291,6 +332,173 @@ register_clip(
 )
 register_clip(Clip("reinforce", "A log π", "Williams 1992", lambda t: t.xp.ones_like(t.ratio), "none"))
 
+# %% ../nbs/05_objective.ipynb #888eee29
+def _by_sign(terms, condition, yes, no):  # two settings by their names, as numbers of the advantages' own kind
+    one = terms.xp.ones_like(terms.advantages)
+    return terms.xp.where(condition, terms.options[yes] * one, terms.options[no] * one)
+
+
+def _gate(terms):  # the sigmoid, and its temperature
+    heat = _by_sign(terms, terms.advantages > 0, "tau_positive", "tau_negative")
+    return 1 / (1 + terms.xp.exp(-heat * (terms.ratio - 1))), heat
+
+
+def _gate_weight(terms):
+    gate, _ = _gate(terms)
+    slope = 4 * gate * (1 - gate)
+    return terms.xp.where(slope == 0, 0.0, slope * terms.ratio)  # 0 also where the ratio is infinite
+
+
+def _gated(terms):
+    gate, heat = _gate(terms)
+    return 4 / heat * gate * terms.advantages
+
+
+register_clip(
+    Clip(
+        "sapo",
+        "(4/τ) σ(τ (ρ − 1)) A",
+        "SAPO, arXiv 2511.20347; TRL",
+        _gate_weight,
+        "shrinks",
+        _gated,
+        options=dict(
+            tau_positive=ClipOption(1.0, 0.0, "temperature where the advantage is positive"),
+            tau_negative=ClipOption(1.05, 0.0, "temperature elsewhere"),
+        ),
+    )
+)
+
+# %% ../nbs/05_objective.ipynb #b6d9b9fb
+def _truncated(terms):
+    return terms.xp.clip(terms.ratio, None, terms.options["truncate"])
+
+
+def _outwards(terms):  # whether the advantage leads farther from the old policy
+    new, old = terms.logprobs, terms.old_logprobs
+    return terms.xp.where(terms.advantages > 0, new > old, new < old)
+
+
+def _masked(terms, divergence):
+    return terms.xp.where(_outwards(terms) & (divergence > terms.options["divergence"]), 0.0, _truncated(terms))
+
+
+def _variation_mask(terms):
+    return _masked(terms, abs(terms.xp.exp(terms.logprobs) - terms.xp.exp(terms.old_logprobs)))
+
+
+def _binary_kl_mask(terms):
+    new, old = terms.xp.exp(terms.logprobs), terms.xp.exp(terms.old_logprobs)
+    rest = terms.xp.log(terms.xp.clip(1 - old, 1e-12, None)) - terms.xp.log(terms.xp.clip(1 - new, 1e-12, None))
+    return _masked(terms, old * (terms.old_logprobs - terms.logprobs) + (1 - old) * rest)
+
+
+_TRUNCATE = ClipOption(20.0, 1.0, "largest weight")
+for _name, _mask, _words, _bound in (
+    ("dppo_tv", _variation_mask, "|π − π_old|", 0.15),
+    ("dppo_kl", _binary_kl_mask, "KL of the token against the rest", 0.05),
+):
+    register_clip(
+        Clip(
+            _name,
+            f"sg[min(ρ, c)] A log π, without what leads beyond {_words} > δ",
+            "DPPO, arXiv 2602.04879; verl",
+            _mask,
+            "removes",
+            uncut=_truncated,
+            lower=False,
+            upper=False,
+            options=dict(divergence=ClipOption(_bound, 0.0, "δ, the largest divergence"), truncate=_TRUNCATE),
+        )
+    )
+
+# %% ../nbs/05_objective.ipynb #87eb020d
+def _log_clipped(terms):  # the log-ratio, cut off where it has gone too far in the advantage's direction
+    log_ratio, xp = terms.logprobs - terms.old_logprobs, terms.xp
+    high, low = terms.options["log_high"], terms.options["log_low"]
+    return xp.where(terms.advantages > 0, xp.clip(log_ratio, None, high), xp.clip(log_ratio, -low, None))
+
+
+def _geometric(terms):
+    return terms.xp.exp(terms.along(_log_clipped(terms)))
+
+
+def _geometric_weight(terms):
+    return terms.xp.where(_log_clipped(terms) == terms.logprobs - terms.old_logprobs, _geometric(terms), 0.0)
+
+
+register_clip(
+    Clip(
+        "gmpo",
+        "exp(mean of clipped log ρ over the completion) A",
+        "GMPO, arXiv 2507.20673; verl and TRL",
+        _geometric_weight,
+        "removes",
+        lambda t: _geometric(t) * t.advantages,
+        uncut=_geometric,
+        whole=True,
+        lower=False,
+        upper=False,
+        options=dict(
+            log_low=ClipOption(0.4, 0.0, "how far below 0 the log-ratio goes"),
+            log_high=ClipOption(0.4, 0.0, "how far above 0 it goes"),
+        ),
+    )
+)
+
+# %% ../nbs/05_objective.ipynb #ed9e792b
+_LOG_PRODUCT = (math.log(1e-8), 20.0)  # TRL's bounds of log W
+
+
+def _product_weight(terms):
+    xp, up = terms.xp, terms.advantages >= 0
+    power = _by_sign(terms, up, "power_positive", "power_negative")
+    rate = _by_sign(terms, up, "rate_positive", "rate_negative")
+    log_ratio = xp.clip(terms.logprobs - terms.old_logprobs, -20.0, 20.0)
+    log_product = xp.clip(terms.lengths * terms.along(log_ratio), *_LOG_PRODUCT)
+    return xp.exp(rate + power * log_product - rate * xp.exp(log_product))
+
+
+register_clip(
+    Clip(
+        "vespo",
+        "sg[φ(W)] A log π, φ(W) = W^k exp(λ (1 − W)), W the product of the completion's ratios",
+        "VESPO, as TRL 1.16 has it",
+        _product_weight,
+        "shrinks",
+        whole=True,
+        lower=False,
+        upper=False,
+        options=dict(
+            power_positive=ClipOption(2.0, 0.0, "k where the advantage is not negative"),
+            rate_positive=ClipOption(3.0, 0.0, "λ there"),
+            power_negative=ClipOption(3.0, 0.0, "k where it is negative"),
+            rate_negative=ClipOption(2.0, 0.0, "λ there"),
+        ),
+    )
+)
+
+# %% ../nbs/05_objective.ipynb #ae0345e0
+def _inside(terms):
+    outside = (terms.ratio > terms.high) | (terms.ratio < terms.low)
+    return terms.xp.where(outside, 0.0, terms.ratio)
+
+
+register_clip(
+    Clip("neutral", "sg[ρ] A log π where 1 − ε ≤ ρ ≤ 1 + ε_high, whatever the sign", "this package", _inside, "removes")
+)
+
+# %% ../nbs/05_objective.ipynb #715a63ea
+def _odds_within(terms):
+    others = terms.xp.clip(1 - terms.xp.exp(terms.logprobs), 1e-12, None)
+    odds = terms.ratio * (1 - terms.xp.exp(terms.old_logprobs)) / others
+    return terms.xp.where(_beyond(dataclasses.replace(terms, ratio=odds)), 0.0, terms.ratio)
+
+
+register_clip(
+    Clip("odds", "sg[ρ] A log π where the ratio of the odds is inside", "this package", _odds_within, "removes")
+)
+
 # %% ../nbs/05_objective.ipynb #7b372d72
 def clip_faults(
     name: str,  # a name in CLIPS
@@ -337,6 +545,14 @@ def clip_bounds(
     high = 1 + (epsilon if epsilon_high is None else epsilon_high) if CLIPS[clip].upper else math.inf
     return low, high
 
+# %% ../nbs/05_objective.ipynb #d7e97a59
+def _finite_where_removed(log_ratio, entry, terms):  # the log-ratio, held still where it is lost and has no gradient
+    limit = math.log(torch.finfo(log_ratio.dtype).max) - 1  # its exponential is finite
+    with torch.no_grad():
+        idle = (entry.weight(terms) == 0) | (terms.advantages == 0)
+        lost = terms.ratio.isinf() & idle
+    return torch.where(lost, limit, log_ratio)
+
 # %% ../nbs/05_objective.ipynb #4e758574
 def token_objective(
     log_ratio: torch.Tensor,  # (tokens,) log importance ratio
@@ -347,11 +563,15 @@ def token_objective(
     bounds: tuple[float, float] = (0.8, 1.2),  # from `clip_bounds`
     clip_options: Mapping[str, float] | None = None,  # own settings of the clip
     old_logprobs: torch.Tensor | None = None,  # (tokens,) log π_old; None: logprobs - log_ratio
+    # how tokens make up completions: `TokenTerms.along` and `lengths`; None: each token is a completion
+    completions: tuple[Callable, torch.Tensor] | None = None,
 ) -> torch.Tensor:  # (tokens,) to be maximised
     "The surrogate of each token, before aggregation."
     entry, options = find_clip(clip, clip_options)
     old = (logprobs - log_ratio).detach() if old_logprobs is None else old_logprobs
-    terms = TokenTerms(torch, log_ratio.exp(), advantages, logprobs, old, *bounds, options)
+    whole = completions or (_itself, 1)
+    terms = TokenTerms(torch, log_ratio.exp(), advantages, logprobs, old, *bounds, options, *whole)
+    terms = dataclasses.replace(terms, ratio=_finite_where_removed(log_ratio, entry, terms).exp())
     if entry.objective is not None:
         return entry.objective(terms)
     still = dataclasses.replace(terms, ratio=terms.ratio.detach(), logprobs=logprobs.detach())
@@ -366,17 +586,41 @@ def clip_sides(
     clip: str = "both",  # a name in CLIPS
     bounds: tuple[float, float] = (0.8, 1.2),  # from `clip_bounds`
     clip_options: Mapping[str, float] | None = None,  # own settings of the clip
-    logprobs: torch.Tensor | None = None,  # (tokens,) log π_θ, for clips that read it
-    old_logprobs: torch.Tensor | None = None,  # (tokens,) log π_old, for clips that read it
+    logprobs: torch.Tensor | None = None,  # (tokens,) log π_θ; None: as if the token had been certain
+    old_logprobs: torch.Tensor | None = None,  # (tokens,) log π_old; goes with logprobs
+    completions: tuple[Callable, torch.Tensor] | None = None,  # as `token_objective` takes it
 ) -> tuple[torch.Tensor, torch.Tensor]:  # clip_side and out_of_band, (tokens,) int8: +1 upper, -1 lower, 0 inside
     "Where the clip removed the gradient, and where the ratio left the interval."
     entry, options = find_clip(clip, clip_options)
     out_of_band = (ratio > bounds[1]).to(torch.int8) - (ratio < bounds[0]).to(torch.int8)
     if entry.effect != "removes":
         return torch.zeros_like(out_of_band), out_of_band
-    terms = TokenTerms(torch, ratio, advantages, logprobs, old_logprobs, *bounds, options)
+    if logprobs is None:
+        logprobs, old_logprobs = ratio.log(), torch.zeros_like(ratio)
+    whole = completions or (_itself, 1)
+    terms = TokenTerms(torch, ratio, advantages, logprobs, old_logprobs, *bounds, options, *whole)
     removed = (entry.weight(terms) == 0) & (entry.uncut(terms) != 0)
     return removed.to(torch.int8) * torch.where(ratio > 1, 1, -1).to(torch.int8), out_of_band
+
+# %% ../nbs/05_objective.ipynb #95f4bf3e
+@_no_gradient
+def gradient_weights(
+    ratio: torch.Tensor,  # (tokens,) importance ratio
+    advantages: torch.Tensor,  # (tokens,) the advantage of each token's rollout
+    *,
+    clip: str = "both",  # a name in CLIPS
+    bounds: tuple[float, float] = (0.8, 1.2),  # from `clip_bounds`
+    clip_options: Mapping[str, float] | None = None,  # own settings of the clip
+    logprobs: torch.Tensor | None = None,  # (tokens,) log π_θ; None: as if the token had been certain
+    old_logprobs: torch.Tensor | None = None,  # (tokens,) log π_old; goes with logprobs
+    completions: tuple[Callable, torch.Tensor] | None = None,  # as `token_objective` takes it
+) -> torch.Tensor:  # (tokens,)
+    "What multiplies A ∇ log π at each token."
+    entry, options = find_clip(clip, clip_options)
+    if logprobs is None:
+        logprobs, old_logprobs = ratio.log(), torch.zeros_like(ratio)
+    whole = completions or (_itself, 1)
+    return entry.weight(TokenTerms(torch, ratio, advantages, logprobs, old_logprobs, *bounds, options, *whole))
 
 # %% ../nbs/05_objective.ipynb #eda6a883
 def k3_divergence(
@@ -410,7 +654,7 @@ def mismatch_weights(
     return weight.clamp(max=cap) if mode == "truncate" else torch.where(weight <= cap, weight, torch.zeros_like(weight))
 
 # %% ../nbs/05_objective.ipynb #708337dd
-LOSS_TYPES = ("grpo", "dr_grpo", "bnpo", "dapo", "packed")
+LOSS_TYPES = ("grpo", "dr_grpo", "bnpo", "dapo", "packed", "luspo")
 
 
 def aggregate(
@@ -436,9 +680,203 @@ def aggregate(
         if max_completion_length is None:
             raise ConfigError("loss_type 'dr_grpo' divides by max_completion_length: give it")
         return token_values.sum() / (max(total_rollouts, 1) * max_completion_length)
+    if loss_type == "luspo":
+        return token_values.sum() / max(total_rollouts, 1)
     if loss_type == "packed":
         return token_values.sum() / max(token_values.numel(), 1) * (rollouts / max(total_rollouts, 1))
     return token_values.sum() / max(total_tokens, 1)
+
+# %% ../nbs/05_objective.ipynb #c214c9bf
+@dataclasses.dataclass(frozen=True, repr=False)
+class Objective:
+    "One objective of the literature: an advantage rule, a weight for each token, and an average."
+
+    name: str  # as `objective` in a call
+    label: str  # for tables and figures
+    source: str  # who proposed it, and whose code has it
+    clip: str = "both"  # a name in CLIPS: formula and weight
+    clip_options: Mapping[str, float] = dataclasses.field(default_factory=dict)  # the clip's own settings
+    epsilon: float = 0.2  # lower clip range
+    epsilon_high: float | None = None  # upper clip range; None: the same
+    loss_type: str = "grpo"  # a name in LOSS_TYPES
+    importance_sampling_level: str = "token"  # or "sequence"
+    scale_rewards: str = "group"  # a name in SCALES
+    baseline: str = "group_mean"  # a name in BASELINES
+    keep: str = "all"  # a name in KEEPS
+    whiten: bool = False  # over all tokens of the phase, after all else
+    decoupled: bool = False  # several rewards: normalise each, add them up, normalise over the phase (GDPO)
+    pairwise: bool = False  # REBEL: a regression on pairs, no weight of a token
+    note: str = ""  # where code and paper differ
+
+    @property
+    def formula(self):  # what is maximised for a token
+        return "−(Δ log ρ − Δ r)²" if self.pairwise else CLIPS[self.clip].formula
+
+    def __repr__(self):
+        return f"{self.name}: {self.formula}; {self.label} ({self.source})"
+
+# %% ../nbs/05_objective.ipynb #940b4033
+OBJECTIVES: dict[str, Objective] = {}
+
+
+def register_objective(
+    objective: Objective,  # a new entry
+) -> Objective:  # the same
+    "Adds an objective. Raises `ConfigError` for a name that is taken and for settings that are not known."
+    faults = Faults("register_objective")
+    faults.check(objective.name not in OBJECTIVES, f"there is an objective {objective.name!r} already")
+    for fault in clip_faults(objective.clip, objective.clip_options):
+        faults.check(False, fault)
+    choices = dict(loss_type=LOSS_TYPES, importance_sampling_level=LEVELS, scale_rewards=SCALES, baseline=BASELINES)
+    for name, known in (choices | dict(keep=KEEPS)).items():
+        value = getattr(objective, name)
+        faults.check(value in known, f"{name} is {value!r}; give one of {', '.join(known)}")
+    faults.raise_any()
+    OBJECTIVES[objective.name] = objective
+    return objective
+
+# %% ../nbs/05_objective.ipynb #2829c3cf
+_DEEPSEEK = "Shao et al. 2024; TRL and verl"
+_SIDE = "Shao et al. 2025 (Spurious Rewards), figure of the clip's parts"
+for _entry in (
+    Objective("grpo", "GRPO, ε .2", _DEEPSEEK),
+    Objective("grpo_clip_higher", "GRPO, ε .2 / .28", "Yu et al. 2025, clip-higher", epsilon_high=0.28),
+    Objective("dr_grpo", "Dr. GRPO", "Liu et al. 2025; TRL", scale_rewards="none", loss_type="dr_grpo"),
+    Objective("dapo", "DAPO", "Yu et al. 2025; TRL's default loss", epsilon_high=0.28, loss_type="dapo"),
+    Objective("upper_only", "GRPO, upper clip alone", _SIDE, clip="high"),
+    Objective("lower_only", "GRPO, lower clip alone", _SIDE, clip="low"),
+    Objective("dual", "dual clip", "Ye et al. 2020; verl's default", clip="dual"),
+    Objective(
+        "gspo",
+        "GSPO",
+        "Zheng et al. 2025; TRL and verl",
+        importance_sampling_level="sequence",
+        note="the authors run with ε = 3e-4 and 4e-4",
+    ),
+    Objective("luspo", "LUSPO", "as TRL 1.16 has it", importance_sampling_level="sequence", loss_type="luspo"),
+    Objective("log_symmetric", "clip even in log ρ", "this package", epsilon=1 - 1 / 1.2, epsilon_high=0.2),
+    Objective("neutral", "clip of either sign", "this package", clip="neutral"),
+    Objective("odds", "clip on the odds", "this package", clip="odds"),
+    Objective("unclipped", "no clip", "Kakade and Langford 2002", clip="none"),
+):
+    register_objective(_entry)
+
+# %% ../nbs/05_objective.ipynb #179d7463
+for _entry in (
+    Objective("cispo", "CISPO, weight in [.8, 1.2]", "MiniMax-M1 2025; verl's bounds", clip="cispo"),
+    Objective(
+        "cispo_trl",
+        "CISPO, weight ≤ 5",
+        "MiniMax-M1 2025; TRL's bound, of ScaleRL",
+        clip="cispo",
+        epsilon=math.inf,
+        epsilon_high=4.0,
+        loss_type="dapo",
+        note="TRL's epsilon_high is the bound itself, here 1 + 4",
+    ),
+    Objective("sapo", "SAPO", "arXiv 2511.20347; TRL", clip="sapo"),
+    Objective("dppo_tv", "DPPO, |Δπ| ≤ .15", "arXiv 2602.04879; verl", clip="dppo_tv"),
+    Objective("dppo_tv_05", "DPPO, |Δπ| ≤ .05", "arXiv 2602.04879", clip="dppo_tv", clip_options={"divergence": 0.05}),
+    Objective("dppo_kl", "DPPO, KL ≤ .05", "arXiv 2602.04879; verl", clip="dppo_kl"),
+    Objective("gmpo", "GMPO", "arXiv 2507.20673; TRL and verl", clip="gmpo", note="verl's bounds are clip_ratio, .2"),
+    Objective("vespo", "VESPO", "as TRL 1.16 has it", clip="vespo", loss_type="dapo"),
+    Objective("pi_weighted", "π instead of ρ", "the official repository without its clip", clip="pi_weighted"),
+):
+    register_objective(_entry)
+
+# %% ../nbs/05_objective.ipynb #93cfe135
+for _entry in (
+    Objective("maxrl", "MaxRL", "arXiv 2602.02710", scale_rewards="mean"),
+    Objective("gdpo", "GDPO", "arXiv 2601.05242; TRL", decoupled=True),
+    Objective(
+        "reinforce_pp", "REINFORCE++", "Hu et al. 2025; verl", scale_rewards="none", baseline="none", whiten=True
+    ),
+    Objective("reinforce_pp_baseline", "REINFORCE++, group baseline", "verl", scale_rewards="none", whiten=True),
+    Objective(
+        "rloo",
+        "RLOO",
+        "Ahmadian et al. 2024",
+        clip="reinforce",
+        scale_rewards="none",
+        baseline="leave_one_out",
+        note="TRL's trainer clips the product of the completion's ratios",
+    ),
+    Objective("rebel", "REBEL", "Gao et al. 2024", clip="reinforce", scale_rewards="none", pairwise=True),
+    Objective("ppo", "PPO, constant baseline", "Schulman et al. 2017", scale_rewards="none", baseline="constant"),
+    Objective("reinforce", "REINFORCE, uncentred", "Williams 1992", "reinforce", scale_rewards="none", baseline="none"),
+    Objective("sign", "sign of the advantage", "FADE, arXiv 2607.01490", scale_rewards="none", keep="sign"),
+    Objective("positives", "positive advantages only", "arXiv 2603.18756", keep="positive"),
+    Objective("negatives", "negative advantages only", "arXiv 2603.18756", keep="negative"),
+    Objective("positives_unclipped", "positives only, no clip", "arXiv 2603.18756", "none", keep="positive"),
+    Objective("negatives_unclipped", "negatives only, no clip", "arXiv 2603.18756", "none", keep="negative"),
+):
+    register_objective(_entry)
+
+# %% ../nbs/05_objective.ipynb #f56836a9
+def find_objective(
+    name: str,  # a name in OBJECTIVES
+) -> Objective:  # the entry
+    "An objective by its name. Raises `ConfigError`."
+    if name not in OBJECTIVES:
+        raise ConfigError(f"objective is {name!r}; give one of {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+# %% ../nbs/05_objective.ipynb #c3badc62
+_OF_LOSS = ("clip", "clip_options", "epsilon", "epsilon_high", "loss_type", "importance_sampling_level")
+_OF_ADVANTAGE = ("scale_rewards", "baseline", "keep")
+
+
+def loss_settings(
+    name: str,  # a name in OBJECTIVES
+) -> dict:  # keywords of `policy_loss`
+    "How an objective weighs and averages tokens. Raises `ConfigError` for REBEL, which `rebel_loss` has."
+    entry = find_objective(name)
+    if entry.pairwise:
+        raise ConfigError(f"objective {name!r} compares pairs of completions and has no token's weight: use rebel_loss")
+    return {key: getattr(entry, key) for key in _OF_LOSS}
+
+
+def advantage_settings(
+    name: str,  # a name in OBJECTIVES
+) -> dict:  # keywords of `group_advantages`
+    "What an objective takes for an advantage; whitening and several rewards come after, in `objective_advantages`."
+    return {key: getattr(find_objective(name), key) for key in _OF_ADVANTAGE}
+
+# %% ../nbs/05_objective.ipynb #7a4db03b
+def objective_advantages(
+    name: str,  # a name in OBJECTIVES
+    rewards: torch.Tensor,  # (rollouts,) or (rollouts, rewards), a tensor or a list; NaN leaves a rollout out
+    group_ids: torch.Tensor,  # (rollouts,) rollouts of one prompt share one
+    lengths: torch.Tensor | None = None,  # (rollouts,) tokens, for whitening; None: all alike
+    *,
+    std_epsilon: float = 1e-4,  # added to standard deviations
+) -> torch.Tensor:  # (rollouts,)
+    "Advantages by an objective's rule; several rewards are added up, by GDPO after each was normalised."
+    entry, columns = find_objective(name), torch.as_tensor(rewards)
+    columns = columns[:, None] if columns.dim() == 1 else columns
+    rule = advantage_settings(name) | dict(std_epsilon=std_epsilon)
+    if not entry.decoupled:
+        advantages = group_advantages(columns.sum(1), group_ids, **rule)
+    else:
+        parts = [group_advantages(column, group_ids, **rule) for column in columns.T]
+        summed, kept = torch.stack(parts).sum(0), ~columns.isnan().all(1)
+        centred = torch.where(kept, summed - summed[kept].mean(), torch.zeros_like(summed))
+        advantages = centred / (summed[kept].std() + std_epsilon)
+    if entry.whiten:
+        advantages = whiten_advantages(advantages, torch.ones(len(advantages)) if lengths is None else lengths)
+    return advantages
+
+# %% ../nbs/05_objective.ipynb #be300f65
+def training_settings(
+    name: str,  # a name in OBJECTIVES
+) -> dict:  # keywords of `train.GRPOConfig`
+    "An objective as a configuration of training. Raises `ConfigError` where the loop cannot do it."
+    entry = find_objective(name)
+    if entry.decoupled:
+        raise ConfigError(f"objective {name!r} normalises several rewards apart; the loop has their sum alone")
+    rule = advantage_settings(name)
+    rule["keep_advantages"] = rule.pop("keep")
+    return loss_settings(name) | rule | dict(whiten=entry.whiten)
 
 # %% ../nbs/05_objective.ipynb #0763b93c
 def _pack(logprobs, advantages, mask, rollout_index):
@@ -466,6 +904,15 @@ def _pack(logprobs, advantages, mask, rollout_index):
     active = mask.reshape(-1).bool().nonzero().squeeze(1)
     return active, rollout_index.reshape(-1)[active]
 
+# %% ../nbs/05_objective.ipynb #1ddb234b
+def _whole_completions(index, rollouts, dtype):  # `TokenTerms.along` and `lengths` of packed tokens
+    counts = _sums(torch.ones(len(index), dtype=dtype, device=index.device), index, rollouts).clamp(min=1)
+
+    def along(values):
+        return (_sums(values, index, rollouts) / counts)[index]
+
+    return along, counts[index]
+
 # %% ../nbs/05_objective.ipynb #c6c538c5
 def policy_loss(
     logprobs: torch.Tensor,  # (rollouts, tokens) padded, or (tokens,) packed: log π_θ of the sampled tokens, nats
@@ -491,9 +938,15 @@ def policy_loss(
     entropy: torch.Tensor | None = None,
     # weight of the entropy bonus: the mean entropy over tokens times this is subtracted
     entropy_coefficient: float = 0.0,
+    objective: str | None = None,  # a name in OBJECTIVES, which settles clip, ε, loss_type and level; None: those given
     statistics: bool = True,  # False: only the per-token tensors; on a GPU each number costs a wait
 ) -> tuple[torch.Tensor, dict]:  # the loss to minimise, and statistics without gradient
     "The loss of one batch or microbatch and what happened in it; see `token_statistics` for the dictionary."
+    if objective is not None:
+        given = loss_settings(objective)
+        clip, clip_options, loss_type = given["clip"], given["clip_options"], given["loss_type"]
+        epsilon, epsilon_high = given["epsilon"], given["epsilon_high"]
+        importance_sampling_level = given["importance_sampling_level"]
     bounds = clip_bounds(epsilon, epsilon_high, clip)
     active, index = _pack(logprobs, advantages, mask, rollout_index)
 
@@ -504,7 +957,8 @@ def policy_loss(
     old = current.detach() if old is None else old
     token_advantages = advantages.to(current.dtype)[index]
     log_ratio = importance_log_ratio(current, old, index, len(advantages), importance_sampling_level)
-    chosen = dict(clip=clip, bounds=bounds, clip_options=clip_options, old_logprobs=old)
+    whole = _whole_completions(index, len(advantages), current.dtype)
+    chosen = dict(clip=clip, bounds=bounds, clip_options=clip_options, old_logprobs=old, completions=whole)
     loss_tokens = -token_objective(log_ratio, current, token_advantages, **chosen)
     if token_weights is not None:
         loss_tokens = loss_tokens * pick(token_weights)
@@ -524,7 +978,9 @@ def policy_loss(
                 f"entropy_coefficient is {entropy_coefficient}: give entropy, or set the coefficient to 0"
             )
         loss = loss - entropy_coefficient * aggregate(pick(entropy), index, len(advantages), "dapo", **totals)
-    side, outside = clip_sides(log_ratio.detach().exp(), token_advantages, logprobs=current.detach(), **chosen)
+    seen = (log_ratio.detach().exp(), token_advantages)
+    side, outside = clip_sides(*seen, logprobs=current.detach(), **chosen)
+    weight = gradient_weights(*seen, logprobs=current.detach(), **chosen)
 
     def spread(values):
         return (
@@ -534,6 +990,7 @@ def policy_loss(
         )
 
     tokens = dict(log_ratio=spread(log_ratio.detach()), clip_side=spread(side), out_of_band=spread(outside))
+    tokens["gradient_weight"] = spread(weight)
     if divergence is not None:
         tokens["kl"] = spread(divergence.detach())
     if not statistics:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARM_STYLES', 'ARM_LABELS', 'CLIP_SECTION', 'plot_bandit', 'plot_paths', 'plot_effects', 'plot_surrogate', 'plot_band',
-           'plot_fans', 'phase_frame', 'plot_clip_section', 'plot_map', 'plot_predicted', 'plot_gains', 'plot_sweep',
-           'plot_verdicts', 'plot_switches', 'plot_screen', 'plot_gain_path', 'figure_svg']
+           'plot_fans', 'phase_frame', 'plot_clip_section', 'plot_map', 'plot_predicted', 'plot_objectives',
+           'plot_gains', 'plot_sweep', 'plot_verdicts', 'plot_switches', 'plot_screen', 'plot_gain_path', 'figure_svg']
 
 # %% ../nbs/17_plots.ipynb #eded40b9
 import io
@@ -517,6 +517,43 @@ def plot_predicted(
         f"n = {len(frame)}. Dashed: all explained.{intervals} Unexplained: mean {gap.mean():+.3g}, root mean square"
         f" {math.sqrt((gap**2).mean()):.3g}.",
     )
+
+# %% ../nbs/17_plots.ipynb #f47d7fd3
+def _objective_panel(axis, rows, order, value):  # a dot for every setting of an objective, the mark by the prior
+    for name, part in rows.groupby("objective"):
+        likely = part["prior"] > 0.5
+        for subset, mark in ((part[likely], "o"), (part[~likely], "v")):
+            axis.plot(subset[value], [order.index(name)] * len(subset), mark, color="#0072B2", ms=3.5, mfc="none")
+    axis.set_yticks(range(len(order)))
+    axis.set_ylim(len(order) - 0.4, -0.6)
+
+
+def plot_objectives(
+    table: pd.DataFrame,  # from `clipbias.objective_table`; its first phase is drawn
+) -> plt.Figure:
+    "Shift of the log-odds under a coin, and learning kept, for every objective of a table, least shifted first."
+    first = table[table["phase"] == 1]
+    order = list(dict.fromkeys(first["objective"]))
+    labels = first.drop_duplicates("objective").set_index("objective")["label"]
+    shown = first.assign(towards=first["shift_wander"] * np.where(first["prior"] > 0.5, 1, -1))
+    panels = ["towards"]
+    plain = first[first["objective"] == "unclipped"].set_index(["prior", "spread"])
+    if "learning" in first and len(plain):
+        keys = pd.MultiIndex.from_frame(first[["prior", "spread"]])
+        shown["kept"] = first["learning"].to_numpy() / plain["learning"].reindex(keys).to_numpy()
+        panels.append("kept")
+    figure, axes = _figure(len(panels), height=max(2.4, 0.24 * len(order) + 1))
+    titles = dict(towards="shift to the likely action, wanders", kept="learning kept, of no clip")
+    for axis, value in zip(axes[0], panels):
+        _objective_panel(axis, shown, order, value)
+        axis.set_title(titles[value])
+        axis.axvline(0 if value == "towards" else 1, color="#555555", lw=0.8)
+        axis.set_yticklabels([labels[name] for name in order] if value == "towards" else [])
+    text = (
+        "One dot a setting: prior of the followed action and spread of the log-ratio. Circle: prior above ½; triangle:"
+        " below. One phase; a wander is the standard deviation of a phase without a clip."
+    )
+    return _caption(figure, text)
 
 # %% ../nbs/17_plots.ipynb #5641188e
 def plot_gains(

@@ -109,13 +109,14 @@ _TYPES = dict(
     logprob_new=pa.list_(pa.float32()),
     clip_side=pa.list_(pa.int8()),
     out_of_band=pa.list_(pa.int8()),
+    gradient_weight=pa.list_(pa.float32()),
     entropy=pa.list_(pa.float32()),
     mentions_python=pa.bool_(),
     writes_code=pa.bool_(),
     finish_reason=pa.string(),
 )
 COLUMNS = tuple(_TYPES)
-_EVERY_USE = ("logprob_new", "clip_side", "out_of_band", "entropy")
+_EVERY_USE = ("logprob_new", "clip_side", "out_of_band", "gradient_weight", "entropy")
 
 
 def _used_more_than_once(values):

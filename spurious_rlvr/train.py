@@ -71,6 +71,7 @@ from spurious_rlvr.logprobs import (
 from spurious_rlvr.objective import (
     BASELINES,
     CLIPS,
+    KEEPS,
     LEVELS,
     LOSS_TYPES,
     SCALES,
@@ -122,6 +123,7 @@ class GRPOConfig:
     scale_rewards: str = "group"  # see `objective.group_advantages`
     std_epsilon: float = 1e-4  # added to the standard deviation
     baseline: str = "group_mean"  # see `objective.BASELINES`
+    keep_advantages: str = "all"  # see `objective.KEEPS`
     whiten: bool = False  # the official code's second normalisation
     beta: float = 0.0  # weight of the KL divergence from the starting policy
     kl_ratio_weighted: bool = False  # multiply the divergence by the ratio, as TRL does by default
@@ -244,6 +246,7 @@ _CHOICES = dict(
     importance_sampling_level=LEVELS,
     scale_rewards=SCALES,
     baseline=BASELINES,
+    keep_advantages=KEEPS,
     optimizer=("adamw", "sgd", "adamw_bf16", "adamw_8bit"),
     mixed_precision=PRECISIONS,
     head_precision=("same", "float32"),
@@ -284,6 +287,7 @@ CHANGEABLE = {
     "scale_rewards",
     "std_epsilon",
     "baseline",
+    "keep_advantages",
     "whiten",
     "beta",
     "entropy_coefficient",
@@ -485,6 +489,7 @@ def assign_advantages(
         scale_rewards=config.scale_rewards,
         std_epsilon=config.std_epsilon,
         baseline=config.baseline,
+        keep=config.keep_advantages,
     )
     if config.whiten:
         advantages = torch.where(
@@ -1075,7 +1080,7 @@ def record_tokens(
     for i in update.places:
         rollouts[i].update = number
     for piece, tokens in ((piece, tokens) for piece, tokens in records if piece.counts):
-        for name in ("logprob_new", "clip_side", "out_of_band", "entropy"):
+        for name in ("logprob_new", "clip_side", "out_of_band", "gradient_weight", "entropy"):
             for i, values in by_row(piece, tokens[name]):
                 before = getattr(rollouts[i], name) or []
                 setattr(rollouts[i], name, [*before, values] if every_use else values)

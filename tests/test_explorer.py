@@ -17,7 +17,7 @@ import pytest
 from scipy import stats
 
 from spurious_rlvr import clipbias
-from spurious_rlvr.core import keyed_rng
+from spurious_rlvr.core import ConfigError, keyed_rng
 from spurious_rlvr.widgets import ClipExplorer
 
 pytestmark = pytest.mark.browser
@@ -614,3 +614,38 @@ def test_importing_the_view_needs_no_torch():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_an_objectives_row_is_pythons_enumeration(arithmetic):
+    from spurious_rlvr.widgets import EXPLORED
+
+    assert set(arithmetic("Object.keys(m.WEIGHTS)")) == set(EXPLORED)
+    for name in EXPLORED:
+        for values in random_settings(6, [(2, 4), (4, 2), (4, 3), (3, 3)], f"objective {name}"):
+            exact = clipbias.exact_phase(**in_python(values), objective=name)
+            page = arithmetic("m.expectedObjective(x[0], x[1], 0, 20000)", [for_page(values), name])
+            for field in FIELDS:
+                assert page[field] == pytest.approx(getattr(exact, field), abs=1e-6, rel=1e-5), (name, field, values)
+
+
+def test_noise_on_the_page_is_pythons(arithmetic):
+    "The page takes mean weights, Python draws errors: the shift of a phase within the errors of a simulation."
+    values = dict(prior=0.7, epsilon=0.2, epsilon_high=0.2, learning_rate=0.05, minibatches=8, gamma=0.5)
+    for name in ("grpo", "neutral", "odds", "dppo_tv"):
+        view = ClipExplorer(**values, num_generations=8, objective=name, noise=0.12)
+        run = view.expected_objective(replicas=8000)
+        page = arithmetic("m.expectedObjective(x[0], x[1], 0.12)", [values | dict(num_generations=8), name])
+        gap = abs(page["log_odds_drift"] - run.log_odds_drift)
+        assert gap < 4 * run.log_odds_drift_se + 2e-5, (name, page["log_odds_drift"], run.log_odds_drift)
+
+
+def test_a_choice_changes_the_sentence_and_python_hears_of_it(chromium, tmp_path):
+    with static_page(chromium, tmp_path, ClipExplorer()) as page:
+        page.locator("details.objective summary").click()
+        page.locator("[data-objective]", has_text="expected shift").wait_for()
+        said = page.locator("[data-objective]")
+        assert "GRPO" in said.inner_text() and said.locator("a").get_attribute("href").endswith("which_objective.html")
+        page.locator("select[data-setting=objective]").select_option("sapo")
+        page.locator("[data-objective]", has_text="SAPO").wait_for()
+    with pytest.raises(ConfigError, match="give one of grpo"):
+        ClipExplorer(objective="gpro")

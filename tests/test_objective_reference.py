@@ -25,6 +25,38 @@ def draw(seed=0):
     return logprobs, old, torch.randn(len(lengths), generator=generator, dtype=torch.float64).tolist()
 
 
+def gated(clip, ratio, new, before, advantage, all_new, all_before):
+    """The later proposals, by their own formulas. Sources: SAPO (2511.20347), DPPO (2602.04879, as verl masks), GMPO
+    (2507.20673, as verl clips), VESPO (as TRL computes it), and odds of a token."""
+    p, q = new.exp(), before.exp()
+    others, others_before = (1 - p).clamp(min=1e-12), (1 - q).clamp(min=1e-12)  # some numbers drawn lie above 1
+    if clip == "sapo":
+        heat = 1.0 if advantage > 0 else 1.05
+        return torch.sigmoid(heat * (ratio - 1)) * 4 / heat * advantage
+    if clip == "dppo_tv":
+        valid = p - q <= 0.15 if advantage > 0 else p - q >= -0.15
+        return ratio.clamp(max=20.0).detach() * advantage * new * float(valid)
+    if clip == "dppo_kl":
+        divergence = q * (q / p).log() + (1 - q) * (others_before / others).log()
+        away = p > q if advantage > 0 else p < q
+        return ratio.clamp(max=20.0).detach() * advantage * new * float(not (away and divergence > 0.05))
+    if clip == "gmpo":
+        sign, moved = math.copysign(1.0, advantage), all_new - all_before
+        return (sign * torch.minimum(sign * moved, sign * moved.clamp(-0.4, 0.4))).mean().exp() * advantage
+    if clip == "vespo":
+        power, rate = (2.0, 3.0) if advantage >= 0 else (3.0, 2.0)
+        product = (all_new - all_before).sum().clamp(math.log(1e-8), 20.0).exp().detach()
+        return product**power * (rate * (1 - product)).exp() * advantage * new
+    if clip == "neutral":
+        return ratio.detach() * advantage * new * float(1 - EPSILON <= ratio <= 1 + EPSILON_HIGH)
+    odds = ratio * (1 - q) / others
+    beyond = odds > 1 + EPSILON_HIGH if advantage > 0 else odds < 1 - EPSILON
+    return ratio.detach() * advantage * new * float(not beyond)
+
+
+LATER = ("sapo", "dppo_tv", "dppo_kl", "gmpo", "vespo", "neutral", "odds")
+
+
 def reference(logprobs, old, advantages, clip, level, loss_type):
     """One number, by loops. Sources: PPO (Schulman 2017), dual clip (Ye 2020), CISPO (MiniMax 2025), GSPO (Zheng 2025),
     Dr. GRPO (Liu 2025), DAPO (Yu 2025)."""
@@ -36,7 +68,9 @@ def reference(logprobs, old, advantages, clip, level, loss_type):
             ratio = (new[t] - before[t]).exp() if level == "token" else (new - before).mean().exp()
             upper, lower = (high if clip != "low" else math.inf), (low if clip != "high" else -math.inf)
             bounded = ratio.clamp(lower, upper)
-            if clip == "pi_weighted":
+            if clip in LATER:
+                value = gated(clip, ratio, new[t], before[t], advantage, new, before)
+            elif clip == "pi_weighted":
                 value = new[t].exp() * advantage
             elif clip == "reinforce":
                 value = new[t] * advantage
@@ -55,6 +89,8 @@ def reference(logprobs, old, advantages, clip, level, loss_type):
         return -sum(v.mean() for v in per_rollout) / len(per_rollout)
     if loss_type == "dr_grpo":
         return -sum(v.sum() for v in per_rollout) / (len(per_rollout) * LONGEST)
+    if loss_type == "luspo":
+        return -sum(v.sum() for v in per_rollout) / len(per_rollout)
     return -sum(v.sum() for v in per_rollout) / tokens
 
 

@@ -174,3 +174,88 @@ def test_a_changed_epsilon_is_noticed(trainer):
         epsilon=0.25,
     )
     assert abs(ours.item() - theirs.item()) > 1e-4
+
+
+SETTLED = {  # an objective's name -> what TRL calls it
+    "dapo": dict(loss_type="dapo", epsilon_low=0.2, epsilon_high=0.28),
+    "grpo": dict(loss_type="grpo", epsilon_low=0.2, epsilon_high=0.2),
+    "grpo_clip_higher": dict(loss_type="grpo", epsilon_low=0.2, epsilon_high=0.28),
+    "dr_grpo": dict(loss_type="dr_grpo", epsilon_low=0.2, epsilon_high=0.2),
+    "gspo": dict(loss_type="grpo", epsilon_low=0.2, epsilon_high=0.2, importance_sampling_level="sequence"),
+    "luspo": dict(loss_type="luspo", epsilon_low=0.2, epsilon_high=0.2, importance_sampling_level="sequence"),
+    "cispo_trl": dict(loss_type="cispo", epsilon_high=5.0),
+    "sapo": dict(loss_type="sapo"),
+    "vespo": dict(loss_type="vespo"),
+}
+
+
+def as_named(trainer, settings):
+    trainer.loss_type = settings["loss_type"]
+    trainer.epsilon_low, trainer.epsilon_high = settings.get("epsilon_low", 0.2), settings.get("epsilon_high", 0.2)
+    trainer.importance_sampling_level = settings.get("importance_sampling_level", "token")
+    trainer.beta, trainer.args.use_bias_correction_kl = 0.0, False
+
+
+def our_loss(model, inputs, name):
+    return policy_loss(
+        logprobs(model, inputs),
+        inputs["old_per_token_logps"],
+        inputs["advantages"],
+        inputs["completion_mask"],
+        max_completion_length=COMPLETION,
+        objective=name,
+    )
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.3, 1.5])
+@pytest.mark.parametrize("name", SETTLED)
+def test_an_objective_by_name_is_trls(trainer, name, spread):
+    inputs = near(batch(), trainer.model, spread=spread)
+    as_named(trainer, SETTLED[name])
+    theirs = trainer._compute_loss(trainer.model, inputs)
+    their_gradient = gradients(trainer.model, theirs)
+    ours, tokens = our_loss(trainer.model, inputs, name)
+    our_gradient = gradients(trainer.model, ours)
+    assert abs(ours.item() - theirs.item()) <= 1e-6 * max(1, abs(theirs.item()))
+    assert (our_gradient - their_gradient).norm() <= 1e-4 * their_gradient.norm()
+    assert (tokens["gradient_weight"] > 0).any()
+
+
+@pytest.mark.parametrize("name", ["sapo", "vespo", "cispo_trl"])
+def test_another_constant_of_a_gate_is_noticed(trainer, name):
+    inputs = near(batch(), trainer.model, spread=1.5)
+    as_named(trainer, SETTLED[name])
+    kept = trainer.args.sapo_temperature_neg, trainer.args.vespo_k_neg
+    trainer.args.sapo_temperature_neg, trainer.args.vespo_k_neg, trainer.epsilon_high = 1.2, 2.5, 3.0
+    theirs = trainer._compute_loss(trainer.model, inputs)
+    trainer.args.sapo_temperature_neg, trainer.args.vespo_k_neg = kept
+    assert abs(our_loss(trainer.model, inputs, name)[0].item() - theirs.item()) > 1e-5
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.6])
+def test_gmpo_is_trls(trainer, spread):
+    from trl.experimental.gmpo.gmpo_trainer import GMPOTrainer
+
+    inputs = near(batch(), trainer.model, spread=spread)
+    as_named(trainer, dict(loss_type="grpo", epsilon_low=0.4, epsilon_high=0.4))
+    theirs = GMPOTrainer._compute_loss(trainer, trainer.model, inputs)
+    their_gradient = gradients(trainer.model, theirs)
+    ours, tokens = our_loss(trainer.model, inputs, "gmpo")
+    our_gradient = gradients(trainer.model, ours)
+    assert abs(ours.item() - theirs.item()) <= 1e-6
+    assert (our_gradient - their_gradient).norm() <= 1e-4 * their_gradient.norm()
+    assert (tokens["clip_side"] != 0).any() == (spread > 0.5)
+
+
+def test_gdpos_advantages_are_trls_rule():
+    "TRL's lines run inside its generation; here is its rule, from nan-means and nan-deviations of a (groups, G, k) cube."
+    from trl.trainer.utils import nanstd
+
+    from spurious_rlvr.objective import objective_advantages
+
+    rewards = torch.randn(24, 3, generator=torch.Generator().manual_seed(5))
+    cube = rewards.view(4, 6, 3)
+    each = (cube - cube.nanmean(1, keepdim=True)) / (nanstd(cube, dim=1, keepdim=True) + 1e-4)
+    summed = each.view(-1, 3).nansum(1)
+    theirs = (summed - summed.nanmean()) / (nanstd(summed) + 1e-4)
+    assert torch.allclose(objective_advantages("gdpo", rewards, torch.arange(24) // 6), theirs, atol=1e-5)

@@ -87,6 +87,14 @@ class Cells {
     this.mass = new Float64Array(2 * this.middle + 6); this.moment = new Float64Array(2 * this.middle + 6);
     this.first = this.mass.length; this.last = 0; // the cells in use
   }
+  put(x, part) { // mass that ends at x
+    const { up0, down0, up1, down1 } = this.edges, offset = Math.floor((x - this.start) / this.width), most = this.middle;
+    const place = most + (offset < -most ? -most : offset > most ? most : offset)
+      + (x > up0 ? 1 : 0) + (x >= down0 ? 1 : 0) + (x >= up1 ? 1 : 0) + (x > down1 ? 1 : 0);
+    this.mass[place] += part; this.moment[place] += part * x;
+    if (place < this.first) this.first = place;
+    if (place > this.last) this.last = place;
+  }
   forEach(visit) {
     for (let i = this.first; i <= this.last; i++) if (this.mass[i] > 0) visit(this.moment[i] / this.mass[i], this.mass[i]);
   }
@@ -146,6 +154,98 @@ export function expectedPhase(setting, keeps = ARMS.both, fineness = SETTLED) {
     tallyCells(cells, tally, setting, signs);
     const next = new Cells(start, step * Math.sqrt(update), fineness, edges);
     updateCells(cells, next, setting, outcomesOf);
+    cells = next;
+    let mean = 0;
+    cells.forEach((x, mass) => { mean += x * mass; });
+    shifts.push(mean - start);
+  }
+  return summarise(cells, start, shifts, tally, minibatches);
+}
+
+// ---- the same for one objective by name, with its advantages in units of the group's deviation, and noise in the ratio
+
+const DPPO_TV = 0.15, SAPO = [1.0, 1.05]; // the settings of `objective.OBJECTIVES`
+
+// What stands beside the advantage in the gradient, by the advantage's sign. `p` is what the objective sees of the policy.
+export const WEIGHTS = {
+  grpo: (ratio, p, old, sign, [low, high]) => ((sign > 0 ? ratio > high : ratio < low) ? 0 : ratio),
+  neutral: (ratio, p, old, sign, [low, high]) => (ratio > high || ratio < low ? 0 : ratio),
+  cispo: (ratio, p, old, sign, [low, high]) => Math.min(Math.max(ratio, low), high),
+  sapo: (ratio, p, old, sign) => { const gate = sigmoid((sign > 0 ? SAPO[0] : SAPO[1]) * (ratio - 1)); return 4 * gate * (1 - gate) * ratio; },
+  dppo_tv: (ratio, p, old, sign) => ((sign > 0 ? p - old > DPPO_TV : old - p > DPPO_TV) ? 0 : Math.min(ratio, 20)),
+  odds: (ratio, p, old, sign, [low, high]) => { const odds = (ratio * (1 - old)) / (1 - p); return (sign > 0 ? odds > high : odds < low) ? 0 : ratio; },
+  pi_weighted: (ratio, p) => p,
+  unclipped: (ratio) => ratio,
+};
+
+// Where a weight jumps, as log-odds of action 0.
+function objectiveEdges(name, prior, band) {
+  const reach = (p) => (p <= 0 ? -Infinity : p >= 1 ? Infinity : logit(p)), start = logit(prior);
+  if (name === "dppo_tv") { const up = reach(prior + DPPO_TV), down = reach(prior - DPPO_TV); return { up0: up, down0: down, up1: down, down1: up }; }
+  if (name === "odds") {
+    const up = Math.log(band[1]), down = band[0] > 0 ? Math.log(band[0]) : -Infinity;
+    return { up0: start + up, down0: start + down, up1: start - up, down1: start - down };
+  }
+  return clipEdges(prior, band);
+}
+
+// Errors of the log-odds and their chances: the difference of two logits' Gaussian errors.
+function noiseNodes(size, count) {
+  if (!size) return [[0, 1]];
+  const nodes = range(-4.5, 4.5, 9 / count).map((z) => [z * size * Math.SQRT2, Math.exp((-z * z) / 2)]);
+  const total = nodes.reduce((sum, [, chance]) => sum + chance, 0);
+  return nodes.map(([error, chance]) => [error, chance / total]);
+}
+
+// Mean weights at a policy: [action][sign], sign 0 for positive advantages, and the share each side removes.
+export function meanWeights(name, x, prior, band, nodes) {
+  const weight = WEIGHTS[name], found = { weights: [[0, 0], [0, 0]], high: [[0, 0], [0, 0]], low: [[0, 0], [0, 0]] }, olds = [prior, 1 - prior];
+  for (const [error, chance] of nodes) {
+    const q = sigmoid(x + error), seen = [q, 1 - q];
+    for (const a of [0, 1]) for (const s of [0, 1]) {
+      const ratio = seen[a] / olds[a], w = weight(ratio, seen[a], olds[a], s === 0 ? 1 : -1, band);
+      found.weights[a][s] += chance * w;
+      if (w === 0) found[ratio > 1 ? "high" : "low"][a][s] += chance;
+    }
+  }
+  return found;
+}
+
+function scaledOutcomes(setting) { // as `groupOutcomes`, divided by the group's deviation
+  const { num_generations: size } = setting;
+  return groupOutcomes(setting).map(({ up, down, probability }) => {
+    const sum = up[0] + up[1], share = sum / size; // rewarded times the rest, in units of 1 / size
+    const deviation = Math.sqrt(share / (size - 1)) || 1;
+    return { up: up.map((v) => v / deviation), down: down.map((v) => v / deviation), probability };
+  });
+}
+
+export function expectedObjective(setting, name, noise = 0, fineness = SETTLED) {
+  const { prior, minibatches, num_generations: size, learning_rate: rate, gamma } = setting, start = logit(prior), band = clipRange(setting);
+  const edges = objectiveEdges(name, prior, band), outcomes = scaledOutcomes(setting), [positive, negative] = signChances(setting), olds = [prior, 1 - prior];
+  const spread = binomials(size, gamma).slice(1, size).reduce((sum, chance) => sum + chance, 0) * (1 - 1 / size);
+  const step = Math.max(Math.sqrt((4 * rate * rate * prior * (1 - prior) * spread) / size) * (name === "pi_weighted" ? Math.max(prior, 1 - prior) : 1), 1e-4);
+  const tally = { high: 0, low: 0, first: 0, second: 0 }, shifts = [0], scale = (2 * rate) / (size * size);
+  let cells = new Cells(start, step, fineness, edges);
+  cells.first = cells.last = cells.middle; cells.mass[cells.middle] = 1; cells.moment[cells.middle] = start;
+  for (let update = 1; update <= minibatches; update++) {
+    const nodes = noiseNodes(update > 1 ? noise : 0, fineness < SETTLED ? 40 : 120), next = new Cells(start, step * Math.sqrt(update), fineness, edges);
+    cells.forEach((x, mass) => {
+      const { weights: [w0, w1], high, low } = meanWeights(name, x, prior, band, nodes), p = sigmoid(x);
+      for (const a of [0, 1]) {
+        tally.high += mass * olds[a] * (positive * high[a][0] + negative * high[a][1]);
+        tally.low += mass * olds[a] * (positive * low[a][0] + negative * low[a][1]);
+        for (const [error, chance] of nodes) {
+          const q = sigmoid(x + error), log = Math.log((a === 0 ? q : 1 - q) / olds[a]);
+          tally.first += mass * olds[a] * chance * log; tally.second += mass * olds[a] * chance * log * log;
+        }
+      }
+      for (const { up, down, probability } of outcomes) {
+        const move = mass < NEGLIGIBLE ? 0 : scale * ((1 - p) * (w0[0] * up[0] - w0[1] * down[0]) - p * (w1[0] * up[1] - w1[1] * down[1]));
+        next.put(x + move, mass * probability);
+        if (mass < NEGLIGIBLE) { next.put(x, mass * (1 - probability)); break; }
+      }
+    });
     cells = next;
     let mean = 0;
     cells.forEach((x, mass) => { mean += x * mass; });
@@ -418,6 +518,38 @@ function numbersTable(labels) { // the same numbers as text, for every reader
   return { root, update: (found) => { for (const arm in ARMS) for (const [, name, form] of COLUMNS) cells[`${arm} ${name}`].textContent = form(found[arm][name]); } };
 }
 
+// One objective by name and noise in its ratio: a choice, a slider, and what is expected of it. Made when it is opened.
+function objectiveChoice(model, setting) {
+  const root = make("details", { class: "objective" }, make("summary", {}, "One objective by name, with noise in its ratio"));
+  let view = null, waiting = null;
+  const later = () => { clearTimeout(waiting); if (view && root.open) waiting = setTimeout(() => view.update(setting()), 120); };
+  root.addEventListener("toggle", () => {
+    if (root.open && !view) { view = objectiveView(model); root.append(view.root); }
+    later();
+  });
+  return { root, later, show: () => { if (view) view.show(); later(); }, stop: () => clearTimeout(waiting) };
+}
+
+function objectiveView(model) {
+  const known = model.get("objectives"), id = freshId("objective"), noiseId = freshId("noise");
+  const select = make("select", { id, "data-setting": "objective" }, ...known.map(({ name, label }) => make("option", { value: name }, label)));
+  const output = make("span", { class: "value", "aria-hidden": "true" });
+  const slide = make("input", { type: "range", id: noiseId, min: 0, max: 0.3, step: 0.01, "data-setting": "noise" });
+  const said = make("p", { class: "note", "data-objective": "", "aria-live": "polite" }), link = make("a", { href: model.get("table_page") }, "its row in the table of objectives");
+  const show = () => { select.value = model.get("objective"); slide.value = model.get("noise"); output.textContent = short(model.get("noise")); };
+  select.addEventListener("change", () => { model.set("objective", select.value); model.save_changes(); });
+  slide.addEventListener("input", () => { model.set("noise", Number(slide.value)); model.save_changes(); });
+  const update = (setting) => {
+    const name = model.get("objective"), found = expectedObjective(setting, name, model.get("noise"), 60), text = document.createElement("span");
+    text.textContent = `${known.find((o) => o.name === name).label}, advantages in units of the group's deviation: expected shift ${signed(found.log_odds_drift, 4)}, in units of its own spread ${signed(found.log_odds_drift / found.log_odds_sd, 3)}; removed above ${percent(found.clip_fraction_high)}, below ${percent(found.clip_fraction_low)}; spread of log \u03c1 ${found.log_ratio_spread.toFixed(4)}. See `;
+    said.replaceChildren(text, link, ".");
+  };
+  show();
+  const root = make("div", {}, make("div", { class: "control" }, make("label", { for: id }, "objective"), select),
+    make("div", { class: "control" }, make("label", { for: noiseId }, "noise of each logit (nats)"), output, slide), said);
+  return { root, show, update };
+}
+
 // One slider over the values that Python lists; the last of a clip's values is "off".
 function slider(control, model, id) {
   const { name, label, values } = control, output = make("span", { class: "value", "aria-hidden": "true" }); // a reader hears aria-valuetext
@@ -465,7 +597,7 @@ function ensembleRunner(model, setting, fan) {
 function render({ model, el }) {
   const labels = model.get("labels"), controls = model.get("controls");
   const setting = () => Object.fromEntries([...controls.map(({ name }) => name), "num_generations"].map((name) => [name, model.get(name)]));
-  const panels = [surrogatePanel(), bandPanel(), shiftPanel(labels)], fan = fanPanel(), table = numbersTable(labels), runner = ensembleRunner(model, setting, fan);
+  const panels = [surrogatePanel(), bandPanel(), shiftPanel(labels)], choice = objectiveChoice(model, setting), fan = fanPanel(), table = numbersTable(labels), runner = ensembleRunner(model, setting, fan);
   const spoken = make("p", { class: "spoken", role: "status" });
   let settling = null;
   const found = {};
@@ -481,6 +613,7 @@ function render({ model, el }) {
     clearTimeout(settling);
     for (const arm in ARMS) found[arm] = expectedPhase(now, ARMS[arm], whileDragging(now));
     show(now);
+    choice.later();
     runner.settingsChanged();
     settling = setTimeout(settle, 200, now, Object.keys(ARMS));
   };
@@ -488,14 +621,16 @@ function render({ model, el }) {
   const root = make("section", { class: "clip-explorer", "aria-label": "Clip-bias explorer" },
     make("div", { class: "controls", role: "group", "aria-label": "Settings" }, ...sliders.map(({ root }) => root)),
     make("p", { class: "note" }, `Two actions, a coin-flip reward, plain SGD; every update uses one group of ${model.get("num_generations")} samples. \u03c0_old is the probability of action 0, the one whose log-odds are followed.`),
-    make("div", { class: "panels" }, ...panels.map((panel) => panel.root), fan.root), table.root, spoken);
+    make("div", { class: "panels" }, ...panels.map((panel) => panel.root), fan.root), table.root, choice.root, spoken);
   fan.root.append(runner.root);
   fan.update([{ clipped: { quantiles: [] }, none: { quantiles: [] } }], model.get("phases"), model.get("replicas"));
   el.append(root);
   changed();
   const moved = () => { for (const { show } of sliders) show(); changed(); }; // by a slider, by Python or by another view
+  const chosen = () => choice.show();
   for (const { name } of controls) model.on(`change:${name}`, moved);
-  return () => { clearTimeout(settling); runner.stop(); for (const { name } of controls) model.off(`change:${name}`, moved); root.remove(); };
+  for (const name of ["objective", "noise"]) model.on(`change:${name}`, chosen);
+  return () => { clearTimeout(settling); choice.stop(); runner.stop(); for (const { name } of controls) model.off(`change:${name}`, moved); for (const name of ["objective", "noise"]) model.off(`change:${name}`, chosen); root.remove(); };
 }
 
 export default { render };
