@@ -1947,11 +1947,12 @@ def train(
 ) -> Run:
     """Trains and leaves a run folder. An interruption keeps all finished phases; `resume=True` goes on from the newest
     checkpoint."""
-    config, rewards = settle_precision(check_config(config), policy.device), _as_rewards(reward)
+    config, rewards = check_config(config), _as_rewards(reward)
+    if not resume and first_process():
+        refuse_existing(run)
+    config = settle_precision(config, policy.device)
     if resume:
         check_same(read_run(run), config, rewards, problems)
-    elif first_process():
-        refuse_existing(run)
     check_evaluated(config, held_out or {})
     check_trackers(trackers)
     check_reward(rewards, problems)
