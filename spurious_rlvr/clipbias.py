@@ -1778,9 +1778,11 @@ def _recorded(
             " recorded it, as train.train does"
         )
     frame["use"] = 0
+    weighed = "gradient_weight" in frame and frame["gradient_weight"].notna().any()
+    per_token = (*_PER_TOKEN, "gradient_weight") if weighed else _PER_TOKEN
     unknown = {
         name: [_like(sides, 0 if name == "out_of_band" else math.nan) for sides in frame["clip_side"]]
-        for name in _PER_TOKEN
+        for name in per_token
         if frame[name].isna().any()
     }
     for name, values in unknown.items():
@@ -1800,7 +1802,7 @@ def _recorded(
             frame.assign(
                 use=use,
                 update=frame["update"] - later * batches,
-                **{name: [row[use] for row in frame[name]] for name in _PER_TOKEN[1:]},
+                **{name: [row[use] for row in frame[name]] for name in per_token[1:]},
             )
         )
     return pd.concat(uses, ignore_index=True)
@@ -1890,6 +1892,13 @@ def measured_tokens(
         log_ratio = spread(np.bincount(row, log_ratio, minlength=len(frame)) / lengths)
     ratio, advantage = np.exp(log_ratio), spread(frame["advantage"].fillna(0.0))
     clipped, uncut = _clip_weights(run, config, ratio, advantage, new, old)
+    if "gradient_weight" in frame and frame["gradient_weight"].notna().all():
+        clipped = flat("gradient_weight").astype(float)  # as it was; an objective may read the whole completion
+    elif find_clip(config.get("clip", "both"))[0].whole:
+        raise RunError(
+            f"{run.path}: clip {config['clip']!r} weighs a token by its whole completion, and phase {phase} has not"
+            " recorded gradient_weight; train with this version, or measure a clip that looks at tokens"
+        )
     side, weight = flat("clip_side"), spread(_weights(config, frame, lengths)) * advantage
     columns = {name: spread(frame[name]) for name in ("phase", "update", "use", "group", "sample")} | dict(
         position=np.concatenate([np.arange(n) for n in lengths]) if len(frame) else []

@@ -321,7 +321,7 @@ def use_attention(
 ) -> bool:  # whether it takes packed microbatches
     "Has a model attend through `attention`, once and for all uses."
     bare, packs = unadapted(model), can_pack(model)
-    if packs or bare.config._attn_implementation == "sdpa":
+    if packs or (hasattr(bare, "set_attn_implementation") and bare.config._attn_implementation == "sdpa"):
         _register_attention()
         if bare.config._attn_implementation != ATTENTION:
             bare.set_attn_implementation(ATTENTION)

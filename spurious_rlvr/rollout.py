@@ -377,6 +377,7 @@ class TransformersEngine:
         if max_rows < 1:
             raise ConfigError(f"TransformersEngine: max_rows is {max_rows} and must be at least 1")
         self.policy, self.max_rows = policy, max_rows
+        self.attention_before = getattr(policy.model.config, "_attn_implementation", None)
         use_attention(policy.model)
 
     @torch.no_grad()
@@ -400,7 +401,9 @@ class TransformersEngine:
         "Nothing to do."
 
     def close(self):
-        "Nothing to free: the model is the trainer's own."
+        "Nothing to free: the model is the trainer's own. Its attention has the name again that it had."
+        if getattr(self.policy.model.config, "_attn_implementation", None) != self.attention_before:
+            self.policy.model.set_attn_implementation(self.attention_before)
 
     def generate(
         self,

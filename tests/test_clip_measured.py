@@ -107,9 +107,12 @@ def test_kept_pull_is_the_derivative_that_autograd_gives(tmp_path, settings):
         **settings,
     )
     loss.backward()
-    sides = stats["clip_side"].split(lengths)
+    sides, weights = (stats[name].split(lengths) for name in ("clip_side", "gradient_weight"))
     for i in range(4):
-        rows.append(rollout(sample=i, old=old[i], new=new[i], side=sides[i].tolist(), advantage=advantages[i].item()))
+        seen = dict(side=sides[i].tolist(), advantage=advantages[i].item())
+        if CLIPS[settings["clip"]].whole:
+            seen["gradient_weight"] = weights[i].tolist()
+        rows.append(rollout(sample=i, old=old[i], new=new[i], **seen))
     tokens = measured_tokens(make_run(tmp_path / "run", rows, max_completion_length=8, **settings), 1)
     kept = tokens["pull"] * (tokens["clip_side"] == 0)
     assert np.allclose(kept, -flat.grad, rtol=1e-5, atol=1e-7)  # the table keeps log-probabilities in single precision

@@ -105,8 +105,14 @@ def test_clipbias_reads_every_clip_from_a_run(tmp_path, name):
         rollout(sample=i, update=i % 2, old=[-2.0], new=[-2.0 + shift], side=[int(sides[i])], outside=[int(outside[i])])
         for i, (_, shift) in enumerate(values)
     ]
-    for row, advantage in zip(rows, advantages.tolist()):
+    old = torch.full_like(ratio, -2.0)
+    terms = TokenTerms(
+        torch, ratio, advantages, old + ratio.log(), old, *clip_bounds(0.2, None, name), find_clip(name)[1]
+    )
+    weights = CLIPS[name].weight(terms).tolist() if CLIPS[name].whole else [None] * len(rows)
+    for row, advantage, weight in zip(rows, advantages.tolist(), weights):
         row.advantage = advantage
+        row.gradient_weight = None if weight is None else [weight]
     report = clip_report(make_run(tmp_path / "run", rows, clip=name))
     assert report.could_matter == (CLIPS[name].effect != "none"), report.headline
     words = dict(removes="it removed gradients", shrinks="it changed the weight of", none="there was no clip")

@@ -383,11 +383,7 @@ def test_the_model_is_left_as_it_was_found(training):
     engine = TransformersEngine(policy)
     stream = engine.stream(Request((3,), 0), max_completion_length=9, forbidden_ids=[END])
     first = [next(stream), next(stream)]  # in the middle of a stream the model is the trainer's
-    assert (
-        policy.model.training is training
-        and policy.model.config._attn_implementation == "sdpa"
-        and torch.is_grad_enabled()
-    )
+    assert policy.model.training is training and torch.is_grad_enabled()
     policy.model(torch.tensor([[3, 4]])).logits.sum().backward()  # and can be trained
     assert [t.token_id for t in first] + [t.token_id for t in stream] == engine.generate(
         [Request((3,), 0)], max_completion_length=9, forbidden_ids=[END]
@@ -395,6 +391,7 @@ def test_the_model_is_left_as_it_was_found(training):
     policy.model.lm_head.forward = lambda *_: 1 / 0
     with pytest.raises(ZeroDivisionError):
         engine.generate([Request((3,), 0)], max_completion_length=9)
+    engine.close()
     assert policy.model.training is training and policy.model.config._attn_implementation == "sdpa"
 
 
