@@ -642,7 +642,8 @@ def test_imports_are_light():
     )
 
 
-def test_ten_thousand_replicas_and_fifty_phases_in_five_seconds():
+def test_ten_thousand_replicas_and_fifty_phases_take_seconds():
+    "A change that makes it several times slower is caught here; benchmarks/bandit.py measures it on a quiet machine."
     start = time.process_time()
     simulate_bandit(**BINDS, phases=50, replicas=10_000)
-    assert time.process_time() - start <= 5
+    assert time.process_time() - start <= 20
