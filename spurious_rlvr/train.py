@@ -1054,7 +1054,7 @@ def accumulate_gradient(
 ) -> Records:
     "Forward and backward over an update's pieces; without a gradient, forward alone."
     dead = is_dead(config, update, signal)
-    counted = [i for i, counts in zip(update.places, signal.counted[update.places].tolist()) if counts]
+    counted = [i for i in update.places if bool(signal.counted[i])]
     totals = max(1, len(counted)), max(1, sum(lengths[i] for i in counted))
     records = []
     for turn, piece in enumerate(update.pieces):
@@ -1149,11 +1149,10 @@ def make_update(
         unclipped = [p.grad.detach().clone() for p in placement.parameters()]
         placement.optimizer.zero_grad()
     records = accumulate_gradient(state, config, update, signal, clip, lengths)
+    joined = joined_tokens(state, records)
+    statistics = dict(loss=joined["loss"].sum().item())
     if described:
-        tokens = sum(lengths[i] for i in update.places)
-        statistics = update_statistics(joined_tokens(state, records), tokens)
-    else:
-        statistics = dict(loss=float(sum(tokens["loss"] for _, tokens in records)))
+        statistics = update_statistics(joined, sum(lengths[i] for i in update.places))
     if unclipped is not None:
         statistics |= compare_gradients([p.grad for p in placement.parameters()], unclipped)
     if is_dead(config, update, signal):
