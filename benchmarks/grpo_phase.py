@@ -1,18 +1,18 @@
 """A GRPO phase against a peer's, on the CPU: `python benchmarks/grpo_phase.py --peer trl --json FILE`.
 
 The work: a Qwen2 of 4 layers, 128 wide, vocabulary 512, with random weights; 8 prompts of 12 to 20 words, 16
-completions each of at most
-64 tokens, a random reward, one AdamW update. `fixed`: no completion ends before 64 tokens. `long_tail`: at every
-step a completion ends
-with the same probability, so that the mean length is about 0.3 of the longest; both trainers sample under the same
-rule, which acts on the
-model's logits while it generates. The two trainers live in processes of their own and take turns, phase by phase.
+completions each of at most 64 tokens, a random reward, one AdamW update. With `--model`, a name or folder such as
+smollm2-135m, it is that model with 4 prompts, 8 completions each of at most 48 tokens. `fixed`: no completion ends
+before its limit. `long_tail`: at every step a completion ends with the same probability, so that the mean length is
+about 0.3 of the longest; both trainers sample under the same rule, which acts on the model's logits while it generates.
+The two trainers live in processes of their own and take turns, phase by phase.
 """
 
 import argparse
 import json
 import os
 import statistics
+import sys
 import time
 
 for name, value in dict(
@@ -22,15 +22,24 @@ for name, value in dict(
 from machine import described
 from turns import middle, quartiles, start, stop, tell, turn, wait
 
-PROMPTS, GENERATIONS, LONGEST, VOCABULARY = 8, 16, 64, 512
-END_PROBABILITY = {"fixed": 0.0, "long_tail": 1 / 21}  # at every step; cut off at 64, the second has mean 20
+MODEL = os.environ.get("GRPO_PHASE_MODEL", "")  # a name or folder; empty: the tiny one
+VOCABULARY = 512  # of the tiny one
+PROMPTS, GENERATIONS, LONGEST = (4, 8, 48) if MODEL else (8, 16, 64)
+# at every step; cut off, the second has a mean of 0.3 × LONGEST
+END_PROBABILITY = {"fixed": 0.0, "long_tail": 1 / 16 if MODEL else 1 / 21}
 
 # What both share
 
 
 def build():
-    "The model, and a tokenizer whose words are w0, w1, ..."
+    "The model, and a tokenizer, of the tiny one with the words w0, w1, ..."
     import torch
+
+    if MODEL:
+        from spurious_rlvr.policy import load_policy
+
+        policy = load_policy(MODEL, device="cpu")
+        return policy.model, policy.tokenizer
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     from transformers.models.qwen2 import Qwen2Config, Qwen2ForCausalLM
@@ -66,7 +75,7 @@ def questions(count):
     return [" ".join(f"w{draw.randrange(VOCABULARY - 3)}" for _ in range(draw.randint(12, 20))) for _ in range(count)]
 
 
-def force_lengths(model, probability):
+def force_lengths(model, probability, end):
     "While nothing is trained, the end token has this probability at every step, whatever the model thinks."
     import math
 
@@ -76,9 +85,9 @@ def force_lengths(model, probability):
         if torch.is_grad_enabled() or isinstance(logits, tuple) or logits.dim() == 1:
             return logits  # log-probabilities, not logits
         logits = logits.clone()
-        logits[..., 1] = -math.inf
+        logits[..., end] = -math.inf
         if probability:
-            logits[..., 1] = logits.logsumexp(-1) + math.log(probability / (1 - probability))
+            logits[..., end] = logits.logsumexp(-1) + math.log(probability / (1 - probability))
         return logits
 
     model.get_output_embeddings().register_forward_hook(end_rule)
@@ -123,7 +132,7 @@ def ours(lengths):
     )
     before = memory("VmRSS")
     loop = grpo(Policy(model, tokenizer, get_template("none"), "benchmark"), problems, "random:0.5", config)
-    force_lengths(model, END_PROBABILITY[lengths])
+    force_lengths(model, END_PROBABILITY[lengths], tokenizer.eos_token_id)
     tell(ready=True, version=spurious_rlvr.__version__)
     while True:
         wait()
@@ -148,7 +157,7 @@ def trl(lengths):
     from trl import GRPOConfig, GRPOTrainer
 
     model, tokenizer = build()
-    force_lengths(model, END_PROBABILITY[lengths])
+    force_lengths(model, END_PROBABILITY[lengths], tokenizer.eos_token_id)
     draw, spent, state = random.Random(0), dict(sample=0.0, score=0.0), {}
 
     def reward(completions, completion_ids, **columns):
@@ -236,7 +245,11 @@ def summary(turns):
 def compare(lengths, phases, threads):
     "Both trainers in turn; the first phase of each is left out."
     workers = {
-        trainer: start([__file__, "--worker", trainer, "--lengths", lengths], OMP_NUM_THREADS=str(threads))
+        trainer: start(
+            [__file__, "--worker", trainer, "--lengths", lengths],
+            OMP_NUM_THREADS=str(threads),
+            GRPO_PHASE_MODEL=MODEL,
+        )
         for trainer in ("ours", "trl")
     }
     try:
@@ -268,15 +281,19 @@ def compare(lengths, phases, threads):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", choices=["trl"], default="trl")
+    parser.add_argument("--model", default=MODEL, help="a name or folder of a real model")
     parser.add_argument("--json", help="where the result goes; it is printed in any case")
     parser.add_argument("--phases", type=int, default=12, help="phases of each trainer that count")
     parser.add_argument("--threads", type=int, default=1, help="threads of each trainer")
     parser.add_argument("--worker", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--lengths", choices=list(END_PROBABILITY), help="only this case")
     given = parser.parse_args()
+    if given.model != MODEL:  # the sizes above follow from it
+        os.environ["GRPO_PHASE_MODEL"] = given.model
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     if given.worker:
         return dict(ours=ours, trl=trl)[given.worker](given.lengths)
-    result = described() | dict(ours={}, trl={})
+    result = described() | dict(model=MODEL or "tiny", ours={}, trl={})
     for lengths in [given.lengths] if given.lengths else END_PROBABILITY:
         result[lengths], found, result["versions"] = compare(lengths, given.phases, given.threads)
         for trainer in found:

@@ -825,8 +825,15 @@ def count_pieces(state: TrainingState, config: GRPOConfig, rollouts, places) -> 
     return len(cut_rows(prompts, [r.token_ids for r in chosen], config.microbatch_tokens, state.packed))
 
 # %% ../nbs/13_train.ipynb #1c94338a
-def make_update_batches(state, config, rollouts, places, live, users) -> Update:
-    "One update's pieces for this process; completes `users`."
+def make_update_batches(
+    state: TrainingState,  # what the loop carries
+    config: GRPOConfig,  # microbatch_tokens
+    rollouts: Sequence[Rollout],  # of the phase
+    places: Sequence[int],  # of the update's rollouts in the phase
+    live: set[int],  # places of those that take part
+    users: list[int],  # completed in place: the process that uses each rollout
+) -> Update:
+    "One update's pieces for this process."
     learning = [i for i in places if i in live]
     shares = deal([len(rollouts[i].token_ids) for i in learning], state.accelerator.num_processes)
     shares = [[learning[j] for j in share] for share in shares]
@@ -1246,9 +1253,7 @@ def end_noise(
     for part, tokens in records:
         new |= dict(by_row(part, tokens["logprob_new"]))
         old |= dict(by_row(part, tokens["logprob_old"]))
-    places = piece.places.tolist()
-    if any(i not in new for i in places):
-        return {}
+    places = piece.places.tolist()  # a process without rollouts has a stand-in, which it looked at, too
 
     def joined(values):
         return torch.tensor([v for i in places for v in values[i]], device=sample.start.device)
