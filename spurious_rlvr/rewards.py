@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Places', 'Batch', 'Scores', 'Reward', 'RealisedRate', 'realised_rate', 'register', 'named_reward', 'per_completion',
            'number_argument', 'python', 'as_reward', 'boxed_format', 'mentions_python', 'writes_code', 'no_repetition',
-           'length', 'grade_any', 'ground_truth', 'matches', 'majority_vote', 'incorrect', 'shuffled_answer', 'random',
-           'gaussian', 'uniform', 'permuted', 'parse', 'Vote', 'vote', 'online_majority', 'LabelReport', 'Labelled',
-           'majority_labels', 'incorrect_labels', 'shuffled_labels', 'one_shot', 'LabelAudit', 'audit_labels']
+           'length', 'soft_overlong', 'grade_any', 'ground_truth', 'matches', 'majority_vote', 'incorrect',
+           'shuffled_answer', 'random', 'gaussian', 'uniform', 'permuted', 'parse', 'Vote', 'vote', 'online_majority',
+           'LabelReport', 'Labelled', 'majority_labels', 'incorrect_labels', 'shuffled_labels', 'one_shot',
+           'LabelAudit', 'audit_labels']
 
 # %% ../nbs/04_rewards.ipynb #3f7f69b1
 import collections
@@ -849,6 +850,30 @@ def length(
         return [min(len(one) / limit, 1.0) for one in counted]
 
     return named_reward("length", rule, limit=limit, unit=unit)
+
+# %% ../nbs/04_rewards.ipynb #1564afa9
+@register
+def soft_overlong(
+    max_completion_length: int = 3072,  # tokens
+    soft_punish_cache: int = 512,  # tokens before that limit at which the penalty begins; 0: only beyond the limit
+) -> Reward:
+    """0 for a completion that is short enough, then down to −1 at the limit and beyond. Counting tokens needs the column
+    `token_ids` or `completion_ids`."""
+    name = "soft_overlong"
+    limit = number_argument(name, "max_completion_length", max_completion_length, 1, whole=True)
+    cache = number_argument(name, "soft_punish_cache", soft_punish_cache, 0, limit, whole=True)
+
+    def penalty(tokens):
+        over = len(tokens) - (limit - cache)
+        return 0.0 if over <= 0 else -1.0 if len(tokens) > limit else -over / cache
+
+    def rule(batch):
+        counted = batch.column("token_ids", "completion_ids")
+        if counted is None:
+            raise DataError(f"{name} counts tokens and found no column token_ids or completion_ids; pass one")
+        return [penalty(tokens) for tokens in counted]
+
+    return named_reward(name, rule, (-1.0, 0.0), max_completion_length=limit, soft_punish_cache=cache)
 
 # %% ../nbs/04_rewards.ipynb #39325d04
 def _labels(batch, reward, *names):

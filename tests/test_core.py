@@ -389,3 +389,80 @@ def test_a_kept_prefix_gives_what_the_whole_network_gives(tmp_path, monkeypatch,
     model = random_policy().model
     training.choose_trainable(model, trainable)
     assert first_trained(model) == {"lm_head": 2}.get(trainable, 1)
+
+
+# --- truncated completions and schedules
+
+
+def truncation(**settings):
+    policy = random_policy(scale=10)
+    config = changed(phases=1, minibatch_size=32, learning_rate=0.0, max_grad_norm=math.inf, **settings)
+    state = prepare(policy, arithmetic_chains(20), config)
+    rollouts, _ = training.sample_phase(state, config, training.as_reward("random:0.5"), 1)
+    for r in rollouts:  # this policy hardly ends by itself
+        r.finish_reason = "length" if r.sample % 4 == 0 else "stop"
+    batches = training.make_batches(state, config, rollouts, 1)
+    signal = training.signal_of(rollouts, torch.device("cpu"), config.mask_truncated_completions)
+    lengths = [len(r.token_ids) for r in rollouts]
+    training.accumulate_gradient(state, config, batches.updates[0], signal, "both", lengths)
+    return rollouts, torch.cat([p.grad.flatten() for p in state.placement.parameters()])
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
+def test_truncated_completions_have_no_gradient_and_count_as_in_trl(loss_type):
+    "TRL sets the mask of a truncated completion to 0: it stays one of the rollouts that `grpo` averages over."
+    rollouts, found = truncation(loss_type=loss_type, mask_truncated_completions=True)
+    _, everything = truncation(loss_type=loss_type)
+    assert (found - everything).norm() > 1e-3 * everything.norm()
+    policy, longest = random_policy(scale=10), max(len(r.token_ids) for r in rollouts)
+    logprobs, mask = torch.zeros(32, longest), torch.zeros(32, longest)
+    for i, r in enumerate(rollouts):
+        prompt = policy.encode(r.prompt)
+        logits = policy.model(torch.tensor([prompt + r.token_ids])).logits[0, len(prompt) - 1 : -1]
+        n = len(r.token_ids)
+        logprobs[i, :n] = logits.log_softmax(-1)[range(n), r.token_ids]
+        mask[i, :n] = float(r.finish_reason == "stop")
+    advantages = torch.tensor([r.advantage for r in rollouts])
+    terms = torch.exp(logprobs - logprobs.detach()) * advantages[:, None] * mask
+    if loss_type == "grpo":  # TRL's: a mean over each one's tokens, then over all 32
+        (-(terms.sum(1) / mask.sum(1).clamp(1)).mean()).backward()
+    else:  # over all tokens that are left
+        (-terms.sum() / mask.sum()).backward()
+    expected = torch.cat([p.grad.flatten() for p in policy.model.parameters()])
+    assert (found - expected).norm() <= 1e-4 * expected.norm()
+
+
+def test_a_schedule_goes_on_where_it_was(tmp_path):
+    config = changed(phases=3, checkpoint_every=1, lr_scheduler_type="cosine", warmup_steps=3)
+    problems = arithmetic_chains(20)
+    whole = train(random_policy(scale=10), problems, "random:0.5", config, tmp_path / "a", progress=False)
+
+    class Stop(Exception):
+        pass
+
+    def stops(prompts, completions, phase, group, sample, **columns):
+        if phase[0] == 2 and not resumed:
+            raise Stop
+        return [float((g + s) % 2) for g, s in zip(group, sample)]
+
+    rates = whole.of_kind("update")["learning_rate"]
+    assert rates.iloc[0] == 0.0 and rates.max() <= config.learning_rate and rates.iloc[-1] < rates.iloc[4]
+    resumed = False
+    with pytest.raises(Exception):  # noqa: B017 (the reward's own error, in the package's words)
+        train(random_policy(scale=10), problems, stops, config, tmp_path / "b", progress=False)
+    resumed = True
+    run = train(random_policy(scale=10), problems, stops, config, tmp_path / "b", progress=False, resume=True)
+    assert run.of_kind("update")["learning_rate"].tolist() == rates.tolist()
+    with pytest.raises(ConfigError, match="phases is 5 and was 3, on which lr_scheduler_type 'cosine' depends"):
+        longer = dataclasses.replace(config, phases=5)
+        train(random_policy(scale=10), problems, stops, longer, tmp_path / "b", progress=False, resume=True)
+
+
+def test_the_penalty_of_length_is_trls():
+    from trl.rewards import get_soft_overlong_punishment
+
+    from spurious_rlvr.rewards import parse
+
+    written = [[1] * n for n in range(0, 130, 7)]
+    ours = parse("soft_overlong:100,20")([""] * len(written), [""] * len(written), completion_ids=written)
+    assert ours == pytest.approx(get_soft_overlong_punishment(100, 20)(completion_ids=written))
