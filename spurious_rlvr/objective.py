@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .core import ConfigError, Faults
 
 # %% auto #0
-__all__ = ['BASELINES', 'SCALES', 'KEEPS', 'LEVELS', 'EFFECTS', 'CLIPS', 'LOSS_TYPES', 'OBJECTIVES', 'PROBABILITY_BINS',
-           'group_advantages', 'whiten_advantages', 'importance_log_ratio', 'TokenTerms', 'ClipOption', 'Clip',
-           'register_clip', 'clip_faults', 'find_clip', 'clip_bounds', 'token_objective', 'clip_sides',
-           'gradient_weights', 'k3_divergence', 'mismatch_weights', 'aggregate', 'Objective', 'register_objective',
-           'find_objective', 'loss_settings', 'advantage_settings', 'objective_advantages', 'training_settings',
-           'policy_loss', 'token_statistics', 'rebel_loss', 'clip_by_probability', 'compare_gradients']
+__all__ = ['BASELINES', 'SCALES', 'KEEPS', 'LEVELS', 'EFFECTS', 'CLIPS', 'SAMPLER_CORRECTIONS', 'LOSS_TYPES', 'OBJECTIVES',
+           'PROBABILITY_BINS', 'group_advantages', 'whiten_advantages', 'importance_log_ratio', 'TokenTerms',
+           'ClipOption', 'Clip', 'register_clip', 'clip_faults', 'find_clip', 'clip_bounds', 'token_objective',
+           'clip_sides', 'gradient_weights', 'k3_divergence', 'mismatch_weights', 'aggregate', 'Objective',
+           'register_objective', 'find_objective', 'loss_settings', 'advantage_settings', 'objective_advantages',
+           'training_settings', 'policy_loss', 'token_statistics', 'rebel_loss', 'clip_by_probability',
+           'compare_gradients']
 
 # %% ../nbs/05_objective.ipynb #f1e9e5db
 class _Torch:
@@ -631,6 +632,11 @@ def k3_divergence(
     difference = ref_logprobs - logprobs
     return difference.exp() - difference - 1
 
+# %% ../nbs/05_objective.ipynb #895d6682
+SAMPLER_CORRECTIONS = {"tis": "token-truncate", "icepop": "token-mask", "mis": "sequence-mask"} | {
+    f"{level}-{mode}": f"{level}-{mode}" for level in (*LEVELS, "geometric") for mode in ("truncate", "mask")
+}
+
 # %% ../nbs/05_objective.ipynb #46284848
 @_no_gradient
 def mismatch_weights(
@@ -638,20 +644,28 @@ def mismatch_weights(
     sampler_logprobs: torch.Tensor,  # (tokens,) log-probabilities that the engine reported
     rollout_index: torch.Tensor,  # (tokens,) which rollout each token belongs to
     *,
-    level: str = "token",  # "token", or "sequence": the product over the completion
-    mode: str = "truncate",  # "truncate": at most cap; "mask": 0 beyond cap
+    # "token"; "sequence": the product over the completion; "geometric": its geometric mean
+    level: str = "token",
+    mode: str = "truncate",  # "truncate": brought into the interval; "mask": 0 outside it
     cap: float = 2.0,  # largest weight
+    floor: float = 0.0,  # smallest weight
 ) -> torch.Tensor:  # (tokens,) weights that multiply the policy term
     "Importance weights for the difference between trainer and sampler."
-    if level not in LEVELS or mode not in ("truncate", "mask"):
+    if level not in (*LEVELS, "geometric") or mode not in ("truncate", "mask"):
         raise ConfigError(
-            f"mismatch correction {level!r}, {mode!r}: level is token or sequence, mode is truncate or mask"
+            f"mismatch correction {level!r}, {mode!r}: level is token, sequence or geometric, mode is truncate or mask"
         )
     log_weight = old_logprobs - sampler_logprobs
-    if level == "sequence":
-        log_weight = _sums(log_weight, rollout_index, int(rollout_index.max()) + 1)[rollout_index]
+    if level != "token":
+        rollouts = int(rollout_index.max()) + 1
+        sums = _sums(log_weight, rollout_index, rollouts)
+        if level == "geometric":
+            sums = sums / _sums(torch.ones_like(log_weight), rollout_index, rollouts).clamp(min=1)
+        log_weight = sums[rollout_index]
     weight = log_weight.exp()
-    return weight.clamp(max=cap) if mode == "truncate" else torch.where(weight <= cap, weight, torch.zeros_like(weight))
+    if mode == "truncate":
+        return weight.clamp(min=floor, max=cap)
+    return torch.where((floor <= weight) & (weight <= cap), weight, torch.zeros_like(weight))
 
 # %% ../nbs/05_objective.ipynb #708337dd
 LOSS_TYPES = ("grpo", "dr_grpo", "bnpo", "dapo", "packed", "luspo")

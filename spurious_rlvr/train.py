@@ -74,6 +74,7 @@ from spurious_rlvr.objective import (
     KEEPS,
     LEVELS,
     LOSS_TYPES,
+    SAMPLER_CORRECTIONS,
     SCALES,
     clip_by_probability,
     clip_faults,
@@ -131,8 +132,9 @@ class GRPOConfig:
     # "trainer": one pass at the phase's start, in the microbatches of the updates; "trainer_recut": in microbatches of
     # its own, as the official code does; "sampler": the engine's own, which must then be as exact
     old_logprobs: str = "trainer"
-    sampler_correction: str = "none"  # "none", or level-mode such as "token-truncate", "sequence-mask"
+    sampler_correction: str = "none"  # "none", or a name in `objective.SAMPLER_CORRECTIONS`
     sampler_cap: float = 2.0  # largest weight of that correction
+    sampler_floor: float = 0.0  # smallest weight of that correction
     temperature: float = 1.0  # of sampling, and of the policy that is trained
     max_prompt_length: int = 1024  # tokens; longer prompts are left out, with a warning
     max_completion_length: int = 3072  # tokens
@@ -236,6 +238,7 @@ _NEEDS = (  # setting, what must hold where it is not as usual, in words
     ("betas", lambda c: c.optimizer != "sgd", "an optimizer of the Adam kind"),
     ("kl_ratio_weighted", lambda c: any(c.at(phase).beta for phase in (1, *c.changes)), "beta"),
     ("sampler_cap", lambda c: c.sampler_correction != "none", "sampler_correction"),
+    ("sampler_floor", lambda c: c.sampler_correction != "none", "sampler_correction"),
     ("sampler_correction", lambda c: c.old_logprobs != "sampler", "old_logprobs='trainer'"),
     ("head_precision", lambda c: c.mixed_precision != "no", "mixed_precision"),
     ("keep_best", lambda c: c.evaluate_every > 0, "evaluate_every"),
@@ -287,7 +290,7 @@ _CHOICES = dict(
     head_precision=("same", "float32"),
     lr_scheduler_type=SCHEDULES,
     old_logprobs=("trainer", "trainer_recut", "sampler"),
-    sampler_correction=("none", "token-truncate", "token-mask", "sequence-truncate", "sequence-mask"),
+    sampler_correction=("none", *SAMPLER_CORRECTIONS),
 )
 _AT_LEAST_ONE = (
     "phases",
@@ -312,6 +315,7 @@ _NOT_NEGATIVE = (
     "learning_rate",
     "weight_decay",
     "warmup_steps",
+    "sampler_floor",
     "evaluate_every",
     "checkpoint_every",
 )
@@ -1068,8 +1072,9 @@ def piece_loss(
         piece.old = logprobs.detach()
     index, weights = piece.batch.row_index, None
     if config.sampler_correction != "none":
-        level, mode = config.sampler_correction.split("-")
-        weights = mismatch_weights(piece.old, piece.sampler, index, level=level, mode=mode, cap=config.sampler_cap)
+        level, mode = SAMPLER_CORRECTIONS[config.sampler_correction].split("-")
+        ends = dict(cap=config.sampler_cap, floor=config.sampler_floor)
+        weights = mismatch_weights(piece.old, piece.sampler, index, level=level, mode=mode, **ends)
     loss, tokens = configured_loss(
         config,
         logprobs,
@@ -1084,6 +1089,9 @@ def piece_loss(
         reference_logprobs(state, config, piece) if config.beta else None,
         weights,
     )
+    if weights is not None:
+        at_an_end = (weights == config.sampler_cap) | (weights == config.sampler_floor) | (weights == 0)
+        tokens = tokens | dict(corrected=at_an_end)
     return loss, tokens | dict(logprob_new=logprobs.detach(), logprob_old=piece.old, entropy=entropy.detach())
 
 # %% ../nbs/13_train.ipynb #936a6303
@@ -1151,7 +1159,7 @@ def record_tokens(
             rollouts[i].clip_side = [*(rollouts[i].clip_side or []), none_clipped] if every_use else none_clipped
 
 # %% ../nbs/13_train.ipynb #ddbdda4e
-_PER_TOKEN = ("logprob_new", "logprob_old", "clip_side", "out_of_band", "log_ratio", "entropy", "kl")
+_PER_TOKEN = ("logprob_new", "logprob_old", "clip_side", "out_of_band", "log_ratio", "entropy", "kl", "corrected")
 
 
 def _join(records):
@@ -1186,6 +1194,7 @@ def update_statistics(
         tokens=total,
         tokens_computed=live,
         entropy=joined["entropy"].mean().item(),
+        **({"corrected_share": joined["corrected"].float().mean().item()} if "corrected" in joined else {}),
         **statistics,
         clip_by_probability=clip_by_probability(joined["logprob_old"], joined["clip_side"]),
     )
@@ -1351,6 +1360,7 @@ _MEANS = (
     "gradient_cosine",
     "gradient_norm_ratio",
     "kl_mean",
+    "corrected_share",
 )
 
 

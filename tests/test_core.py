@@ -466,3 +466,37 @@ def test_the_penalty_of_length_is_trls():
     written = [[1] * n for n in range(0, 130, 7)]
     ours = parse("soft_overlong:100,20")([""] * len(written), [""] * len(written), completion_ids=written)
     assert ours == pytest.approx(get_soft_overlong_punishment(100, 20)(completion_ids=written))
+
+
+# --- the sampler's correction
+
+
+@pytest.mark.parametrize("mode", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
+@pytest.mark.parametrize("low, high", [(0.5, 2.0), (0.0, 3.0)])
+def test_the_correction_is_trls(mode, low, high):
+    "TRL's lines, on padded tensors: the same weights."
+    from spurious_rlvr.objective import mismatch_weights
+
+    draw = torch.Generator().manual_seed(0)
+    lengths, (level, kind) = [5, 1, 9], mode.split("_")
+    index = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))
+    difference = torch.randn(len(index), generator=draw)
+    ours = mismatch_weights(difference, torch.zeros(len(index)), index, level=level, mode=kind, cap=high, floor=low)
+    padded, mask = torch.zeros(3, 9), torch.zeros(3, 9)
+    for row, part in enumerate(difference.split(lengths)):
+        padded[row, : len(part)], mask[row, : len(part)] = part, 1.0
+    ratio = torch.exp((padded * mask).sum(-1, keepdim=True) if level == "sequence" else padded * mask)
+    outside = (ratio < low) | (ratio > high)
+    ratio = torch.clamp(ratio, min=low, max=high) if kind == "truncate" else ratio.masked_fill(outside, 0.0)
+    theirs = torch.cat([row[:n] for row, n in zip(ratio.expand(3, 9), lengths)])
+    assert torch.allclose(ours, theirs)
+
+
+def test_a_correction_says_how_often_it_acted():
+    config = changed(mixed_precision="bf16", sampler_correction="icepop", sampler_floor=0.9999, sampler_cap=1.0001)
+    metrics = run_phases(dataclasses.replace(config, phases=1))[0].metrics
+    assert 0.5 < metrics["corrected_share"] <= 1.0  # bfloat16 against float32, in an interval that holds hardly any
+    wide = dataclasses.replace(config, sampler_floor=0.01, sampler_cap=100.0, phases=1)
+    assert run_phases(wide)[0].metrics["corrected_share"] == 0.0
+    with pytest.raises(ConfigError, match="sampler_floor is 0.5 and has no effect without sampler_correction"):
+        run_phases(changed(sampler_floor=0.5))
