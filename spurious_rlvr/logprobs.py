@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROUND_ROWS', 'PLACES_PER_TOKEN', 'ATTENTION', 'PRECISIONS', 'HALVES', 'Layout', 'Microbatch', 'cut_rows',
            'microbatches', 'packs_exactly', 'attention', 'can_pack', 'use_attention', 'quick_linear', 'quick_products',
-           'keep_memory', 'head_logprobs', 'choose_precision', 'TokenLogprobs', 'completion_logprobs', 'check_scoring',
-           'Prefix', 'first_trained', 'keep_prefix']
+           'keep_memory', 'head_logprobs', 'choose_precision', 'Prefix', 'TokenLogprobs', 'completion_logprobs',
+           'check_scoring', 'first_trained', 'keep_prefix']
 
 # %% ../nbs/08_logprobs.ipynb #71e01b31
 import contextlib
@@ -547,9 +547,10 @@ PRECISIONS = ("auto", "no", "bf16", "fp16", "bf16_weights")
 def choose_precision(
     wanted: str,  # `mixed_precision` of a configuration
     device: torch.device,  # where the policy is
-    environment: Mapping[str, str] = os.environ,  # as accelerate's launcher sets it
+    environment: Mapping[str, str] | None = None,  # as accelerate's launcher sets it; None: this process's
 ) -> str:  # "no", "bf16", "fp16" or "bf16_weights"
     "What `auto` is here; raises `ConfigError` where launch and configuration name different ones."
+    environment = os.environ if environment is None else environment
     launched = environment.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if launched == "no":
         return wanted if wanted != "auto" else "bf16" if device.type == "cuda" else "no"
@@ -559,6 +560,14 @@ def choose_precision(
             " one of them out"
         )
     return launched
+
+# %% ../nbs/08_logprobs.ipynb #750f8a6d
+@dataclasses.dataclass
+class Prefix:
+    "What enters the first trained layer for a microbatch, and how the layers from there on are called."
+
+    hidden: torch.Tensor  # (rows, places, width)
+    calls: list[tuple[tuple, dict]]  # for each of those layers, its arguments after the hidden states
 
 # %% ../nbs/08_logprobs.ipynb #96c1b9dc
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # under autocast, by the name of the precision
@@ -588,7 +597,7 @@ class TokenLogprobs(torch.nn.Module):
         *,
         entropy_gradient: bool = False,  # the entropies will be differentiated, too
         exact: bool = False,  # in float32, whatever the precision is otherwise
-        prefix: "Prefix | None" = None,  # of this microbatch, from `keep_prefix`: what is frozen is not computed again
+        prefix: Prefix | None = None,  # of this microbatch, from `keep_prefix`: what is frozen is not computed again
     ) -> tuple[torch.Tensor, torch.Tensor]:  # (completion tokens,) log-probabilities and entropies, row after row, nats
         "What the model says about the completions of a microbatch."
         with self.computing(batch, exact):
@@ -655,14 +664,6 @@ def check_scoring(
     return float(torch.stack(gaps).max())
 
 # %% ../nbs/08_logprobs.ipynb #2d9622d3
-@dataclasses.dataclass
-class Prefix:
-    "What enters the first trained layer for a microbatch, and how the layers from there on are called."
-
-    hidden: torch.Tensor  # (rows, places, width)
-    calls: list[tuple[tuple, dict]]  # for each of those layers, its arguments after the hidden states
-
-
 def first_trained(
     model: torch.nn.Module,  # whose `requires_grad` says what is trained
 ) -> int | None:  # place of a layer; their number where only norm and head are trained; None where nothing is frozen

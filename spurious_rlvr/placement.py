@@ -170,9 +170,10 @@ _NOT_FOLLOWED = {  # of accelerate's launch: what to do instead
 
 
 def check_launch(
-    environment: Mapping[str, str] = os.environ,  # as accelerate's launcher sets it
+    environment: Mapping[str, str] | None = None,  # as accelerate's launcher sets it; None: this process's
 ) -> None:
     "Raises one `ConfigError` that names every setting of the launch that would not be followed."
+    environment = os.environ if environment is None else environment
     faults = Faults("this launch")
     for name, instead in _NOT_FOLLOWED.items():
         given = environment.get(name, "").lower()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BEHAVIORS', 'REPLAYABLE', 'stored_rollouts', 'Snapshot', 'left_as_found', 'start_of_phase', 'freeze_what_stays',
-           'set_old_logprobs', 'redraw', 'replay_draws', 'redo', 'Gauge', 'complete_old_logprobs', 'Redoing',
+           'set_old_logprobs', 'redraw', 'replay_draws', 'Gauge', 'complete_old_logprobs', 'Redoing', 'redo',
            'state_of_start', 'prepare_redoing', 'redo_draws', 'replay']
 
 # %% ../nbs/14_replay.ipynb #4c63df4a
@@ -229,35 +229,6 @@ def replay_draws(rollouts, config, reward, seed: int, draws: int) -> list[Signal
         )
     return drawn
 
-# %% ../nbs/14_replay.ipynb #f1dc5254
-def redo(
-    redoing: "Redoing",  # from `prepare_redoing`; weights and optimizer of its state move
-    signal: Signal,  # the advantages
-    clip: str,  # a name in `objective.CLIPS`
-) -> tuple[dict, list[Records]]:  # clip fractions, spread and skipped updates; the records of each update
-    "Makes the updates of a phase once more."
-    state, device = redoing.state, redoing.state.accelerator.device
-    signal = Signal(signal.advantages.to(device), signal.counted.to(device))
-    state.skipped = 0
-    steps = run_updates(state, redoing.config, redoing.batches, signal, clip, redoing.lengths, described=False)
-    made = [(statistics, records) for _, statistics, records in steps]
-    records = [tokens for _, some in made for _, tokens in some]
-    side, outside, log_ratio = (
-        torch.cat([tokens[name] for tokens in records]) for name in ("clip_side", "out_of_band", "log_ratio")
-    )
-
-    def share(condition):
-        return condition.float().mean().item()
-
-    return dict(
-        clip_fraction_high=share(side == 1),
-        clip_fraction_low=share(side == -1),
-        out_of_band_high=share(outside == 1),
-        out_of_band_low=share(outside == -1),
-        log_ratio_spread=log_ratio.float().std(correction=0).item(),
-        skipped=sum(statistics["skipped"] for statistics, _ in made),
-    ), [some for _, some in made]
-
 # %% ../nbs/14_replay.ipynb #290b7359
 BEHAVIORS = ("writes_code", "mentions_python", "correct")
 
@@ -383,7 +354,36 @@ class Redoing:
     # largest difference to the recorded ones when the phase is redone as it was; NaN where that cannot be compared
     redo_gap: float = math.nan
 
+# %% ../nbs/14_replay.ipynb #f1dc5254
+def redo(
+    redoing: Redoing,  # from `prepare_redoing`; weights and optimizer of its state move
+    signal: Signal,  # the advantages
+    clip: str,  # a name in `objective.CLIPS`
+) -> tuple[dict, list[Records]]:  # clip fractions, spread and skipped updates; the records of each update
+    "Makes the updates of a phase once more."
+    state, device = redoing.state, redoing.state.accelerator.device
+    signal = Signal(signal.advantages.to(device), signal.counted.to(device))
+    state.skipped = 0
+    steps = run_updates(state, redoing.config, redoing.batches, signal, clip, redoing.lengths, described=False)
+    made = [(statistics, records) for _, statistics, records in steps]
+    records = [tokens for _, some in made for _, tokens in some]
+    side, outside, log_ratio = (
+        torch.cat([tokens[name] for tokens in records]) for name in ("clip_side", "out_of_band", "log_ratio")
+    )
 
+    def share(condition):
+        return condition.float().mean().item()
+
+    return dict(
+        clip_fraction_high=share(side == 1),
+        clip_fraction_low=share(side == -1),
+        out_of_band_high=share(outside == 1),
+        out_of_band_low=share(outside == -1),
+        log_ratio_spread=log_ratio.float().std(correction=0).item(),
+        skipped=sum(statistics["skipped"] for statistics, _ in made),
+    ), [some for _, some in made]
+
+# %% ../nbs/14_replay.ipynb #711d03b1
 def state_of_start(
     policy: Policy,  # lends the model
     checkpoint: Path | None,  # has the weights of the phase's start; None: the policy has them
@@ -407,7 +407,7 @@ def state_of_start(
         raise
     return state
 
-
+# %% ../nbs/14_replay.ipynb #2646523d
 def prepare_redoing(
     state: TrainingState,  # from `state_of_start`; its weights move
     rollouts: Sequence[Rollout],  # of the phase
