@@ -37,6 +37,7 @@ from spurious_rlvr.objective import (
     find_clip,
     find_objective,
 )
+from .runs import noise_words
 
 # %% ../nbs/17_clipbias.ipynb #c1ab8cb5
 _CHOICES = {
@@ -2091,7 +2092,9 @@ class ClipReport:
     run: str  # its name
     could_matter: bool  # False only where no token's gradient was removed or given another weight
     headline: str  # the answer, with its reason
-    facts: dict  # phases, updates, tokens; shrunk: shares of tokens and of pull whose weight a clip changed
+    # phases, updates, tokens; shrunk: shares of tokens and of pull whose weight a clip changed; noise: whether the ratio
+    # measured movement or rounding, in words
+    facts: dict
     by_side: pd.DataFrame = dataclasses.field(
         repr=False
     )  # one row per side: tokens, share of tokens, share of pull, push
@@ -2101,6 +2104,7 @@ class ClipReport:
         return (
             f"{self.run}: {self.headline}\n{counts}; spread of the log-ratio {self.facts['log_ratio_spread']:.3g};"
             f" phases in which a gradient was removed: {self.facts['phases_clipped']}"
+            + (f"\n{noise}" if (noise := self.facts.get("noise", "")) else "")
         )
 
 # %% ../nbs/17_clipbias.ipynb #9ad55162
@@ -2191,6 +2195,7 @@ def clip_report(
         log_ratio_spread=sums["spread"],
         phases_clipped=sums["clipped"],
         shrunk=shrunk,
+        noise=noise_words(run.of_kind("phase"), str(run.config.get("mixed_precision", "no"))),
     )
     return ClipReport(run.name, could, headline, facts, by_side)
 

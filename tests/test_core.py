@@ -500,3 +500,16 @@ def test_a_correction_says_how_often_it_acted():
     assert run_phases(wide)[0].metrics["corrected_share"] == 0.0
     with pytest.raises(ConfigError, match="sampler_floor is 0.5 and has no effect without sampler_correction"):
         run_phases(changed(sampler_floor=0.5))
+
+
+def test_the_clips_report_says_whether_it_was_rounding(tmp_path):
+    from spurious_rlvr.clipbias import clip_report
+
+    said = {}
+    for precision in ("bf16", "no"):
+        config = changed(mixed_precision=precision, phases=1, learning_rate=1e-7)
+        place = tmp_path / precision
+        run = train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", config, place, progress=False)
+        said[precision] = str(clip_report(run))
+    assert "Movement or rounding" in said["bf16"] and "in float32" in said["bf16"]
+    assert "rounding" not in said["no"]
