@@ -2092,8 +2092,8 @@ class ClipReport:
     run: str  # its name
     could_matter: bool  # False only where no token's gradient was removed or given another weight
     headline: str  # the answer, with its reason
-    # phases, updates, tokens; shrunk: shares of tokens and of pull whose weight a clip changed; noise: whether the ratio
-    # measured movement or rounding, in words
+    # phases, updates, tokens; shrunk: shares of tokens and of pull whose weight a clip changed; noise: whether the
+    # ratio measured movement or rounding, in words
     facts: dict
     by_side: pd.DataFrame = dataclasses.field(
         repr=False
