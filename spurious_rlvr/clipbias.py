@@ -1525,12 +1525,17 @@ def judge_objectives(
 # %% ../nbs/17_clipbias.ipynb #55d4d158
 def objective_sentence(
     judged: pd.DataFrame,  # from `judge_objectives`
+    most: int = 5,  # names that are said for a verdict: those with the largest shifts, or all where they are so few
 ) -> str:  # one sentence
     "The table's answer in words, from its numbers."
 
     def said(verdict):
-        names = [OBJECTIVES[n].label for n in judged.loc[judged["verdict"] == verdict, "objective"]]
-        return f"{len(names)} ({'; '.join(names)})" if names else "none"
+        rows = judged[judged["verdict"] == verdict]
+        rows = rows.reindex(rows["worst"].abs().sort_values(ascending=False, kind="stable").index)
+        names = [OBJECTIVES[n].label for n in rows["objective"]]
+        if len(names) <= most:
+            return f"{len(names)} ({'; '.join(names)})" if names else "none"
+        return f"{len(names)} (most of all {'; '.join(names[:most])})"
 
     return (
         f"Of {len(judged)} objectives, when the reward is a coin: safe {said('safe')}; biased {said('biased')};"
