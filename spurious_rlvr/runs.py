@@ -498,7 +498,8 @@ def noise_words(
     if measured.empty or measured["ratio_noise_spread"].eq(0).all():
         return "" if precision == "no" else "Whether the ratio measured movement or rounding was not measured."
     mean = measured.mean(numeric_only=True)
-    if precision == "no" and mean.get("ratio_noise_correlation", 0.0) > 0.99:
+    agree = mean.get("ratio_noise_correlation", 0.0) > 0.99 or mean["ratio_noise_spread"] < 1e-4
+    if precision == "no" and agree:
         return ""  # computed in float32, and the two agree
     sides = [100 * mean[f"ratio_noise_clip_{side}{kind}"] for kind in ("", "_float32") for side in ("high", "low")]
     words = (
