@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['choose_trainable', 'add_adapters', 'check_float32', 'AdamWBF16', 'make_optimizer', 'check_launch', 'open_accelerator',
-           'Masters', 'Placement', 'Whole', 'optimizer_of', 'Sharded', 'DeepSpeed', 'make_placement',
+           'Masters', 'Placement', 'Whole', 'optimizer_of', 'Sharded', 'DeepSpeed', 'asked_placement', 'make_placement',
            'will_be_in_parts', 'is_divided', 'settings_kept']
 
 # %% ../nbs/12_placement.ipynb #c1a2b876
@@ -16,7 +16,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -242,42 +242,59 @@ class Masters:
             parameter.data = master.data
 
 # %% ../nbs/12_placement.ipynb #9831451c
-class Placement(Protocol):
-    "Weights, wherever they lie."
+class Placement:
+    "Weights, wherever they lie. What holds for most of the ways stands here; each way says the rest."
 
-    accelerator: Accelerator  # joins the processes
-    module: Any  # `TokenLogprobs`, perhaps wrapped: what is called
+    module: Any  # the scorer, perhaps wrapped: what is called
     optimizer: Any  # moves what is trained
-    can_be_exact: bool  # `exact` gives numbers
-    scores_with_gradients: bool  # old log-probabilities can be taken by the very kernels of an update
+    can_be_exact = True  # `exact` gives numbers
+    scores_with_gradients = True  # old log-probabilities can be taken by the very kernels of an update
+
+    def __init__(
+        self,
+        scorer: TokenLogprobs,  # with the policy's model; it may become parts in place
+        accelerator: Accelerator,  # joins the processes
+        config,  # noqa: ARG002 (a `train.GRPOConfig`, which every way reads)
+    ):
+        self.scorer, self.accelerator = scorer, accelerator
 
     @property
     def is_scaling(self) -> bool:
         "Whether a step that was left out is float16's search for a scale of its losses."
+        return False
 
     def parameters(self) -> list[torch.nn.Parameter]:
         "What the optimizer moves, with its gradients."
+        return [p for p in self.scorer.parameters() if p.requires_grad]
 
-    def gathering(self, last: bool):
+    def gathering(self, last: bool) -> contextlib.AbstractContextManager:  # noqa: ARG002 (of a way that needs it)
         "The context of a microbatch's forward pass; after the update's last one, processes add up their gradients."
+        return contextlib.nullcontext()
 
     def backward(self, loss: torch.Tensor, last: bool):
         "Adds a microbatch's gradient."
+        raise NotImplementedError
 
     def step(self, max_norm: float, finite: bool) -> tuple[float, bool]:
         "Scales the gradient down to max_norm, and moves the weights; the norm before, and whether they moved."
+        raise NotImplementedError
 
+    @torch.no_grad()
     def exact(self, batch: Microbatch, temperature: float, prefix: Prefix | None = None) -> tuple:
         "(tokens,) log-probabilities and entropies in float32, by the weights that the optimizer moves; all must ask."
+        return self.module(batch, temperature, exact=True, prefix=prefix)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         "Names and whole tensors of a plain model, in float32; where the weights lie in parts, every process must ask."
+        return plain_weights(self.scorer.model)
 
     def state(self, folder: Path) -> dict:
         "What a checkpoint of that name needs to go on, beside the weights; every process must ask."
+        raise NotImplementedError
 
     def load(self, folder: Path, saved: dict):
         "Weights of a checkpoint, and its state where that is there; every process must call."
+        raise NotImplementedError
 
     def follow(self):
         "The weights that are computed with follow those of `parameters`, after these were changed from outside."
@@ -286,22 +303,14 @@ class Placement(Protocol):
         "Leaves the policy's model as a plain one, where it can be."
 
 # %% ../nbs/12_placement.ipynb #560158bf
-class Whole:
+class Whole(Placement):
     "All weights in every process, whose gradients are averaged (DDP)."
 
-    can_be_exact = scores_with_gradients = True
-
-    def __init__(
-        self,
-        scorer: TokenLogprobs,  # with the policy's model
-        accelerator: Accelerator,  # joins the processes
-        config,  # a `train.GRPOConfig`: optimizer, mixed_precision
-    ):
-        self.scorer, self.accelerator = scorer, accelerator
+    def __init__(self, scorer, accelerator, config):
+        super().__init__(scorer, accelerator, config)
         self.masters = Masters(scorer.model) if config.mixed_precision == "bf16_weights" else None
         self.scaler = torch.amp.GradScaler(accelerator.device.type) if config.mixed_precision == "fp16" else None
-        own = [p for p in scorer.parameters() if p.requires_grad]
-        self.trained = self.masters.trained if self.masters else own
+        self.trained = self.masters.trained if self.masters else super().parameters()
         self.optimizer = optimizer_of(self.trained, config)
         self.module = accelerator.prepare_model(scorer)
 
@@ -314,7 +323,7 @@ class Whole:
         alone = last or not hasattr(self.module, "no_sync")
         return contextlib.nullcontext() if alone else self.module.no_sync()
 
-    def backward(self, loss, last):  # noqa: ARG002 (of the protocol)
+    def backward(self, loss, last):  # noqa: ARG002 (of every way)
         "Adds a microbatch's gradient."
         loss = loss * self.accelerator.num_processes  # processes average
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
@@ -330,8 +339,7 @@ class Whole:
         with lock_of(self.scorer.model):  # a view may be sampling from another thread
             if moves:
                 self.optimizer.step()
-            if self.masters:
-                self.masters.down()
+            self.follow()
         if self.scaler is not None:
             self.scaler.update()
         self.optimizer.zero_grad()
@@ -346,7 +354,7 @@ class Whole:
     def exact(self, batch, temperature, prefix=None):
         "Log-probabilities and entropies in float32."
         if self.masters is None:
-            return self.module(batch, temperature, exact=True, prefix=prefix)
+            return super().exact(batch, temperature, prefix)
         masters = {f"model.{name}": tensor for name, tensor in self.masters.by_name(self.scorer.model).items()}
         options = dict(exact=True, prefix=prefix)
         with lock_of(self.scorer.model):  # the masters stand in the model's place meanwhile
@@ -358,7 +366,7 @@ class Whole:
         for name, tensor in plain_weights(self.scorer.model):
             yield name, masters.get(name, tensor)
 
-    def state(self, folder):  # noqa: ARG002 (of the protocol)
+    def state(self, folder):  # noqa: ARG002 (of every way)
         "Optimizer, adapters and the scale of losses."
         saved = dict(optimizer=self.optimizer.state_dict(), adapters=_adapters(self.scorer.model))
         return saved if self.scaler is None else saved | dict(scaler=self.scaler.state_dict())
@@ -389,8 +397,7 @@ class Whole:
         own = dict(model.named_parameters()) | dict(model.named_buffers()) | masters
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
-        if self.masters:
-            self.masters.down()
+        self.follow()
 
 # %% ../nbs/12_placement.ipynb #c9d1a699
 def optimizer_of(parameters, config):
@@ -415,17 +422,11 @@ def _tensors(folder):  # of the policy in a checkpoint
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 # %% ../nbs/12_placement.ipynb #3dcca8e9
-class Sharded:
+class Sharded(Placement):
     "Every process has a part of each layer (FSDP2)."
 
-    is_scaling, scores_with_gradients = False, True
-
-    def __init__(
-        self,
-        scorer: TokenLogprobs,  # with the policy's model, which becomes parts in place
-        accelerator: Accelerator,  # joins the processes
-        config,  # a `train.GRPOConfig`: optimizer, mixed_precision, trainable
-    ):
+    def __init__(self, scorer, accelerator, config):
+        super().__init__(scorer, accelerator, config)
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -436,17 +437,9 @@ class Sharded:
         mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
         for part in [*unadapted(scorer.model).base_model.layers, scorer]:
             fully_shard(part, mesh=mesh, mp_policy=precision)
-        self.scorer, self.module, self.accelerator = scorer, scorer, accelerator
+        self.module = scorer
         self.optimizer = optimizer_of(choose_trainable(scorer.model, config.trainable), config)
         self.can_be_exact = compute is None  # else what travels is bfloat16
-
-    def parameters(self):
-        "What the optimizer moves, with its gradients."
-        return [p for p in self.scorer.parameters() if p.requires_grad]
-
-    def gathering(self, last):  # noqa: ARG002 (of the protocol)
-        "Nothing: processes add up in the backward pass."
-        return contextlib.nullcontext()
 
     def backward(self, loss, last):
         "Adds a microbatch's gradient."
@@ -462,11 +455,7 @@ class Sharded:
         self.optimizer.zero_grad()
         return norm, moves
 
-    def weights(self):
-        "Names and whole tensors of a plain model; every process must ask."
-        return plain_weights(self.scorer.model)
-
-    def state(self, folder):  # noqa: ARG002 (of the protocol)
+    def state(self, folder):  # noqa: ARG002 (of every way)
         "The optimizer's state, whole and in ordinary memory, and adapters."
         from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
@@ -479,17 +468,6 @@ class Sharded:
 
         self.load_weights(saved.get("adapters") or _tensors(folder))
         set_optimizer_state_dict(self.scorer.model, self.optimizer, saved["optimizer"], options=_whole_state())
-
-    @torch.no_grad()
-    def exact(self, batch, temperature, prefix=None):
-        "Log-probabilities and entropies in float32."
-        return self.module(batch, temperature, exact=True, prefix=prefix)
-
-    def follow(self):
-        "They are the same."
-
-    def give_back(self):
-        "Nothing: the model stays in parts."
 
     def load_weights(self, tensors: Mapping[str, torch.Tensor]):
         "Puts whole tensors into the parts."
@@ -505,17 +483,13 @@ def _whole_state():
     return StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 # %% ../nbs/12_placement.ipynb #2421d326
-class DeepSpeed:
+class DeepSpeed(Placement):
     "DeepSpeed's engine around the model."
 
-    is_scaling, can_be_exact, scores_with_gradients = False, True, False
+    scores_with_gradients = False
 
-    def __init__(
-        self,
-        scorer: TokenLogprobs,  # with the policy's model
-        accelerator: Accelerator,  # joins the processes
-        config,  # a `train.GRPOConfig`: optimizer, mixed_precision, max_grad_norm
-    ):
+    def __init__(self, scorer, accelerator, config):
+        super().__init__(scorer, accelerator, config)
         if config.mixed_precision not in ("no", "bf16"):
             raise ConfigError(f"mixed_precision {config.mixed_precision!r} is not known under DeepSpeed: use 'bf16'")
         if config.compare_gradients:
@@ -530,27 +504,16 @@ class DeepSpeed:
                 "this launch asks for DeepSpeed, which is not installed: pip install deepspeed, or launch with"
                 " --use_fsdp"
             ) from None
-        stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
         settings = dict(
             train_batch_size=accelerator.num_processes,
             train_micro_batch_size_per_gpu=1,
             gradient_clipping=min(config.max_grad_norm, 1e9),
-            zero_optimization=dict(stage=stage),
+            zero_optimization=dict(stage=_zero_stage()),
             zero_allow_untested_optimizer=True,
             zero_force_ds_cpu_optimizer=False,
         )
-        trained = [p for p in scorer.parameters() if p.requires_grad]
-        made = deepspeed.initialize(model=scorer, optimizer=optimizer_of(trained, config), config=settings)
-        self.scorer, self.accelerator = scorer, accelerator
-        self.module, self.optimizer = made[:2]
-
-    def parameters(self):
-        "What the optimizer moves."
-        return [p for p in self.module.parameters() if p.requires_grad]
-
-    def gathering(self, last):  # noqa: ARG002 (of the protocol)
-        "Nothing: processes add up in the backward pass."
-        return contextlib.nullcontext()
+        optimizer = optimizer_of(self.parameters(), config)
+        self.module, self.optimizer = deepspeed.initialize(model=scorer, optimizer=optimizer, config=settings)[:2]
 
     def backward(self, loss, last):
         "Adds a microbatch's gradient."
@@ -569,10 +532,6 @@ class DeepSpeed:
             )
         return norm, True
 
-    def weights(self):
-        "Names and whole tensors of a plain model; every process must ask."
-        return plain_weights(self.scorer.model)
-
     def state(self, folder):
         "Writes DeepSpeed's own files beside the checkpoint they belong to."
         place = str(folder.parent / "deepspeed")
@@ -581,17 +540,6 @@ class DeepSpeed:
             if old.name != folder.name and not (folder.parent / old.name).exists():
                 shutil.rmtree(old, ignore_errors=True)
         return dict(optimizer=None, adapters=_adapters(self.scorer.model), deepspeed=2)
-
-    @torch.no_grad()
-    def exact(self, batch, temperature, prefix=None):
-        "Log-probabilities and entropies in float32."
-        return self.module(batch, temperature, exact=True, prefix=prefix)
-
-    def follow(self):
-        "They are the same."
-
-    def give_back(self):
-        "Nothing: the model stays with DeepSpeed."
 
     def load(self, folder, saved):
         "Weights and optimizer; what is not trained is not in the files."
@@ -603,32 +551,41 @@ class DeepSpeed:
         self.module.load_checkpoint(str(folder.parent / "deepspeed"), tag=folder.name, load_module_strict=False)
 
 # %% ../nbs/12_placement.ipynb #311edd4d
+def _zero_stage():
+    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+
+
+def asked_placement(
+    processes: int,  # that share the work
+) -> type[Placement]:
+    "The way that the launch asks for."
+    if _asked_for("DEEPSPEED"):
+        return DeepSpeed
+    return Sharded if _asked_for("FSDP") and processes > 1 else Whole
+
+
 def make_placement(
     config,  # a `train.GRPOConfig`
     accelerator: Accelerator,  # from `open_accelerator`
     scorer: TokenLogprobs,  # with the policy's model, which perhaps becomes parts in place
 ) -> Placement:
     "The placement that the launch asks for."
-    if _asked_for("DEEPSPEED"):
-        return DeepSpeed(scorer, accelerator, config)
-    if _asked_for("FSDP") and accelerator.num_processes > 1:
-        return Sharded(scorer, accelerator, config)
-    return Whole(scorer, accelerator, config)
+    return asked_placement(accelerator.num_processes)(scorer, accelerator, config)
 
 
 def will_be_in_parts(
     processes: int,  # that share the work
 ) -> bool:
     "Whether a launch will leave no process with all weights."
-    zero3 = _asked_for("DEEPSPEED") and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2") == "3"
-    return zero3 or (_asked_for("FSDP") and not _asked_for("DEEPSPEED") and processes > 1)
+    way = asked_placement(processes)
+    return way is Sharded or (way is DeepSpeed and _zero_stage() == 3)
 
 
 def is_divided(
     processes: int,  # that share the work
 ) -> bool:
     "Whether a launch divides the optimizer's state, or more, among the processes."
-    return processes > 1 and (_asked_for("DEEPSPEED") or _asked_for("FSDP"))
+    return processes > 1 and asked_placement(processes) is not Whole
 
 # %% ../nbs/12_placement.ipynb #8e62d8b5
 @contextlib.contextmanager
