@@ -1121,8 +1121,8 @@ def accumulate_gradient(
     "Forward and backward over an update's pieces; without a gradient, forward alone."
     dead = is_dead(config, update, signal)
     counted, learnt = (values[update.places].tolist() for values in (signal.counted, learnt_from(signal)))
-    tokens = sum(lengths[i] for i, learns in zip(update.places, learnt) if learns)
-    totals = max(1, sum(counted)), max(1, tokens)
+    learnt_tokens = sum(lengths[i] for i, learns in zip(update.places, learnt) if learns)
+    totals = max(1, sum(counted)), max(1, learnt_tokens)
     records = []
     for turn, piece in enumerate(update.pieces):
         state.bar.update(0, f"microbatch {turn + 1} of {len(update.pieces)}")
@@ -1212,8 +1212,8 @@ def make_update(
 ) -> tuple[dict, Records]:  # the update's statistics; per-token tensors
     """One optimizer update. Skips it where loss or gradient is not finite, and raises `RunError` after max_skipped in a
     row."""
-    placement, unclipped = state.placement, None
-    if config.compare_gradients and not is_dead(config, update, signal):
+    placement, unclipped, dead = state.placement, None, is_dead(config, update, signal)
+    if config.compare_gradients and not dead:
         accumulate_gradient(state, config, update, signal, "none", lengths)
         unclipped = [p.grad.detach().clone() for p in placement.parameters()]
         placement.optimizer.zero_grad()
@@ -1225,7 +1225,7 @@ def make_update(
         statistics = dict(loss=float(sum(tokens["loss"] for _, tokens in records)))
     if unclipped is not None:
         statistics |= compare_gradients([p.grad for p in placement.parameters()], unclipped)
-    if is_dead(config, update, signal):
+    if dead:
         return statistics | dict(gradient_norm=0.0, skipped=False, dead=True), records
     for group in placement.optimizer.param_groups:
         group["lr"] = config.learning_rate if learning_rate is None else learning_rate
@@ -1312,7 +1312,7 @@ def end_noise(
     if sample is None:
         return {}
     piece, index = sample.piece, sample.piece.batch.row_index
-    new, old = ({}, {})
+    new, old = {}, {}
     for part, tokens in records:
         new |= dict(by_row(part, tokens["logprob_new"]))
         old |= dict(by_row(part, tokens["logprob_old"]))
@@ -1423,12 +1423,11 @@ def run_updates(
 # %% ../nbs/13_train.ipynb #da8ed920
 def run_phase(
     state: TrainingState,  # what the loop carries; its weights move
-    config: GRPOConfig,  # as it holds in this phase
+    config: GRPOConfig,  # as it holds in this phase, from `settle_precision`
     reward,  # the reward function of this phase
     phase: int,  # from 1
 ) -> Phase:
     "Sample, score, update: one phase of GRPO."
-    config = settle_precision(config, state.policy.device)
     rollouts, further = sample_phase(state, config, reward, phase)
     began = time.perf_counter()
     batches = make_batches(state, config, rollouts, phase)
@@ -1488,6 +1487,7 @@ def run_phases(
     run: RunWriter | None = None,  # where phases are written; None: nowhere
 ) -> Iterator[Phase]:
     "The phases that are still to do, each written before it is given."
+    config = settle_precision(config, state.policy.device)
     with state.borrowed:  # the policy's settings are given back, however it ends
         for number in range(state.finished + 1, config.phases + 1):
             phase = run_phase(state, config.at(number), reward_at(reward, number), number)
