@@ -286,7 +286,12 @@ def accuracy_effect(
     )
 
 # %% ../nbs/16_compare.ipynb #05e0f73f
-def _wilson_limits(rate, answers, z):  # answers: how many independent ones the rate is worth
+def wilson_limits(
+    rate: float,  # a share
+    answers: float,  # how many independent ones it is worth
+    z: float,  # quantile of the interval
+) -> tuple[float, float]:  # lower and upper end
+    "The ends of Wilson's interval of a share."
     centre = (rate + z * z / (2 * answers)) / (1 + z * z / answers)
     half = z / (1 + z * z / answers) * math.sqrt(rate * (1 - rate) / answers + (z / (2 * answers)) ** 2)
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -295,7 +300,7 @@ def _wilson_limits(rate, answers, z):  # answers: how many independent ones the 
 def _wilson(mean, samples, level):  # of one run: its accuracy and the limits over problems
     problems, rate = len(mean), float(mean.mean())
     spread = rate * (1 - rate) / problems if samples.max() == 1 else float(mean.var(ddof=1)) / problems
-    return rate, *_wilson_limits(
+    return rate, *wilson_limits(
         rate, rate * (1 - rate) / spread if spread > 0 else problems, float(stats.t.ppf(0.5 + level / 2, problems - 1))
     )
 
@@ -735,7 +740,7 @@ def strategy_table(
             by_problem = (correct - rate)[shows].groupby(frame["problem_id"]).sum()
             spread = problems / (problems - 1) * float((by_problem**2).sum()) / n**2
             answers = rate * (1 - rate) / spread if spread > 0 else problems
-            low, high = _wilson_limits(rate, answers, float(stats.t.ppf(0.5 + level / 2, problems - 1)))
+            low, high = wilson_limits(rate, answers, float(stats.t.ppf(0.5 + level / 2, problems - 1)))
         rows[label] = dict(
             n=n,
             share=n / len(frame),

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from scipy import special, stats
 
 from .behavior import BEHAVIORS, measure_behaviors
-from .compare import seeds_needed
+from .compare import seeds_needed, wilson_limits
 from .core import ConfigError, DataError, keyed_rng
 from .grading import answer_kind, grade_many, second_opinion
 from .objective import TokenTerms, clip_bounds, find_clip
@@ -319,11 +319,10 @@ def wilson(
     "A share with Wilson's interval; NaN of nothing."
     if not total:
         return (math.nan,) * 3
-    z, p = float(special.ndtri(0.5 + level / 2)), hits / total
-    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + (z / (2 * total)) ** 2)
-    low = max(0.0, centre - half) if hits > 1e-9 else 0.0  # exactly, whatever the rounding
-    return p, low, min(1.0, centre + half) if hits < total - 1e-9 else 1.0
+    share = hits / total
+    low, high = wilson_limits(share, total, float(special.ndtri(0.5 + level / 2)))
+    # the ends of nothing and of all are exact, whatever the rounding
+    return share, low if hits > 1e-9 else 0.0, high if hits < total - 1e-9 else 1.0
 
 # %% ../nbs/18_diagnose.ipynb #fb2e6210
 def clustered(
