@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import types
+import urllib.error
 import urllib.request
 
 from spurious_rlvr.rollout import Token
@@ -147,6 +148,18 @@ _EMPTY_AT_THE_END = """() => { const last = [...document.querySelectorAll('.jp-N
     return last?.querySelector('.cm-content')?.textContent === '' && last.contains(document.activeElement); }"""
 
 
+def wait_for_kernel(page, address, seconds=90):
+    "Until the page is connected to its kernel, which is idle; before that the page would ask for a kernel."
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(urllib.error.URLError):  # the server answers 500 while a kernel is being started
+            kernels = json.loads(urllib.request.urlopen(f"{address}/api/kernels", timeout=10).read())
+            if any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in kernels):
+                return
+        page.wait_for_timeout(250)
+    raise AssertionError(f"no kernel was ready within {seconds} seconds")
+
+
 class Notebook:
     "A notebook open in a page."
 
@@ -155,13 +168,7 @@ class Notebook:
         page.goto(f"{address}/doc/tree/{name}?reset")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
         page.add_locator_handler(page.locator(".jp-Dialog button:has-text('Select')"), lambda button: button.click())
-        for _ in range(360):  # until the page is connected to its kernel; before that it would ask for one
-            if any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in self.kernels()):
-                break
-            page.wait_for_timeout(250)
-
-    def kernels(self):
-        return json.loads(urllib.request.urlopen(f"{self.address}/api/kernels", timeout=10).read())
+        wait_for_kernel(page, address)
 
     def menu(self, name, item):
         self.page.click(f".lm-MenuBar-itemLabel:text-is('{name}')")
@@ -182,7 +189,7 @@ class Notebook:
         page.keyboard.insert_text(source)
         page.keyboard.press("Shift+Enter")
 
-    def says(self, text, timeout=30_000):
+    def says(self, text, timeout=90_000):
         "Waits until a cell's output holds a text."
         has = (
             "(text) => [...document.querySelectorAll('.jp-OutputArea-output pre')].some((node) =>"

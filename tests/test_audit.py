@@ -199,6 +199,7 @@ def test_the_page_links_every_figure_to_its_rows_and_is_text_only(quick):
     )
 
 
+@pytest.mark.slow
 def test_two_audits_give_the_same_report(quick, tmp_path):
     _, folder = quick
     audit("ground_truth", quick=True, changes=TINY, out=tmp_path / "b", jobs=1, **SILENT)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pace import PATIENCE
 
 from spurious_rlvr.behavior import (
     BEHAVIORS,
@@ -575,8 +576,8 @@ def test_hostile_texts_take_no_longer_than_their_length_allows(name):
     start = time.process_time()
     for span in find_spans(text)[:50]:
         span.tree(text)
-    assert (
-        time.process_time() - start < 20 * len(text) / MEGABYTE + 2
+    assert time.process_time() - start < PATIENCE * (
+        20 * len(text) / MEGABYTE + 2
     )  # far above what was measured, far below anything quadratic
 
 
@@ -592,14 +593,14 @@ def test_hostile_texts_token_by_token(name):
         return time.process_time() - start
 
     first, second = feed(text[:5_000]), feed(text[5_000:])
-    assert second < 4 * first + 1
+    assert second < 4 * first + PATIENCE
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_behaviors_of_hostile_texts(name):
     text, start = HOSTILE[name][:200_000], time.process_time()
     assert measure_behaviors(text).keys() == BEHAVIORS.keys()
-    assert time.process_time() - start < 20
+    assert time.process_time() - start < 20 * PATIENCE
 
 
 # --- labelled completions of real models

@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
+from pace import PATIENCE
 from scipy.special import chdtrc
 
 from spurious_rlvr import clipbias
@@ -646,4 +647,4 @@ def test_ten_thousand_replicas_and_fifty_phases_take_seconds():
     "A change that makes it several times slower is caught here; benchmarks/bandit.py measures it on a quiet machine."
     start = time.process_time()
     simulate_bandit(**BINDS, phases=50, replicas=10_000)
-    assert time.process_time() - start <= 20
+    assert time.process_time() - start <= 20 * PATIENCE

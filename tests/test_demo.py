@@ -80,6 +80,7 @@ def test_another_study_is_not_written_over(made):
         demo(stranger, quick=True, progress=False)
 
 
+@pytest.mark.slow
 def test_an_interrupted_demo_goes_on(tmp_path):
     code = (
         f"from spurious_rlvr.demo import Demo, demo; demo({str(tmp_path / 'demo')!r}, plan=Demo(seeds=(0,),"

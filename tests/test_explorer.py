@@ -2,18 +2,16 @@
 JupyterLab."""
 
 import contextlib
-import json
 import math
 import os
 import pathlib
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
 import numpy as np
 import pytest
+from lab_harness import Notebook, jupyterlab, write_notebook
+from pace import PATIENCE
 from scipy import stats
 
 from spurious_rlvr import clipbias
@@ -424,6 +422,7 @@ def test_no_sideways_scrolling(chromium, tmp_path, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 def test_a_slider_answers_within_50_ms(chromium, tmp_path):
     """Every slider at the dearest settings: from the event until the page is computed, drawn and laid out; and, as
     Chromium itself
@@ -466,8 +465,8 @@ def test_a_slider_answers_within_50_ms(chromium, tmp_path):
             f"{name}: median {np.median(times):.0f} ms, 90 % {np.quantile(times, 0.9):.0f} ms, largest {max(times):.0f}"
             f" ms, n = {len(times)}"
         )
-    assert len(drawn) == 108 and max(drawn) <= 50
-    assert not pictures or np.median(pictures) <= 50  # pictures that came within 16 ms are not reported
+    assert len(drawn) == 108 and max(drawn) <= 50 * PATIENCE
+    assert not pictures or np.median(pictures) <= 50 * PATIENCE  # pictures that came within 16 ms are not reported
 
 
 # ---------------------------------------------------------------- JupyterLab
@@ -477,61 +476,10 @@ def test_a_slider_answers_within_50_ms(chromium, tmp_path):
 def lab(tmp_path_factory):
     "A JupyterLab of its own on the loopback address, with folders of its own and nothing of the user's."
     home = tmp_path_factory.mktemp("lab")
-    (home / "config" / "labconfig").mkdir(parents=True)
-    (home / "config" / "labconfig" / "page_config.json").write_text(
-        json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}})
-    )
-    source = (
-        "from spurious_rlvr.widgets import ClipExplorer\nexplorer = ClipExplorer(num_generations=4, minibatches=4,"
-        " learning_rate=2.)\nexplorer"
-    )
-    notebook = dict(
-        nbformat=4,
-        nbformat_minor=4,
-        metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python")),
-        cells=[dict(cell_type="code", metadata={}, outputs=[], execution_count=None, source=source)],
-    )
-    (home / "live.ipynb").write_text(json.dumps(notebook))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | dict(
-        JUPYTER_CONFIG_DIR=str(home / "config"),
-        JUPYTER_RUNTIME_DIR=str(home / "runtime"),
-        JUPYTERLAB_WORKSPACES_DIR=str(home / "workspaces"),
-        JUPYTERLAB_SETTINGS_DIR=str(home / "settings"),
-        IPYTHONDIR=str(home / "ipython"),
-    )
-    with (home / "log.txt").open("w") as log:
-        server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "jupyterlab",
-                "--no-browser",
-                "--allow-root",
-                "--ip=127.0.0.1",
-                f"--port={port}",
-                "--IdentityProvider.token=",
-                "--ServerApp.password=",
-                "--ServerApp.disable_check_xsrf=True",
-                f"--ServerApp.root_dir={home}",
-            ],
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            for _ in range(240):
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=2)
-                    break
-                assert server.poll() is None, (home / "log.txt").read_text()[-2000:]
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(30)
+    shown = "explorer = ClipExplorer(num_generations=4, minibatches=4, learning_rate=2.)\nexplorer"
+    write_notebook(home / "live.ipynb", ["from spurious_rlvr.widgets import ClipExplorer\n" + shown])
+    with jupyterlab(home) as address:
+        yield address
 
 
 def test_in_jupyterlab(chromium, lab):
@@ -549,16 +497,8 @@ def test_in_jupyterlab(chromium, lab):
 
 
 def drive_lab(page, lab):
-    page.goto(f"{lab}/doc/tree/live.ipynb?reset")
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
-    for _ in range(180):  # until the page is connected to its kernel; before that it would ask for one
-        kernels = json.loads(urllib.request.urlopen(f"{lab}/api/kernels", timeout=10).read())
-        if any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in kernels):
-            break
-        page.wait_for_timeout(500)
-    page.add_locator_handler(page.locator(".jp-Dialog button:has-text('Select')"), lambda button: button.click())
-    page.click(".lm-MenuBar-itemLabel:text-is('Run')")
-    page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+    book = Notebook(page, lab, "live.ipynb")
+    book.run_all()
     page.wait_for_selector(".clip-explorer[data-settled]", timeout=90_000)
     before = number(page, "both", "log_odds_drift")
     assert before == pytest.approx(
@@ -578,18 +518,9 @@ def drive_lab(page, lab):
     page.mouse.up()
     assert len(seen) > 3 and page.get_attribute("[data-setting=epsilon]", "aria-valuetext").startswith("off")
 
-    def run(source):
-        cells = page.locator(".jp-Notebook .jp-Cell").count()
-        page.click(".jp-Notebook-footer")  # a new cell
-        page.wait_for_function(f"document.querySelectorAll('.jp-Notebook .jp-Cell').length > {cells}")
-        page.click(".jp-Notebook .jp-Cell:last-child .cm-content")
-        page.wait_for_selector(".jp-Notebook .jp-Cell:last-child .cm-focused")
-        page.keyboard.insert_text(source)
-        page.keyboard.press("Shift+Enter")
-
-    run("print('epsilon is', explorer.epsilon)")
-    page.wait_for_selector(".jp-OutputArea-output:has-text('epsilon is inf')", timeout=30_000)
-    run("explorer.prior = 0.3")
+    book.run("print('epsilon is', explorer.epsilon)")
+    book.says("epsilon is inf")
+    book.run("explorer.prior = 0.3")
     page.wait_for_function(
         "JSON.parse(document.querySelector('.clip-explorer').dataset.settled).prior === 0.3", timeout=30_000
     )

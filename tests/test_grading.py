@@ -19,6 +19,7 @@ import pytest
 from grading_kinds import KINDS, gsm8k
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pace import PATIENCE
 
 from spurious_rlvr import grading
 from spurious_rlvr.core import ConfigError, DataError
@@ -727,7 +728,7 @@ def test_a_long_sentence_in_a_tag_takes_no_time(filling):
     text = f"<answer>There are 5 {filling * (150_000 // len(filling))}!</answer>"
     began = time.process_time()
     assert grade(text, "5").correct is not True
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 2 * PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -839,13 +840,13 @@ def test_a_worker_never_evaluates():
     assert result.returncode == 0, result.stderr
 
 
-def test_results_are_cached():
-    pair = (r"\sqrt{1300}", r"10\sqrt{13}")
-    is_equivalent(*pair)
-    start = time.perf_counter()
-    for _ in range(200):
-        is_equivalent(*pair)
-    assert (time.perf_counter() - start) / 200 < 0.001  # a worker takes several times as long
+def test_results_are_cached(monkeypatch):
+    asked, ask = [], grading._pool.ask
+    monkeypatch.setattr(grading._pool, "ask", lambda task: asked.append(task) or ask(task))
+    assert is_equivalent(r"\sin(2x)\cos x", r"2\sin x\cos^2 x") is True
+    asked.clear()
+    assert is_equivalent(r"\sin(2x)\cos x", r"2\sin x\cos^2 x") is True and not asked
+    assert is_equivalent(r"\sin(2x)\cos x", r"2\sin x\cos^3 x") is False and asked
 
 
 # Real data

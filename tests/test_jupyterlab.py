@@ -11,6 +11,7 @@ import time
 
 import pytest
 from lab_harness import Notebook, jupyterlab, write_notebook
+from pace import PATIENCE
 
 from spurious_rlvr.runs import read_run
 
@@ -92,7 +93,7 @@ def stepper(page):
     return page.locator(".rollout-stepper").first
 
 
-def ready(page, view, seconds=20):  # the rollout that is asked for is there
+def ready(page, view, seconds=90):  # the rollout that is asked for is there
     handle = view.element_handle()
     page.wait_for_function(
         "(node) => node.dataset.shown && !node.dataset.shown.endsWith('waiting')", arg=handle, timeout=1000 * seconds
@@ -145,7 +146,8 @@ def test_stepping_and_filtering(book):
 def test_a_busy_cell_does_not_hold_the_page_up(book):
     page, view = book.page, stepper(book.page)
     ready(page, view)
-    book.run("ends = time.time() + 15\nwhile time.time() < ends: sum(range(2000))\nprint('the cell is', 'done')")
+    enough = book.home / "enough"
+    book.run(f"import os\nwhile not os.path.exists({str(enough)!r}): sum(range(2000))\nprint('the cell is', 'done')")
     page.wait_for_function(
         "[...document.querySelectorAll('.jp-InputPrompt')].some((node) => node.textContent.includes('*'))"
     )
@@ -158,13 +160,13 @@ def test_a_busy_cell_does_not_hold_the_page_up(book):
         slowest = max(slowest, time.monotonic() - asked)
     page.locator(".compare-runs .chart").press("Home")
     page.keyboard.press("Enter")
-    page.wait_for_selector(".compare-runs .rollout", timeout=10_000)
+    page.wait_for_selector(".compare-runs .rollout", timeout=90_000)
     prompt = page.locator(".live-prompt")
     prompt.locator("[data-action=free]").click()
-    page.wait_for_function("document.querySelectorAll('.live-prompt [data-token]').length > 20", timeout=10_000)
+    page.wait_for_function("document.querySelectorAll('.live-prompt [data-token]').length > 20", timeout=90_000)
     asked = time.monotonic()
     prompt.locator("[data-action=stop]").click()
-    page.wait_for_function("document.querySelector('.live-prompt').dataset.running === 'no'", timeout=10_000)
+    page.wait_for_function("document.querySelector('.live-prompt').dataset.running === 'no'", timeout=90_000)
     stopped = time.monotonic() - asked
     busy = not page.locator(".jp-OutputArea-output pre:has-text('the cell is done')").count()
     print(
@@ -172,8 +174,9 @@ def test_a_busy_cell_does_not_hold_the_page_up(book):
         f" {time.monotonic() - began:.1f} s"
     )
     assert busy, "the cell was over before the page had been tried"
-    assert slowest < 3 and stopped < 3
-    book.says("the cell is done", timeout=40_000)
+    assert slowest < 3 * PATIENCE and stopped < 3 * PATIENCE
+    enough.touch()
+    book.says("the cell is done", timeout=90_000)
     assert book.errors == []
 
 
@@ -182,7 +185,7 @@ def test_a_generation_is_stopped_at_once(book):
     prompt.scroll_into_view_if_needed()
     prompt.locator("[data-setting=samples]").fill("2")
     prompt.locator("[data-action=free]").click()
-    page.wait_for_function("document.querySelectorAll('.live-prompt [data-token]').length > 60", timeout=20_000)
+    page.wait_for_function("document.querySelectorAll('.live-prompt [data-token]').length > 60", timeout=90_000)
     shot(page, ".live-prompt", "live-writing")
     page.evaluate(
         """() => { globalThis.stopped = new Promise((done) => { const root = document.querySelector('.live-prompt'), began = performance.now();
@@ -192,7 +195,7 @@ def test_a_generation_is_stopped_at_once(book):
     )
     milliseconds, first, last = page.evaluate("() => globalThis.stopped")
     print(f"stopped after {milliseconds:.0f} ms; {first} tokens on the page then, {last} at the end")
-    assert milliseconds < 1500 and last - first <= 40
+    assert milliseconds < 1500 * PATIENCE and last - first <= 40 * PATIENCE
     cards = page.evaluate(
         """() => [...document.querySelectorAll('.live-prompt .sample')].map((card) => [card.dataset.finish, card.querySelector('.facts').textContent, card.querySelector('.span-text').textContent])"""
     )
@@ -211,7 +214,7 @@ def test_a_generation_is_stopped_at_once(book):
     book.says("sampled 2 {'stopped'} engine free: True")
     book.run("engine_lock(prompt.engine).release(); explorer.prior = 0.35")
     page.wait_for_function(
-        "JSON.parse(document.querySelector('.clip-explorer').dataset.settled).prior === 0.35", timeout=30_000
+        "JSON.parse(document.querySelector('.clip-explorer').dataset.settled).prior === 0.35", timeout=90_000
     )
 
 
@@ -245,13 +248,13 @@ def test_watching_a_training_of_another_process(book):
         page.wait_for_function(
             "() => document.querySelectorAll('.rollout-stepper')[1].querySelectorAll('[data-pick=phase] option').length"
             " === 8",
-            timeout=20_000,
+            timeout=90_000,
         )
         print(
             f"{len(gaps)} steps while the run grew from {seen[0]} to {seen[-1]} phases: median"
             f" {1000 * sorted(gaps)[len(gaps) // 2]:.0f} ms, largest {1000 * max(gaps):.0f} ms"
         )
-        assert sorted(gaps)[len(gaps) // 2] < 0.5
+        assert sorted(gaps)[len(gaps) // 2] < 0.5 * PATIENCE
     finally:
         if process.poll() is None:
             process.kill()
@@ -302,22 +305,26 @@ def test_watching_a_training_in_the_very_same_cell(book):
     book.says("trained in this cell", timeout=60_000)
     page.wait_for_function(
         f"() => {newest}.options.length === 9 && {own}.querySelector('.pulse').textContent.includes('finished')",
-        timeout=20_000,
+        timeout=90_000,
     )
     print(f"beside the training of its own cell: a key within {1000 * max(gaps):.0f} ms at most")
-    assert max(gaps) < 1 and book.errors == []
+    assert max(gaps) < PATIENCE and book.errors == []
+
+
+def save(book):
+    "Saves the notebook with its widgets; gives what was saved."
+    book.page.keyboard.press("Escape")
+    book.menu("File", "Save Notebook")
+    for _ in range(360):
+        saved = json.loads((book.home / "views.ipynb").read_text())
+        if saved["metadata"].get("widgets"):
+            return saved
+        book.page.wait_for_timeout(250)
+    raise AssertionError("the notebook was not saved with its widgets")
 
 
 def test_what_the_notebook_saves_is_capped(book):
-    page = book.page
-    page.keyboard.press("Escape")
-    book.menu("File", "Save Notebook")
-    path = book.home / "views.ipynb"
-    for _ in range(80):
-        saved = json.loads(path.read_text())
-        if saved["metadata"].get("widgets"):
-            break
-        page.wait_for_timeout(250)
+    saved, path = save(book), book.home / "views.ipynb"
     states = saved["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
     sizes = {}
     for model in states:
@@ -339,13 +346,14 @@ def test_what_the_notebook_saves_is_capped(book):
 def test_after_a_reload_the_views_come_back(book):
     "The page is loaded anew: views find their kernel again, with the last samples, and can be asked."
     page = book.page
+    save(book)
     page.reload()
     page.wait_for_selector(".live-prompt", timeout=60_000)
-    page.wait_for_function("document.querySelectorAll('.live-prompt [data-token]').length > 20", timeout=20_000)
+    page.wait_for_function("document.querySelectorAll('.live-prompt [data-token]').length > 20", timeout=90_000)
     prompt = page.locator(".live-prompt")
     prompt.locator("[data-setting=max_completion_length]").fill("12")
     prompt.locator("[data-action=free]").click()
     page.wait_for_function(
-        "document.querySelector('.live-prompt .status').textContent === 'Done: 12 tokens.'", timeout=20_000
+        "document.querySelector('.live-prompt .status').textContent === 'Done: 12 tokens.'", timeout=90_000
     )
     assert book.errors == []

@@ -9,6 +9,7 @@ import types
 
 import pytest
 from lab_harness import HOSTILE, CharacterPolicy, Linked, ScriptEngine
+from pace import PATIENCE
 
 from spurious_rlvr import behavior, evaluate
 from spurious_rlvr.core import ConfigError
@@ -139,8 +140,8 @@ def test_stop_is_at_once_and_closes_every_stream():
         prompt.ask("r")
     began, written = time.monotonic(), engine.written
     prompt.stop()
-    assert prompt.wait(5) and time.monotonic() - began < 0.5
-    assert engine.written - written <= 2 and engine.closed == 4
+    assert prompt.wait(5) and time.monotonic() - began < 0.5 * PATIENCE
+    assert engine.written - written <= 2 * PATIENCE and engine.closed == 4
     assert (
         set(prompt.rollouts["finish_reason"]) == {"stopped"}
         and sum(map(len, prompt.rollouts["token_ids"])) == engine.written
@@ -302,7 +303,7 @@ def test_a_thousand_tokens_a_second_keep_up():
     prompt.ask("q")
     seconds = time.process_time() - began
     print(f"{8000 / seconds:,.0f} tokens a second; {len(sent)} messages, the largest {max(sent) / 1000:.0f} kB")
-    assert 8000 / seconds >= 1000
+    assert 8000 / seconds >= 1000 / PATIENCE
 
 
 def test_what_a_notebook_saves_is_capped():

@@ -182,6 +182,7 @@ def one_process(fetched, tmp_path_factory):
     return launch(tmp_path_factory.mktemp("one") / "run", "ddp", 1, 1, "all", f"model={NAME}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_processes_make_the_same_run_of_tied_weights(tmp_path, one_process, kind):
     two = launch(tmp_path / "run", kind, 2, 1, "all", f"model={NAME}")

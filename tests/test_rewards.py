@@ -17,6 +17,7 @@ import pytest
 import scipy.stats
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pace import PATIENCE
 
 from spurious_rlvr import rewards
 from spurious_rlvr.core import ConfigError, DataError, Problem, keyed_rng
@@ -460,7 +461,7 @@ def test_hostile_completions_cost_little(spec, text):
 
     start = time.process_time()
     parse(spec)(["?"], [text])
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 2 * PATIENCE
 
 
 def test_labels_come_as_texts_or_numbers_and_may_be_missing():

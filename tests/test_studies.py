@@ -304,6 +304,7 @@ def script(folder, limit=0, jobs=1, phases=2):
     return [sys.executable, "-c", code], os.environ | {"OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_loses_nothing(tmp_path):
     "No file may grow beyond 100 kB: checkpoints cannot be written. Then there is room again."
     first = small(
@@ -330,6 +331,7 @@ def test_a_disk_without_room_loses_nothing(tmp_path):
     os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0,
     reason="mounting a small file system needs root; the same with a limit on file size is tested above",
 )
+@pytest.mark.slow
 def test_a_full_file_system_loses_nothing(tmp_path):
     "A file system of three megabytes fills up in the middle of a sweep, and is then made larger."
     where = tmp_path / "disk"

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pace import PATIENCE
 
 from spurious_rlvr.core import ConfigError, DataError
 from spurious_rlvr.grading import grade, is_equivalent
@@ -357,7 +358,7 @@ def test_a_hostile_solution_costs_little():
     began = time.perf_counter()
     for text in (r"\boxed{" * 100_000, r"\boxed{1}" * 100_000, "{" * 500_000 + r"\boxed{1}", "####" * 200_000):
         final_answer(text, solution=True)
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 5 * PATIENCE
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path):

@@ -26,7 +26,14 @@ nbdev_test --n_workers 2 --timing --skip_folder_re "^([_.]|tutorials)"
 step "pages of the site"
 python tools/check_site.py
 step "tests"
-python -m pytest -m "not slow and not vllm"
+# One thread a process, two processes, each file in one of them. What fails is tried once more by itself: on a machine
+# that works for others, too, a browser may wait for minutes. A test that fails twice has failed.
+export OMP_NUM_THREADS=1
+python -m pytest -n 2 --dist loadfile -m "not slow and not vllm" || {
+    step "tests that failed, once more"
+    python -m pytest --last-failed --last-failed-no-failures none -m "not slow and not vllm"
+}
+unset OMP_NUM_THREADS
 step "a real vLLM on the CPU"
 bash tools/vllm_env.sh
 .venv-vllm/bin/python -m pytest -m vllm tests/test_vllm.py tests/test_live_prompt_vllm.py
