@@ -843,10 +843,10 @@ def test_a_worker_never_evaluates():
 def test_results_are_cached(monkeypatch):
     asked, ask = [], grading._pool.ask
     monkeypatch.setattr(grading._pool, "ask", lambda task: asked.append(task) or ask(task))
-    assert is_equivalent(r"\sin(2x)\cos x", r"2\sin x\cos^2 x") is True
+    forget()
+    assert is_equivalent(r"\sin(2x)\cos x", r"2\sin x\cos^2 x") is True and asked
     asked.clear()
     assert is_equivalent(r"\sin(2x)\cos x", r"2\sin x\cos^2 x") is True and not asked
-    assert is_equivalent(r"\sin(2x)\cos x", r"2\sin x\cos^3 x") is False and asked
 
 
 # Real data
