@@ -9,7 +9,8 @@ __all__ = ['ARMS', 'PRIORS', 'SPREADS', 'RatioNoise', 'BanditConfig', 'BanditRun
            'spread_prior', 'objective_table', 'judge_objectives', 'objective_sentence', 'neutral_epsilon', 'noise_pull',
            'noise_table', 'reward_noise_map', 'youden_boundary', 'phantom_share', 'measured_tokens', 'code_tokens',
            'run_decoder', 'by_probability', 'gradient_mass', 'over_phases', 'ClipReport', 'clip_report',
-           'replay_effects', 'replay_against_runs', 'predicted_against_observed']
+           'replay_effects', 'replay_against_runs', 'removed_weight', 'ratio_of_sums', 'rounding_table',
+           'rounding_pull', 'predicted_against_observed']
 
 # %% ../nbs/17_clipbias.ipynb #13b3dd39
 import dataclasses
@@ -18,13 +19,14 @@ import itertools
 import math
 import numbers
 import types
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.special import bdtr, expit, gammaln, nctdtr, ndtri, stdtrit, xlogy
 
 from .behavior import code_spans
-from .core import ConfigError, Faults, RunError, keyed_rng
+from .core import ConfigError, DataError, Faults, RunError, keyed_rng
 from spurious_rlvr.objective import (
     CLIPS,
     OBJECTIVES,
@@ -2328,6 +2330,100 @@ def replay_against_runs(
             )
         )
     return pd.DataFrame(rows)
+
+# %% ../nbs/17_clipbias.ipynb #5b7f1b36
+def removed_weight(
+    log_ratio: np.ndarray,  # (tokens,)
+    epsilon: float = 0.2,  # the lower bound is 1 - epsilon
+    epsilon_high: float | None = None,  # the upper bound is 1 + epsilon_high; None: epsilon
+    clip: str = "both",  # "both", "high" or "low"
+) -> np.ndarray:  # (tokens,)
+    "The signed weight w that a clip removes from each token's update under a coin, in units of half the mean |A|."
+    ratio, high = np.exp(log_ratio), epsilon if epsilon_high is None else epsilon_high
+    above = ratio * (ratio > 1 + high) if clip in ("both", "high") else 0.0
+    below = ratio * (ratio < 1 - epsilon) if clip in ("both", "low") else 0.0
+    return above - below
+
+# %% ../nbs/17_clipbias.ipynb #ff64ae11
+def ratio_of_sums(
+    top,  # (n,) what is added up
+    bottom,  # (n,) what it is divided by, added up; ones: a mean
+    clusters,  # (n,) which cluster each belongs to
+    level: float = 0.95,  # of the interval
+) -> tuple[float, float, float]:  # ratio, lower and upper end; NaN where fewer than two clusters count
+    "A ratio of sums with a t interval over clusters, linearised."
+    codes = pd.factorize(np.asarray(clusters))[0]
+    tops, bottoms = (np.bincount(codes, np.asarray(values, dtype=float)) for values in (top, bottom))
+    tops, bottoms = tops[bottoms > 0], bottoms[bottoms > 0]
+    n = len(bottoms)
+    if n == 0:
+        return (math.nan,) * 3
+    ratio = float(tops.sum() / bottoms.sum())
+    if n == 1:
+        return ratio, math.nan, math.nan
+    error = math.sqrt(n / (n - 1) * np.square(tops - ratio * bottoms).sum()) / float(bottoms.sum())
+    half = float(stdtrit(n - 1, 0.5 + level / 2)) * error
+    return ratio, ratio - half, ratio + half
+
+# %% ../nbs/17_clipbias.ipynb #f7e3ada7
+def rounding_table(
+    tokens: pd.DataFrame,  # from `replay.read_ratios`, or several joined
+    precision: str = "bf16/bf16",  # body/head
+    *,
+    epsilon: float = 0.2,
+    epsilon_high: float | None = None,  # None: epsilon
+    edges: Sequence[float] = PROBABILITY_BINS,  # of the bins of the old probability
+    level: float = 0.95,  # of the intervals, over groups
+) -> pd.DataFrame:  # one row a bin, and one for all tokens
+    """How often rounding and movement together pass the bounds, and which way they would push. `spread` is the standard
+    deviation of the log-ratio, `above` and `below` are shares of the tokens, `D` with `low` and `high` is the mean of
+    `removed_weight`."""
+    log_ratio = tokens[f"log_ratio {precision}"].to_numpy()
+    weight = removed_weight(log_ratio, epsilon, epsilon_high)
+    bins = pd.cut(tokens["probability"], edges, include_lowest=True)
+    groups, rows = tokens["group"].to_numpy(), {}
+    for name in [*bins.cat.categories, "all"]:
+        here = np.ones(len(tokens), bool) if name == "all" else (bins == name).to_numpy()
+        mean, low, high = ratio_of_sums(weight[here], np.ones(here.sum()), groups[here], level)
+        rows[str(name)] = dict(
+            tokens=int(here.sum()),
+            spread=float(log_ratio[here].std()) if here.any() else math.nan,
+            above=float((weight[here] > 0).mean()) if here.any() else math.nan,
+            below=float((weight[here] < 0).mean()) if here.any() else math.nan,
+            D=mean,
+            low=low,
+            high=high,
+        )
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("probability")
+
+# %% ../nbs/17_clipbias.ipynb #2fd984da
+def rounding_pull(
+    tokens: pd.DataFrame,  # from `replay.read_ratios`, or several joined
+    behavior: str = "writes_code",
+    precision: str = "bf16/bf16",  # body/head
+    *,
+    epsilon: float = 0.2,
+    epsilon_high: float | None = None,  # None: epsilon
+    clip: str = "both",  # "both", "high" or "low"
+    minibatch_size: int = 64,  # completions of an update, for the spread of a coin's step
+    level: float = 0.95,  # of the interval, over groups
+) -> dict[str, float]:
+    """Where the clip's removal would push a behaviour's log-odds: mean, low and high, in units of the spread of one
+    update under a coin. Raises `DataError` where the pull was not measured."""
+    pull = tokens[f"pull {behavior}"]
+    known = pull.notna()
+    if not known.any():
+        raise DataError(f"rounding_pull: no pull on {behavior} was measured; too few completions show it, or all do")
+    some = tokens[known].assign(kappa=pull[known])
+    weight = removed_weight(some[f"log_ratio {precision}"].to_numpy(), epsilon, epsilon_high, clip)
+    some["removed"] = -0.5 * weight * some["kappa"]
+    keys = [name for name in ("unit", "group", "sample") if name in some]
+    rows = some.groupby(keys, sort=False)[["removed", "kappa"]].mean()
+    within = rows["kappa"] - rows.groupby(level=keys[:-1], sort=False)["kappa"].transform("mean")
+    spread = math.sqrt((within**2).mean() / minibatch_size)
+    clusters = rows.groupby(level=keys[:-1], sort=False).ngroup()
+    values = ratio_of_sums(rows["removed"] / spread, np.ones(len(rows)), clusters, level)
+    return dict(zip(("shift", "low", "high"), values), completions=len(rows), clipped=float((weight != 0).mean()))
 
 # %% ../nbs/17_clipbias.ipynb #7582e5b6
 def _behavior_cell(
