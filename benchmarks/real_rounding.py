@@ -1,14 +1,15 @@
 """Does the clip act on movement or on rounding? Ratios of a real model's tokens after one step of 5e-7, in several
 precisions, at a prompt where code is likely and one where it is rare.
 
-`python benchmarks/real_rounding.py [UNITS]` measures UNITS units for each prompt (default 1), each of some 5,500 tokens
-and a few minutes on two cores, adds them to `benchmarks/results/real_rounding.parquet`, and writes the tables that
-follow from all units so far to `real_rounding.json`. What is there is not measured again."""
+`python benchmarks/real_rounding.py UNITS` measures UNITS units for each prompt, each of some 5,500 tokens and
+six minutes on two cores, adds them to `benchmarks/results/real_rounding.parquet`, and writes the tables that
+follow from all units so far to `real_rounding.json`. What is there is not measured again; `--help` lists what
+else can be asked."""
 
+import argparse
 import dataclasses
 import json
 import pathlib
-import sys
 import time
 
 import machine
@@ -22,68 +23,72 @@ from spurious_rlvr.tasks import TEMPLATES, word_problems
 from spurious_rlvr.train import PRESETS, prepare, sample_phase, signal_of
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-TOKENS, TABLES = RESULTS / "real_rounding.parquet", RESULTS / "real_rounding.json"
-MODEL, REWARD, EPSILON = "smollm2-135m", "random:0.5", 0.2
-PROMPTS = {"code likely": "word_problem_python", "code rare": "word_problem_free"}
+REWARD, EPSILON = "random:0.5", 0.2
 CONFIG = dataclasses.replace(
     PRESETS["small_lm"], phases=1, prompts_per_phase=14, learning_rate=5e-7, mixed_precision="no"
 )
 
 
-def measure(prompt: str, unit: int) -> pd.DataFrame:
+def measure(model: str, template: str, unit: int) -> pd.DataFrame:
     "One unit: 14 problems of its own, 8 completions each; the step is made on 16 completions, the others are read."
-    policy = load_policy(MODEL, TEMPLATES[PROMPTS[prompt]])
+    policy = load_policy(model, TEMPLATES[template])
     config = dataclasses.replace(CONFIG, seed=unit)
     state = prepare(policy, word_problems(config.prompts_per_phase, seed=unit), config)
-    began = time.perf_counter()
     rollouts, _ = sample_phase(state, config, as_reward(REWARD), 1)
-    sampled = time.perf_counter() - began
-    signal = signal_of(rollouts, state.accelerator.device)
-    tokens = read_ratios(state, config, rollouts, signal)
+    tokens = read_ratios(state, config, rollouts, signal_of(rollouts, state.accelerator.device))
     state.borrowed.close()
-    whole = time.perf_counter() - began
-    print(f"{prompt}, unit {unit}: {len(tokens):,} tokens; {sampled:.0f} s sampling, {whole:.0f} s in all", flush=True)
-    numbers = tokens.select_dtypes("float64").columns
-    return tokens.astype(dict.fromkeys(numbers, "float32")).assign(prompt=prompt, unit=unit)
+    return tokens.astype(dict.fromkeys(tokens.select_dtypes("float64").columns, "float32"))
 
 
-def tables(tokens: pd.DataFrame) -> dict:
-    "What follows from the units so far."
-    found = {}
-    for prompt, some in tokens.groupby("prompt"):
-        apart = some.assign(group=some["unit"] * 1000 + some["group"])
-        by_bin = {name: rounding_table(apart, name, epsilon=EPSILON) for name in PRECISIONS_READ}
-        pulls = {
-            f"{name} {clip}": rounding_pull(some, precision=name, clip=clip, minibatch_size=CONFIG.minibatch_size)
-            for name in PRECISIONS_READ
-            for clip in ("both", "high", "low")
-        }
-        shows = some.drop_duplicates(["unit", "group", "sample"])["writes_code"]
-        found[prompt] = dict(
-            template=PROMPTS[prompt],
-            units=int(some["unit"].nunique()),
-            tokens=len(some),
-            completions=len(shows),
-            writes_code=float(shows.mean()),
-            by_probability={name: json.loads(table.to_json(orient="index")) for name, table in by_bin.items()},
-            pull_on_code=pulls,
-        )
-    return found
+def summary(some: pd.DataFrame, template: str) -> dict:
+    "What follows from the units of one prompt."
+    by_bin = {name: rounding_table(some, name, epsilon=EPSILON) for name in PRECISIONS_READ}
+    update = dict(epsilon=EPSILON, minibatch_size=CONFIG.minibatch_size)
+    pulls = {
+        f"{name} {clip}": rounding_pull(some, precision=name, clip=clip, **update)
+        for name in PRECISIONS_READ
+        for clip in ("both", "high", "low")
+    }
+    shows = some.drop_duplicates(["unit", "group", "sample"])["writes_code"]
+    return dict(
+        template=template,
+        units=int(some["unit"].nunique()),
+        tokens=len(some),
+        completions=len(shows),
+        writes_code=float(shows.mean()),
+        by_probability={name: json.loads(table.to_json(orient="index")) for name, table in by_bin.items()},
+        pull_on_code=pulls,
+    )
 
 
-def main(units: int):
+def main(asked: argparse.Namespace):
     "Measures what is missing, and writes after every unit."
-    tokens = pd.read_parquet(TOKENS) if TOKENS.exists() else pd.DataFrame(dict(prompt=[], unit=[]))
-    for unit in range(units):
-        for prompt in PROMPTS:
-            if ((tokens["prompt"] == prompt) & (tokens["unit"] == unit)).any():
-                continue
-            tokens = pd.concat([tokens, measure(prompt, unit)], ignore_index=True)
-            RESULTS.mkdir(exist_ok=True)
-            tokens.to_parquet(TOKENS, compression="zstd", index=False)
-            facts = machine.described() | dict(model=MODEL, epsilon=EPSILON, learning_rate=CONFIG.learning_rate)
-            TABLES.write_text(json.dumps(facts | dict(prompts=tables(tokens)), indent=1) + "\n")
+    kept, tables = (RESULTS / f"{asked.name}{end}" for end in (".parquet", ".json"))
+    templates = {"code likely": asked.likely, "code rare": asked.rare}
+    tokens = pd.read_parquet(kept) if kept.exists() else pd.DataFrame(dict(prompt=[], unit=[]))
+    done = set(zip(tokens["prompt"], tokens["unit"]))
+    for unit, prompt in [(u, p) for u in range(asked.units) for p in templates if (p, u) not in done]:
+        began = time.perf_counter()
+        new = measure(asked.model, templates[prompt], unit).assign(prompt=prompt, unit=unit)
+        tokens = pd.concat([tokens, new], ignore_index=True)
+        RESULTS.mkdir(exist_ok=True)
+        tokens.to_parquet(kept, compression="zstd", index=False)
+        print(f"{prompt}, unit {unit}: {len(new):,} tokens, {time.perf_counter() - began:.0f} s", flush=True)
+    facts = machine.described() | dict(
+        model=asked.model,
+        epsilon=EPSILON,
+        learning_rate=CONFIG.learning_rate,
+        minibatch_size=CONFIG.minibatch_size,
+        prompts={name: summary(some, templates[name]) for name, some in tokens.groupby("prompt")},
+    )
+    tables.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("units", type=int, help="units for each prompt, counted from the first")
+    parser.add_argument("--model", default="smollm2-135m", help="a name that load_policy knows, a hub name or a folder")
+    parser.add_argument("--likely", default="word_problem_python", help="a template where code is likely")
+    parser.add_argument("--rare", default="word_problem_free", help="a template where code is rare")
+    parser.add_argument("--name", default="real_rounding", help="of the files in benchmarks/results")
+    main(parser.parse_args())

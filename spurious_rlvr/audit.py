@@ -9,7 +9,7 @@ __all__ = ['FAMILIES', 'NULLS', 'REFERENCES', 'QUICK_CHANGES', 'ORGANISM_CHANGES
            'probe_families', 'probe_words', 'ratio_words', 'write_audit_report', 'AuditResult', 'audit', 'Source',
            'read_source', 'load_results', 'limits', 'effect_words', 'audit_evaluations', 'Claim', 'Finding', 'told',
            'find_clip', 'find_entropy', 'find_seeds', 'find_contamination', 'find_prompt', 'find_incorrect',
-           'find_code', 'find_reach', 'find_feedback', 'find_optimizer', 'claims', 'scorecard']
+           'find_code', 'find_reach', 'find_feedback', 'find_optimizer', 'find_precision', 'claims', 'scorecard']
 
 # %% ../nbs/22_audit.ipynb #9d9117e8
 import dataclasses
@@ -1503,6 +1503,29 @@ def find_optimizer(study, folder) -> Finding:
     )
     return Finding([told(effect) for effect in effects], effects, results)
 
+# %% ../nbs/22_audit.ipynb #cdd78777
+def find_precision(study, folder) -> Finding:
+    "In bfloat16, is what the clip meets movement or rounding? And does the coin's gain change with the precision?"
+    outside = {"in use": [], "in float32": []}
+    for arm, run in finished_runs(study, folder):
+        if arm.settings.get("mixed_precision") == "bf16":
+            phases = run.of_kind("phase")
+            for name, end in (("in use", ""), ("in float32", "_float32")):
+                sides = [phases.get(f"ratio_noise_clip_{side}{end}", pd.Series([math.nan])) for side in ("high", "low")]
+                outside[name].append(float((sides[0] + sides[1]).mean()))
+    apart = paired_effect("clipped tokens, bfloat16 − float32", *outside.values())
+    used, moved = (100 * float(np.mean(values)) for values in outside.values())
+    words = (
+        f"Of the tokens of a phase's last update, {used:.2f} % are clipped in bfloat16, and"
+        f" {moved:.2f} % would be by the same policy's ratio in float32; difference"
+        f" {100 * apart.mean:+.2f} points, 95 % interval {100 * apart.low:+.2f} to {100 * apart.high:+.2f},"
+        f" {apart.n} seeds."
+    )
+    results = study_results(study, folder)
+    arms_ = [{**_QWEN, "clip": name} for name in ("bfloat16", "float32")]
+    effects = holm([_difference("gain in bfloat16 − gain in float32", results, "accuracy", *arms_)])
+    return Finding([words, *map(told, effects)], effects, results)
+
 # %% ../nbs/22_audit.ipynb #42716a34
 from .studies import arms, no_clip_arms
 
@@ -1557,6 +1580,23 @@ def _newer_claims():
             find_feedback,
             "spurious-rlvr train MODEL random:0.5 --preset paper --set keep_advantages=negative --set clip=none",
             "A large model's behaviours are many; an organism has two.",
+        )
+    )
+    precisions = dict(float32=dict(mixed_precision="no"), bfloat16=dict(mixed_precision="bf16"))
+    made.append(
+        Claim(
+            "rounding",
+            "In bfloat16 the clip acts on rounding, and not on movement.",
+            (
+                "A. Dirhoussi (TRL, 2026): between a float32 trainer and a bfloat16 sampler, phantom clipping",
+                "Qi et al. (2510.26788): rounding is the mismatch that breaks training; float16 mends it",
+                "Shao et al. (2506.10947) trained in bfloat16 at 5e-7 and say that the clip acts",
+            ),
+            arms(["qwen-like"], clips=precisions),
+            find_precision,
+            "spurious-rlvr train MODEL random:0.5 --preset paper --set mixed_precision=bf16, and spurious-rlvr show RUN",
+            "An organism moves far in an update, so that little of what is clipped can be rounding; a large model at"
+            " 5e-7 hardly moves.",
         )
     )
     # AdamW's rate is a hundredth of SGD's: a first guess, not tuned

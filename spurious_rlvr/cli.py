@@ -1031,7 +1031,7 @@ def summary(
             .round(4)
             .to_string(index=False)
         )
-        lines.append(noise_words(phases, run.config.get("mixed_precision", "")))
+        lines.append(noise_words(phases, run.config))
     return "\n".join(line for line in lines if line)
 
 

@@ -10,7 +10,7 @@ __all__ = ['ARMS', 'PRIORS', 'SPREADS', 'RatioNoise', 'BanditConfig', 'BanditRun
            'noise_table', 'reward_noise_map', 'youden_boundary', 'phantom_share', 'measured_tokens', 'code_tokens',
            'run_decoder', 'by_probability', 'gradient_mass', 'over_phases', 'ClipReport', 'clip_report',
            'replay_effects', 'replay_against_runs', 'removed_weight', 'ratio_of_sums', 'rounding_table',
-           'rounding_pull', 'predicted_against_observed']
+           'rounding_pull', 'rounding_direction', 'rounding_sentence', 'predicted_against_observed']
 
 # %% ../nbs/17_clipbias.ipynb #13b3dd39
 import dataclasses
@@ -2202,7 +2202,7 @@ def clip_report(
         log_ratio_spread=sums["spread"],
         phases_clipped=sums["clipped"],
         shrunk=shrunk,
-        noise=noise_words(run.of_kind("phase"), str(run.config.get("mixed_precision", "no"))),
+        noise=noise_words(run.of_kind("phase"), run.config, "mixed_precision" not in run.config),
     )
     return ClipReport(run.name, could, headline, facts, by_side)
 
@@ -2381,7 +2381,7 @@ def rounding_table(
     log_ratio = tokens[f"log_ratio {precision}"].to_numpy()
     weight = removed_weight(log_ratio, epsilon, epsilon_high)
     bins = pd.cut(tokens["probability"], edges, include_lowest=True)
-    groups, rows = tokens["group"].to_numpy(), {}
+    groups, rows = _group_of(tokens), {}
     for name in [*bins.cat.categories, "all"]:
         here = np.ones(len(tokens), bool) if name == "all" else (bins == name).to_numpy()
         mean, low, high = ratio_of_sums(weight[here], np.ones(here.sum()), groups[here], level)
@@ -2395,6 +2395,11 @@ def rounding_table(
             high=high,
         )
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("probability")
+
+
+def _group_of(tokens):  # (tokens,) a number for each group of each unit
+    keys = [name for name in ("unit", "group") if name in tokens]
+    return tokens.groupby(keys, sort=False).ngroup().to_numpy()
 
 # %% ../nbs/17_clipbias.ipynb #2fd984da
 def rounding_pull(
@@ -2417,13 +2422,65 @@ def rounding_pull(
     some = tokens[known].assign(kappa=pull[known])
     weight = removed_weight(some[f"log_ratio {precision}"].to_numpy(), epsilon, epsilon_high, clip)
     some["removed"] = -0.5 * weight * some["kappa"]
-    keys = [name for name in ("unit", "group", "sample") if name in some]
-    rows = some.groupby(keys, sort=False)[["removed", "kappa"]].mean()
-    within = rows["kappa"] - rows.groupby(level=keys[:-1], sort=False)["kappa"].transform("mean")
+    some["group"] = _group_of(some)
+    rows = some.groupby(["group", "sample"], sort=False)[["removed", "kappa"]].mean()
+    within = rows["kappa"] - rows.groupby("group")["kappa"].transform("mean")
     spread = math.sqrt((within**2).mean() / minibatch_size)
-    clusters = rows.groupby(level=keys[:-1], sort=False).ngroup()
-    values = ratio_of_sums(rows["removed"] / spread, np.ones(len(rows)), clusters, level)
+    groups = rows.index.get_level_values("group")
+    values = ratio_of_sums(rows["removed"] / spread, np.ones(len(rows)), groups, level)
     return dict(zip(("shift", "low", "high"), values), completions=len(rows), clipped=float((weight != 0).mean()))
+
+# %% ../nbs/17_clipbias.ipynb #bea7f50f
+def rounding_direction(
+    tokens: pd.DataFrame,  # from `replay.read_ratios`, or several joined
+    precision: str = "bf16/bf16",  # body/head
+    *,
+    epsilon: float = 0.2,
+    epsilon_high: float | None = None,  # None: epsilon
+    likely: float = 0.5,  # a token is likely from this probability on
+    level: float = 0.95,  # of the interval, over groups
+) -> tuple[float, float, float]:  # difference, lower and upper end; NaN where there are only tokens of one kind
+    "D of unlikely tokens minus D of likely ones: above 0, the clip's removal pushes towards likely tokens."
+    weight = removed_weight(tokens[f"log_ratio {precision}"].to_numpy(), epsilon, epsilon_high)
+    side = np.where(tokens["probability"] < likely, 1.0, -1.0)
+    if abs(side.sum()) == len(side):
+        return (math.nan,) * 3
+    parts = {s: weight[side == s].mean() for s in (1.0, -1.0)}
+    counts = {s: (side == s).sum() for s in (1.0, -1.0)}
+    residual = sum(np.where(side == s, s * (weight - parts[s]) / counts[s], 0.0) for s in (1.0, -1.0))
+    by_group = pd.Series(residual).groupby(_group_of(tokens)).sum()
+    n, difference = len(by_group), float(parts[1.0] - parts[-1.0])
+    half = float(stdtrit(n - 1, 0.5 + level / 2)) * math.sqrt(n / (n - 1) * (by_group**2).sum())
+    return difference, difference - half, difference + half
+
+# %% ../nbs/17_clipbias.ipynb #e7f50f6b
+def rounding_sentence(
+    tokens: pd.DataFrame,  # from `replay.read_ratios`, or several joined
+    precision: str = "bf16/bf16",  # body/head
+    behavior: str = "writes_code",
+    *,
+    epsilon: float = 0.2,
+    minibatch_size: int = 64,  # completions of an update
+) -> str:
+    "What the clip would act on, and where its removal would push."
+    table, exact = (rounding_table(tokens, name, epsilon=epsilon).loc["all"] for name in (precision, "float32/float32"))
+    used, moved = (float(row["above"] + row["below"]) for row in (table, exact))
+    if used == 0:
+        return f"{precision}: no token of {len(tokens):,} lies outside the bounds."
+    kind = "rounding" if moved < used / 10 else "movement" if moved > used / 2 else "rounding and movement"
+    pull = rounding_pull(tokens, behavior, precision, epsilon=epsilon, minibatch_size=minibatch_size)
+    to_likely = _direction(rounding_direction(tokens, precision, epsilon=epsilon), "unlikely tokens", "likely tokens")
+    to_behavior = _direction((pull["shift"], pull["low"], pull["high"]), f"fewer of {behavior}", f"more of {behavior}")
+    return (
+        f"{precision}: {100 * used:.2f} % of the tokens lie outside the bounds, {100 * moved:.2f} % in float32: the"
+        f" clip acts on {kind}. Its removal pushes {to_likely}; on the behaviour, {to_behavior} (shift per update"
+        f" {pull['shift']:+.3f} [{pull['low']:+.3f}, {pull['high']:+.3f}] in spreads of a coin's own step)."
+    )
+
+
+def _direction(interval, below, above):
+    value, low, high = interval
+    return f"towards {above}" if low > 0 else f"towards {below}" if high < 0 else "nowhere that is shown"
 
 # %% ../nbs/17_clipbias.ipynb #7582e5b6
 def _behavior_cell(

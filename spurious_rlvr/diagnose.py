@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 from scipy import special, stats
 
 from .behavior import BEHAVIORS, measure_behaviors
+from .clipbias import ratio_of_sums
 from .compare import seeds_needed, wilson_limits
 from .core import ConfigError, DataError, keyed_rng
 from .grading import answer_kind, grade_many, second_opinion
@@ -332,19 +333,12 @@ def clustered(
     level: float = 0.95,  # of the interval
 ) -> tuple[float, float, float]:  # ratio, lower and upper end
     "A ratio of sums with an interval over clusters, linearised; Wilson's where it is 0 or 1 throughout."
-    codes = pd.factorize(np.asarray(clusters))[0]
-    tops, bottoms = (np.bincount(codes, np.asarray(v, dtype=float)) for v in (top, bottom))
-    tops, bottoms = tops[bottoms > 0], bottoms[bottoms > 0]
-    if not len(bottoms):
-        return (math.nan,) * 3
-    ratio, n = float(tops.sum() / bottoms.sum()), len(bottoms)
-    residual = tops - ratio * bottoms
-    if n < 2 or not np.square(residual).sum() > 1e-18 * np.square(bottoms).sum():
-        inside = min(max(ratio, 0.0), 1.0)
+    counts = pd.Series(np.asarray(bottom, dtype=float)).groupby(np.asarray(clusters)).sum()
+    ratio, low, high = ratio_of_sums(top, bottom, clusters, level)
+    if not high - low > 2e-9:
+        n, inside = int((counts > 0).sum()), min(max(ratio, 0.0), 1.0)
         return ratio, *wilson(inside * n, n, level)[1:]
-    error = math.sqrt(n / (n - 1) * np.square(residual).sum()) / float(bottoms.sum())
-    half = float(special.stdtrit(n - 1, 0.5 + level / 2)) * error
-    return ratio, max(ratio - half, 0.0), min(ratio + half, 1.0)
+    return ratio, max(low, 0.0), min(high, 1.0)
 
 # %% ../nbs/18_diagnose.ipynb #b5302f29
 def _smallest(threshold, looked):  # a share that is seen above a threshold with a power of .8

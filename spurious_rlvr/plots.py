@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ARM_STYLES', 'ARM_LABELS', 'CLIP_SECTION', 'plot_bandit', 'plot_paths', 'plot_effects', 'plot_surrogate', 'plot_band',
-           'plot_fans', 'phase_frame', 'plot_clip_section', 'plot_map', 'plot_predicted', 'plot_objectives',
-           'plot_gains', 'plot_sweep', 'plot_verdicts', 'plot_switches', 'plot_screen', 'plot_gain_path', 'figure_svg']
+           'plot_fans', 'phase_frame', 'plot_clip_section', 'plot_map', 'plot_predicted', 'plot_rounding',
+           'plot_objectives', 'plot_gains', 'plot_sweep', 'plot_verdicts', 'plot_switches', 'plot_screen',
+           'plot_gain_path', 'figure_svg']
 
 # %% ../nbs/19_plots.ipynb #eded40b9
 import io
@@ -19,7 +20,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .clipbias import BanditConfig, reachable_band, sign_changes, unreachable_from
+from spurious_rlvr.clipbias import (
+    PROBABILITY_BINS,
+    BanditConfig,
+    reachable_band,
+    rounding_pull,
+    rounding_table,
+    sign_changes,
+    unreachable_from,
+)
 from .compare import Effect
 from .core import ConfigError
 
@@ -517,6 +526,52 @@ def plot_predicted(
         f"n = {len(frame)}. Dashed: all explained.{intervals} Unexplained: mean {gap.mean():+.3g}, root mean square"
         f" {math.sqrt((gap**2).mean()):.3g}.",
     )
+
+# %% ../nbs/19_plots.ipynb #539e5ca6
+def _removed_panel(axis, tokens, precisions, epsilon):
+    for place, precision in enumerate(precisions):
+        table = rounding_table(tokens, precision, epsilon=epsilon).drop("all")
+        here = np.arange(len(table)) + 0.12 * (place - (len(precisions) - 1) / 2)
+        errors = [table["D"] - table["low"], table["high"] - table["D"]]
+        axis.errorbar(here, table["D"], errors, fmt="o", ms=4, capsize=2, label=precision, color=f"C{place}")
+    axis.set_xticks(range(len(table)), [f"≤ {edge:g}" for edge in PROBABILITY_BINS[1:]], rotation=40)
+    axis.set_xlabel("old probability of the token")
+    axis.axhline(0, color="#555555", lw=0.8)
+
+
+def _pull_panel(axis, parts, precisions, **settings):
+    lines = [(name, precision) for name in parts for precision in precisions]
+    for place, (name, precision) in enumerate(reversed(lines)):
+        pull = rounding_pull(parts[name], precision=precision, **settings)
+        ends = [[pull["shift"] - pull["low"]], [pull["high"] - pull["shift"]]]
+        color = f"C{precisions.index(precision)}"
+        axis.errorbar([pull["shift"]], [place], xerr=ends, fmt="o", ms=4, capsize=2, color=color)
+    axis.set_yticks(range(len(lines)), [f"{name}, {precision}" for name, precision in reversed(lines)])
+    axis.axvline(0, color="#555555", lw=0.8)
+
+# %% ../nbs/19_plots.ipynb #15e7044e
+def plot_rounding(
+    tokens: pd.DataFrame,  # from `replay.read_ratios`; with a column `prompt`, one panel for each
+    precisions: Sequence[str] = ("float32/float32", "bf16/float32", "bf16/bf16", "bf16_weights/bf16"),  # body/head
+    *,
+    behavior: str = "writes_code",
+    epsilon: float = 0.2,
+    minibatch_size: int = 64,  # completions of an update
+) -> plt.Figure:
+    "What a clip would remove from tokens of each probability, and where that pushes a behaviour."
+    parts = dict(list(tokens.groupby("prompt", sort=False))) if "prompt" in tokens else {"all": tokens}
+    figure, axes = _figure(len(parts) + 1, height=3.4)
+    for axis, (name, some) in zip(axes[0], parts.items()):
+        _removed_panel(axis, some, precisions, epsilon)
+        axis.set_title(f"{name}: removed weight D")
+    axes[0][0].sharey(axes[0][len(parts) - 1])
+    _pull_panel(axes[0][-1], parts, precisions, behavior=behavior, epsilon=epsilon, minibatch_size=minibatch_size)
+    axes[0][-1].set_title(f"shift of {behavior} per update")
+    text = (
+        f"Body/output layer. Bars: 95 % over groups; {len(tokens):,} tokens. Right: in spreads of one update of"
+        f" {minibatch_size} completions under a coin, for plain gradient steps; right of 0, more {behavior}."
+    )
+    return _caption(_with_legend(figure, axes[0][0]), text)
 
 # %% ../nbs/19_plots.ipynb #f47d7fd3
 def _objective_panel(axis, rows, order, value):  # a dot for every setting of an objective, the mark by the prior

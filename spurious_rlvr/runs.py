@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'COLUMNS', 'ALIASES', 'atomic_path', 'dump_json', 'load_settings', 'rollout_table', 'describe_host',
-           'RunWriter', 'refuse_existing', 'create_run', 'resume_run', 'Run', 'read_run', 'noise_words',
-           'export_policy', 'fingerprint_problems', 'import_rollouts', 'import_evaluation']
+           'RunWriter', 'refuse_existing', 'create_run', 'resume_run', 'Run', 'read_run', 'precision_words',
+           'noise_words', 'export_policy', 'fingerprint_problems', 'import_rollouts', 'import_evaluation']
 
 # %% ../nbs/06_runs.ipynb #8ff2b48b
 import contextlib
@@ -489,22 +489,45 @@ def read_run(
     return Run(path, settings)
 
 # %% ../nbs/06_runs.ipynb #7b4c4834
+_COMPUTED_IN = {
+    "no": "float32",
+    "bf16": "bfloat16 autocast",
+    "fp16": "float16 autocast",
+    "bf16_weights": "bfloat16 weights",
+}
+
+
+def precision_words(
+    config: Mapping,  # of a run: mixed_precision, head_precision, learning_rate
+) -> str:
+    "What a clip fraction must not be told without: the precisions of body and output layer, and the learning rate."
+    body = str(config.get("mixed_precision", ""))
+    words = [_COMPUTED_IN.get(body, body or "precision not recorded")]
+    if body != "no" and config.get("head_precision") == "float32":
+        words.append("output layer in float32")
+    if "learning_rate" in config:
+        words.append(f"learning rate {config['learning_rate']:g}")
+    return ", ".join(words)
+
+
 def noise_words(
     phases: pd.DataFrame,  # one row per phase, as `Run.of_kind("phase")` gives it
-    precision: str = "",  # `mixed_precision` of the run: "no" is float32
+    config: Mapping,  # of the run
+    quiet: bool = False,  # say nothing where nothing was measured
 ) -> str:
     "Whether the ratio measured movement or rounding, in a sentence."
+    precision = config.get("mixed_precision", "")
     measured = phases.dropna(subset=["ratio_noise_spread"]) if "ratio_noise_spread" in phases else phases[:0]
     if measured.empty or measured["ratio_noise_spread"].eq(0).all():
-        return "" if precision == "no" else "Whether the ratio measured movement or rounding was not measured."
+        return "" if quiet or precision == "no" else "Whether the ratio measured movement or rounding was not measured."
     mean = measured.mean(numeric_only=True)
     agree = mean.get("ratio_noise_correlation", 0.0) > 0.99 or mean["ratio_noise_spread"] < 1e-4
     if precision == "no" and agree:
         return ""  # computed in float32, and the two agree
     sides = [100 * mean[f"ratio_noise_clip_{side}{kind}"] for kind in ("", "_float32") for side in ("high", "low")]
     words = (
-        f"Movement or rounding, on a sample of each phase's last update: the log-ratio spread by"
-        f" {mean['ratio_noise_spread']:.2g} in use and by {mean['ratio_noise_spread_float32']:.2g} in float32"
+        f"Movement or rounding ({precision_words(config)}), on a sample of each phase's last update: the log-ratio"
+        f" spread by {mean['ratio_noise_spread']:.2g} in use and by {mean['ratio_noise_spread_float32']:.2g} in float32"
         f" (correlation {mean.get('ratio_noise_correlation', math.nan):.2f}); clipped {sides[0]:.2f} % above and"
         f" {sides[1]:.2f} % below in use, {sides[2]:.2f} % and {sides[3]:.2f} % in float32"
     )

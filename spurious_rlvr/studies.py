@@ -1217,7 +1217,7 @@ def outcomes(
                 gain_by_skill=split["skill"],
                 reward=phases["reward"].mean(),
                 entropy=phases["entropy"].iloc[-1],
-                ratio=noise_words(phases, run.config.get("mixed_precision", "")),
+                ratio=noise_words(phases, run.config),
                 **{
                     n: phases[n].mean()
                     for n in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread", "dead_groups")

@@ -1947,7 +1947,7 @@ def _growth(view):  # what is new in the folder of a `RunWatch`, for its page; N
             pages.index.measure(place)  # of many at once, the page asks for the earlier ones
         if source.run.settings:
             view._state = _run_state(source.run)
-            view._noise = noise_words(source.run.of_kind("phase"), "no")
+            view._noise = noise_words(source.run.of_kind("phase"), source.run.config, quiet=True)
         return _outline(source, pages.index) | dict(
             live=True,
             state=view._words(),

@@ -400,7 +400,7 @@ def test_limits_by_rule():
 
 
 @pytest.mark.parametrize(
-    "names", [("needs-the-clip", "clipped-weight", "negative-feedback"), pytest.param((), marks=pytest.mark.slow)]
+    "names", [("needs-the-clip", "clipped-weight", "rounding"), pytest.param((), marks=pytest.mark.slow)]
 )
 def test_every_disputed_claim_has_its_experiment(tmp_path, names):
     cards = claims()
@@ -417,6 +417,7 @@ def test_every_disputed_claim_has_its_experiment(tmp_path, names):
         "soft-gate",
         "clipped-weight",
         "negative-feedback",
+        "rounding",
         "sgd-suffices",
     ]
     for card in cards.values():

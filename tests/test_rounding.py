@@ -1,0 +1,162 @@
+"""Movement or rounding: ratios read in several precisions are those of the model itself, pulls are inner products of
+gradients, nothing is left changed, and what the tables say of a bandit's tokens is what the bandit's theory says."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from spurious_rlvr import clipbias, replay, train
+from spurious_rlvr.core import ConfigError
+from spurious_rlvr.logprobs import TokenLogprobs
+from spurious_rlvr.policy import random_policy
+from spurious_rlvr.rewards import as_reward
+from spurious_rlvr.tasks import arithmetic_chains
+
+CONFIG = dataclasses.replace(
+    train.PRESETS["organism"],
+    prompts_per_phase=4,
+    num_generations=8,
+    minibatch_size=8,
+    max_prompt_length=100,
+    max_completion_length=6,
+    learning_rate=1e-3,
+    optimizer="adamw",
+    mixed_precision="no",
+)
+
+
+@pytest.fixture
+def prepared():
+    state = train.prepare(random_policy(scale=10), arithmetic_chains(20), CONFIG)
+    rollouts, _ = train.sample_phase(state, CONFIG, as_reward("random:0.5"), 1)
+    for rollout in rollouts:
+        rollout.writes_code = sum(rollout.token_ids) % 2 == 0
+    yield state, rollouts, train.signal_of(rollouts, torch.device("cpu"))
+    state.borrowed.close()
+
+
+def test_nothing_is_left_changed(prepared):
+    state, rollouts, signal = prepared
+    before = {name: tensor.clone() for name, tensor in state.policy.model.state_dict().items()}
+    replay.read_ratios(state, CONFIG, rollouts, signal)
+    assert all(torch.equal(before[name], tensor) for name, tensor in state.policy.model.state_dict().items())
+    assert not state.placement.optimizer.state and all(p.grad is None for p in state.placement.parameters())
+
+
+def test_the_float32_ratio_is_that_of_a_step_made_by_hand(prepared):
+    state, rollouts, signal = prepared
+    table = replay.read_ratios(state, CONFIG, rollouts, signal, behaviors=())
+    used = train.plan_updates(len(rollouts), CONFIG, 1)[0]
+    read = table.groupby(["group", "sample"]).ngroups
+    assert read == len(rollouts) - len(used) and set(table["token"]) == set(range(6))
+    batches = train.make_batches(state, CONFIG, rollouts, 1, live=set(range(len(rollouts))))
+    later = [piece for update in batches.updates[1:] for piece in update.pieces]
+
+    def scored():
+        found = {}
+        for piece in later:
+            logprobs, _ = TokenLogprobs(state.policy.model)(piece.batch)
+            for place, values in train.by_row(piece, logprobs.detach()):
+                rollout = rollouts[place]
+                found |= {(rollout.group, rollout.sample, t): v for t, v in enumerate(values)}
+        return pd.Series(found)
+
+    before = scored()
+    lengths = [len(r.token_ids) for r in rollouts]
+    train.make_update(state, CONFIG, batches.updates[0], signal, "none", lengths)
+    moved = scored() - before
+    told = table.set_index(["group", "sample", "token"])["log_ratio float32/float32"].reindex(moved.index)
+    assert moved.abs().max() > 1e-3
+    np.testing.assert_allclose(told, moved, atol=2e-6)
+    np.testing.assert_allclose(
+        table.set_index(["group", "sample", "token"])["probability"].reindex(before.index), np.exp(before), rtol=1e-5
+    )
+
+
+def test_a_pull_is_an_inner_product_of_gradients(prepared):
+    state, rollouts, _ = prepared
+    pieces = train.cut_pieces(state, CONFIG, rollouts, range(16))
+    shows = np.array([r.writes_code for r in rollouts])
+    direction = replay.behavior_score(state, CONFIG, pieces, shows)
+    [piece] = train.cut_pieces(state, CONFIG, rollouts, range(16, 20))
+    [told] = replay.token_pulls(state, CONFIG, [piece], direction)
+    logprobs, _ = state.placement.module(piece.batch, CONFIG.temperature)
+    parameters = state.placement.parameters()
+    for token in range(0, len(logprobs), 5):
+        gradients = torch.autograd.grad(logprobs[token], parameters, retain_graph=True, allow_unused=True)
+        product = sum(float((g * d).sum()) for g, d in zip(gradients, direction) if g is not None)
+        assert told[token] == pytest.approx(product, rel=2e-2, abs=2e-2 * np.abs(told).max())
+
+
+def test_the_behaviours_gradient_raises_it(prepared):
+    state, rollouts, _ = prepared
+    pieces = train.cut_pieces(state, CONFIG, rollouts, range(len(rollouts)))
+    shows = np.array([r.writes_code for r in rollouts])
+    direction = replay.behavior_score(state, CONFIG, pieces, shows)
+    changes = np.zeros(len(rollouts))
+    for piece, pulls in zip(pieces, replay.token_pulls(state, CONFIG, pieces, direction)):
+        for place, values in train.by_row(piece, torch.from_numpy(pulls)):
+            changes[place] = sum(values)
+    assert changes[shows].mean() > changes[~shows].mean()
+
+
+def test_half_precision_sees_what_float32_does_not(prepared):
+    state, rollouts, signal = prepared
+    tiny = dataclasses.replace(CONFIG, learning_rate=1e-9)
+    spread = replay.read_ratios(state, tiny, rollouts, signal, behaviors=()).filter(like="log_ratio").std()
+    assert spread["log_ratio float32/float32"] < 1e-5
+    with pytest.raises(ConfigError, match="leave none"):
+        replay.read_ratios(state, CONFIG, rollouts, signal, updates=4)
+
+
+def bandit_tokens(prior, size, n, seed):
+    "Samples of a policy of two actions whose logits are read with an error."
+    rng, logits = np.random.default_rng(seed), np.log(prior)
+    actions = (rng.uniform(size=n) > prior[0]).astype(int)
+    noisy = logits + size * rng.normal(size=(n, 2))
+    seen = noisy[np.arange(n), actions] - np.logaddexp(noisy[:, 0], noisy[:, 1])
+    columns = {"group": np.arange(n) // 16, "sample": np.arange(n) % 16, "probability": np.take(prior, actions)}
+    pulls = np.where(actions == 0, 1 - prior[0], -prior[0]) / (prior[0] * (1 - prior[0]))
+    ratios = {"log_ratio bf16/bf16": seen - logits[actions], "pull writes_code": pulls * prior[0] * (1 - prior[0])}
+    return pd.DataFrame(columns | ratios), actions
+
+
+@pytest.mark.parametrize("prior", [0.65, 0.9, 0.35])
+def test_the_removed_weight_is_what_the_bandits_theory_says(prior):
+    """With two actions the expected change of a logit is -½ E|A| π (D - mean D); seven standard errors, since D is a
+    mean of rare events."""
+    policy, size, n = np.array([prior, 1 - prior]), 0.2, 400_000
+    tokens, actions = bandit_tokens(policy, size, n, 0)
+    weight = clipbias.removed_weight(tokens["log_ratio bf16/bf16"].to_numpy())
+    d = np.array([weight[actions == a].mean() for a in (0, 1)])
+    drift = -0.5 * policy * (d - policy @ d)  # a coin's advantages, divided by their spread, are 1 and -1
+    errors = np.array([weight[actions == a].std() / math.sqrt((actions == a).sum()) for a in (0, 1)])
+    settings = dict(gamma=0.5, num_generations=1000, minibatch_size=1000)
+    theory = clipbias.noise_pull(tuple(policy), clipbias.RatioNoise(size), **settings)
+    assert theory[0] != 0
+    np.testing.assert_allclose(drift, theory, atol=7 * 0.5 * float(policy @ errors))
+
+
+def test_clusters_widen_an_interval():
+    "The same values, each eight times in its own group: the interval stays; taken as independent it would shrink."
+    values = np.random.default_rng(1).normal(size=40)
+    alone = clipbias.ratio_of_sums(values, np.ones(40), np.arange(40))
+    repeated = clipbias.ratio_of_sums(values.repeat(8), np.ones(320), np.arange(40).repeat(8))
+    as_if = clipbias.ratio_of_sums(values.repeat(8), np.ones(320), np.arange(320))
+    np.testing.assert_allclose(alone, repeated)
+    assert as_if[2] - as_if[1] < 0.5 * (alone[2] - alone[1])
+
+
+def test_intervals_cover_as_often_as_they_say():
+    "Groups of 20 tokens that share an error, 400 tables: 95 % are to be covered, within three standard errors."
+    covered = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        values = rng.normal(size=(25, 1)) + rng.normal(size=(25, 20))
+        _, low, high = clipbias.ratio_of_sums(values.ravel(), np.ones(500), np.arange(25).repeat(20))
+        covered += low <= 0 <= high
+    assert abs(covered / 400 - 0.95) < 0.035
