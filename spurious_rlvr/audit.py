@@ -1594,7 +1594,7 @@ def _newer_claims():
             ),
             arms(["qwen-like"], clips=precisions),
             find_precision,
-            "spurious-rlvr train MODEL random:0.5 --preset paper --set mixed_precision=bf16, and spurious-rlvr show RUN",
+            "spurious-rlvr train MODEL random:0.5 --preset paper --set mixed_precision=bf16, then spurious-rlvr show",
             "An organism moves far in an update, so that little of what is clipped can be rounding; a large model at"
             " 5e-7 hardly moves.",
         )

@@ -2470,7 +2470,7 @@ def rounding_sentence(
     kind = "rounding" if moved < used / 10 else "movement" if moved > used / 2 else "rounding and movement"
     pull = rounding_pull(tokens, behavior, precision, epsilon=epsilon, minibatch_size=minibatch_size)
     to_likely = _direction(rounding_direction(tokens, precision, epsilon=epsilon), "unlikely tokens", "likely tokens")
-    to_behavior = _direction((pull["shift"], pull["low"], pull["high"]), f"fewer of {behavior}", f"more of {behavior}")
+    to_behavior = _direction((pull["shift"], pull["low"], pull["high"]), f"less {behavior}", f"more {behavior}")
     return (
         f"{precision}: {100 * used:.2f} % of the tokens lie outside the bounds, {100 * moved:.2f} % in float32: the"
         f" clip acts on {kind}. Its removal pushes {to_likely}; on the behaviour, {to_behavior} (shift per update"

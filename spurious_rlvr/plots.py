@@ -562,9 +562,10 @@ def plot_rounding(
     parts = dict(list(tokens.groupby("prompt", sort=False))) if "prompt" in tokens else {"all": tokens}
     figure, axes = _figure(len(parts) + 1, height=3.4)
     for axis, (name, some) in zip(axes[0], parts.items()):
+        if axis is not axes[0][0]:
+            axis.sharey(axes[0][0])
         _removed_panel(axis, some, precisions, epsilon)
         axis.set_title(f"{name}: removed weight D")
-    axes[0][0].sharey(axes[0][len(parts) - 1])
     _pull_panel(axes[0][-1], parts, precisions, behavior=behavior, epsilon=epsilon, minibatch_size=minibatch_size)
     axes[0][-1].set_title(f"shift of {behavior} per update")
     text = (

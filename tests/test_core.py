@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import SMALL as BASE
 
 from spurious_rlvr import organisms, placement, replay
 from spurious_rlvr import train as training
@@ -22,19 +23,15 @@ from spurious_rlvr.tasks import arithmetic_chains
 from spurious_rlvr.train import PRESETS, grpo, prepare, train
 
 SMALL = dataclasses.replace(
-    PRESETS["organism"],
+    BASE,
     phases=2,
-    prompts_per_phase=4,
-    num_generations=8,
-    minibatch_size=8,
-    max_completion_length=6,
-    max_prompt_length=100,
     old_logprobs="trainer",
     trainable="all",
     optimizer="adamw",
     learning_rate=1e-3,
     max_grad_norm=1.0,
     microbatch_tokens=300,
+    checkpoint_every=0,
 )
 
 

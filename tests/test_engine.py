@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import SMALL
 
 from spurious_rlvr import logprobs as scoring
 from spurious_rlvr import train as training
@@ -24,7 +25,6 @@ from spurious_rlvr.policy import load_policy, random_policy
 from spurious_rlvr.runs import read_run
 from spurious_rlvr.tasks import arithmetic_chains
 from spurious_rlvr.train import (
-    PRESETS,
     accumulate_gradient,
     grpo,
     make_batches,
@@ -33,18 +33,6 @@ from spurious_rlvr.train import (
     sample_phase,
     signal_of,
     train,
-)
-
-SMALL = dataclasses.replace(
-    PRESETS["organism"],
-    phases=3,
-    prompts_per_phase=4,
-    num_generations=8,
-    minibatch_size=8,
-    max_completion_length=6,
-    max_prompt_length=100,
-    learning_rate=20.0,
-    checkpoint_every=1,
 )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pace import PATIENCE
+from small import SMALL as BASE
 
 from spurious_rlvr import organisms, replay, train
 from spurious_rlvr.core import ConfigError, RunError
@@ -16,18 +17,7 @@ from spurious_rlvr.logprobs import first_trained
 from spurious_rlvr.policy import load_policy, random_policy
 from spurious_rlvr.tasks import arithmetic_chains
 
-SMALL = dataclasses.replace(
-    train.PRESETS["organism"],
-    phases=2,
-    prompts_per_phase=4,
-    num_generations=8,
-    minibatch_size=8,
-    max_prompt_length=100,
-    max_completion_length=6,
-    learning_rate=3.0,
-    checkpoint_every=1,
-    keep_checkpoints=5,
-)
+SMALL = dataclasses.replace(BASE, phases=2, learning_rate=3.0, keep_checkpoints=5)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small import SMALL
 
 from spurious_rlvr import clipbias, replay, train
 from spurious_rlvr.core import ConfigError
@@ -16,17 +17,7 @@ from spurious_rlvr.policy import random_policy
 from spurious_rlvr.rewards import as_reward
 from spurious_rlvr.tasks import arithmetic_chains
 
-CONFIG = dataclasses.replace(
-    train.PRESETS["organism"],
-    prompts_per_phase=4,
-    num_generations=8,
-    minibatch_size=8,
-    max_prompt_length=100,
-    max_completion_length=6,
-    learning_rate=1e-3,
-    optimizer="adamw",
-    mixed_precision="no",
-)
+CONFIG = dataclasses.replace(SMALL, learning_rate=1e-3, optimizer="adamw", mixed_precision="no")
 
 
 @pytest.fixture

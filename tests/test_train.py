@@ -13,24 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import SMALL
 
 from spurious_rlvr.core import ConfigError, DataError, RunError
 from spurious_rlvr.policy import random_policy
 from spurious_rlvr.runs import read_run
 from spurious_rlvr.tasks import arithmetic_chains
-from spurious_rlvr.train import PRESETS, grpo, train
-
-SMALL = dataclasses.replace(
-    PRESETS["organism"],
-    phases=3,
-    prompts_per_phase=4,
-    num_generations=8,
-    minibatch_size=8,
-    max_completion_length=6,
-    max_prompt_length=100,
-    learning_rate=20.0,
-    checkpoint_every=1,
-)
+from spurious_rlvr.train import grpo, train
 
 SCRIPT = textwrap.dedent("""
     import dataclasses, sys, torch
