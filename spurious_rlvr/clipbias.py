@@ -26,7 +26,7 @@ import pandas as pd
 from scipy.special import bdtr, expit, gammaln, nctdtr, ndtri, stdtrit, xlogy
 
 from .behavior import code_spans
-from .core import ConfigError, DataError, Faults, RunError, keyed_rng
+from .core import ConfigError, DataError, Faults, Progress, RunError, keyed_rng
 from spurious_rlvr.objective import (
     CLIPS,
     OBJECTIVES,
@@ -1470,6 +1470,7 @@ def objective_table(
     phases: int = 1,  # a second set of rows, after so many
     replicas: int = 2000,  # half of them with mirrored rewards
     informed: tuple | None = _INFORMED,  # chances of reward 1 of right and wrong, for `learning`; None: leave it out
+    progress: bool = True,  # show a bar where it takes longer than two seconds
     **settings,  # further keywords of `BanditConfig`: minibatches, num_generations, noise, seed, ...
 ) -> pd.DataFrame:  # one row per objective, prior, spread and phase, least shifted objectives first
     """What every objective does to a policy when the reward is a coin. Rewards are 0 and 1, advantages by each
@@ -1478,14 +1479,16 @@ def objective_table(
     for name in names:
         find_objective(name)
     rows, ends = [], {name: [] for name in names}
-    for p in priors:
-        bench, known = _benches(p, actions, answers, replicas, informed, settings)
-        for spread in spreads:
-            wander = _wander(bench, spread, phases)
-            for name in names:
-                found, end = _cell_rows(bench, known, _named(bench, name), spread, phases, wander)
-                ends[name].append(end)
-                rows += [dict(objective=name, prior=p, actions=actions) | row for row in found]
+    with Progress("objectives", len(priors) * len(spreads) * len(names), "bandits", shown=progress) as bar:
+        for p in priors:
+            bench, known = _benches(p, actions, answers, replicas, informed, settings)
+            for spread in spreads:
+                wander = _wander(bench, spread, phases)
+                for name in names:
+                    found, end = _cell_rows(bench, known, _named(bench, name), spread, phases, wander)
+                    ends[name].append(end)
+                    rows += [dict(objective=name, prior=p, actions=actions) | row for row in found]
+                    bar.update()
     same = _same_as({name: np.concatenate(values) for name, values in ends.items()})
     return _sorted_table(pd.DataFrame(rows).assign(same_as=lambda t: t["objective"].map(same)))
 

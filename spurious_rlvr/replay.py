@@ -662,6 +662,7 @@ def read_ratios(
     updates: int = 1,  # made before the ratios are read
     precisions: Sequence[str] = PRECISIONS_READ,  # body/head, as in `read_logprobs`
     behaviors: Sequence[str] = ("writes_code",),  # whose pull is measured
+    progress: bool = True,  # show a bar where it takes longer than two seconds
 ) -> pd.DataFrame:  # one row a token of those rollouts that the updates did not use
     """Log-ratios after a few updates, in several precisions. Columns: group, sample, token, probability (old, float32),
     the behaviours, `log_ratio BODY/HEAD`, and `pull BEHAVIOUR` (NaN where half of the completions all show it, or none
@@ -673,19 +674,35 @@ def read_ratios(
         raise ConfigError(f"read_ratios: {updates} updates leave none of {len(batches.updates)} to be read")
     lengths = [len(r.token_ids) for r in rollouts]
     pieces = [piece for update in batches.updates[updates:] for piece in update.pieces]
-    before = [read_logprobs(model, p.batch, temperature, precisions) for p in pieces]
-    pulls = {name: _pulls_by_rollout(state, config, rollouts, name) for name in behaviors}
-    snapshot = Snapshot(state)
-    for update in batches.updates[:updates]:
-        make_update(state, config, update, signal, "none", lengths, described=False)
+    bar = Progress("ratios, before", len(pieces), "microbatches", shown=progress)
+    with bar, _put_back(state):
+        before = [_counted(bar, read_logprobs(model, p.batch, temperature, precisions)) for p in pieces]
+        bar.begin("pulls on behaviours", len(behaviors), "behaviours")
+        pulls = {name: _counted(bar, _pulls_by_rollout(state, config, rollouts, name)) for name in behaviors}
+        for update in batches.updates[:updates]:
+            make_update(state, config, update, signal, "none", lengths, described=False)
+        bar.begin("ratios, after", len(pieces), "microbatches")
+        after = [_counted(bar, read_logprobs(model, p.batch, temperature, precisions)) for p in pieces]
     rows = []
-    for piece, old in zip(pieces, before):
-        new = read_logprobs(model, piece.batch, temperature, precisions)
+    for piece, old, new in zip(pieces, before, after):
         values = {f"log_ratio {name}": new[name] - old[name] for name in precisions}
         values |= {"probability": np.exp(old["float32/float32"])}
         rows += _token_rows(piece, rollouts, values, pulls)
-    snapshot.restore()
     return pd.concat(rows, ignore_index=True)
+
+
+@contextlib.contextmanager
+def _put_back(state):  # weights and optimizer as they were, whatever happens inside
+    snapshot = Snapshot(state)
+    try:
+        yield
+    finally:
+        snapshot.restore()
+
+
+def _counted(bar, value):
+    bar.update()
+    return value
 
 
 def _token_rows(piece, rollouts, values, pulls):

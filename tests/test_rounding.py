@@ -38,6 +38,21 @@ def test_nothing_is_left_changed(prepared):
     assert not state.placement.optimizer.state and all(p.grad is None for p in state.placement.parameters())
 
 
+def test_an_interrupt_leaves_the_weights_as_they_were(prepared, monkeypatch):
+    state, rollouts, signal = prepared
+    before = {name: tensor.clone() for name, tensor in state.policy.model.state_dict().items()}
+    made, update = [], replay.make_update
+
+    def interrupted(*args, **settings):
+        made.append(update(*args, **settings))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay, "make_update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replay.read_ratios(state, CONFIG, rollouts, signal, behaviors=())
+    assert made and all(torch.equal(before[n], tensor) for n, tensor in state.policy.model.state_dict().items())
+
+
 def test_the_float32_ratio_is_that_of_a_step_made_by_hand(prepared):
     state, rollouts, signal = prepared
     table = replay.read_ratios(state, CONFIG, rollouts, signal, behaviors=())
