@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['BEHAVIORS', 'REPLAYABLE', 'PRECISIONS_READ', 'STEP_SHARE', 'stored_rollouts', 'Snapshot', 'left_as_found',
            'start_of_phase', 'freeze_what_stays', 'set_old_logprobs', 'redraw', 'replay_draws', 'Gauge',
-           'complete_old_logprobs', 'Redoing', 'redo', 'state_of_start', 'prepare_redoing', 'redo_draws', 'replay',
-           'read_logprobs', 'behavior_score', 'move', 'token_pulls', 'read_ratios']
+           'complete_old_logprobs', 'Redoing', 'read_logprobs', 'Side', 'read_side', 'sides_by',
+           'shuffled_among_equals', 'masked', 'redo', 'state_of_start', 'prepare_redoing', 'redo_draws', 'replay',
+           'behavior_score', 'move', 'token_pulls', 'read_ratios']
 
 # %% ../nbs/14_replay.ipynb #4c63df4a
 import contextlib
@@ -25,7 +26,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import ConfigError, Faults, Problem, Progress, Rollout, RunError, interruptible, keyed_seed
+from spurious_rlvr.core import (
+    ConfigError,
+    Faults,
+    Problem,
+    Progress,
+    Rollout,
+    RunError,
+    interruptible,
+    keyed_rng,
+    keyed_seed,
+)
 from .evaluate import recorded_prompt
 from .logprobs import HALVES, Microbatch, TokenLogprobs, head_logprobs, keep_prefix
 from .objective import CLIPS
@@ -44,10 +55,12 @@ from spurious_rlvr.train import (
     assign_advantages,
     by_row,
     check_config,
+    configured_loss,
     cut_pieces,
     duration,
     every_piece,
     flat,
+    learnt_from,
     load_checkpoint,
     make_batches,
     make_update,
@@ -311,7 +324,10 @@ def _replay_settings(run, phase, sides, draws, reward, changes):
     faults, config = Faults("replay"), recorded_config(run).at(phase)
     faults.check(draws >= 2, f"draws is {draws} and must be at least 2, for an interval")
     for side in sides:
-        faults.check(side in CLIPS, f"sides has {side!r}; choose from {', '.join(CLIPS)}")
+        try:
+            read_side(side)
+        except ConfigError as error:
+            faults.check(False, str(error))
     unknown = sorted(set(changes) - REPLAYABLE)
     faults.check(
         not unknown, f"{', '.join(unknown)} cannot be changed in a replay; only {', '.join(sorted(REPLAYABLE))} can"
@@ -355,18 +371,143 @@ class Redoing:
     start_gap: float  # mean difference between the old log-probabilities recorded and those of the policy, nats
     # largest difference to the recorded ones when the phase is redone as it was; NaN where that cannot be compared
     redo_gap: float = math.nan
+    # by precision: for each piece (tokens,) old log-probabilities, for masks of another precision
+    old: dict[str, dict[int, torch.Tensor]] = dataclasses.field(default_factory=dict)
+
+# %% ../nbs/14_replay.ipynb #7744e0f4
+_KINDS = {"float32": torch.float32, **HALVES}
+PRECISIONS_READ = (
+    "float32/float32",
+    "float32/bf16",
+    "bf16/float32",
+    "bf16/bf16",
+    "bf16_weights/bf16",
+    "fp16/fp16",
+)  # body/head; bf16 and fp16 are autocast, bf16_weights computes with weights that were rounded
+
+
+@torch.no_grad()
+def read_logprobs(
+    model: torch.nn.Module,  # a causal language model with float32 weights
+    batch: Microbatch,  # on its device
+    temperature: float = 1.0,  # of sampling
+    precisions: Sequence[str] = PRECISIONS_READ,  # body/head
+) -> dict[str, np.ndarray]:  # (completion tokens,) by precision, nats
+    "Log-probabilities of one microbatch, in several precisions."
+    found = {}
+    for body in dict.fromkeys(name.partition("/")[0] for name in precisions):
+        rounded = copy.deepcopy(model).to(torch.bfloat16) if body == "bf16_weights" else model
+        scorer = TokenLogprobs(rounded, compute_dtype=HALVES.get(body))
+        head = unadapted(rounded).get_output_embeddings()
+        with scorer.computing(batch):
+            hidden = scorer.hidden(batch).flatten(0, 1)[batch.positions]
+        for name in (name for name in precisions if name.partition("/")[0] == body):
+            kind = _KINDS[name.partition("/")[2]]
+            logprobs, _ = head_logprobs(hidden, head, batch.targets, temperature=temperature, dtype=kind)
+            found[name] = logprobs.double().cpu().numpy()
+    return found
+
+# %% ../nbs/14_replay.ipynb #eb0aac79
+@dataclasses.dataclass(frozen=True)
+class Side:
+    "Which gradients a redoing removes."
+
+    clip: str  # a name in `objective.CLIPS`
+    precision: str = ""  # body/head of the ratios that decide; "": those of the redoing itself
+    shuffled: bool = False  # remove as many others in their place, of the same size of advantage
+
+
+def read_side(
+    text: str,  # a clip, perhaps with @BODY/HEAD and " shuffled" behind it
+) -> Side:
+    "What `sides` of a replay name; raises `ConfigError`."
+    name, shuffled = text.removesuffix(" shuffled"), text.endswith(" shuffled")
+    clip, _, precision = name.partition("@")
+    faults = Faults(f"side {text!r}")
+    faults.check(clip in CLIPS, f"{clip!r} is no clip; choose from {', '.join(CLIPS)}")
+    known = not precision or precision in PRECISIONS_READ
+    faults.check(known, f"{precision!r} is no precision; choose from {', '.join(PRECISIONS_READ)}")
+    faults.check(precision or not shuffled, "shuffled is for a mask of another precision, such as both@bf16/bf16")
+    faults.raise_any()
+    return Side(clip, precision, shuffled)
+
+# %% ../nbs/14_replay.ipynb #dcd88c8b
+def sides_by(
+    state: TrainingState,  # its weights as they are now
+    config: GRPOConfig,  # the clip's bounds
+    piece: Piece,  # of the next update
+    signal: Signal,  # the advantages
+    side: Side,  # with a precision
+    old: torch.Tensor,  # (tokens,) log-probabilities at the phase's start, in that precision
+) -> torch.Tensor:  # (tokens,) +1 above, -1 below, 0 where nothing is removed
+    "What a clip removes by the ratios of another precision."
+    new = read_logprobs(state.policy.model, piece.batch, config.temperature, (side.precision,))[side.precision]
+    logprobs, index, places = torch.from_numpy(new).float().to(old.device), piece.batch.row_index, piece.places
+    plain = dataclasses.replace(config, beta=0.0, entropy_coefficient=0.0)
+    counts = len(places), len(index)
+    signals = signal.advantages[places], learnt_from(signal)[places]
+    none = torch.zeros_like(logprobs)
+    return configured_loss(plain, logprobs, none, old, *signals, index, side.clip, *counts)[1]["clip_side"]
+
+
+def shuffled_among_equals(
+    sides: Sequence[torch.Tensor],  # for each piece (tokens,)
+    sizes: Sequence[torch.Tensor],  # for each piece (tokens,) size of the token's advantage
+    rng: np.random.Generator,
+) -> list[torch.Tensor]:
+    "The same sides on other tokens of the same size of advantage."
+    values, size = torch.cat(list(sides)).cpu().numpy(), torch.cat(list(sizes)).cpu().numpy().round(5)
+    for one in np.unique(size):
+        here = np.flatnonzero(size == one)
+        values[here] = values[rng.permutation(here)]
+    parts = torch.from_numpy(values).split([len(part) for part in sides])
+    return [part.to(before.device) for part, before in zip(parts, sides)]
 
 # %% ../nbs/14_replay.ipynb #f1dc5254
+def masked(redoing: Redoing, steps: Iterator, signal: Signal, side: Side, key: int) -> Iterator:
+    "Updates whose gradients are removed by the ratios of another precision, taken before each update."
+    state, config = redoing.state, redoing.config
+    if side.precision not in redoing.old:  # weights are at the phase's start
+        redoing.old[side.precision] = {
+            id(piece): torch.from_numpy(
+                read_logprobs(state.policy.model, piece.batch, config.temperature, (side.precision,))[side.precision]
+            )
+            .float()
+            .to(piece.places.device)
+            for piece in every_piece(redoing.batches)
+        }
+    old = redoing.old[side.precision]
+    for number, update in enumerate(redoing.batches.updates * config.num_iterations):
+        chosen = [sides_by(state, config, piece, signal, side, old[id(piece)]) for piece in update.pieces]
+        if side.shuffled:
+            sizes = [signal.advantages[p.places][p.batch.row_index].abs() for p in update.pieces]
+            chosen = shuffled_among_equals(chosen, sizes, keyed_rng(key, "mask", number))
+        for piece, sides in zip(update.pieces, chosen):
+            piece.kept = (sides == 0).float()
+        try:
+            made, statistics, records = next(steps)
+        finally:
+            for piece in update.pieces:
+                piece.kept = None
+        removed = {id(piece): sides for piece, sides in zip(update.pieces, chosen)}
+        yield made, statistics, [(piece, tokens | dict(clip_side=removed[id(piece)])) for piece, tokens in records]
+
+
 def redo(
     redoing: Redoing,  # from `prepare_redoing`; weights and optimizer of its state move
     signal: Signal,  # the advantages
-    clip: str,  # a name in `objective.CLIPS`
+    clip: str,  # what is removed, as `read_side` has it
+    key: int = 0,  # of a shuffled mask
 ) -> tuple[dict, list[Records]]:  # clip fractions, spread and skipped updates; the records of each update
     "Makes the updates of a phase once more."
     state, device = redoing.state, redoing.state.accelerator.device
     signal = Signal(signal.advantages.to(device), signal.counted.to(device))
     state.skipped = 0
-    steps = run_updates(state, redoing.config, redoing.batches, signal, clip, redoing.lengths, described=False)
+    side = read_side(clip)
+    loops_own = "none" if side.precision else side.clip
+    steps = run_updates(state, redoing.config, redoing.batches, signal, loops_own, redoing.lengths, described=False)
+    if side.precision:
+        steps = masked(redoing, steps, signal, side, key)
     made = [(statistics, records) for _, statistics, records in steps]
     records = [tokens for _, some in made for _, tokens in some]
     side, outside, log_ratio = (
@@ -447,14 +588,14 @@ def prepare_redoing(
 def redo_draws(
     redoing: Redoing,  # from `prepare_redoing`
     drawn: Sequence[Signal],  # each is used with its advantages and with their opposite
-    sides: Sequence[str],  # the clips
+    sides: Sequence[str],  # what is removed, as `read_side` has it
     told: Callable[[], object] = lambda: None,  # called after each redoing
 ) -> list[dict]:  # one row per draw, sign and side
     "Redoes a phase for every draw, sign and side, each time from the same start."
     snapshot, rows = Snapshot(redoing.state), []
     for number, draw in enumerate(drawn):
         for sign, side in ((sign, side) for sign in (1, -1) for side in sides):
-            clipped, _ = redo(redoing, Signal(sign * draw.advantages, draw.counted), side)
+            clipped, _ = redo(redoing, Signal(sign * draw.advantages, draw.counted), side, number)
             rows.append(dict(draw=number, sign=sign, side=side, **redoing.gauge.measure(), **clipped))
             snapshot.restore()
             told()
@@ -483,7 +624,7 @@ def replay(
     run: Run | str | os.PathLike,  # a run that `train` wrote; the table is added to its folder
     phase: int,  # the stored phase that is redone
     draws: int = 64,  # redrawings of the rewards; each is used with A and with -A
-    sides: Sequence[str] = ("both", "high", "low", "none"),  # the clips to redo it with, names in `objective.CLIPS`
+    sides: Sequence[str] = ("both", "high", "low", "none"),  # what is removed, as `read_side` has it
     *,
     # the starting policy: needed for phase 1 and where beta is not 0; else None loads what the run saved
     policy: Policy | None = None,
@@ -547,39 +688,6 @@ def replay(
         changes={k: str(v) for k, v in changes.items()},
     )
     return table
-
-# %% ../nbs/14_replay.ipynb #7744e0f4
-_KINDS = {"float32": torch.float32, **HALVES}
-PRECISIONS_READ = (
-    "float32/float32",
-    "float32/bf16",
-    "bf16/float32",
-    "bf16/bf16",
-    "bf16_weights/bf16",
-    "fp16/fp16",
-)  # body/head; bf16 and fp16 are autocast, bf16_weights computes with weights that were rounded
-
-
-@torch.no_grad()
-def read_logprobs(
-    model: torch.nn.Module,  # a causal language model with float32 weights
-    batch: Microbatch,  # on its device
-    temperature: float = 1.0,  # of sampling
-    precisions: Sequence[str] = PRECISIONS_READ,  # body/head
-) -> dict[str, np.ndarray]:  # (completion tokens,) by precision, nats
-    "Log-probabilities of one microbatch, in several precisions."
-    found = {}
-    for body in dict.fromkeys(name.partition("/")[0] for name in precisions):
-        rounded = copy.deepcopy(model).to(torch.bfloat16) if body == "bf16_weights" else model
-        scorer = TokenLogprobs(rounded, compute_dtype=HALVES.get(body))
-        head = unadapted(rounded).get_output_embeddings()
-        with scorer.computing(batch):
-            hidden = scorer.hidden(batch).flatten(0, 1)[batch.positions]
-        for name in (name for name in precisions if name.partition("/")[0] == body):
-            kind = _KINDS[name.partition("/")[2]]
-            logprobs, _ = head_logprobs(hidden, head, batch.targets, temperature=temperature, dtype=kind)
-            found[name] = logprobs.double().cpu().numpy()
-    return found
 
 # %% ../nbs/14_replay.ipynb #4c3b00ed
 def behavior_score(

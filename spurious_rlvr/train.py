@@ -821,6 +821,7 @@ class Piece:
     sampler: torch.Tensor | None = None  # (tokens,) the engine's log-probabilities, where a correction asks for them
     reference: torch.Tensor | None = None  # (tokens,) the starting policy's, once they are known to be needed again
     prefix: Prefix | None = None  # what comes before the first trained layer, once it is known to be needed again
+    kept: torch.Tensor | None = None  # (tokens,) 0 where a gradient is removed, whatever the clip; None: nowhere
 
 
 @dataclasses.dataclass
@@ -1075,6 +1076,9 @@ def piece_loss(
         level, mode = SAMPLER_CORRECTIONS[config.sampler_correction].split("-")
         ends = dict(cap=config.sampler_cap, floor=config.sampler_floor)
         weights = mismatch_weights(piece.old, piece.sampler, index, level=level, mode=mode, **ends)
+    corrected = weights
+    if piece.kept is not None:
+        weights = piece.kept if weights is None else weights * piece.kept
     loss, tokens = configured_loss(
         config,
         logprobs,
@@ -1089,8 +1093,8 @@ def piece_loss(
         reference_logprobs(state, config, piece) if config.beta else None,
         weights,
     )
-    if weights is not None:
-        at_an_end = (weights == config.sampler_cap) | (weights == config.sampler_floor) | (weights == 0)
+    if corrected is not None:
+        at_an_end = (corrected == config.sampler_cap) | (corrected == config.sampler_floor) | (corrected == 0)
         tokens = tokens | dict(corrected=at_an_end)
     return loss, tokens | dict(logprob_new=logprobs.detach(), logprob_old=piece.old, entropy=entropy.detach())
 

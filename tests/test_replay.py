@@ -286,7 +286,7 @@ def test_a_reward_that_is_not_random_and_settings_that_cannot_change_are_refused
         replay.replay(run, 2, reward="boxed_format", name="x", progress=False)
     with pytest.raises(ConfigError, match="optimizer cannot be changed"):
         replay.replay(run, 2, name="x", progress=False, optimizer="adamw")
-    with pytest.raises(ConfigError, match="sides has 'upper'"):
+    with pytest.raises(ConfigError, match="'upper' is no clip"):
         replay.replay(run, 2, sides=["upper"], name="x", progress=False)
 
 

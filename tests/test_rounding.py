@@ -166,3 +166,51 @@ def test_intervals_cover_as_often_as_they_say():
         _, low, high = clipbias.ratio_of_sums(values.ravel(), np.ones(500), np.arange(25).repeat(20))
         covered += low <= 0 <= high
     assert abs(covered / 400 - 0.95) < 0.035
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    "A run with one stored phase."
+    config = dataclasses.replace(CONFIG, phases=1, learning_rate=3e-3, checkpoint_every=0)
+    path = tmp_path_factory.mktemp("masks") / "run"
+    return train.train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", config, path, progress=False)
+
+
+def redone(run, name, sides, **changes):
+    policy = random_policy(scale=10)
+    table = replay.replay(run, 1, 3, sides, policy=policy, name=name, progress=False, **changes)
+    return {side: part.drop(columns="side").reset_index(drop=True) for side, part in table.groupby("side")}
+
+
+def test_a_mask_of_the_same_precision_is_the_clip_itself(stored):
+    found = redone(stored, "same", ("both", "both@float32/float32", "none"), epsilon=0.02)
+    own, masked = found["both"], found["both@float32/float32"]
+    assert own["clip_fraction_high"].min() > 0.01 and own["clip_fraction_low"].min() > 0.01
+    assert not np.allclose(own["logprob"], found["none"]["logprob"])
+    for name in ("clip_fraction_high", "clip_fraction_low"):
+        np.testing.assert_allclose(masked[name], own[name], atol=2e-3)  # a token on the very bound
+    np.testing.assert_allclose(masked["logprob"], own["logprob"], rtol=2e-3, atol=1e-6)
+    np.testing.assert_allclose(masked["entropy"], own["entropy"], rtol=2e-2, atol=1e-6)
+
+
+def test_a_shuffled_mask_removes_as_many_and_others(stored):
+    found = redone(stored, "shuffled", ("both@float32/float32", "both@float32/float32 shuffled"), epsilon=0.02)
+    own, shuffled = found["both@float32/float32"], found["both@float32/float32 shuffled"]
+    removed = [part["clip_fraction_high"] + part["clip_fraction_low"] for part in (own, shuffled)]
+    assert removed[0].min() > 0.02
+    # what is removed moves the policy, and so what is removed in the updates after it
+    np.testing.assert_allclose(removed[0], removed[1], rtol=0.5)
+    assert not np.allclose(own["logprob"], shuffled["logprob"])
+
+
+def test_a_mask_of_bfloat16_removes_where_nothing_moved(stored):
+    "At a learning rate that moves nothing to a bound, float32 removes nothing and bfloat16's mask does."
+    rate = dict(learning_rate=1e-7, epsilon=2e-5)
+    found = redone(stored, "rounding", ("both", "both@bf16/bf16", "none"), **rate)
+    assert found["both"]["clip_fraction_high"].max() == 0
+    assert found["both@bf16/bf16"]["clip_fraction_high"].max() > 0
+
+
+def test_sides_that_are_none_are_refused(stored):
+    with pytest.raises(ConfigError, match="is no precision"):
+        redone(stored, "unknown", ("both@bf17/bf16",))
