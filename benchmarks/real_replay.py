@@ -1,0 +1,128 @@
+"""Does the clip move a real model's behaviour where it acts on rounding? Stored phases of SmolLM2-135M, redone under
+antithetic coin rewards in several precisions; every outcome is read in float32.
+
+This file is the protocol: what is confirmatory was fixed in it before the first look, and everything else is called
+exploratory wherever it is told. `python benchmarks/real_replay.py PHASES` measures PHASES phases for each prompt, adds
+their rows to `benchmarks/results/real_replay.csv`, and writes the intervals that follow, with phases as clusters, to
+`real_replay.json`. What is there is not measured again.
+
+Fixed: two prompts, one where code is likely and one where it is rare; epsilon .2; AdamW at 5e-7, its moments fresh at a
+phase's start; eight updates of one group of eight completions; the last four of thirty layers and the last norm are
+trained. The float32 weights are moved off bfloat16's grid at random within their rounding cells, by phase, so that the
+roundings are drawn anew as the rewards are. Two draws of rewards a phase, each with its opposite.
+
+Confirmatory cells: the gradients and ratios of bfloat16 autocast, with both bounds, the upper alone, the lower alone,
+and none; the same with a float32 output layer, with both bounds and none. Confirmatory outcome: the shift of the
+log-odds of writing code, clip minus none, at each prompt. Masks that come from another precision, or are shuffled
+among tokens of the same size of advantage, tell rounding from movement, and are exploratory; so are all other
+outcomes."""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import tempfile
+import time
+
+import machine
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import t as student
+
+from spurious_rlvr import replay, train
+from spurious_rlvr.core import keyed_seed
+from spurious_rlvr.policy import load_policy
+from spurious_rlvr.tasks import TEMPLATES, word_problems
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+MODEL, REWARD, DRAWS = "smollm2-135m", "random:0.5", 2
+PROMPTS = {"code likely": "word_problem_python", "code rare": "word_problem_free"}
+CONFIG = dataclasses.replace(
+    train.PRESETS["small_lm"],
+    phases=1,
+    prompts_per_phase=8,
+    num_generations=8,
+    minibatch_size=8,
+    learning_rate=5e-7,
+    epsilon=0.2,
+    mixed_precision="no",
+    trainable=r"layers\.2[6-9]\.|model\.norm",
+    checkpoint_every=0,
+)
+MASK, EXACT = "both@bf16/bf16", "both@float32/float32"
+CELLS = {  # settings of the redoing, and what is removed in it
+    "bf16": (dict(mixed_precision="bf16"), ("none", "both", "high", "low", EXACT, f"{MASK} shuffled")),
+    "bf16, head float32": (dict(mixed_precision="bf16", head_precision="float32"), ("none", "both")),
+    "float32": (dict(mixed_precision="no"), ("none", "both", MASK)),
+}
+CONFIRMATORY = {("bf16", "both"), ("bf16", "high"), ("bf16", "low"), ("bf16, head float32", "both")}
+
+
+@torch.no_grad()
+def move_off_grid(model: torch.nn.Module, key: int) -> None:
+    "Moves every weight at random within the cell that bfloat16 rounds to the same number."
+    generator = torch.Generator().manual_seed(key)
+    for parameter in model.parameters():
+        power = torch.exp2(torch.floor(torch.log2(parameter.abs().clamp_min(1e-30))))
+        cell = power * 2.0**-7 * torch.where(parameter.abs() == power, 0.5, 1.0)  # below a power of 2 cells are half
+        parameter.add_(cell * (torch.rand(parameter.shape, generator=generator) - 0.5) * 0.98)
+
+
+def measure(prompt: str, number: int) -> pd.DataFrame:
+    "One phase, sampled anew and redone in every cell."
+    policy = load_policy(MODEL, TEMPLATES[PROMPTS[prompt]])
+    move_off_grid(policy.model, keyed_seed(number, "off the grid", prompt))
+    problems = word_problems(CONFIG.prompts_per_phase, seed=100 + number)
+    parts = []
+    with tempfile.TemporaryDirectory() as folder:
+        config = dataclasses.replace(CONFIG, seed=number)
+        start = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+        run = train.train(policy, problems, REWARD, config, pathlib.Path(folder) / "run", progress=False)
+        policy.model.load_state_dict(start)
+        for cell, (changes, sides) in CELLS.items():
+            began = time.perf_counter()
+            how = dict(policy=policy, seed=number, name=str(len(parts)), old_logprobs="anew", progress=False)
+            table = replay.replay(run, 1, DRAWS, sides, **how, **changes)
+            parts.append(table.assign(prompt=prompt, number=number, cell=cell))
+            print(f"{prompt}, phase {number}, {cell}: {time.perf_counter() - began:.0f} s", flush=True)
+    return pd.concat(parts, ignore_index=True)
+
+
+def intervals(rows: pd.DataFrame) -> list[dict]:
+    "Effects of every cell and side against none, with phases as clusters."
+    keys, found = ["prompt", "cell", "side"], []
+    outcomes = [name for name in rows if name.startswith(("log_odds_", "contrast_")) or name in ("logprob", "entropy")]
+    mean = rows.groupby([*keys, "number"])[[*outcomes, "clip_fraction_high", "clip_fraction_low"]].mean()
+    for prompt, cell, side in mean.index.droplevel("number").unique():
+        if side == "none":
+            continue
+        some, none = mean.loc[prompt, cell, side], mean.loc[prompt, cell, "none"]
+        clipped = {name: float(some[name].mean()) for name in ("clip_fraction_high", "clip_fraction_low")}
+        for outcome in outcomes:
+            change = (some[outcome] - none[outcome]).dropna()
+            n = len(change)
+            half = student.ppf(0.975, n - 1) * change.std() / np.sqrt(n) if n > 1 else np.nan
+            role = outcome == "log_odds_writes_code" and (cell, side) in CONFIRMATORY
+            where = dict(prompt=prompt, cell=cell, side=side, outcome=outcome, confirmatory=role, phases=n)
+            shift = change.mean()
+            found.append(where | dict(shift=shift, low=shift - half, high=shift + half) | clipped)
+    return found
+
+
+def main(phases: int):
+    "Measures what is missing, and writes after every phase."
+    kept = RESULTS / "real_replay.csv"
+    rows = pd.read_csv(kept) if kept.exists() else pd.DataFrame(dict(prompt=[], number=[]))
+    done = set(zip(rows["prompt"], rows["number"]))
+    for number, prompt in [(n, p) for n in range(phases) for p in PROMPTS if (p, n) not in done]:
+        rows = pd.concat([rows, measure(prompt, number)], ignore_index=True)
+        rows.to_csv(kept, index=False)
+    facts = machine.described() | dict(model=MODEL, draws=DRAWS, intervals=intervals(rows))
+    (RESULTS / "real_replay.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("phases", type=int, help="phases for each prompt, counted from the first; eight are the plan")
+    main(parser.parse_args().phases)
