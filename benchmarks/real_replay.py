@@ -65,7 +65,8 @@ def move_off_grid(model: torch.nn.Module, key: int) -> None:
     generator = torch.Generator().manual_seed(key)
     for parameter in model.parameters():
         power = torch.exp2(torch.floor(torch.log2(parameter.abs().clamp_min(1e-30))))
-        cell = power * 2.0**-7 * torch.where(parameter.abs() == power, 0.5, 1.0)  # below a power of 2 cells are half
+        half = torch.where(parameter.abs() == power, 0.5, 1.0)  # below a power of 2, cells are half as wide
+        cell = power * 2.0**-7 * half * (parameter != 0)
         parameter.add_(cell * (torch.rand(parameter.shape, generator=generator) - 0.5) * 0.98)
 
 
