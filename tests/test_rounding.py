@@ -3,6 +3,7 @@ gradients, nothing is left changed, and what the tables say of a bandit's tokens
 
 import dataclasses
 import math
+import pathlib
 
 import numpy as np
 import pandas as pd
@@ -214,3 +215,17 @@ def test_a_mask_of_bfloat16_removes_where_nothing_moved(stored):
 def test_sides_that_are_none_are_refused(stored):
     with pytest.raises(ConfigError, match="is no precision"):
         redone(stored, "unknown", ("both@bf17/bf16",))
+
+
+def test_what_home_says_of_a_real_model_is_what_the_committed_tokens_say():
+    root = pathlib.Path(__file__).resolve().parent.parent
+    tokens = pd.read_parquet(root / "benchmarks" / "results" / "real_rounding.parquet")
+    some = tokens[tokens["prompt"] == "code likely"]
+    [said] = [line for line in (root / "README.md").read_text().split("\n") if "SmolLM2-135M lie outside" in line]
+    used, exact = (clipbias.rounding_table(some, name).loc["all"] for name in ("bf16/bf16", "float32/float32"))
+    assert f"{100 * (used['above'] + used['below']):.1f} % of the tokens" in said
+    assert exact["above"] == exact["below"] == 0 and "none in float32" in said
+    words = clipbias.rounding_sentence(some, minibatch_size=16)
+    assert "acts on rounding" in words and "removes there is rounding" in said
+    assert "pushes towards likely tokens" in words and "pushes towards likely tokens" in said
+    assert "nowhere that is shown" in words and "a push towards code is not shown" in said
