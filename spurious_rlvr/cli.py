@@ -1218,12 +1218,14 @@ def _digest(content):
 
 # %% ../nbs/24_cli.ipynb #17405ba2
 _REFERENCE = re.compile(r"\[(`?\w[\w ]*`?)\]\(\.\./\d+\w?_(\w+)\.ipynb(?:#[^)]*)?\)")
+_PAGE = re.compile(r"\[([^\]]+)\]\(\.\./[a-z_]+\.ipynb(?:#[^)]*)?\)")
 
 
 def _offline(path):  # a tutorial's bytes; what it links to in the reference is asked of Python there
     if path.suffix != ".ipynb":
         return path.read_bytes()
-    return _REFERENCE.sub(r"\1 (`help('spurious_rlvr.\2')`)", path.read_text(encoding="utf-8")).encode()
+    text = _REFERENCE.sub(r"\1 (`help('spurious_rlvr.\2')`)", path.read_text(encoding="utf-8"))
+    return _PAGE.sub(r"\1 (in the documentation)", text).encode()
 
 
 def _heading(path):  # of a notebook, and its first sentence; its name where it has none

@@ -199,6 +199,8 @@ def test_tutorials_are_copied_whole_and_edits_stay(tmp_path, monkeypatch):
     copied = sorted(p.name for p in (tmp_path / "spurious-rlvr-tutorials").glob("*.ipynb"))
     tutorials = sorted(p.name for p in (Path(cli.__file__).parent / "tutorials").glob("*.ipynb"))
     assert copied == sorted([*tutorials, "index.ipynb"])
+    texts = [path.read_text() for path in (tmp_path / "spurious-rlvr-tutorials").glob("*.ipynb")]
+    assert not any("](../" in text for text in texts)  # nothing stands above them there
     mine = tmp_path / "spurious-rlvr-tutorials" / copied[0]
     mine.write_text("mine")
     again = CliRunner().invoke(cli.app, ["lab", "--copy-only"])
