@@ -28,9 +28,9 @@ import machine
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import t as student
 
 from spurious_rlvr import replay, train
+from spurious_rlvr.clipbias import ratio_of_sums
 from spurious_rlvr.core import keyed_seed
 from spurious_rlvr.policy import load_policy
 from spurious_rlvr.tasks import TEMPLATES, word_problems
@@ -103,11 +103,10 @@ def intervals(rows: pd.DataFrame) -> list[dict]:
         for outcome in outcomes:
             change = (some[outcome] - none[outcome]).dropna()
             n = len(change)
-            half = student.ppf(0.975, n - 1) * change.std() / np.sqrt(n) if n > 1 else np.nan
+            shift, low, high = ratio_of_sums(change, np.ones(n), np.arange(n))
             role = outcome == "log_odds_writes_code" and (cell, side) in CONFIRMATORY
             where = dict(prompt=prompt, cell=cell, side=side, outcome=outcome, confirmatory=role, phases=n)
-            shift = change.mean()
-            found.append(where | dict(shift=shift, low=shift - half, high=shift + half) | clipped)
+            found.append(where | dict(shift=shift, low=low, high=high) | clipped)
     return found
 
 

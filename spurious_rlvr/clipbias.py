@@ -2205,7 +2205,7 @@ def clip_report(
         log_ratio_spread=sums["spread"],
         phases_clipped=sums["clipped"],
         shrunk=shrunk,
-        noise=noise_words(run.of_kind("phase"), run.config, "mixed_precision" not in run.config),
+        noise=noise_words(run.of_kind("phase"), run.config, quiet="mixed_precision" not in run.config),
     )
     return ClipReport(run.name, could, headline, facts, by_side)
 
@@ -2342,10 +2342,8 @@ def removed_weight(
     clip: str = "both",  # "both", "high" or "low"
 ) -> np.ndarray:  # (tokens,)
     "The signed weight w that a clip removes from each token's update under a coin, in units of half the mean |A|."
-    ratio, high = np.exp(log_ratio), epsilon if epsilon_high is None else epsilon_high
-    above = ratio * (ratio > 1 + high) if clip in ("both", "high") else 0.0
-    below = ratio * (ratio < 1 - epsilon) if clip in ("both", "low") else 0.0
-    return above - below
+    ratio, (low, high) = np.exp(log_ratio), clip_bounds(epsilon, epsilon_high, clip)
+    return ratio * (ratio > high) - ratio * (ratio < low)
 
 # %% ../nbs/17_clipbias.ipynb #ff64ae11
 def ratio_of_sums(
@@ -2364,9 +2362,13 @@ def ratio_of_sums(
     ratio = float(tops.sum() / bottoms.sum())
     if n == 1:
         return ratio, math.nan, math.nan
-    error = math.sqrt(n / (n - 1) * np.square(tops - ratio * bottoms).sum()) / float(bottoms.sum())
-    half = float(stdtrit(n - 1, 0.5 + level / 2)) * error
+    half = _half_width((tops - ratio * bottoms) / float(bottoms.sum()), level)
     return ratio, ratio - half, ratio + half
+
+
+def _half_width(influences, level):  # of a t interval: (clusters,) what each adds to the estimate's error
+    n = len(influences)
+    return float(stdtrit(n - 1, 0.5 + level / 2)) * math.sqrt(n / (n - 1) * np.square(influences).sum())
 
 # %% ../nbs/17_clipbias.ipynb #f7e3ada7
 def rounding_table(
@@ -2452,8 +2454,7 @@ def rounding_direction(
     counts = {s: (side == s).sum() for s in (1.0, -1.0)}
     residual = sum(np.where(side == s, s * (weight - parts[s]) / counts[s], 0.0) for s in (1.0, -1.0))
     by_group = pd.Series(residual).groupby(_group_of(tokens)).sum()
-    n, difference = len(by_group), float(parts[1.0] - parts[-1.0])
-    half = float(stdtrit(n - 1, 0.5 + level / 2)) * math.sqrt(n / (n - 1) * (by_group**2).sum())
+    difference, half = float(parts[1.0] - parts[-1.0]), _half_width(by_group.to_numpy(), level)
     return difference, difference - half, difference + half
 
 # %% ../nbs/17_clipbias.ipynb #e7f50f6b

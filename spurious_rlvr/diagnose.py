@@ -333,9 +333,9 @@ def clustered(
     level: float = 0.95,  # of the interval
 ) -> tuple[float, float, float]:  # ratio, lower and upper end
     "A ratio of sums with an interval over clusters, linearised; Wilson's where it is 0 or 1 throughout."
-    counts = pd.Series(np.asarray(bottom, dtype=float)).groupby(np.asarray(clusters)).sum()
     ratio, low, high = ratio_of_sums(top, bottom, clusters, level)
     if not high - low > 2e-9:
+        counts = pd.Series(np.asarray(bottom, dtype=float)).groupby(np.asarray(clusters)).sum()
         n, inside = int((counts > 0).sum()), min(max(ratio, 0.0), 1.0)
         return ratio, *wilson(inside * n, n, level)[1:]
     return ratio, max(low, 0.0), min(high, 1.0)
