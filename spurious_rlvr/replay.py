@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['BEHAVIORS', 'REPLAYABLE', 'PRECISIONS_READ', 'STEP_SHARE', 'stored_rollouts', 'Snapshot', 'left_as_found',
            'start_of_phase', 'freeze_what_stays', 'set_old_logprobs', 'redraw', 'replay_draws', 'Gauge',
-           'complete_old_logprobs', 'Redoing', 'read_logprobs', 'Side', 'read_side', 'sides_by',
-           'shuffled_among_equals', 'masked', 'redo', 'state_of_start', 'prepare_redoing', 'redo_draws', 'replay',
-           'behavior_score', 'move', 'token_pulls', 'read_ratios']
+           'complete_old_logprobs', 'Redoing', 'read_logprobs', 'Side', 'read_side', 'shuffled_among_equals', 'masked',
+           'redo', 'state_of_start', 'prepare_redoing', 'redo_draws', 'replay', 'behavior_score', 'move', 'token_pulls',
+           'read_ratios']
 
 # %% ../nbs/14_replay.ipynb #4c63df4a
 import contextlib
@@ -55,12 +55,10 @@ from spurious_rlvr.train import (
     assign_advantages,
     by_row,
     check_config,
-    configured_loss,
     cut_pieces,
     duration,
     every_piece,
     flat,
-    learnt_from,
     load_checkpoint,
     make_batches,
     make_update,
@@ -72,6 +70,7 @@ from spurious_rlvr.train import (
     score,
     score_as_trained,
     settle_precision,
+    sides_of,
     signal_of,
 )
 
@@ -153,6 +152,15 @@ class Snapshot:
                     held[parameter][name] = copy.deepcopy(value)
         self.placement.optimizer.zero_grad()
         self.placement.follow()
+
+
+@contextlib.contextmanager
+def _put_back(state):  # weights and optimizer as they were, whatever happens inside
+    snapshot = Snapshot(state)
+    try:
+        yield snapshot
+    finally:
+        snapshot.restore()
 
 
 @contextlib.contextmanager
@@ -389,22 +397,25 @@ PRECISIONS_READ = (
 @torch.no_grad()
 def read_logprobs(
     model: torch.nn.Module,  # a causal language model with float32 weights
-    batch: Microbatch,  # on its device
+    batches: Sequence[Microbatch],  # on its device
     temperature: float = 1.0,  # of sampling
     precisions: Sequence[str] = PRECISIONS_READ,  # body/head
-) -> dict[str, np.ndarray]:  # (completion tokens,) by precision, nats
-    "Log-probabilities of one microbatch, in several precisions."
-    found = {}
+    told: Callable[[], object] = lambda: None,  # called after each microbatch and body
+) -> list[dict[str, np.ndarray]]:  # for each microbatch, (completion tokens,) by precision, nats
+    "Log-probabilities of microbatches, in several precisions."
+    found: list[dict[str, np.ndarray]] = [{} for _ in batches]
     for body in dict.fromkeys(name.partition("/")[0] for name in precisions):
         rounded = copy.deepcopy(model).to(torch.bfloat16) if body == "bf16_weights" else model
         scorer = TokenLogprobs(rounded, compute_dtype=HALVES.get(body))
         head = unadapted(rounded).get_output_embeddings()
-        with scorer.computing(batch):
-            hidden = scorer.hidden(batch).flatten(0, 1)[batch.positions]
-        for name in (name for name in precisions if name.partition("/")[0] == body):
-            kind = _KINDS[name.partition("/")[2]]
-            logprobs, _ = head_logprobs(hidden, head, batch.targets, temperature=temperature, dtype=kind)
-            found[name] = logprobs.double().cpu().numpy()
+        for batch, values in zip(batches, found):
+            with scorer.computing(batch):
+                hidden = scorer.hidden(batch).flatten(0, 1)[batch.positions]
+            for name in (name for name in precisions if name.partition("/")[0] == body):
+                kind = _KINDS[name.partition("/")[2]]
+                logprobs, _ = head_logprobs(hidden, head, batch.targets, temperature=temperature, dtype=kind)
+                values[name] = logprobs.double().cpu().numpy()
+            told()
     return found
 
 # %% ../nbs/14_replay.ipynb #eb0aac79
@@ -432,24 +443,6 @@ def read_side(
     return Side(clip, precision, shuffled)
 
 # %% ../nbs/14_replay.ipynb #dcd88c8b
-def sides_by(
-    state: TrainingState,  # its weights as they are now
-    config: GRPOConfig,  # the clip's bounds
-    piece: Piece,  # of the next update
-    signal: Signal,  # the advantages
-    side: Side,  # with a precision
-    old: torch.Tensor,  # (tokens,) log-probabilities at the phase's start, in that precision
-) -> torch.Tensor:  # (tokens,) +1 above, -1 below, 0 where nothing is removed
-    "What a clip removes by the ratios of another precision."
-    new = read_logprobs(state.policy.model, piece.batch, config.temperature, (side.precision,))[side.precision]
-    logprobs, index, places = torch.from_numpy(new).float().to(old.device), piece.batch.row_index, piece.places
-    plain = dataclasses.replace(config, beta=0.0, entropy_coefficient=0.0)
-    counts = len(places), len(index)
-    signals = signal.advantages[places], learnt_from(signal)[places]
-    none = torch.zeros_like(logprobs)
-    return configured_loss(plain, logprobs, none, old, *signals, index, side.clip, *counts)[1]["clip_side"]
-
-
 def shuffled_among_equals(
     sides: Sequence[torch.Tensor],  # for each piece (tokens,)
     sizes: Sequence[torch.Tensor],  # for each piece (tokens,) size of the token's advantage
@@ -467,18 +460,19 @@ def shuffled_among_equals(
 def masked(redoing: Redoing, steps: Iterator, signal: Signal, side: Side, key: int) -> Iterator:
     "Updates whose gradients are removed by the ratios of another precision, taken before each update."
     state, config = redoing.state, redoing.config
+
+    def read(pieces):
+        batches = [piece.batch for piece in pieces]
+        found = read_logprobs(state.policy.model, batches, config.temperature, (side.precision,))
+        return [torch.from_numpy(v[side.precision]).float().to(p.places.device) for p, v in zip(pieces, found)]
+
     if side.precision not in redoing.old:  # weights are at the phase's start
-        redoing.old[side.precision] = {
-            id(piece): torch.from_numpy(
-                read_logprobs(state.policy.model, piece.batch, config.temperature, (side.precision,))[side.precision]
-            )
-            .float()
-            .to(piece.places.device)
-            for piece in every_piece(redoing.batches)
-        }
+        pieces = list(every_piece(redoing.batches))
+        redoing.old[side.precision] = dict(zip(map(id, pieces), read(pieces)))
     old = redoing.old[side.precision]
     for number, update in enumerate(redoing.batches.updates * config.num_iterations):
-        chosen = [sides_by(state, config, piece, signal, side, old[id(piece)]) for piece in update.pieces]
+        new = zip(update.pieces, read(update.pieces))
+        chosen = [sides_of(config, piece, signal, values, old[id(piece)], side.clip) for piece, values in new]
         if side.shuffled:
             sizes = [signal.advantages[p.places][p.batch.row_index].abs() for p in update.pieces]
             chosen = shuffled_among_equals(chosen, sizes, keyed_rng(key, "mask", number))
@@ -735,11 +729,12 @@ def token_pulls(
 ) -> list[np.ndarray]:  # for each piece (tokens,): change of a token's log-probability along the direction
     "Directional derivatives by a central difference, in float32."
     step = STEP_SHARE * _length(state.placement.parameters()) / _length(direction)
-    snapshot, read = Snapshot(state), []
-    for side in (1, -1):
-        move(state, direction, side * step)
-        read.append([state.placement.exact(p.batch, config.temperature)[0].double().cpu().numpy() for p in pieces])
-        snapshot.restore()
+    read = []
+    with _put_back(state) as snapshot:
+        for side in (1, -1):
+            move(state, direction, side * step)
+            read.append([state.placement.exact(p.batch, config.temperature)[0].double().cpu().numpy() for p in pieces])
+            snapshot.restore()
     return [(up - down) / (2 * step) for up, down in zip(*read)]
 
 
@@ -782,35 +777,26 @@ def read_ratios(
         raise ConfigError(f"read_ratios: {updates} updates leave none of {len(batches.updates)} to be read")
     lengths = [len(r.token_ids) for r in rollouts]
     pieces = [piece for update in batches.updates[updates:] for piece in update.pieces]
-    bar = Progress("ratios, before", len(pieces), "microbatches", shown=progress)
+    read = functools.partial(read_logprobs, model, [piece.batch for piece in pieces], temperature, precisions)
+    readings = len(pieces) * len({name.partition("/")[0] for name in precisions})
+    bar = Progress("ratios, before", readings, "readings", shown=progress)
     with bar, _put_back(state):
-        before = [_counted(bar, read_logprobs(model, p.batch, temperature, precisions)) for p in pieces]
+        before = read(bar.update)
         bar.begin("pulls on behaviours", len(behaviors), "behaviours")
-        pulls = {name: _counted(bar, _pulls_by_rollout(state, config, rollouts, name)) for name in behaviors}
+        pulls = {}
+        for name in behaviors:
+            pulls[name] = _pulls_by_rollout(state, config, rollouts, name)
+            bar.update()
         for update in batches.updates[:updates]:
             make_update(state, config, update, signal, "none", lengths, described=False)
-        bar.begin("ratios, after", len(pieces), "microbatches")
-        after = [_counted(bar, read_logprobs(model, p.batch, temperature, precisions)) for p in pieces]
+        bar.begin("ratios, after", readings, "readings")
+        after = read(bar.update)
     rows = []
     for piece, old, new in zip(pieces, before, after):
         values = {f"log_ratio {name}": new[name] - old[name] for name in precisions}
         values |= {"probability": np.exp(old["float32/float32"])}
         rows += _token_rows(piece, rollouts, values, pulls)
     return pd.concat(rows, ignore_index=True)
-
-
-@contextlib.contextmanager
-def _put_back(state):  # weights and optimizer as they were, whatever happens inside
-    snapshot = Snapshot(state)
-    try:
-        yield
-    finally:
-        snapshot.restore()
-
-
-def _counted(bar, value):
-    bar.update()
-    return value
 
 
 def _token_rows(piece, rollouts, values, pulls):

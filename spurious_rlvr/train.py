@@ -10,13 +10,13 @@ __all__ = ['SCHEDULES', 'CHANGEABLE', 'PRESETS', 'Records', 'GRPOConfig', 'check
            'set_checkpointing', 'sample_phase', 'Piece', 'Update', 'PhaseBatches', 'cut_pieces', 'count_pieces',
            'make_update_batches', 'make_batches', 'every_piece', 'flat', 'by_row', 'record_old_logprobs',
            'score_as_trained', 'Signal', 'signal_of', 'configured_loss', 'reference_logprobs', 'piece_loss', 'is_dead',
-           'learnt_from', 'accumulate_gradient', 'record_tokens', 'joined_tokens', 'update_statistics', 'make_update',
-           'NoiseSample', 'begin_noise', 'noise_statistics', 'end_noise', 'Phase', 'sampler_mismatch', 'phase_metrics',
-           'run_updates', 'run_phase', 'gather_used', 'reward_at', 'is_due', 'run_phases', 'grpo', 'write_phase',
-           'save_checkpoint', 'load_checkpoint', 'DividedEngine', 'evaluate_into', 'recorded_config', 'check_same',
-           'check_start', 'first_process', 'is_evaluated', 'check_trackers', 'tracking', 'unwritten', 'recorded_end',
-           'time_sampling', 'time_scoring', 'phase_seconds', 'duration', 'start_words', 'say_start', 'say_shared',
-           'shown', 'check_evaluated', 'keep_best', 'train']
+           'learnt_from', 'sides_of', 'accumulate_gradient', 'record_tokens', 'joined_tokens', 'update_statistics',
+           'make_update', 'NoiseSample', 'begin_noise', 'noise_statistics', 'end_noise', 'Phase', 'sampler_mismatch',
+           'phase_metrics', 'run_updates', 'run_phase', 'gather_used', 'reward_at', 'is_due', 'run_phases', 'grpo',
+           'write_phase', 'save_checkpoint', 'load_checkpoint', 'DividedEngine', 'evaluate_into', 'recorded_config',
+           'check_same', 'check_start', 'first_process', 'is_evaluated', 'check_trackers', 'tracking', 'unwritten',
+           'recorded_end', 'time_sampling', 'time_scoring', 'phase_seconds', 'duration', 'start_words', 'say_start',
+           'say_shared', 'shown', 'check_evaluated', 'keep_best', 'train']
 
 # %% ../nbs/13_train.ipynb #b232d627
 import contextlib
@@ -100,7 +100,16 @@ from .plan import check_memory
 from .policy import Policy, unadapted
 from .rewards import Reward, as_reward, realised_rate
 from .rollout import Engine, Request, TransformersEngine, mismatch, sample_rollouts, watched
-from .runs import Run, RunWriter, create_run, fingerprint_problems, read_run, refuse_existing, resume_run
+from spurious_rlvr.runs import (
+    PRECISION_WORDS,
+    Run,
+    RunWriter,
+    create_run,
+    fingerprint_problems,
+    read_run,
+    refuse_existing,
+    resume_run,
+)
 
 # %% ../nbs/13_train.ipynb #d9b65247
 @dataclasses.dataclass(frozen=True)
@@ -1114,6 +1123,23 @@ def learnt_from(signal: Signal) -> torch.Tensor:  # (rollouts,)
     return signal.counted if signal.masked is None else signal.counted & ~signal.masked
 
 
+def sides_of(
+    config: GRPOConfig,  # the clip's bounds
+    piece: Piece,  # whose tokens
+    signal: Signal,  # of the phase
+    logprobs: torch.Tensor,  # (tokens,) that the ratio is taken of
+    old: torch.Tensor,  # (tokens,) at the phase's start
+    clip: str,  # a name in `objective.CLIPS`
+) -> torch.Tensor:  # (tokens,) +1 above, -1 below, 0 where nothing is removed
+    "What a clip removes by given log-probabilities."
+    plain = dataclasses.replace(config, beta=0.0, entropy_coefficient=0.0)
+    signals = signal.advantages[piece.places], learnt_from(signal)[piece.places]
+    counts = len(piece.places), len(piece.batch.row_index)
+    none = torch.zeros_like(logprobs)
+    _, tokens = configured_loss(plain, logprobs, none, old, *signals, piece.batch.row_index, clip, *counts)
+    return tokens["clip_side"]
+
+
 def accumulate_gradient(
     state: TrainingState,  # what the loop carries; gradients are added to the placement's
     config: GRPOConfig,  # the objective's settings
@@ -1315,8 +1341,7 @@ def end_noise(
     "Sets the ratio in use beside the one in float32."
     if sample is None:
         return {}
-    piece, index = sample.piece, sample.piece.batch.row_index
-    new, old = {}, {}
+    piece, new, old = sample.piece, {}, {}
     for part, tokens in records:
         new |= dict(by_row(part, tokens["logprob_new"]))
         old |= dict(by_row(part, tokens["logprob_old"]))
@@ -1326,12 +1351,7 @@ def end_noise(
         return torch.tensor([v for i in places for v in values[i]], device=sample.start.device)
 
     def sides(logprobs, before):
-        chosen = piece.places
-        counts = len(places), len(index)
-        signals = signal.advantages[chosen], learnt_from(signal)[chosen]
-        plain = dataclasses.replace(config, beta=0.0, entropy_coefficient=0.0)
-        none = torch.zeros_like(logprobs)
-        return configured_loss(plain, logprobs, none, before, *signals, index, config.clip, *counts)[1]["clip_side"]
+        return sides_of(config, piece, signal, logprobs, before, config.clip)
 
     used, before = joined(new), joined(old)
     gap = sample.start - before if config.old_logprobs == "sampler" else None
@@ -1879,9 +1899,6 @@ def phase_seconds(
     return sampling, passes * read * time_scoring(state, config, prompt)
 
 # %% ../nbs/13_train.ipynb #fff0250e
-_IN_WORDS = dict(no="float32", bf16="bfloat16", fp16="float16", bf16_weights="bfloat16 with float32 masters")
-
-
 def duration(
     seconds: float,
 ) -> str:
@@ -1902,7 +1919,7 @@ def start_words(
     said = (
         f"a phase is {config.prompts_per_phase} prompts × {config.num_generations} completions of at most"
         f" {config.max_completion_length} tokens, then {config.updates_per_phase} updates, in"
-        f" {_IN_WORDS[settle_precision(config, state.policy.device).mixed_precision]} on"
+        f" {PRECISION_WORDS[settle_precision(config, state.policy.device).mixed_precision]} on"
         f" {device.get(state.policy.device.type, state.policy.device.type)}"
     )
     if seconds is None:
