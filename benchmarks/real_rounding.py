@@ -2,7 +2,7 @@
 precisions, at a prompt where code is likely and one where it is rare.
 
 `python benchmarks/real_rounding.py UNITS` measures UNITS units for each prompt, each of some 5,500 tokens and
-six minutes on two cores, adds them to `benchmarks/results/real_rounding.parquet`, and writes the tables that
+four to seven minutes on two cores, adds them to `benchmarks/results/real_rounding.parquet`, and writes the tables that
 follow from all units so far to `real_rounding.json`. What is there is not measured again; `--help` lists what
 else can be asked."""
 

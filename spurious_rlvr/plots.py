@@ -557,6 +557,7 @@ def plot_rounding(
     behavior: str = "writes_code",
     epsilon: float = 0.2,
     minibatch_size: int = 64,  # completions of an update
+    about: str = "",  # model and learning rate, for the caption: nothing about clipping is told without them
 ) -> plt.Figure:
     "What a clip would remove from tokens of each probability, and where that pushes a behaviour."
     parts = dict(list(tokens.groupby("prompt", sort=False))) if "prompt" in tokens else {"all": tokens}
@@ -569,8 +570,9 @@ def plot_rounding(
     _pull_panel(axes[0][-1], parts, precisions, behavior=behavior, epsilon=epsilon, minibatch_size=minibatch_size)
     axes[0][-1].set_title(f"shift of {behavior} per update")
     text = (
-        f"Body/output layer. Bars: 95 % over groups; {len(tokens):,} tokens. Right: in spreads of one update of"
-        f" {minibatch_size} completions under a coin, for plain gradient steps; right of 0, more {behavior}."
+        f"{about and about + '. '}Body/output layer. Bars: 95 % over groups; {len(tokens):,} tokens. Right: in spreads"
+        f" of one update of {minibatch_size} completions under a coin, for plain gradient steps; right of 0, more"
+        f" {behavior}."
     )
     return _caption(_with_legend(figure, axes[0][0]), text)
 
