@@ -179,11 +179,17 @@ class Notebook:
 
     def run(self, source):
         "Runs a new cell at the end; does not wait for it."
+        from playwright.sync_api import TimeoutError  # only these tests need it
+
         page = self.page
-        page.click(".jp-Notebook-footer")
-        page.wait_for_function(
-            _EMPTY_AT_THE_END
-        )  # not by their number: JupyterLab takes cells out that are out of sight
+        for last_try in (False, False, False, True):  # a page that is being written to may miss a click
+            page.click(".jp-Notebook-footer")
+            try:  # not by their number: JupyterLab takes cells out that are out of sight
+                page.wait_for_function(_EMPTY_AT_THE_END, timeout=15_000)
+                break
+            except TimeoutError:
+                if last_try:
+                    raise
         page.click(".jp-Notebook .jp-Cell:last-child .cm-content")
         page.wait_for_selector(".jp-Notebook .jp-Cell:last-child .cm-focused")
         page.keyboard.insert_text(source)
