@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 import urllib.error
@@ -51,16 +52,20 @@ class CharacterPolicy:
 
 
 class ScriptEngine:
-    "Writes a given text, one character a token, at a given pace, so that what a page must show is known beforehand."
+    """Writes a given text, one character a token, at a given pace, so that what a page must show is known beforehand.
+    At place `holds_at` it waits for `go`, however long the test takes."""
 
-    def __init__(self, text, pace=0.0):
-        self.text, self.pace, self.written, self.closed, self.fails_at = text, pace, 0, 0, None
+    def __init__(self, text, pace=0.0, holds_at=None):
+        self.text, self.pace, self.holds_at, self.go = text, pace, holds_at, threading.Event()
+        self.written, self.closed, self.fails_at = 0, 0, None
 
     def stream(self, request, *, max_completion_length, temperature=1.0, stop=(), forbidden_ids=(), alternatives=0):
         try:
             for place, c in enumerate(self.text[:max_completion_length]):
                 if self.pace:
                     time.sleep(self.pace)
+                if place == self.holds_at:
+                    assert self.go.wait(60)
                 if place == self.fails_at:
                     raise RuntimeError("the engine lost its \x1b[31mGPU\ud800")
                 self.written += 1

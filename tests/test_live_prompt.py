@@ -326,16 +326,17 @@ def test_the_terminal_form_acts_on_nothing():
 
 @browser
 def test_tokens_and_spans_arrive_in_the_page(page):
-    engine = ScriptEngine(STORY, pace=0.002)
+    engine = ScriptEngine(STORY, pace=0.002, holds_at=80)
     link = Linked(page, LivePrompt(engine, CharacterPolicy()))
     page.fill("[data-setting=question]", "How many?")
     page.click("[data-action=free]")
-    link.until(lambda: engine.written > 75)
+    link.until(lambda: engine.written > 75 and shown(page))
     half = shown(page)
     assert 0 < len(half) < len(STORY) and STORY.startswith(
         half.encode("utf-16", "surrogatepass").decode("utf-16")
     )  # lights up while it is written
     assert page.is_disabled("[data-action=free]") and page.is_enabled("[data-action=stop]")
+    engine.go.set()
     link.until(lambda: page.get_attribute(".live-prompt", "data-running") == "no")
     assert shown(page) == STORY
     assert marked(page) == expected(STORY)
@@ -414,7 +415,7 @@ def agrees(page, widget, finish):
 
 def between(link, count):
     "Waits until so many tokens are written, without carrying a message to the page."
-    until = time.monotonic() + 10
+    until = time.monotonic() + 10 * PATIENCE
     while link.widget.engine.written < count:
         assert time.monotonic() < until
         time.sleep(0.002)
@@ -480,13 +481,14 @@ def test_an_engine_that_fails_in_mid_stream_leaves_no_card_writing(page):
 @browser
 @pytest.mark.parametrize("when", ["on the way", "at the end"])
 def test_a_message_that_was_lost_is_made_good(page, when):
-    engine = ScriptEngine(STORY * 3, pace=0.002)
+    engine = ScriptEngine(STORY * 3, pace=0.002, holds_at=300)
     widget = LivePrompt(engine, CharacterPolicy(), question="q")
     link = Linked(page, widget)
     page.click("[data-action=free]")
     link.until(lambda: engine.written > 30)
-    between(link, engine.written + 30)
+    between(link, 300)
     lost = [link.outbox.popleft() for _ in range(len(link.outbox))]
+    engine.go.set()
     assert any("text" in text and "add" in text for text in lost)
     if when == "at the end":  # all that is left but the last message
         widget.wait()

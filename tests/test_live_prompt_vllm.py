@@ -56,7 +56,7 @@ def test_several_samples_arrive_with_their_alternatives(engine):
     for sample in view.everything()["samples"]:
         for _, _, token, logprob, alternatives in sample["tokens"]:
             assert len(alternatives) == 5 and dict(alternatives).get(token, logprob) == logprob
-    added = [part for message in view.told if message["type"] == "add" for part in message["parts"]]
+    added = [part for message in view.told if message["type"] in ("add", "end") for part in message["parts"]]
     for place in range(4):  # piece by piece, all of it
         assert "".join(part["text"] for part in added if part["sample"] == place) == rows["completion"][place]
         assert sum(len(part["tokens"]) for part in added if part["sample"] == place) == len(rows["token_ids"][place])

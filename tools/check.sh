@@ -26,17 +26,20 @@ nbdev_test --n_workers 2 --timing --skip_folder_re "^([_.]|tutorials)"
 step "pages of the site"
 python tools/check_site.py
 step "tests"
-# One thread a process, two processes, each file in one of them. What fails is tried once more by itself: on a machine
-# that works for others, too, a browser may wait for minutes. A test that fails twice has failed.
-export OMP_NUM_THREADS=1
-python -m pytest -n 2 --dist loadfile -m "not slow and not vllm" || {
-    step "tests that failed, once more"
-    python -m pytest --last-failed --last-failed-no-failures none -m "not slow and not vllm"
+# What fails is tried once more by itself: on a machine that works for others, too, a browser may wait for minutes.
+# A test that fails twice has failed.
+once_more() { # the command, then what only its first try has
+    local tests=("${@:1:$#-1}")
+    "${tests[@]}" ${!#} || {
+        step "tests that failed, once more"
+        "${tests[@]}" --last-failed --last-failed-no-failures none
+    }
 }
-unset OMP_NUM_THREADS
+# One thread a process, two processes, each file in one of them.
+OMP_NUM_THREADS=1 once_more python -m pytest -m "not slow and not vllm" "-n 2 --dist loadfile"
 step "a real vLLM on the CPU"
 bash tools/vllm_env.sh
-.venv-vllm/bin/python -m pytest -m vllm tests/test_vllm.py tests/test_live_prompt_vllm.py
+once_more .venv-vllm/bin/python -m pytest -m vllm tests/test_vllm.py tests/test_live_prompt_vllm.py ""
 step "the wheel, in an empty environment and another folder"
 bash tools/check_wheel.sh
 step "done"
