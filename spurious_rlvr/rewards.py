@@ -7,8 +7,8 @@ __all__ = ['Places', 'Batch', 'Scores', 'Reward', 'RealisedRate', 'realised_rate
            'number_argument', 'python', 'as_reward', 'boxed_format', 'mentions_python', 'writes_code', 'no_repetition',
            'length', 'soft_overlong', 'grade_any', 'ground_truth', 'matches', 'majority_vote', 'incorrect',
            'shuffled_answer', 'random', 'gaussian', 'uniform', 'permuted', 'parse', 'Vote', 'vote', 'online_majority',
-           'LabelReport', 'Labelled', 'majority_labels', 'incorrect_labels', 'shuffled_labels', 'one_shot',
-           'LabelAudit', 'audit_labels']
+           'where_live', 'LabelReport', 'Labelled', 'majority_labels', 'incorrect_labels', 'shuffled_labels',
+           'one_shot', 'LabelAudit', 'audit_labels']
 
 # %% ../nbs/04_rewards.ipynb #3f7f69b1
 import collections
@@ -1371,6 +1371,31 @@ def online_majority(
         return values
 
     return named_reward("online_majority", rule, rules=rules, convention=convention)
+
+# %% ../nbs/04_rewards.ipynb #a1c30002
+def _is_live(values):  # whether a group's rewards tell its completions apart
+    return len(set(values) - {None}) > 1
+
+
+@register
+def where_live(
+    reward: Reward,  # what is given in the groups that are kept
+    other: Reward,  # decides which those are: the ones in which its values differ
+) -> Reward:
+    """`reward` in the groups in which `other` tells completions apart, and 0 in all other groups. Needs whole groups in
+    each call."""
+    inner, watched = as_reward(reward), as_reward(other)
+
+    def rule(batch):
+        values, seen, kept = batch.values(inner), batch.values(watched), [0.0] * len(batch)
+        for rows in batch.whole_groups("where_live"):
+            if _is_live([seen[row] for row in rows]):
+                for row in rows:
+                    kept[row] = values[row]
+        return kept
+
+    bounds = inner.bounds and (min(0.0, inner.bounds[0]), max(0.0, inner.bounds[1]))
+    return named_reward("where_live", rule, bounds, reward=inner, other=watched)
 
 # %% ../nbs/04_rewards.ipynb #87266a90
 @dataclasses.dataclass(frozen=True)
