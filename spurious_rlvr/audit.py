@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FAMILIES', 'NULLS', 'REFERENCES', 'MAJORITY', 'CHECKS', 'QUICK_CHANGES', 'OWN_QUICK_CHANGES', 'ORGANISM_CHANGES',
            'GAINS', 'RULES', 'ROLES', 'AuditPlan', 'as_reward_text', 'two_families', 'refuse_mixed', 'majority_specs',
-           'audit_study', 'Trial', 'try_reward', 'audit_gains', 'arm_values', 'seed_pairs', 'judge', 'clip_factor',
+           'audit_study', 'Trial', 'try_reward', 'evaluated', 'start_right', 'audit_gains', 'arm_values', 'seed_pairs',
+           'against', 'judge', 'gain_parts', 'clip_factor', 'group_signals', 'audit_signals', 'signal_shares',
            'gain_words', 'clip_words', 'null_words', 'power_words', 'probe_families', 'probe_words', 'ratio_words',
            'write_audit_report', 'AuditResult', 'audit', 'Source', 'read_source', 'load_results', 'limits',
            'effect_words', 'audit_evaluations', 'Claim', 'Finding', 'told', 'find_clip', 'find_entropy', 'find_seeds',
@@ -82,7 +83,8 @@ class AuditPlan:
 
 
 QUICK_CHANGES = dict(phases=3, prompts_per_phase=8, minibatch_size=32)
-OWN_QUICK_CHANGES = dict(phases=2, prompts_per_phase=2, minibatch_size=8)  # each completion costs half a second
+# a language model writes a token in a tenth of a second: one seed, and short completions
+OWN_QUICK_CHANGES = dict(phases=2, prompts_per_phase=2, minibatch_size=8, max_completion_length=32)
 
 
 def as_reward_text(
@@ -147,7 +149,7 @@ def refuse_mixed(
 def majority_specs(
     reward,  # the user's, a `rewards.Reward`
 ) -> dict[str, str]:  # {role: spec} of the majority's three arms
-    "The majority's rewards beside a user's one, with the answer rules and the convention of its first part that has any."
+    "The majority's rewards beside a user's one, with the answer rules of its first part that has any."
     from spurious_rlvr.rewards import majority_vote, online_majority, parts_of, where_live
 
     named = [dict(part.arguments) for part in parts_of(reward) if part.head.isidentifier()]
@@ -199,7 +201,7 @@ def audit_study(
     if plan.own:
         limit = dict(PRESETS["small_lm"].__dict__, **common["changes"])["max_completion_length"]
         grid = dict(budgets=(limit,), samples=2, temperatures=(0.0, 1.0), rules=("default", "last_number"))
-        grid |= dict(samples=1, prompts=2) if plan.quick else {}
+        grid |= dict(samples=1, prompts=1) if plan.quick else {}
     if organism or plan.own:
         common["label_samples"] = 4 if plan.quick else 16
     if plan.quick:
@@ -265,6 +267,45 @@ def try_reward(
         ) from None
     return Trial(tuple(r.reward for r in rollouts), time.perf_counter() - began)
 
+# %% ../nbs/22_audit.ipynb #a1c30055
+def evaluated(
+    run,  # a finished `runs.Run`
+):  # -> two `compare.Scores` of one row each
+    "Accuracy by problem on the first benchmark, before and after training."
+    name = run.evaluations[0][1]
+    phases = sorted(phase for phase, other in run.evaluations if other == name)
+    tables = [run.evaluation(phase, name, ["problem_id", "correct"]) for phase in (phases[0], phases[-1])]
+    return tuple(compare.score_problems([table]) for table in tables)
+
+
+def start_right(
+    grid: pd.DataFrame,  # a start's prompt grid, from `evaluate.prompt_grid`
+) -> pd.Series:  # bool, by problem id as text
+    "Whether the start's most frequent answer to each problem is right, in its own prompt at every temperature."
+    from spurious_rlvr.rewards import vote
+
+    own = grid[grid["default"]].iloc[0]
+    asked = grid[np.logical_and.reduce([grid[name] == own[name] for name in ("prompt", "rules", "budget")])]
+
+    def right(rows):
+        answers = [None if pd.isna(answer) else answer for answer in rows["answer"]]
+        won = vote(answers).answer
+        return won is not None and bool(rows.loc[[a == won for a in answers], "correct"].eq(True).any())
+
+    found = {str(problem): right(rows) for problem, rows in asked.groupby("problem_id", sort=False)}
+    return pd.Series(found, dtype=bool)
+
+# %% ../nbs/22_audit.ipynb #a1c30057
+def _split_gains(run, right):  # gain on problems that the start's majority has right, and on the others
+    before, after = evaluated(run)
+    gain, known = (after.mean - before.mean)[0], right.reindex(before.problems).to_numpy(bool)
+    return {
+        "gain_start_right": float(gain[known].mean()) if known.any() else math.nan,
+        "gain_start_wrong": float(gain[~known].mean()) if not known.all() else math.nan,
+        "problems_start_right": int(known.sum()),
+        "problems_start_wrong": int((~known).sum()),
+    }
+
 # %% ../nbs/22_audit.ipynb #2deeea99
 GAINS = {"gain_best": "best against best", "gain_same_cell": "mean over all cells", "gain_default": "default"}
 
@@ -282,8 +323,9 @@ def audit_gains(
             continue
         path = start_grid_path(study, arm, Path(folder) / "runs")
         if path not in starts:
-            starts[path] = pd.read_parquet(path)
-        fitted = cross_fitted(starts[path], pd.read_parquet(run.path / "grid.parquet"))
+            starts[path] = pd.read_parquet(path), start_right(pd.read_parquet(path))
+        start, right = starts[path]
+        fitted = cross_fitted(start, pd.read_parquet(run.path / "grid.parquet"))
         family, role, clip = arm.model, arm.name.split(".")[-2], arm.clip
         rows.append(
             dict(
@@ -295,6 +337,7 @@ def audit_gains(
                 gain_default=fitted.default.mean,
                 gain_at_base_best=fitted.at_base_best.mean,
                 updates_per_phase=cell_config(study, arm, 0).updates_per_phase,
+                **_split_gains(run, right),
                 **outcomes([run]).iloc[0],
             )
         )
@@ -304,7 +347,7 @@ def audit_gains(
 def arm_values(
     gains: pd.DataFrame,  # from `audit_gains`
     family: str,  # a model
-    role: str,  # "user", "permuted", "random", "format" or "incorrect"
+    role: str,  # "user", "permuted", "random", "majority", …: see `audit_study`
     clip: str = "both",  # "both" or "none"
     column: str = "gain_best",  # see GAINS
 ) -> pd.Series:  # by seed
@@ -322,24 +365,51 @@ def seed_pairs(treated: pd.Series, control: pd.Series) -> tuple[list[float], lis
     return treated[seeds].tolist(), control[seeds].tolist()
 
 # %% ../nbs/22_audit.ipynb #2bcddf9a
+def against(
+    gains: pd.DataFrame,  # from `audit_gains`
+    roles: Sequence[str],  # arms that the user's is compared with
+    column: str = "gain_best",  # see GAINS
+) -> dict:  # {family: {role: (user gains, its gains)}}; families without such an arm are left out
+    "The user's gains beside those of other arms, seed by seed, as `compare.combine_verdicts` takes them."
+    found = {}
+    for family in gains["family"].unique():
+        user = arm_values(gains, family, "user", column=column)
+        others = {role: arm_values(gains, family, role, column=column) for role in roles}
+        if all(len(values) for values in others.values()):
+            found[family] = {role: seed_pairs(user, values) for role, values in others.items()}
+    return found
+
+
 def judge(
     gains: pd.DataFrame,  # from `audit_gains`
     margin: float,  # see `AuditPlan`
     column: str = "gain_best",  # see GAINS
+    *,
+    shares: Mapping[str, float] = {},  # from `signal_shares`
+    majority: str = MAJORITY,  # the arm that stands for the majority; or one of CHECKS
 ):  # -> compare.AuditVerdict
-    "The verdict of an audit: the user's reward against every null, in every family."
-    comparisons = {
-        family: {
-            null: seed_pairs(
-                arm_values(gains, family, "user", column=column), arm_values(gains, family, null, column=column)
-            )
-            for null in NULLS
-        }
-        for family in gains["family"].unique()
-    }
-    return compare.combine_verdicts(comparisons, margin=margin)
+    "The verdict of an audit: against every null in every family, then against the majority."
+    nulls = compare.combine_verdicts(against(gains, NULLS, column), margin=margin)
+    rivals = against(gains, [majority], column)
+    whole = len(rivals) == gains["family"].nunique()
+    return compare.design_verdict(nulls, compare.combine_verdicts(rivals, margin=margin) if whole else None, shares)
 
+# %% ../nbs/22_audit.ipynb #a1c30052
+def gain_parts(
+    gains: pd.DataFrame,  # from `audit_gains`
+    column: str = "gain_best",  # see GAINS
+    majority: str = MAJORITY,  # the arm that stands for the majority; or one of CHECKS
+) -> dict[str, dict[str, Effect]]:  # {family: {part: effect}}; families without any such number are left out
+    "Null, elicitation and design of every family, from `compare.partition_gain`."
+    found = {}
+    for family in gains["family"].unique():
+        arms = {name: arm_values(gains, family, name, column=column) for name in ("user", "random", majority)}
+        seeds = sorted(set.intersection(*(set(values.dropna().index) for values in arms.values())))
+        if seeds:
+            found[family] = {name.partition("-")[0]: values[seeds].tolist() for name, values in arms.items()}
+    return compare.partition_gain(found) if found else {}
 
+# %% ../nbs/22_audit.ipynb #a1c30053
 def clip_factor(
     gains: pd.DataFrame,  # from `audit_gains`
     column: str = "gain_best",
@@ -366,6 +436,68 @@ def clip_factor(
             ),
         ]
     return holm(effects)
+
+# %% ../nbs/22_audit.ipynb #a1c30042
+def group_signals(
+    rollouts: pd.DataFrame,  # with phase, group, sample, completion and reward, the user's as it was stored
+    majority,  # the majority's `rewards.Reward`
+    **advantages,  # settings of `objective.group_advantages`
+) -> pd.DataFrame:  # a row a group: phase, group, user_live, majority_live, differ
+    "In which groups the user's reward and the majority's give different advantages."
+    from spurious_rlvr.objective import group_advantages
+
+    rows = rollouts.sort_values(["phase", "group", "sample"], kind="stable")
+    number = rows.groupby(["phase", "group"], sort=True).ngroup().to_numpy()
+    texts = rows["completion"].tolist()
+    places = {name: rows[name].tolist() for name in ("phase", "group", "sample")}
+    given = majority(texts, texts, seed=[0] * len(rows), **places)
+    stored = rows["reward"].astype(float).tolist()
+    pay = [[math.nan if v is None else v for v in values] for values in (stored, given)]
+    user, other = (np.asarray(group_advantages(values, number.tolist(), **advantages)) for values in pay)
+    table = rows[["phase", "group"]].assign(
+        user_live=np.abs(user) > 0, majority_live=np.abs(other) > 0, differ=np.abs(user - other) > 1e-6
+    )
+    return table.groupby(["phase", "group"], as_index=False).any()
+
+# %% ../nbs/22_audit.ipynb #a1c30045
+def audit_signals(
+    study: Study,  # from `audit_study`
+    folder: str | os.PathLike,  # the audit's folder
+) -> pd.DataFrame:  # a row a run of the user's, with the clip: groups, live, differ, only_majority, only_user
+    "How often reward and majority differ, counted on the user's own rollouts."
+    from spurious_rlvr.rewards import parse
+
+    specs = {arm.name: arm.reward for arm in study.arms}
+    rows = []
+    for arm, run in finished_runs(study, folder):
+        model, _, role = arm.name.removesuffix(f".{arm.clip}").rpartition(".")
+        if (role, arm.clip) != ("user", "both"):
+            continue
+        majority = parse(specs[f"{model}.{MAJORITY}.both"])
+        settings = {name: run.config[name] for name in ("scale_rewards", "std_epsilon")}
+        columns = ["phase", "group", "sample", "completion", "reward"]
+        found = group_signals(run.rollouts(columns=columns), majority, **settings)
+        user, other = found["user_live"], found["majority_live"]
+        rows.append(
+            dict(
+                family=arm.model,
+                seed=run.settings["seed"],
+                groups=len(found),
+                live=int((user | other).sum()),
+                differ=int(found["differ"].sum()),
+                only_majority=int((other & ~user).sum()),
+                only_user=int((user & ~other).sum()),
+            )
+        )
+    return pd.DataFrame(rows)
+
+
+def signal_shares(
+    signals: pd.DataFrame,  # from `audit_signals`
+) -> dict[str, float]:  # {family: share of live groups}; NaN where no group is live
+    "In which share of the live groups reward and majority give different advantages."
+    summed = signals.groupby("family", sort=False)[["live", "differ"]].sum()
+    return {family: row.differ / row.live if row.live else math.nan for family, row in summed.iterrows()}
 
 # %% ../nbs/22_audit.ipynb #938fdaa8
 RULES = (
@@ -862,7 +994,7 @@ def audit(
         as_reward_text(reward),
         chosen,
         size,
-        tuple(range(2 if quick else seeds)),
+        tuple(range(2 if quick and any(map(is_organism, chosen)) else 1 if quick else seeds)),
         margin,
         data,
         tuple(held_out),

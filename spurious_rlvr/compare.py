@@ -634,7 +634,12 @@ def combine_verdicts(
     return AuditVerdict(outcome, _audit_words(outcome, table, power), families, table, margin, level)
 
 # %% ../nbs/16_compare.ipynb #a1c30102
-PARTS = {"total": ("user", ""), "null": ("random", ""), "elicitation": ("majority", "random"), "design": ("user", "majority")}
+PARTS = {
+    "total": ("user", ""),
+    "null": ("random", ""),
+    "elicitation": ("majority", "random"),
+    "design": ("user", "majority"),
+}
 
 
 def partition_gain(
@@ -780,7 +785,9 @@ def noise_budget(
         raise ConfigError(f"noise_budget: {runs} runs and {problems} problems; needs two or more of each")
 
     def sampling(scores):  # variance of a problem's share of right answers, unbiased
-        return float((scores.mean * (1 - scores.mean) / np.where(scores.samples > 1, scores.samples - 1, np.nan)).mean())
+        return float(
+            (scores.mean * (1 - scores.mean) / np.where(scores.samples > 1, scores.samples - 1, np.nan)).mean()
+        )
 
     by_run, by_problem = table.mean(axis=1), table.mean(axis=0)
     rest = table - by_run[:, None] - by_problem + table.mean()

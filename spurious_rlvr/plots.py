@@ -732,7 +732,12 @@ def plot_sweep(
     )
 
 # %% ../nbs/19_plots.ipynb #a06b5ad1
-_OUTCOMES = {"survives": ("#0072B2", "s"), "matched by a null": ("#D55E00", "D"), "cannot tell": ("#777777", "o")}
+_OUTCOMES = {
+    "survives": ("#0072B2", "s"),
+    "survives as design": ("#0072B2", "s"),
+    "matched by a null": ("#D55E00", "D"),
+    "elicits": ("#D55E00", "D"),
+}  # all others are open
 
 
 def plot_verdicts(
@@ -745,7 +750,7 @@ def plot_verdicts(
     axis.axvspan(-margin, margin, color="#000000", alpha=0.07, linewidth=0)
     axis.axvline(0, color="black", linewidth=0.8)
     for place, row in enumerate(table.iloc[::-1].itertuples()):
-        colour, marker = _OUTCOMES[row.outcome]
+        colour, marker = _OUTCOMES.get(row.outcome, ("#777777", "o"))
         if not math.isnan(row.low):
             axis.plot([100 * row.low, 100 * row.high], [place] * 2, color=colour, linewidth=1)
             axis.plot(
@@ -759,7 +764,7 @@ def plot_verdicts(
     axis.set_yticks(range(len(table)), [f"{row.family}: − {row.null}" for row in table.iloc[::-1].itertuples()])
     axis.set_ylim(-0.6, len(table) - 0.4)
     axis.grid(axis="y", visible=False)
-    axis.set_xlabel("gain under audit minus the null's gain, percentage points")
+    axis.set_xlabel("gain under audit minus the other arm's gain, percentage points")
     axis.set_title(f"The whole: {audit.outcome}")
     seeds = ", ".join(str(n) for n in dict.fromkeys(table["seeds"]))
     return _caption(
