@@ -772,7 +772,7 @@ def audit(
             "--from-evals",
             help=(
                 "ROLE=PATH or ROLE@MODEL=PATH of a result or checkpoint that exists, once for every run; roles: before,"
-                " user, random, permuted, format, incorrect. Nothing is trained."
+                " user, random, permuted, majority, format, incorrect. Nothing is trained."
             ),
         ),
     ] = None,
@@ -796,8 +796,8 @@ def audit(
 ):
     """Is the gain of your reward real? Trains it beside rewards that know nothing, and writes a verdict with intervals.
 
-    Arms: your reward and the same rewards permuted within groups, each with the clip on and off; a coin; format;
-    incorrect labels. Judged seed by seed, on several models, each asked in its best way.
+    Arms: your reward, with the clip and without; the same rewards permuted within groups; a coin; the policy's own
+    majority; format; incorrect labels. Judged seed by seed, on several models, each asked in its best way.
     """
     sys.path.append("")  # my_module:my_reward finds the user's own module in the present folder
     from spurious_rlvr import audit as audits

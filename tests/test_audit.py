@@ -112,7 +112,7 @@ def test_the_arms_are_those_that_were_promised():
         assert sorted(rows.groupby("reward")["clip"].apply(lambda c: tuple(sorted(c))).items()) == sorted(
             {
                 "boxed_format & ~mentions_python": ("both", "none"),
-                "permuted(boxed_format & ~mentions_python)": ("both", "none"),
+                "permuted(boxed_format & ~mentions_python)": ("both",),
                 "random:0.5": ("both",),
                 "online_majority": ("both",),
                 "where_live(online_majority(), boxed_format() & ~mentions_python())": ("both",),
@@ -121,7 +121,7 @@ def test_the_arms_are_those_that_were_promised():
                 "incorrect": ("both",),
             }.items()
         )
-    assert len(study.seeds) == audits.compare.DEFAULT_SEEDS and len(study.table) == 10 * 2 * len(study.seeds)
+    assert len(study.seeds) == audits.compare.DEFAULT_SEEDS and len(study.table) == 9 * 2 * len(study.seeds)
 
 
 def test_a_second_family_is_added():
