@@ -6,6 +6,9 @@
     15 minutes of one core),
                                                  puts them into 100 pairs of equal arms of three runs, and adds what
                                                  the intervals say of them
+    python benchmarks/calibration.py --design    2,000 simulated audits a setting with a majority arm, and these alone
+    python benchmarks/calibration.py --bank DIR  trains a bank of organisms (resumable), draws 100 audits from it, with
+                                                 the bank's means as the truth, and adds what was said of them
 
 A simulated run answers 128 problems, 8 times each. On the logit scale a problem has its difficulty (sd 1.5), a run
 its own level,
@@ -35,6 +38,8 @@ from scipy import optimize, stats
 
 from spurious_rlvr.compare import (
     DEFAULT_SEEDS,
+    DESIGN,
+    ELICITS,
     FIXED,
     POPULATION,
     SURVIVES,
@@ -42,7 +47,9 @@ from spurious_rlvr.compare import (
     accuracy_effect,
     checkpoint_effect,
     combine_verdicts,
+    design_verdict,
     gain_ratio,
+    partition_gain,
     verdict,
 )
 from spurious_rlvr.core import keyed_rng
@@ -376,6 +383,183 @@ def judge_organisms(rows):  # what each interval says of pairs that are the same
     )
 
 
+# null, elicitation and design
+
+START = 0.3  # accuracy of the start, known exactly
+PLANTED = {  # {case: (elicitation, design) of each family}
+    "nothing": ((0.0, 0.0), (0.0, 0.0)),
+    "pure elicitation, 10 points": ((0.1, 0.0), (0.1, 0.0)),
+    "pure design, 10 points": ((0.0, 0.1), (0.0, 0.1)),
+    "10 points of elicitation, 5 of design": ((0.1, 0.05), (0.1, 0.05)),
+    "design in one family only": ((0.1, 0.1), (0.1, 0.0)),
+}
+COVERED, FALSE_DESIGN = 0.95, 0.05  # what coverage and false design are tested against, at 1 %
+
+
+def judged(arms):  # {family: {role: (seeds,) gains}} -> the verdict; reward and majority differ in enough groups
+    steps = [
+        combine_verdicts({f: {role: (a["user"], a[role]) for role in roles} for f, a in arms.items()})
+        for roles in (NULLS, ("majority",))
+    ]
+    return design_verdict(*steps, {family: 1.0 for family in arms})
+
+
+def covered(parts, truth):  # whether all intervals of all families hold their true values
+    return all(e.low <= truth[family][part] <= e.high for family, of in parts.items() for part, e in of.items())
+
+
+def design_audit(rng, between, planted, seeds):
+    arms, truth = {}, {}
+    for family, (elicitation, design) in zip(FAMILIES, planted):
+        bench = Benchmark(rng, between, seeds)
+        gains = dict(random=0.0, permuted=0.0, majority=elicitation, user=elicitation + design)
+        drawn = {role: bench.arm(gain) for role, gain in gains.items()}
+        arms[family] = {role: scores.mean.mean(axis=1) - START for role, (scores, *_) in drawn.items()}
+        mean = {role: found[1] for role, found in drawn.items()}
+        truth[family] = dict(
+            total=mean["user"] - START,
+            null=mean["random"] - START,
+            elicitation=mean["majority"] - mean["random"],
+            design=mean["user"] - mean["majority"],
+        )
+    found = judged(arms)
+    rows = found.table[found.table["null"] == "majority"].set_index("family")["outcome"]
+    none = [family for family, (_, design) in zip(FAMILIES, planted) if not design]
+    return dict(
+        covered=covered(partition_gain(arms), truth),
+        outcome=found.outcome,
+        false=any(rows[family] == DESIGN for family in none) or bool(none and found.outcome == DESIGN),
+    )
+
+
+def design_setting(case, between, seeds, repeats):  # a row of the result
+    found = [
+        design_audit(keyed_rng(0, "calibration", "design", case, str(between), seeds, i), between, PLANTED[case], seeds)
+        for i in range(repeats)
+    ]
+    return dict(
+        case=case,
+        between_runs=between,
+        seeds=seeds,
+        covered=rate(sum(f["covered"] for f in found), repeats),
+        survives_as_design=rate(sum(f["outcome"] == DESIGN for f in found), repeats),
+        elicits=rate(sum(f["outcome"] == ELICITS for f in found), repeats),
+        false_design=rate(sum(f["false"] for f in found), repeats),
+        outcomes={o: sum(f["outcome"] == o for f in found) for o in sorted({f["outcome"] for f in found})},
+    )
+
+
+def simulate_design(repeats, jobs=2):
+    from joblib import Parallel, delayed
+
+    settings = [(case, between, DEFAULT_SEEDS) for case in PLANTED for between in BETWEEN_RUNS]
+    settings += [(list(PLANTED)[3], 0.02, seeds) for seeds in MORE_SEEDS]
+    return Parallel(n_jobs=jobs)(delayed(design_setting)(*setting, repeats) for setting in settings)
+
+
+def design_faults(rows):  # what is rejected at 1 %
+    found = []
+    for row in rows:
+        n = row["covered"]["n"]
+        named = f"{row['case']} (between runs {row['between_runs']}, {row['seeds']} seeds)"
+        if round(row["covered"]["rate"] * n) < stats.binom.ppf(0.01, n, COVERED):
+            found.append(f"{named}: all parts are covered in {row['covered']['rate']:.1%} only")
+        if round(row["false_design"]["rate"] * n) > stats.binom.ppf(0.99, n, FALSE_DESIGN):
+            found.append(f"{named}: false design in {row['false_design']['rate']:.1%}")
+    return found
+
+
+def say_design(rows):
+    for r in rows:
+        print(
+            f"{r['case']:38} between runs {r['between_runs']:<5} seeds {r['seeds']:<3} covered"
+            f" {r['covered']['rate']:.3f} design {r['survives_as_design']['rate']:.3f} elicits"
+            f" {r['elicits']['rate']:.3f} false design {r['false_design']['rate']:.3f}"
+        )
+
+
+# a bank of real runs
+
+BANK_SEEDS, BANK_PHASES, BANK_MODEL, DRAWS = 24, 12, "llama-like", 100
+BANK = {"user": "ground_truth", "random": "random:0.5", "majority": "online_majority"}
+
+
+def bank_run(role, seed, folder):  # accuracy before and after
+    import torch
+
+    from spurious_rlvr import organisms
+    from spurious_rlvr.train import PRESETS, train
+
+    torch.set_num_threads(1)
+    place = folder / "runs" / f"{role}-seed{seed}"
+    shutil.rmtree(place, ignore_errors=True)
+    config = dataclasses.replace(
+        PRESETS["organism"], phases=BANK_PHASES, learning_rate=0.1, checkpoint_every=0, seed=seed
+    )
+    run = train(
+        organisms.load(BANK_MODEL),
+        organisms.training_problems(),
+        BANK[role],
+        config,
+        place,
+        held_out={"benchmark": organisms.benchmark()},
+        evaluation=dict(samples=EVALUATED, temperature=1.0, seed=1),
+        progress=False,
+    )
+    accuracy = run.of_kind("evaluation")["accuracy"]
+    shutil.rmtree(place)
+    return dict(role=role, seed=seed, before=float(accuracy.iloc[0]), after=float(accuracy.iloc[-1]))
+
+
+def fill_bank(folder, jobs):  # one line a run in bank.jsonl; goes on where it was
+    from joblib import Parallel, delayed
+
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / "bank.jsonl"
+    rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    there = {(row["role"], row["seed"]) for row in rows}
+    wanted = [(role, FIRST_SEED + i) for i in range(BANK_SEEDS) for role in BANK]
+    todo = [delayed(bank_run)(*cell, folder) for cell in wanted if cell not in there]
+    for row in Parallel(n_jobs=jobs, return_as="generator_unordered")(todo):
+        with record.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        rows.append(row)
+    rows.sort(key=lambda row: row["seed"])
+    return {role: np.array([r["after"] - r["before"] for r in rows if r["role"] == role]) for role in BANK}
+
+
+def judge_bank(bank):
+    """Audits of DEFAULT_SEEDS seeds, drawn from the bank with replacement. In the second kind the user's gains are the
+    majority's of other seeds, so that there is no design."""
+    mean = {role: float(gains.mean()) for role, gains in bank.items()}
+    truth = dict(
+        total=mean["user"],
+        null=mean["random"],
+        elicitation=mean["majority"] - mean["random"],
+        design=mean["user"] - mean["majority"],
+    )
+    hits, false, outcomes = 0, 0, []
+    for draw in range(DRAWS):
+        rng = keyed_rng(0, "calibration", "bank", draw)
+        seeds, others, more = rng.integers(0, BANK_SEEDS, (3, DEFAULT_SEEDS))
+        arms = {role: gains[seeds] for role, gains in bank.items()} | dict(permuted=bank["random"][others])
+        hits += covered(partition_gain({BANK_MODEL: arms}), {BANK_MODEL: truth})
+        outcomes.append(judged({BANK_MODEL: arms}).outcome)
+        false += judged({BANK_MODEL: arms | dict(user=bank["majority"][more])}).outcome == DESIGN
+    return dict(
+        organism=BANK_MODEL,
+        rewards=BANK,
+        phases=BANK_PHASES,
+        runs=sum(map(len, bank.values())),
+        truth={part: round(value, 4) for part, value in truth.items()},
+        between_runs={role: round(float(gains.std(ddof=1)), 4) for role, gains in bank.items()},
+        seeds=DEFAULT_SEEDS,
+        covered=rate(hits, DRAWS),
+        false_design=rate(false, DRAWS),
+        outcomes={o: outcomes.count(o) for o in sorted(set(outcomes))},
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="100 audits a setting; writes nothing")
@@ -385,9 +569,22 @@ def main():
         metavar="DIR",
         help="train (or go on training) and judge organisms; their runs are kept in DIR",
     )
+    parser.add_argument("--design", action="store_true", help="only the audits with a majority arm")
+    parser.add_argument("--bank", type=Path, metavar="DIR", help="train a bank of organisms, and draw audits from it")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     given = parser.parse_args()
-    if given.organisms:
+    kept = json.loads(RESULT.read_text()) if RESULT.exists() and not given.quick else {}
+    if given.design or given.bank:
+        if given.design:
+            kept["design"] = simulate_design(100 if given.quick else 2000, given.jobs)
+            say_design(kept["design"])
+        if given.bank:
+            kept["bank"] = judge_bank(fill_bank(given.bank, given.jobs))
+            print(json.dumps(kept["bank"], indent=1))
+        wrong = design_faults(kept.get("design", ()))
+        print("; ".join(wrong) or "nothing is rejected at 1 %")
+        result = kept
+    elif given.organisms:
         result = (json.loads(RESULT.read_text()) if RESULT.exists() else {}) | dict(
             organisms=judge_organisms(train_organisms(given.organisms, given.jobs))
         )
@@ -413,7 +610,9 @@ def main():
                 f" {r['survives']['rate']:.3f} falsely {r['false_survives']['rate']:.3f} first comparison"
                 f" {r['first_comparison_survives']['rate']:.3f}"
             )
-        wrong = faults(result)
+        result["design"] = simulate_design(100 if given.quick else 2000, given.jobs)
+        say_design(result["design"])
+        wrong = faults(result) + design_faults(result["design"])
         print(f"{time.perf_counter() - began:.0f} s;", "; ".join(wrong) or "everything is within its band")
     if not given.quick:
         RESULT.parent.mkdir(exist_ok=True)

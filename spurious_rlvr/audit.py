@@ -199,7 +199,7 @@ def audit_study(
     common |= {k: v for k, v in dict(problems=plan.problems, held_out=plan.held_out).items() if v}
     temperatures = dict(temperatures=(0.0, 0.6, 1.0))
     grid = (temperatures | dict(budgets=(24,), samples=2, rules=("default", "last_number")) if organism else {}) | (
-        dict(temperatures=(0.0, 1.0), samples=1) if plan.quick else {}
+        dict(temperatures=(0.0, 1.0), samples=1, prompts=2) if plan.quick else {}
     )
     if plan.own:
         limit = dict(PRESETS["small_lm"].__dict__, **common["changes"])["max_completion_length"]
@@ -443,9 +443,7 @@ def group_signals(
     places = {name: rows[name].tolist() for name in ("phase", "group", "sample")}
     given = majority(texts, texts, seed=[0] * len(rows), **places)
     pay = rows["reward"].to_numpy(float), np.array(given, dtype=float)  # None is NaN in both
-    user, other = (
-        group_advantages(torch.from_numpy(values), torch.from_numpy(number), **advantages).numpy() for values in pay
-    )
+    user, other = (group_advantages(torch.tensor(values), torch.tensor(number), **advantages).numpy() for values in pay)
     table = rows[["phase", "group"]].assign(
         user_live=np.abs(user) > 0, majority_live=np.abs(other) > 0, differ=np.abs(user - other) > 1e-6
     )

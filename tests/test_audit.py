@@ -1,6 +1,8 @@
 "Is this gain real? The audit's arms, its words, what exists already, and the scorecard."
 
+import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from spurious_rlvr import audit as audits
 from spurious_rlvr import studies
@@ -20,18 +23,25 @@ from spurious_rlvr.audit import (
     audit,
     audit_evaluations,
     audit_study,
+    check_words,
     claims,
     clip_words,
+    gain_parts,
     gain_words,
+    group_signals,
     judge,
     limits,
+    paper_words,
     probe_words,
     read_source,
     scorecard,
+    signal_shares,
+    signal_words,
     try_reward,
     two_families,
 )
 from spurious_rlvr.core import ConfigError, RunError
+from spurious_rlvr.rewards import parse
 from spurious_rlvr.runs import read_run
 
 TINY = dict(phases=2, prompts_per_phase=4, minibatch_size=32)
@@ -69,8 +79,9 @@ def module(tmp_path, monkeypatch):
     sys.modules.pop("my_module", None)
 
 
-def gains_of(user, permuted, random, families=("a", "b"), **changes):
+def gains_of(user, permuted, random, majority=None, families=("a", "b"), **changes):
     "A table of gains as `audit_gains` makes it, from given numbers."
+    given = dict(user=user, permuted=permuted, random=random) | ({} if majority is None else dict(majority=majority))
     rows = [
         dict(
             family=family,
@@ -80,6 +91,10 @@ def gains_of(user, permuted, random, families=("a", "b"), **changes):
             gain_best=value,
             gain_same_cell=value,
             gain_default=value,
+            gain_start_right=value,
+            gain_start_wrong=2 * value,
+            problems_start_right=70,
+            problems_start_wrong=58,
             clip_fraction_high=0.01,
             clip_fraction_low=0.02,
             updates_per_phase=8,
@@ -88,7 +103,7 @@ def gains_of(user, permuted, random, families=("a", "b"), **changes):
         )
         | changes
         for family in families
-        for role, values in dict(user=user, permuted=permuted, random=random).items()
+        for role, values in given.items()
         for clip in ("both", "none")
         for seed, value in enumerate(values)
     ]
@@ -182,8 +197,11 @@ def test_a_rehearsal_makes_no_claims(quick):
         and "makes no" not in result.words["verdict"][0]
         or "it makes none" in result.words["verdict"][0]
     )
-    for word in ("survives against every", "matched by a null:", "Cannot tell", "Shown:"):
+    for word in ("survives", "elicits", "matched by a null", "Cannot tell", "told apart", "Shown:"):
         assert word not in text.split("Rules")[0]
+    assert "survives" not in json.dumps(result.words)
+    for heading in ("For a paper", "Elicitation and design", "Noise budget"):  # each step is gone through all the same
+        assert heading in text
     assert json.loads((folder / "summary.json").read_text())["outcome"] is None
 
 
@@ -288,13 +306,152 @@ def test_the_command_line_says_what_is_wrong_in_a_line(tmp_path):
     assert "random:0.001" in dry and "5 runs to do" in dry and not (tmp_path / "y").exists()
 
 
+STEADY = np.array([0.012, -0.008, 0.004, -0.011, 0.007, -0.002, 0.003, -0.005])  # mean 0
+
+
 def test_verdicts_come_from_the_paired_difference():
     rng = np.random.default_rng(0)
     luck, noise = rng.normal(0, 0.1, 6), lambda: rng.normal(0, 0.002, 6)
     user, null = 0.2 + luck + noise(), 0.05 + luck + noise()  # each alone is hardly told from 0, their difference is
-    assert judge(gains_of(user, null, null + noise()), 0.02).outcome == "survives"
+    assert judge(gains_of(user, null, null + noise()), 0.02).outcome == "beats the nulls"
+    assert judge(gains_of(user, null, null + noise(), null + noise()), 0.02).outcome == "survives as design"
     assert judge(gains_of(null + noise(), null, null + noise()), 0.02).outcome == "matched by a null"
     assert judge(gains_of(0.2 + luck, luck[::-1].copy() + 0.1, luck), 0.02).outcome == "cannot tell"
+
+
+def planted(design, elicitation=0.2, scatter=1.0):
+    "Gains whose differences to the majority have a known mean and spread."
+    null = 0.01 * np.sin(np.arange(8))
+    majority = elicitation + null + 0.001 * np.cos(np.arange(8))
+    return gains_of(majority + design + scatter * STEADY, null, null[::-1].copy(), majority)
+
+
+@pytest.mark.parametrize(
+    "design, elicitation, share, outcome",
+    [
+        (0.1, 0.2, 0.4, "survives as design"),
+        (0.1, 0.2, 0.05, "survives as design"),  # the threshold itself is enough
+        (0.1, 0.2, 0.049, "design cannot be told apart"),
+        (0.1, 0.2, math.nan, "design cannot be told apart"),  # no live group
+        (0.0, 0.2, 0.4, "elicits"),
+        (-0.1, 0.2, 0.4, "elicits"),  # the majority did better
+        (0.0, 0.0, 0.4, "matched by a null"),
+        (0.0, 0.0, 0.01, "matched by a null"),  # the nulls come first
+        (0.1, -0.1, 0.4, "matched by a null"),  # above the majority only since the majority unlearns
+    ],
+)
+def test_planted_gains_get_the_verdict_that_was_planted(design, elicitation, share, outcome):
+    found = judge(planted(design, elicitation), 0.02, shares=dict(a=share, b=share))
+    assert found.outcome == outcome and set(found.families.values()) == {outcome}
+    assert ("survives" in found.words[0]) == (outcome == "survives as design")
+
+
+def test_a_verdict_turns_where_its_interval_does():
+    "Against the majority: Student's limits with 8 seeds, and 5 % of two families by Holm and Hochberg."
+    error = float(np.std(STEADY, ddof=1)) / math.sqrt(8)
+    for design, outcome in (
+        (stats.t.ppf(0.975, 7) * error + 1e-6, "survives as design"),
+        (stats.t.ppf(0.975, 7) * error - 1e-6, None),
+    ):
+        found = judge(planted(design), 0.002, shares=dict(a=1.0, b=1.0))  # a margin too small to be shown
+        assert found.outcome == (outcome or "cannot tell")
+        if outcome is None:
+            assert (
+                "Cannot tell design from elicitation" in found.words[0]
+                and "seeds an arm would settle" in found.words[0]
+            )
+    wide = 2.5 * error  # so wide that being within the margin and being above 0 are far apart
+    within = 0.02 - stats.t.ppf(0.975, 7) * wide  # two one-sided tests at 5 %, Holm over two families
+    for design, outcome in ((within - 1e-6, "elicits"), (within + 1e-6, "cannot tell")):
+        assert judge(planted(design, scatter=2.5), 0.02, shares=dict(a=1.0, b=1.0)).outcome == outcome
+
+
+def test_one_family_without_design_takes_the_verdict_away():
+    mixed = pd.concat([planted(d).query("family == @f") for f, d in (("a", 0.1), ("b", 0.0))], ignore_index=True)
+    found = judge(mixed, 0.02, shares=dict(a=0.5, b=0.5))
+    assert found.outcome == "elicits" and found.families == dict(a="survives as design", b="elicits")
+    assert "in b" in found.words[0]
+    found = judge(mixed, 0.02, shares=dict(a=0.01, b=0.5))
+    assert found.outcome == "design cannot be told apart" and "1.0 % in a" in found.words[0]
+
+
+def test_the_parts_add_up_exactly():
+    rng = np.random.default_rng(1)
+    table = gains_of(*rng.normal(0, 0.1, (4, 8)))
+    for column in ("gain_best", "gain_start_right", "gain_start_wrong"):
+        for of in gain_parts(table, column).values():
+            by_seed = {part: np.array(effect.differences) for part, effect in of.items()}
+            summed = by_seed["null"] + by_seed["elicitation"] + by_seed["design"]
+            np.testing.assert_allclose(summed, by_seed["total"], atol=1e-15)
+            assert of["total"].mean == pytest.approx(of["null"].mean + of["elicitation"].mean + of["design"].mean)
+    assert gain_parts(table)["a"]["design"].mean * 2 == pytest.approx(
+        gain_parts(table, "gain_start_wrong")["a"]["design"].mean
+    )
+    assert not gain_parts(table.assign(gain_start_right=np.nan), "gain_start_right")
+
+
+def rollouts_with(*groups):
+    "Groups of (answer, user's reward) pairs, as a run stores them."
+    return pd.DataFrame(
+        [
+            dict(phase=1, group=g, sample=i, completion="" if answer is None else rf"\boxed{{{answer}}}", reward=paid)
+            for g, group in enumerate(groups)
+            for i, (answer, paid) in enumerate(group)
+        ]
+    )
+
+
+def test_groups_differ_where_advantages_do():
+    rollouts = rollouts_with(
+        [(7, 1.0), (7, 1.0), (3, 0.0)],  # alike
+        [(7, 2.0), (7, 2.0), (3, 0.0)],  # alike, since the group's spread is divided out
+        [(7, 0.0), (3, 1.0), (3, 1.0)],  # alike: the majority is right
+        [(7, 1.0), (3, 0.0), (3, 0.0)],  # the majority is wrong
+        [(5, 0.0), (3, 0.0), (3, 0.0)],  # all wrong: the majority alone is live
+        [(7, 1.0), (7, 1.0), (7, 0.0)],  # the reward alone is live
+        [(7, 1.0), (7, 1.0), (7, 1.0)],  # dead under both
+        [(None, np.nan), (7, 1.0), (7, 0.0)],  # an undecided completion
+    )
+    found = group_signals(rollouts, parse("online_majority"), std_epsilon=0.0)
+    assert found["differ"].tolist() == [False, False, False, True, True, True, False, True]
+    assert found["user_live"].tolist() == [True, True, True, True, False, True, False, True]
+    assert found["majority_live"].tolist() == [True] * 5 + [False, False, True]
+    unscaled = group_signals(rollouts, parse("online_majority"), scale_rewards="none")
+    assert unscaled["differ"].tolist() == [False, True, False, True, True, True, False, True]
+    shuffled = group_signals(rollouts.sample(frac=1, random_state=0), parse("online_majority"), std_epsilon=0.0)
+    pd.testing.assert_frame_equal(shuffled, found)
+
+
+def test_shares_are_of_live_groups():
+    rows = [
+        dict(family="a", seed=s, groups=100, live=50, differ=d, only_majority=1, only_user=0)
+        for s, d in enumerate((2, 4))
+    ]
+    rows.append(dict(family="b", seed=0, groups=100, live=0, differ=0, only_majority=0, only_user=0))
+    shares = signal_shares(pd.DataFrame(rows))
+    assert shares["a"] == pytest.approx(0.06) and math.isnan(shares["b"])
+    words = signal_words(pd.DataFrame(rows))
+    assert "6.0 % of 100 live groups (of 200)" in words[0] and "no group was live" in words[1]
+
+
+def test_a_check_that_decides_otherwise_is_named():
+    table = planted(0.1)
+    live = table[table["role"] == "majority"].assign(role="majority-live", gain_best=lambda f: f["gain_best"] + 0.1)
+    lines = check_words(pd.concat([table, live]), 0.02, dict(a=1.0, b=1.0), "survives as design")
+    assert "live groups only, the verdict would have been: elicits" in lines[0] and "not known" in lines[1]
+
+
+def test_the_paragraph_has_the_numbers():
+    table, plan = planted(0.1), AuditPlan("ground_truth", ("a", "b"), seeds=tuple(range(8)))
+    config = studies.cell_config(
+        audit_study(AuditPlan("ground_truth", ("qwen-like",))), studies.Arm("x", "random:0.5"), 0
+    )
+    text = paper_words(plan, config, gain_parts(table), dict(a=0.25, b=0.5), "survives as design")
+    assert all(
+        part in text for part in ("ground_truth", "8 training runs", "+10.0 [", "25.0 % (a)", "survives as design")
+    )
+    quick = paper_words(dataclasses.replace(plan, quick=True), config, gain_parts(table), {}, "survives as design")
+    assert quick.startswith("Rehearsal, not to be quoted") and "survives" not in quick
 
 
 def test_words_follow_their_rules():
@@ -352,13 +509,33 @@ def test_runs_with_nulls_get_a_verdict(tmp_path):
     ]
     found = audit_evaluations(texts, out=tmp_path / "a")
     assert (
-        found.outcome == "survives"
+        found.outcome == "beats the nulls"
         and not any("one training run" in line for line in found.words["cannot"])
         and any("one" in line and "family" in line for line in found.words["cannot"])
     )
+    assert "there is no majority arm" in found.words["verdict"][1] and not found.words["parts"]
+    told = " ".join(found.words["cannot"])
+    assert "the part of elicitation: there is no result of majority" in told
+    assert "the part of design: there is no result of majority (train one with online_majority)" in told
+    assert any("the part of null, on 6 pairs" in line for line in found.words["can"])
     again = written(tmp_path / "a")
     audit_evaluations(texts, out=tmp_path / "b")
     assert written(tmp_path / "b") == again
+
+
+def test_runs_with_a_majority_say_what_is_design(tmp_path):
+    rates = dict(user=0.9, random=0.3, permuted=0.3, majority=0.6)
+    texts = [results(tmp_path, "before", 0.3, 0)]
+    texts += [results(tmp_path, role, rate, seed) for role, rate in rates.items() for seed in range(1, 7)]
+    found = audit_evaluations(texts, out=tmp_path / "a")
+    assert found.outcome == "survives as design" and "design" in found.words["parts"][0]
+    assert sum("the part of" in line for line in found.words["can"]) == 3
+    assert any("in how many training groups" in line for line in found.words["cannot"])
+    assert "was not counted" in found.words["verdict"][-1]
+    few = audit_evaluations([t for t in texts if not t.startswith("random")], out=tmp_path / "b")
+    assert not few.words["parts"] and any(
+        "the part of null: there is no result of random" in c for c in few.words["cannot"]
+    )
 
 
 def test_checkpoints_and_run_folders_that_exist(quick, tmp_path):
