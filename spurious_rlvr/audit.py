@@ -207,6 +207,8 @@ def audit_study(
         grid |= dict(samples=1, prompts=1) if plan.quick else {}
     if organism or plan.own:
         common["label_samples"] = 4 if plan.quick else 16
+    if organism:  # the gain that is judged comes from the grid; these are for the parts beside it
+        common["evaluation"] = {**Study("q", ()).evaluation, "samples": 8}
     if plan.quick:
         common["evaluation"] = {**Study("q", ()).evaluation, "samples": 2}
     common |= dict(template=plan.template, words=plan.words)

@@ -542,7 +542,7 @@ def _adjusted(p_values, step_up):  # Hochberg (step_up) or Holm; a missing p-val
 class AuditVerdict:
     "The verdict of a whole audit, with every comparison it rests on."
 
-    outcome: str  # "survives", "matched by a null" or "cannot tell"
+    outcome: str  # "survives", "matched by a null" or "cannot tell"; of `design_verdict`: what it gives
     words: list[str]  # the headline and what it rests on
     families: dict[str, str]  # {family: outcome}
     table: pd.DataFrame  # one row for each family and null; p-values adjusted over the table
