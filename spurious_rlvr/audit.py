@@ -196,6 +196,8 @@ def audit_study(
         | ((OWN_QUICK_CHANGES if plan.own else QUICK_CHANGES) if plan.quick else {})
         | dict(plan.changes)
     )
+    if organism and plan.quick:
+        common["held_out"] = ("chains:32:11",)
     common |= {k: v for k, v in dict(problems=plan.problems, held_out=plan.held_out).items() if v}
     temperatures = dict(temperatures=(0.0, 0.6, 1.0))
     grid = (temperatures | dict(budgets=(24,), samples=2, rules=("default", "last_number")) if organism else {}) | (
