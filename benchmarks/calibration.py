@@ -449,12 +449,20 @@ def design_setting(case, between, seeds, repeats):  # a row of the result
     )
 
 
-def simulate_design(repeats, jobs=2):
+def simulate_design(repeats, jobs=2, keep=None):  # goes on where it was; keep takes the rows so far
     from joblib import Parallel, delayed
 
-    settings = [(case, between, DEFAULT_SEEDS) for case in PLANTED for between in BETWEEN_RUNS]
+    settings = [(case, between, DEFAULT_SEEDS) for between in (0.02, 0.15, 0.0) for case in PLANTED]
     settings += [(list(PLANTED)[3], 0.02, seeds) for seeds in MORE_SEEDS]
-    return Parallel(n_jobs=jobs)(delayed(design_setting)(*setting, repeats) for setting in settings)
+    older = json.loads(RESULT.read_text()).get("design", []) if keep and RESULT.exists() else []
+    rows = [row for row in older if row["covered"]["n"] == repeats]
+    done = {(row["case"], row["between_runs"], row["seeds"]) for row in rows}
+    todo = [delayed(design_setting)(*setting, repeats) for setting in settings if setting not in done]
+    for row in Parallel(n_jobs=jobs, return_as="generator_unordered")(todo):
+        rows.append(row)
+        if keep:
+            keep(rows)
+    return sorted(rows, key=lambda row: settings.index((row["case"], row["between_runs"], row["seeds"])))
 
 
 def design_faults(rows):  # what is rejected at 1 %
@@ -560,6 +568,11 @@ def judge_bank(bank):
     )
 
 
+def write(result):
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="100 audits a setting; writes nothing")
@@ -576,7 +589,8 @@ def main():
     kept = json.loads(RESULT.read_text()) if RESULT.exists() and not given.quick else {}
     if given.design or given.bank:
         if given.design:
-            kept["design"] = simulate_design(100 if given.quick else 2000, given.jobs)
+            keep = None if given.quick else lambda rows: write(kept | dict(design=rows, design_measured=described()))
+            kept["design"] = simulate_design(100 if given.quick else 2000, given.jobs, keep)
             kept["design_measured"] = described()
             say_design(kept["design"])
         if given.bank:
@@ -616,9 +630,7 @@ def main():
         wrong = faults(result) + design_faults(result["design"])
         print(f"{time.perf_counter() - began:.0f} s;", "; ".join(wrong) or "everything is within its band")
     if not given.quick:
-        RESULT.parent.mkdir(exist_ok=True)
-        older = result if given.design or given.bank else result | described()  # parts that stand keep their date
-        RESULT.write_text(json.dumps(older, indent=1) + "\n")
+        write(result if given.design or given.bank else result | described())  # parts that stand keep their date
     return 1 if wrong else 0
 
 
