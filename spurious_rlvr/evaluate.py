@@ -397,7 +397,7 @@ def _describe_evaluation(policy, problems, name, phase, protocol, engine):
         name=name,
         phase=phase,
         protocol=dataclasses.asdict(protocol),
-        template=dataclasses.asdict(policy.template),
+        template=policy.template.recorded(policy.tokenizer),
         problems=fingerprint_problems(problems),
         model={
             k: v for k, v in policy.describe().items() if k in ("name", "architecture", "parameters", "fingerprint")
@@ -534,7 +534,8 @@ def recorded_prompt(
     "The template that a run was trained with. Raises `RunError` where only an unknown name was kept."
     model = run.settings.get("model", {})
     if "prompt" in model:
-        return recorded_template(model["prompt"])
+        fields = model["prompt"]
+        return recorded_template(fields if fields.get("chat", True) else {"bos": False} | fields)
     if model.get("template") not in TEMPLATES:  # runs of version 0.1 keep the name alone
         raise RunError(
             f"{run.path}: was trained with the template {model.get('template')!r}, which is not known here; give it"
