@@ -1,6 +1,6 @@
 """Where does a grader that errs stop teaching? An organism is trained under a grader that pays right answers at one
-rate and wrong ones at another; Youden's J is the first less the second. Rad et al. (arXiv 2601.04411): J > 0 learns, J < 0
-unlearns. With a clip the turning point may lie elsewhere.
+rate and wrong ones at another; Youden's J is the first less the second. Rad et al. (arXiv 2601.04411): J > 0 learns,
+J < 0 unlearns. With a clip the turning point may lie elsewhere.
 
 Fixed before the first look: two organisms, one mostly right at the start and one not; three clips; five values of J
 around 0; eight seeds that nothing else uses; three phases. Outcome: the change of the log-odds of a right answer on
