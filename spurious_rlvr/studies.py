@@ -466,15 +466,14 @@ def _is_here(named):  # whether problems can be read without the hub
 
 def _reader(name):  # (tokenizer, context) of a model; (None, None) where it is not on this machine
     from spurious_rlvr import organisms
-    from spurious_rlvr.policy import REAL_MODELS, _load_tokenizer, cached_place
+    from spurious_rlvr.policy import _load_tokenizer, place_of
 
     if is_organism(name):
         policy = organisms.load(name)
         return policy.tokenizer, policy.model.config.max_position_embeddings
     from transformers import AutoConfig
 
-    known = REAL_MODELS.get(name)
-    place = name if known is None else cached_place(name) if known.package else known.hub
+    place = place_of(name)
     try:
         config = AutoConfig.from_pretrained(place).get_text_config()
         return _load_tokenizer(place), getattr(config, "max_position_embeddings", None)
