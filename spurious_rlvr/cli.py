@@ -638,8 +638,9 @@ def study(
     size: Annotated[
         str,
         typer.Option(
-            autocompletion=_one_of("organism", "small", "paper"),
-            help="organism (this machine, minutes), small (one GPU, 1.5B) or paper.",
+            autocompletion=_one_of("organism", "real", "small", "paper"),
+            help="organism (this machine, minutes), real (a language model of 135M, hours), small (one GPU, 1.5B) or"
+            " paper.",
         ),
     ] = "organism",
     out: Annotated[

@@ -123,7 +123,7 @@ class Progress:
         if self.bar is None:
             self.bar = _open_bar(self)
         self.bar.update(self.done - self.bar.n)
-        if time.monotonic() - self.drawn > 0.5:
+        if time.monotonic() - self.drawn > _pause(self.bar):
             self.drawn = time.monotonic()
             self.bar.set_postfix_str(self.note, refresh=True)
 
@@ -133,6 +133,10 @@ class Progress:
             if self.bar is not None:
                 self.bar.close()
             self.bar = None
+
+
+def _pause(bar):  # seconds between two lines; a file keeps every one of them
+    return 0.5 if hasattr(bar, "container") or bar.fp.isatty() else 5.0
 
 
 def _open_bar(progress):  # with the time that has passed already

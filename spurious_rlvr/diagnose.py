@@ -38,7 +38,7 @@ from .clipbias import ratio_of_sums
 from .compare import seeds_needed, wilson_limits
 from .core import ConfigError, DataError, keyed_rng
 from .grading import answer_kind, grade_many, second_opinion
-from .objective import TokenTerms, clip_bounds, find_clip
+from .objective import PROBABILITY_BINS, TokenTerms, clip_bounds, find_clip
 from .rewards import as_reward, grade_any
 from .runs import atomic_path, dump_json, import_evaluation, import_rollouts, read_run
 from .tasks import file_kind, gold_entries, read_records
@@ -999,6 +999,13 @@ def _pairs_of(facts, has, part):  # what two token columns say together, in the 
     if "clip_side" in has:
         sides, lengths = has["clip_side"]
         facts["clipped_high"], facts["clipped_low"] = (_by_row(sides == s, lengths) for s in (1, -1))
+    if pair := both("clip_side", "logprob_old"):
+        sides, old, lengths = pair
+        bins = np.digitize(np.exp(old), PROBABILITY_BINS[1:-1])
+        for place in range(len(PROBABILITY_BINS) - 1):
+            facts[f"bin {place} tokens"] = _by_row(bins == place, lengths)
+            facts[f"bin {place} above"] = _by_row((bins == place) & (sides == 1), lengths)
+            facts[f"bin {place} below"] = _by_row((bins == place) & (sides == -1), lengths)
     if "logprob_old" in has:
         facts["rare"] = _by_row(np.exp(has["logprob_old"][0]) < 1 / 1.2, has["logprob_old"][1])
         facts["rare_of"] = has["logprob_old"][1]
@@ -1392,7 +1399,23 @@ def find_clip_fraction(look: Look) -> list[Symptom]:
     worst = share[share > 0].sort_values(ascending=False).index[:100]
     words = f"{_percent(both)} of {int(facts['tokens'].sum()):,} tokens were clipped"
     words += f" ({100 * high[0]:.2f} % above, {100 * low[0]:.2f} % below)."
-    return [_symptom("clip_fraction", both, words, worst, groups.nunique(), above=high[0], below=low[0])]
+    bins = _clipped_bins(facts)
+    if both[0] > 0 and bins:
+        most = max(bins, key=lambda b: b["above"] + b["below"])
+        share = 100 * (most["above"] + most["below"])
+        words += f" Most often where π_old is {most['from']:g} to {most['to']:g}: {share:.1f} %."
+    sides = dict(above=high[0], below=low[0], by_probability=bins)
+    return [_symptom("clip_fraction", both, words, worst, groups.nunique(), **sides)]
+
+
+def _clipped_bins(facts):  # shares clipped on each side, by π_old; empty where it is not recorded
+    counts = facts.filter(like="bin ").sum()
+    made = []
+    for place, ends in enumerate(zip(PROBABILITY_BINS, PROBABILITY_BINS[1:])):
+        if tokens := int(counts.get(f"bin {place} tokens", 0)):
+            sides = {side: float(counts[f"bin {place} {side}"] / tokens) for side in ("above", "below")}
+            made.append(dict(zip(("from", "to"), ends)) | dict(tokens=tokens) | sides)
+    return made
 
 # %% ../nbs/18_diagnose.ipynb #a1c1363b
 def find_ratio_noise(look: Look) -> list[Symptom]:

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CHECKPOINT', 'EXTRACTION', 'CELL', 'ARMS', 'measure', 'pass_at_k', 'summarise', 'Estimate', 'mean_estimate',
            'paired_difference', 'unpaired_difference', 'per_problem', 'scores', 'evaluate', 'run_evaluation',
-           'recorded_prompt', 'checkpoint_policies', 'cut_completions', 'prompt_grid', 'grid_accuracy', 'CrossFit',
-           'cross_fitted', 'rouge_l', 'partial_prompts', 'boxed', 'perplexity', 'perplexity_along', 'accuracy_by',
-           'memorisation_probes', 'code_token_ids', 'CausalPair', 'causal_pair']
+           'recorded_prompt', 'checkpoint_policies', 'cut_completions', 'prompt_grid', 'grid_accuracy',
+           'behavior_priors', 'CrossFit', 'cross_fitted', 'rouge_l', 'partial_prompts', 'boxed', 'perplexity',
+           'perplexity_along', 'accuracy_by', 'memorisation_probes', 'code_token_ids', 'CausalPair', 'causal_pair']
 
 # %% ../nbs/10_evaluate.ipynb #cb38d3e6
 import contextlib
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
-from .behavior import mentions_python, writes_code
+from .behavior import BEHAVIORS, measure_behaviors, mentions_python, writes_code
 from spurious_rlvr.core import (
     ConfigError,
     DataError,
@@ -397,7 +397,7 @@ def _describe_evaluation(policy, problems, name, phase, protocol, engine):
         name=name,
         phase=phase,
         protocol=dataclasses.asdict(protocol),
-        template=dataclasses.asdict(policy.template),
+        template=policy.template.recorded(policy.tokenizer),
         problems=fingerprint_problems(problems),
         model={
             k: v for k, v in policy.describe().items() if k in ("name", "architecture", "parameters", "fingerprint")
@@ -534,7 +534,8 @@ def recorded_prompt(
     "The template that a run was trained with. Raises `RunError` where only an unknown name was kept."
     model = run.settings.get("model", {})
     if "prompt" in model:
-        return recorded_template(model["prompt"])
+        fields = model["prompt"]
+        return recorded_template(fields if fields.get("chat", True) else {"bos": False} | fields)
     if model.get("template") not in TEMPLATES:  # runs of version 0.1 keep the name alone
         raise RunError(
             f"{run.path}: was trained with the template {model.get('template')!r}, which is not known here; give it"
@@ -734,6 +735,47 @@ def grid_accuracy(
             )
         )
     return pd.DataFrame(rows).sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
+
+# %% ../nbs/10_evaluate.ipynb #9efcb7a9
+def behavior_priors(
+    policy: Policy,  # to be asked; its own template is not used unless it is among `templates`
+    problems: Sequence[Problem],  # what it is asked
+    *,
+    templates: Sequence[str | Template] | None = None,  # None: `tasks.grid_templates`
+    temperatures: Sequence[float] = (1.0,),
+    samples: int = 8,  # completions for each problem
+    max_completion_length: int = 3072,  # tokens
+    behaviors: Sequence[str] | None = None,  # names in `behavior.BEHAVIORS`; None: all but the length
+    seed: int = 0,  # of the draws
+    level: float = 0.95,  # confidence level of each interval
+    engine: Engine | None = None,  # that samples; None: the policy's own model
+    out: str | os.PathLike | None = None,  # folder that keeps the completions, and resumes; None: nothing is kept
+    progress: bool = True,  # show a bar where it takes longer than two seconds
+) -> pd.DataFrame:  # one row a prompt, temperature and behaviour: prior, low, high, completions
+    """Shares of completions that show each behaviour at least once, with intervals over problems, before anything is
+    trained."""
+    templates = grid_templates(policy.tokenizer) if templates is None else [get_template(t) for t in templates]
+    names = [name for name in BEHAVIORS if name != "length"] if behaviors is None else list(behaviors)
+    measure_behaviors("", names)  # an unknown name is said before anything is sampled
+    asked_of = [(template, float(temperature)) for template in templates for temperature in temperatures]
+    rows = []
+    with _counting(progress, "priors of behaviours", len(problems) * samples * len(asked_of)) as bar:
+        for template, temperature in asked_of:
+            protocol = Protocol("grid", samples, temperature, max_completion_length, seed)
+            bar.note = f"{template.name}, temperature {temperature:g}"
+            table = _grid_table(dataclasses.replace(policy, template=template), problems, protocol, engine, out, bar)
+            rows += _prior_rows(table, names, level, prompt=template.name, temperature=temperature)
+    return pd.DataFrame(rows)
+
+
+def _prior_rows(table, names, level, **cell):
+    shown = pd.DataFrame([measure_behaviors(text, names) for text in table["completion"]]) > 0
+    by_problem = shown.groupby(table["problem_id"].to_numpy()).mean()
+    means = {name: mean_estimate(name, by_problem[name], level=level) for name in names}
+    return [
+        cell | dict(behavior=name, prior=m.mean, low=m.low, high=m.high, completions=len(table))
+        for name, m in means.items()
+    ]
 
 # %% ../nbs/10_evaluate.ipynb #c338b28e
 @dataclasses.dataclass(frozen=True)

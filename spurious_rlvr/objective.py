@@ -8,19 +8,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .core import ConfigError, Faults
 
 # %% auto #0
 __all__ = ['BASELINES', 'SCALES', 'KEEPS', 'LEVELS', 'EFFECTS', 'CLIPS', 'SAMPLER_CORRECTIONS', 'LOSS_TYPES', 'OBJECTIVES',
-           'PROBABILITY_BINS', 'group_advantages', 'whiten_advantages', 'importance_log_ratio', 'TokenTerms',
-           'ClipOption', 'Clip', 'register_clip', 'clip_faults', 'find_clip', 'clip_bounds', 'token_objective',
-           'clip_sides', 'gradient_weights', 'k3_divergence', 'mismatch_weights', 'aggregate', 'Objective',
-           'register_objective', 'find_objective', 'loss_settings', 'advantage_settings', 'objective_advantages',
-           'training_settings', 'policy_loss', 'token_statistics', 'rebel_loss', 'clip_by_probability',
-           'compare_gradients']
+           'AGGREGATIONS', 'PROBABILITY_BINS', 'group_advantages', 'whiten_advantages', 'importance_log_ratio',
+           'TokenTerms', 'ClipOption', 'Clip', 'register_clip', 'clip_faults', 'find_clip', 'clip_bounds',
+           'token_objective', 'clip_sides', 'gradient_weights', 'k3_divergence', 'mismatch_weights', 'aggregate',
+           'Objective', 'register_objective', 'find_objective', 'loss_settings', 'advantage_settings',
+           'decoupled_advantages', 'objective_advantages', 'training_settings', 'policy_loss', 'token_statistics',
+           'rebel_loss', 'clip_by_probability', 'compare_gradients']
 
 # %% ../nbs/05_objective.ipynb #f1e9e5db
 class _Torch:
@@ -856,6 +856,26 @@ def advantage_settings(
     "What an objective takes for an advantage; whitening and several rewards come after, in `objective_advantages`."
     return {key: getattr(find_objective(name), key) for key in _OF_ADVANTAGE}
 
+# %% ../nbs/05_objective.ipynb #84042451
+AGGREGATIONS = ("sum_then_normalize", "normalize_then_sum")  # TRL's `multi_objective_aggregation`
+
+
+def decoupled_advantages(
+    rewards: torch.Tensor,  # (rollouts, rewards); NaN leaves a rollout out of that reward
+    group_ids: torch.Tensor,  # (rollouts,) rollouts of one prompt share one
+    weights: Sequence[float] | None = None,  # (rewards,) of each in the sum; None: 1
+    *,
+    std_epsilon: float = 1e-4,  # added to standard deviations
+    keep: str = "all",  # as in `group_advantages`, of the sum
+) -> torch.Tensor:  # (rollouts,) exactly 0 where no reward of the group varies
+    "GDPO's advantages: each reward normalised in its group, weighed and added up, and normalised over the phase."
+    parts = torch.stack([group_advantages(part, group_ids, std_epsilon=std_epsilon) for part in rewards.T], 1)
+    summed = parts @ torch.as_tensor([1.0] * parts.shape[1] if weights is None else weights, dtype=parts.dtype)
+    scored = ~rewards.isnan().all(1)
+    alive = scored & (parts != 0).any(1)
+    centred = torch.where(alive, summed - summed[scored].mean(), torch.zeros_like(summed))
+    return _kept(torch, centred / (summed[scored].std() + std_epsilon), keep)
+
 # %% ../nbs/05_objective.ipynb #7a4db03b
 def objective_advantages(
     name: str,  # a name in OBJECTIVES
@@ -872,10 +892,7 @@ def objective_advantages(
     if not entry.decoupled:
         advantages = group_advantages(columns.sum(1), group_ids, **rule)
     else:
-        parts = [group_advantages(column, group_ids, **rule) for column in columns.T]
-        summed, kept = torch.stack(parts).sum(0), ~columns.isnan().all(1)
-        centred = torch.where(kept, summed - summed[kept].mean(), torch.zeros_like(summed))
-        advantages = centred / (summed[kept].std() + std_epsilon)
+        advantages = decoupled_advantages(columns, group_ids, std_epsilon=std_epsilon, keep=entry.keep)
     if entry.whiten:
         advantages = whiten_advantages(advantages, torch.ones(len(advantages)) if lengths is None else lengths)
     return advantages
@@ -886,10 +903,9 @@ def training_settings(
 ) -> dict:  # keywords of `train.GRPOConfig`
     "An objective as a configuration of training. Raises `ConfigError` where the loop cannot do it."
     entry = find_objective(name)
-    if entry.decoupled:
-        raise ConfigError(f"objective {name!r} normalises several rewards apart; the loop has their sum alone")
     rule = advantage_settings(name)
     rule["keep_advantages"] = rule.pop("keep")
+    rule["multi_objective_aggregation"] = AGGREGATIONS[entry.decoupled]
     return loss_settings(name) | rule | dict(whiten=entry.whiten)
 
 # %% ../nbs/05_objective.ipynb #0763b93c

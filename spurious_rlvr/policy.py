@@ -188,7 +188,7 @@ class Policy:
             parameters=sum(p.numel() for p in self.model.parameters()),
             dtype=str(next(self.model.parameters()).dtype).removeprefix("torch."),
             template=self.template.name,
-            prompt=dataclasses.asdict(self.template),
+            prompt=self.template.recorded(self.tokenizer),
             fingerprint=hashed.hexdigest(),
             **bfloat16_shares(self.model),
             **({"source": dict(self.source)} if self.source else {}),

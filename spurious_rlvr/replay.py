@@ -238,7 +238,7 @@ def redraw(
     "One more drawing of a phase's rewards."
     copies = [dataclasses.replace(r, rewards={}) for r in rollouts]
     score(copies, {r.problem_id: Problem(r.prompt, r.gold, r.problem_id) for r in rollouts}, reward, seed)
-    assign_advantages(copies, config)
+    assign_advantages(copies, config, reward)
     return signal_of(copies, torch.device("cpu"))
 
 
@@ -530,7 +530,7 @@ def state_of_start(
 ) -> TrainingState:
     "A trainer at a phase's start."
     problems = {r.problem_id: Problem(r.prompt, r.gold, r.problem_id) for r in rollouts}
-    as_stored = dataclasses.replace(policy, template=Template("stored", chat=False))
+    as_stored = dataclasses.replace(policy, template=Template("stored", chat=False, bos=False))
     limit = max(len(policy.encode(p.question)) for p in problems.values())
     settings = dataclasses.replace(config, max_prompt_length=limit, max_skipped=10**9)
     state = prepare(as_stored, list(problems.values()), settings)

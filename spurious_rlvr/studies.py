@@ -459,7 +459,11 @@ def _local_problems(study, arm):  # those that an arm trains on, where they need
     named = study.problems if arm.data in ("train", "one-shot") else arm.data
     if not named:
         return training_problems()
-    return load_problems(named) if Path(named).exists() or re.match(r"(chains|words):", named) else None
+    return load_problems(named) if _is_here(named) else None
+
+
+def _is_here(named):  # whether problems can be read without the hub
+    return Path(named).exists() or re.match(r"(chains|words):", named)
 
 
 def _reader(name):  # (tokenizer, context) of a model; (None, None) where it is not on this machine
@@ -859,10 +863,19 @@ def shape_of(
         return None
 
 
-def _cpu_hours(shape, config):  # of all phases of a run
-    from spurious_rlvr.plan import make_plan
+_UNSEEN = 500  # problems of a benchmark that is not here: as many as MATH-500 has
 
-    return sum(make_plan(shape, config, gpu="cpu").hours.values()) * config.phases
+
+def _cpu_hours(study, shape, config):  # of all phases and evaluations of a run
+    from spurious_rlvr.plan import make_plan
+    from spurious_rlvr.tasks import load_problems
+
+    hours = make_plan(shape, config, gpu="cpu").hours
+    sets = [len(load_problems(name)) if _is_here(name) else _UNSEEN for name in study.held_out]
+    length = study.evaluation.get("max_completion_length", config.max_completion_length)
+    tokens = sum(sets) * study.evaluation.get("samples", 1) * length
+    phase = config.prompts_per_phase * config.num_generations * config.max_completion_length
+    return sum(hours.values()) * config.phases + hours["sample"] * tokens / phase * _looks(config)
 
 # %% ../nbs/21_studies.ipynb #f349f14f
 def time_a_phase(study: Study, arm: Arm) -> tuple[float, float]:
@@ -929,8 +942,9 @@ def estimate_cost(
             "one phase and one evaluation timed on this machine",
         )
     if unit == "CPU":
-        hours = sum(_cpu_hours(shapes[(arm.model or study.model).partition("@")[0]], config) for arm, config in todo)
-        return told(hours, "without evaluations; from the model's size and a matrix product timed now")
+        shape = {arm.name: shapes[(arm.model or study.model).partition("@")[0]] for arm, _ in todo}
+        hours = sum(_cpu_hours(study, shape[arm.name], config) for arm, config in todo)
+        return told(hours, "from the model's size, the lengths allowed and a matrix product timed now")
     hours = sum(
         _PAPER_GPU_HOURS
         * _billions(arm.model or study.model, shapes.get(arm.model or study.model))
@@ -1500,6 +1514,20 @@ SIZES = {
         dict(preset="organism", seeds=(0, 1, 2, 3), changes=dict(evaluate_every=5), divergence=True),
         False,
     ),
+    "real": Size(
+        ("smollm2-135m",),
+        ("smollm2-135m@ground_truth",),
+        ("word_problem_python", "word_problem_free"),  # code likely, code rare
+        dict(
+            preset="small_lm",
+            seeds=(0, 1, 2),
+            changes=dict(evaluate_every=10),
+            problems="words:512",
+            held_out=("words:64:1",),
+            evaluation=dict(samples=2, temperature=1.0),
+        ),
+        False,
+    ),
     "small": Size(
         SMALL_MODELS,
         ("Qwen/Qwen2.5-Math-1.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"),
@@ -1538,11 +1566,10 @@ def prompt_of(
 ) -> str:  # as in `Arm.prompt`
     "The prompt that the paper's runs gave a model; empty for every other, whose tokenizer decides."
     begun = model.partition("@")[0]
-    if begun not in {name for size in SIZES.values() for name in (*size.models, *size.rl_before)} | set(PAPER_MODELS):
+    asked = [SIZES[size] for size in ("small", "paper")]
+    if begun not in {name for size in asked for name in (*size.models, *size.rl_before)} | set(PAPER_MODELS):
         return ""
     name = begun.rpartition("/")[2]
-    if is_organism(name):
-        return ""
     if name.startswith("Qwen2.5-Math"):
         return "qwen_math"
     return "chat" if name.startswith("Qwen") or re.search(r"Instruct|SFT|Tulu", name) else "r1"
@@ -1643,6 +1670,11 @@ FAMILIES = {
             size.models[:1], ["ground_truth", "boxed_format", "random:0.5"], prompts=size.prompts
         ),
     ),
+    "prior": (
+        "not in the paper: the clip where code is likely and where it is rare, by the prompt alone",
+        300,
+        lambda size, config: arms(size.models[:1], ["random:0.5"], clips=CLIPS, prompts=size.prompts[:2]),
+    ),
     "post-rl": (
         "Appendix G (v1), J (v2): models that had reinforcement learning already",
         300,
@@ -1658,7 +1690,7 @@ FAMILIES = {
 
 def paper_study(
     family: str,  # a name in FAMILIES
-    size: str = "organism",  # "organism", "small" or "paper"
+    size: str = "organism",  # a name in SIZES
     **changes,  # fields of `Study`, such as seeds
 ) -> Study:
     "A family of the paper's experiments as a study. Raises `ConfigError` with the names there are."

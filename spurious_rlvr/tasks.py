@@ -974,6 +974,11 @@ def load_problems(
     return kept.problems
 
 # %% ../nbs/01_tasks.ipynb #7c2c3929
+def _writes_bos(tokenizer):  # whether it begins a text with BOS by itself, as Llama's and Gemma's do
+    bos = getattr(tokenizer, "bos_token_id", None)
+    return bos is not None and tokenizer.encode("a")[:1] == [bos]
+
+
 @dataclasses.dataclass(frozen=True)
 class Template:
     "What stands around a question."
@@ -984,10 +989,14 @@ class Template:
     prefix: str = ""  # text that the completion is made to begin with
     chat: bool = True  # go through the tokenizer's chat template
     stop: tuple[str, ...] = ()  # texts that end a completion
+    # bare text begins with the tokenizer's BOS token; None: where the tokenizer would write one itself
+    bos: bool | None = None
 
     def __post_init__(self):
         if self.user.count("{question}") != 1:
             raise ConfigError(f"template {self.name!r}: the user text must hold {{question}} exactly once")
+        if self.chat and self.bos is not None:
+            raise ConfigError(f"template {self.name!r}: a chat template writes BOS as it likes; leave bos out")
 
     def render(
         self,
@@ -997,7 +1006,7 @@ class Template:
         "The prompt as text. Raises `ConfigError` where a chat template is needed and missing."
         text = self.user.replace("{question}", question)
         if not self.chat:
-            return text + self.prefix
+            return (tokenizer.bos_token if self.begins_with_bos(tokenizer) else "") + text + self.prefix
         if getattr(tokenizer, "chat_template", None) is None:
             raise ConfigError(
                 f"template {self.name!r} needs a tokenizer with a chat template; use a plain one such as 'r1' or"
@@ -1007,6 +1016,25 @@ class Template:
             {"role": "user", "content": text}
         ]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + self.prefix
+
+    def begins_with_bos(
+        self,
+        tokenizer,  # a transformers tokenizer, or None
+    ) -> bool:
+        "Whether bare text begins with BOS. Raises `ConfigError` where it should, and the tokenizer has none."
+        if self.bos and getattr(tokenizer, "bos_token", None) is None:
+            raise ConfigError(f"template {self.name!r}: bos is True, and the tokenizer has no BOS token")
+        return not self.chat and (_writes_bos(tokenizer) if self.bos is None else self.bos)
+
+    def recorded(
+        self,
+        tokenizer,  # of the model that is asked
+    ) -> dict[str, Any]:  # without `bos` where there is none, as before there was a choice
+        "Its fields for run.json, for `recorded_template`."
+        fields = dataclasses.asdict(self) | dict(bos=True)
+        if not self.begins_with_bos(tokenizer):
+            del fields["bos"]
+        return fields
 
     def plain(self) -> "Template":
         """The same words as bare text, for tokenizers without a chat template: system message, user message, and an
@@ -1091,10 +1119,11 @@ def recorded_template(
 ) -> Template:
     "A template from its fields. Raises `DataError` where one of them is not what it should be."
     stop = fields.get("stop", ())
-    texts = [v for k, v in fields.items() if k not in ("chat", "stop", "system")] + list(stop)
-    if not all(isinstance(text, str) for text in texts) or not isinstance(fields.get("chat", True), bool):
+    texts = [v for k, v in fields.items() if k not in ("chat", "stop", "system", "bos")] + list(stop)
+    choices = fields.get("chat", True), fields.get("bos") or False
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(choice, bool) for choice in choices):
         raise DataError(
-            f"template {fields.get('name')!r}: fields are texts, chat is true or false, stop a list of texts"
+            f"template {fields.get('name')!r}: fields are texts, chat and bos are true or false, stop a list of texts"
         )
     return Template(**{**fields, "stop": tuple(stop)})
 

@@ -7,16 +7,16 @@ __all__ = ['SCHEDULES', 'CHANGEABLE', 'PRESETS', 'Records', 'GRPOConfig', 'check
            'plan_phase', 'score', 'realised_rates', 'check_reward', 'assign_advantages', 'plan_updates', 'deal',
            'taking_part', 'TrainingState', 'usable_prompts', 'check_context', 'device_memory', 'choose_packing',
            'settle_precision', 'make_scorer', 'prepare', 'own_engine', 'make_trainable', 'make_reference',
-           'set_checkpointing', 'sample_phase', 'Piece', 'Update', 'PhaseBatches', 'cut_pieces', 'count_pieces',
-           'make_update_batches', 'make_batches', 'every_piece', 'flat', 'by_row', 'record_old_logprobs',
-           'score_as_trained', 'Signal', 'signal_of', 'configured_loss', 'reference_logprobs', 'piece_loss', 'is_dead',
-           'learnt_from', 'sides_of', 'accumulate_gradient', 'record_tokens', 'joined_tokens', 'update_statistics',
-           'make_update', 'NoiseSample', 'begin_noise', 'noise_statistics', 'end_noise', 'Phase', 'sampler_mismatch',
-           'phase_metrics', 'run_updates', 'run_phase', 'gather_used', 'reward_at', 'is_due', 'run_phases', 'grpo',
-           'write_phase', 'save_checkpoint', 'load_checkpoint', 'DividedEngine', 'evaluate_into', 'recorded_config',
-           'check_same', 'check_start', 'first_process', 'is_evaluated', 'check_trackers', 'tracking', 'unwritten',
-           'recorded_end', 'time_sampling', 'time_scoring', 'phase_seconds', 'duration', 'start_words', 'say_start',
-           'say_shared', 'shown', 'check_evaluated', 'keep_best', 'train']
+           'set_checkpointing', 'sample_groups', 'refilled', 'sample_phase', 'Piece', 'Update', 'PhaseBatches',
+           'cut_pieces', 'count_pieces', 'make_update_batches', 'make_batches', 'every_piece', 'flat', 'by_row',
+           'record_old_logprobs', 'score_as_trained', 'Signal', 'signal_of', 'configured_loss', 'reference_logprobs',
+           'piece_loss', 'is_dead', 'learnt_from', 'sides_of', 'accumulate_gradient', 'record_tokens', 'joined_tokens',
+           'update_statistics', 'make_update', 'NoiseSample', 'begin_noise', 'noise_statistics', 'end_noise', 'Phase',
+           'sampler_mismatch', 'phase_metrics', 'run_updates', 'run_phase', 'gather_used', 'reward_at', 'is_due',
+           'run_phases', 'grpo', 'write_phase', 'save_checkpoint', 'load_checkpoint', 'DividedEngine', 'evaluate_into',
+           'recorded_config', 'check_same', 'check_start', 'first_process', 'is_evaluated', 'check_trackers',
+           'tracking', 'unwritten', 'recorded_end', 'time_sampling', 'time_scoring', 'phase_seconds', 'duration',
+           'start_words', 'say_start', 'say_shared', 'shown', 'check_evaluated', 'keep_best', 'train']
 
 # %% ../nbs/13_train.ipynb #b232d627
 import contextlib
@@ -69,6 +69,7 @@ from spurious_rlvr.logprobs import (
     quick_products,
 )
 from spurious_rlvr.objective import (
+    AGGREGATIONS,
     BASELINES,
     CLIPS,
     KEEPS,
@@ -79,6 +80,7 @@ from spurious_rlvr.objective import (
     clip_by_probability,
     clip_faults,
     compare_gradients,
+    decoupled_advantages,
     group_advantages,
     mismatch_weights,
     policy_loss,
@@ -98,7 +100,7 @@ from spurious_rlvr.placement import (
 )
 from .plan import check_memory
 from .policy import Policy, unadapted
-from .rewards import Reward, as_reward, realised_rate
+from .rewards import Reward, as_reward, realised_rate, summands
 from .rollout import Engine, Request, TransformersEngine, mismatch, sample_rollouts, watched
 from spurious_rlvr.runs import (
     PRECISION_WORDS,
@@ -133,6 +135,8 @@ class GRPOConfig:
     scale_rewards: str = "group"  # see `objective.group_advantages`
     std_epsilon: float = 1e-4  # added to the standard deviation
     baseline: str = "group_mean"  # see `objective.BASELINES`
+    # where the reward is a sum: "sum_then_normalize", or GDPO's "normalize_then_sum" (`objective.decoupled_advantages`)
+    multi_objective_aggregation: str = "sum_then_normalize"
     keep_advantages: str = "all"  # see `objective.KEEPS`
     whiten: bool = False  # the official code's second normalisation
     beta: float = 0.0  # weight of the KL divergence from the starting policy
@@ -168,6 +172,7 @@ class GRPOConfig:
     packing: bool = True  # real tokens only, each prompt once; False: rows padded on the right
     microbatch_tokens: int = 16384  # most tokens in a forward pass
     compile: bool = False  # compile the model's layers; worth it on a GPU with long runs
+    dynamic_sampling: int = 0  # times that dead groups are sampled anew with other problems, as in DAPO
     mask_truncated_completions: bool = False  # leave completions that ran into the limit out of the loss, as in TRL
     skip_zero_advantages: bool = (
         True  # leave groups whose advantages are all 0 out of the forward and backward pass: the gradient is the same
@@ -250,6 +255,7 @@ _NEEDS = (  # setting, what must hold where it is not as usual, in words
     ("sampler_floor", lambda c: c.sampler_correction != "none", "sampler_correction"),
     ("sampler_correction", lambda c: c.old_logprobs != "sampler", "old_logprobs='trainer'"),
     ("head_precision", lambda c: c.mixed_precision != "no", "mixed_precision"),
+    ("dynamic_sampling", lambda c: c.baseline in ("group_mean", "leave_one_out"), "a baseline of the group"),
     ("keep_best", lambda c: c.evaluate_every > 0, "evaluate_every"),
     ("warmup_steps", lambda c: c.lr_scheduler_type != "constant", "a schedule such as constant_with_warmup"),
 )
@@ -293,6 +299,7 @@ _CHOICES = dict(
     importance_sampling_level=LEVELS,
     scale_rewards=SCALES,
     baseline=BASELINES,
+    multi_objective_aggregation=AGGREGATIONS,
     keep_advantages=KEEPS,
     optimizer=("adamw", "sgd", "adamw_bf16", "adamw_8bit"),
     mixed_precision=PRECISIONS,
@@ -325,6 +332,7 @@ _NOT_NEGATIVE = (
     "weight_decay",
     "warmup_steps",
     "sampler_floor",
+    "dynamic_sampling",
     "evaluate_every",
     "checkpoint_every",
 )
@@ -395,6 +403,12 @@ def check_config(
         not (config.trainable == "lora" and config.mixed_precision == "bf16_weights"),
         "mixed_precision 'bf16_weights' keeps float32 masters of all weights, and trainable 'lora' moves adapters"
         " alone: use mixed_precision='bf16'",
+    )
+    faults.check(
+        config.multi_objective_aggregation == "sum_then_normalize"
+        or (config.scale_rewards, config.baseline) == ("group", "group_mean"),
+        "multi_objective_aggregation 'normalize_then_sum' normalises by mean and deviation of the group: leave"
+        " scale_rewards 'group' and baseline 'group_mean'",
     )
     for name, holds, words in _NEEDS:
         value, usual = getattr(config, name), getattr(GRPOConfig, name)
@@ -529,24 +543,30 @@ def check_reward(
 # %% ../nbs/13_train.ipynb #81b59f2c
 def assign_advantages(
     rollouts: Sequence[Rollout],  # all rollouts of the phase; completed in place: advantage
-    config: GRPOConfig,  # scale_rewards, std_epsilon, baseline, whiten
+    config: GRPOConfig,  # scale_rewards, std_epsilon, baseline, multi_objective_aggregation, whiten
+    reward: Reward,  # which gave the rewards
 ) -> None:
-    "Advantages of a phase's rollouts, see `objective.group_advantages`."
-    rewards = torch.tensor([math.nan if r.reward is None else r.reward for r in rollouts], dtype=torch.float64)
-    advantages = group_advantages(
-        rewards,
-        torch.tensor([r.group for r in rollouts]),
-        scale_rewards=config.scale_rewards,
-        std_epsilon=config.std_epsilon,
-        baseline=config.baseline,
-        keep=config.keep_advantages,
-    )
+    "Advantages of a phase's rollouts, see `objective.group_advantages` and `objective.decoupled_advantages`."
+    rewards, groups = _numbers([r.reward for r in rollouts]), torch.tensor([r.group for r in rollouts])
+    common = dict(std_epsilon=config.std_epsilon, keep=config.keep_advantages)
+    if config.multi_objective_aggregation == "normalize_then_sum":
+        weights, parts = zip(*summands(reward))
+        columns = [_numbers([r.rewards[part.name] for r in rollouts]) for part in parts]
+        columns = torch.stack(columns, 1).masked_fill(rewards.isnan()[:, None], math.nan)
+        advantages = decoupled_advantages(columns, groups, weights, **common)
+    else:
+        rule = dict(scale_rewards=config.scale_rewards, baseline=config.baseline)
+        advantages = group_advantages(rewards, groups, **rule, **common)
     if config.whiten:
         advantages = torch.where(
             rewards.isnan(), 0.0, whiten_advantages(advantages, torch.tensor([len(r.token_ids) for r in rollouts]))
         )
     for rollout, advantage in zip(rollouts, advantages.tolist()):
         rollout.advantage = advantage
+
+
+def _numbers(values):
+    return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float64)
 
 # %% ../nbs/13_train.ipynb #71ffbdf4
 def plan_updates(
@@ -772,6 +792,51 @@ def set_checkpointing(policy: Policy, config: GRPOConfig) -> None:
     policy.model.train(config.gradient_checkpointing)
 
 # %% ../nbs/13_train.ipynb #aff4cac2
+def sample_groups(
+    state: TrainingState,  # what the loop carries
+    config: GRPOConfig,  # as it holds in this phase
+    reward,  # the reward function of this phase
+    phase: int,  # from 1
+    groups: Mapping[int, int],  # group: the place of its problem in the training set
+) -> tuple[list[Rollout], dict[str, float], float]:  # rollouts; what random rewards promised; seconds of scoring
+    "Samples, measures and scores some groups of a phase, in this process."
+    state.bar.begin(f"phase {phase}, sampling", len(groups) * config.num_generations, "completions")
+    with watched(state.engine, state.bar.update):
+        rollouts = sample_rollouts(
+            state.policy,
+            state.engine,
+            [state.problems[place] for place in groups.values()],
+            num_generations=config.num_generations,
+            groups=list(groups),
+            max_completion_length=config.max_completion_length,
+            temperature=config.temperature,
+            seed=config.seed,
+            phase=phase,
+        )
+    began = time.perf_counter()
+    state.bar.begin(f"phase {phase}, grading and reward", len(rollouts), "completions")
+    measure(rollouts, state.problems)
+    promised = score(rollouts, {p.id: p for p in state.problems}, reward, config.seed)
+    return rollouts, promised, time.perf_counter() - began
+
+
+def refilled(
+    config: GRPOConfig,  # as it holds in this phase
+    rollouts: Sequence[Rollout],  # whole groups, scored
+    reward: Reward,  # which scored them
+    problems: int,  # in the training set
+) -> dict[int, int]:  # the group that takes a dead one's place: the place of its problem in the training set
+    "What is sampled instead of the groups that have nothing to compare; keyed, so that it depends on nothing else."
+    if not rollouts:
+        return {}
+    phase = rollouts[0].phase
+    assign_advantages(rollouts, dataclasses.replace(config, whiten=False), reward)
+    live = {r.group for r in rollouts if r.advantage != 0}
+    dead = sorted({r.group for r in rollouts} - live)
+    anew = [group + config.prompts_per_phase for group in dead]
+    return {group: int(keyed_rng(config.seed, "refill", phase, group).integers(problems)) for group in anew}
+
+
 def sample_phase(
     state: TrainingState,  # what the loop carries
     config: GRPOConfig,  # as it holds in this phase
@@ -780,43 +845,38 @@ def sample_phase(
 ) -> tuple[
     list[Rollout], dict[str, float]
 ]:  # the phase's rollouts in order, on every process; realised rates, and seconds by part
-    "Samples, measures and scores the rollouts of a phase."
-    began = time.perf_counter()
+    "Samples, measures and scores the rollouts of a phase; dead groups anew, as often as the configuration says."
+    began, scoring = time.perf_counter(), 0.0
     plan = plan_phase(len(state.problems), phase, config.prompts_per_phase, config.seed)
     mine = range(state.accelerator.process_index, len(plan), state.accelerator.num_processes)
+    groups, rollouts, left_out = {group: plan[group] for group in mine}, [], []
     state.engine.wake()
     try:
         state.engine.load_weights(state.policy)
-        state.bar.begin(f"phase {phase}, sampling", len(mine) * config.num_generations, "completions")
-        with watched(state.engine, state.bar.update):
-            rollouts = sample_rollouts(
-                state.policy,
-                state.engine,
-                [state.problems[plan[g]] for g in mine],
-                num_generations=config.num_generations,
-                groups=list(mine),
-                max_completion_length=config.max_completion_length,
-                temperature=config.temperature,
-                seed=config.seed,
-                phase=phase,
-            )
+        for more in reversed(range(config.dynamic_sampling + 1)):
+            sampled, promised, seconds = sample_groups(state, config, reward, phase, groups)
+            scoring += seconds
+            groups = refilled(config, sampled, reward, len(state.problems)) if more else {}
+            dead = {group - config.prompts_per_phase for group in groups}
+            rollouts += [r for r in sampled if r.group not in dead]
+            left_out += [r for r in sampled if r.group in dead]
+            if not groups:
+                break
     finally:
         state.engine.sleep()  # also where it was interrupted: the memory is free again
-    sampled = time.perf_counter()
-    state.bar.begin(f"phase {phase}, grading and reward", len(rollouts), "completions")
-    measure(rollouts, state.problems)
-    promised = score(rollouts, {p.id: p for p in state.problems}, reward, config.seed)
     if state.accelerator.num_processes > 1:
-        rollouts = sorted(gather_object(rollouts), key=lambda r: (r.group, r.sample))
+        rollouts, left_out = gather_object(rollouts), gather_object(left_out)
+    rollouts = sorted(rollouts, key=lambda r: (r.group, r.sample))
     if all(r.reward is None for r in rollouts):
         warnings.warn(
             f"phase {phase}: the reward gave no number for any of {len(rollouts)} completions, so that nothing is"
             " learnt from them"
         )
-    assign_advantages(rollouts, config)
-    return rollouts, realised_rates(rollouts, promised) | dict(
-        seconds_sample=sampled - began, seconds_score=time.perf_counter() - sampled
-    )
+    assign_advantages(rollouts, config, reward)
+    facts = dict(seconds_sample=time.perf_counter() - began - scoring, seconds_score=scoring)
+    if config.dynamic_sampling:
+        facts["left_out_groups"] = len(left_out) / len(rollouts)
+    return rollouts, realised_rates([*rollouts, *left_out], promised) | facts
 
 # %% ../nbs/13_train.ipynb #4441a28f
 @dataclasses.dataclass
@@ -1410,12 +1470,15 @@ def phase_metrics(rollouts, updates, further, old_logprobs: str = "trainer") -> 
     rewards = [r.reward for r in rollouts if r.reward is not None]
     groups = {}
     for r in rollouts:
-        groups.setdefault(r.group, []).append(r.advantage)
+        groups.setdefault(r.group, []).append(r)
+    dead = [group for group in groups.values() if all(r.advantage == 0 for r in group)]
+    level = [group for group in groups.values() if len({r.reward for r in group}) == 1]
     means = {name: _mean([u[name] for u in updates if name in u]) for name in _MEANS}
     return dict(
         reward=sum(rewards) / len(rewards) if rewards else math.nan,
         rewarded=len(rewards),
-        dead_groups=sum(all(a == 0 for a in group) for group in groups.values()) / len(groups),
+        dead_groups=len(dead) / len(groups),
+        revived_groups=sum(any(r.advantage != 0 for r in group) for group in level) / len(groups),  # equal rewards
         **{k: v for k, v in summarise(rollouts).items() if k not in ("problems", "samples", "pass_at_samples")},
         **{name: value for name, value in means.items() if value is not None},
         truncated_share=sum(r.finish_reason == "length" for r in rollouts) / len(rollouts),

@@ -34,6 +34,7 @@ if __name__ == "__main__":
         checkpoint_every=2,
         microbatch_tokens=200,
         max_grad_norm=1.0,
+        dynamic_sampling=1,
     )
     if names:
         config = dataclasses.replace(config, optimizer="sgd", learning_rate=0.1, max_prompt_length=200)
@@ -41,7 +42,7 @@ if __name__ == "__main__":
     run = train(
         load_policy(names[0], device="cpu") if names else random_policy(scale=10),
         word_problems(20) if names else arithmetic_chains(20),
-        "random:0.5",
+        "random:0.2",  # so that some groups are dead, and sampled anew
         config,
         folder,
         held_out={} if names else {"chains": arithmetic_chains(5, seed=1)},

@@ -14,13 +14,13 @@ from small import SMALL as BASE
 
 from spurious_rlvr import organisms, placement, replay
 from spurious_rlvr import train as training
-from spurious_rlvr.core import ConfigError, DataError, RunError
+from spurious_rlvr.core import ConfigError, DataError, Problem, RunError
 from spurious_rlvr.logprobs import TokenLogprobs, first_trained, microbatches
 from spurious_rlvr.policy import load_policy, random_policy
 from spurious_rlvr.rollout import Request, TransformersEngine
 from spurious_rlvr.runs import read_run
 from spurious_rlvr.tasks import arithmetic_chains
-from spurious_rlvr.train import PRESETS, grpo, prepare, train
+from spurious_rlvr.train import PRESETS, check_config, grpo, prepare, train
 
 SMALL = dataclasses.replace(
     BASE,
@@ -507,3 +507,49 @@ def test_the_clips_report_says_whether_it_was_rounding(tmp_path):
         said[precision] = str(clip_report(run))
     assert "Movement or rounding" in said["bf16"] and "in float32" in said["bf16"]
     assert "rounding" not in said["no"]
+
+
+def often_the_same(completions, problem_id, sample, **_):
+    "Tells the completions of half of the problems apart."
+    return [float(number % 2) if int(name) % 2 else 0.5 for name, number in zip(problem_id, sample)]
+
+
+def test_dead_groups_are_sampled_anew_and_the_same_after_a_resume(tmp_path):
+    problems = [Problem(f"{i} + 1 = ?", "2", str(i)) for i in range(16)]
+    config = dataclasses.replace(SMALL, phases=3, dynamic_sampling=2)
+    whole = train(random_policy(scale=10), problems, often_the_same, config, tmp_path / "a", progress=False)
+    begun = dataclasses.replace(config, phases=2)
+    train(random_policy(scale=10), problems, often_the_same, begun, tmp_path / "b", progress=False)
+    resumed = train(
+        random_policy(scale=10), problems, often_the_same, config, tmp_path / "b", progress=False, resume=True
+    )
+    columns = ["group", "sample", "problem_id", "token_ids", "advantage"]
+    for phase in (1, 2, 3):
+        rows, again = whole.rollouts(phase), resumed.rollouts(phase)
+        assert len(rows) == 32 and rows["group"].nunique() == 4  # a phase has its size
+        assert rows[columns].astype(str).equals(again[columns].astype(str))
+        assert (rows.groupby("group")["problem_id"].nunique() == 1).all()
+        odd = rows["problem_id"].astype(int) % 2 == 1
+        assert (rows.loc[odd, "advantage"] != 0).all() and (rows.loc[~odd, "group"] >= 8).all()  # tried three times
+    plain = train(random_policy(scale=10), problems, often_the_same, SMALL, tmp_path / "c", progress=False).of_kind(
+        "phase"
+    )
+    facts = whole.of_kind("phase")
+    assert facts["dead_groups"].sum() < plain["dead_groups"].sum() and (facts["left_out_groups"] > 0).any()
+    live = plain["dead_groups"].iloc[0] * 4  # groups of the first phase that were dead at first
+    assert facts["left_out_groups"].iloc[0] * 4 >= live
+
+
+def test_sampling_anew_is_bounded_and_counts_every_toss():
+    problems = [Problem(f"{i} + 1 = ?", "2", str(i)) for i in range(4)]
+    config = dataclasses.replace(SMALL, phases=1, dynamic_sampling=2)
+    [phase] = grpo(random_policy(), problems, lambda completions, **_: [1.0] * len(completions), config)
+    assert phase.metrics["dead_groups"] == 1 and phase.metrics["left_out_groups"] == 2 and len(phase.rollouts) == 32
+    assert sorted({r.group for r in phase.rollouts}) == [8, 9, 10, 11]
+    rare = dataclasses.replace(config, num_generations=4, minibatch_size=4)
+    [phase] = grpo(random_policy(), problems, "random:0.1", rare)
+    tossed = 16 * (1 + phase.metrics["left_out_groups"])
+    share = phase.metrics["rate_random:0.1"] * tossed
+    assert share == pytest.approx(round(share)) and tossed > 16
+    with pytest.raises(ConfigError, match="without a baseline of the group"):
+        check_config(dataclasses.replace(config, baseline="batch_mean"))

@@ -71,6 +71,20 @@ def test_one_update_a_phase_is_found(tmp_path):
     assert diagnose.diagnose(several)["clip_could_bind"].severity == "ok"
 
 
+def test_where_the_clip_acts_is_told_by_the_old_probability(frame):
+    found = diagnose.diagnose(frame)["clip_fraction"]
+    kept = frame[frame["clip_side"].notna()]
+    side, old = (np.concatenate([np.ravel(row) for row in kept[name]]) for name in ("clip_side", "logprob_old"))
+    bins = found.details["by_probability"]
+    assert sum(b["tokens"] for b in bins) == len(side) and any(b["above"] + b["below"] > 0 for b in bins)
+    for b in bins:
+        inside = (np.exp(old) >= b["from"]) & (np.exp(old) < b["to"] + 1e-6 * (b["to"] == 1))
+        assert b["tokens"] == inside.sum()
+        assert b["above"] == (side[inside] == 1).mean() and b["below"] == (side[inside] == -1).mean()
+    assert "Most often where π_old is" in found.sentence
+    assert diagnose.diagnose(frame.drop(columns=["logprob_old"]))["clip_fraction"].details["by_probability"] == []
+
+
 def test_the_planted_rows_are_the_ones_behind_it(frame):
     planted = files.truncated(frame)
     found = diagnose.diagnose(planted)["truncation"]

@@ -166,7 +166,7 @@ def first_hour(place, model, limit):
     walk(place, sys.executable, "-c", VIEWS, str(model))
     auditing = ["audit", "--model", str(model), "--problems", "train.jsonl", "--reward", "boxed_format", "--quick"]
     dry = cli(place, *auditing, "--dry-run", *short)
-    assert "prompt chat" in dry and "CPU-minutes" in dry
+    assert f"prompt {find_start(model).template or 'chat'}" in dry and "CPU-minutes" in dry
     said = cli(place, *auditing, "--out", "audited", "--jobs", "1", *short)
     assert "The report: " in said and (place / "audited" / "report.html").exists()
 

@@ -259,3 +259,38 @@ def test_gdpos_advantages_are_trls_rule():
     summed = each.view(-1, 3).nansum(1)
     theirs = (summed - summed.nanmean()) / (nanstd(summed) + 1e-4)
     assert torch.allclose(objective_advantages("gdpo", rewards, torch.arange(24) // 6), theirs, atol=1e-5)
+
+
+def test_a_training_normalises_the_parts_of_a_sum_as_trl_does():
+    "Weights, a part that gives None, and a group in which nothing varies; a rollout without a reward learns nothing."
+    from trl.trainer.utils import nanstd
+
+    from spurious_rlvr import rewards, train
+    from spurious_rlvr.core import Problem, Rollout
+
+    drawn = torch.randn(24, 2, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    drawn[6:12] = 0.5  # nothing varies
+    values = {"first": drawn[:, 0].tolist(), "second": (100 * drawn[:, 1]).tolist()}
+    values["second"][3] = None
+
+    def first(completions, **_):
+        return [values["first"][int(text)] for text in completions]
+
+    def second(completions, **_):
+        return [values["second"][int(text)] for text in completions]
+
+    reward = 2 * rewards.as_reward(first) + 0.5 * rewards.as_reward(second)
+    problems = [Problem(f"{g}?", "1", str(g)) for g in range(4)]
+    made = [Rollout(1, i // 6, i % 6, str(i // 6), f"{i // 6}?", str(i), "1", [1], [-0.1], "stop") for i in range(24)]
+    train.score(made, {p.id: p for p in problems}, reward, 0)
+    config = train.GRPOConfig(multi_objective_aggregation="normalize_then_sum")
+    train.assign_advantages(made, config, reward)
+    cube = torch.stack([drawn[:, 0], 100 * drawn[:, 1]], 1)
+    cube[3] = torch.nan  # our rule for None: the rollout has no reward at all
+    cube = cube.view(4, 6, 2)
+    each = (cube - cube.nanmean(1, keepdim=True)) / (nanstd(cube, dim=1, keepdim=True) + 1e-4)
+    summed = (each.view(-1, 2) * torch.tensor([2, 0.5])).sum(1)
+    theirs = ((summed - summed.nanmean()) / (nanstd(summed) + 1e-4)).nan_to_num(0)
+    ours = torch.tensor([r.advantage for r in made], dtype=torch.float64)
+    assert torch.allclose(ours, theirs, atol=1e-6) and ours[3] == 0 and (ours[6:12] == 0).all()
+    assert train.phase_metrics(made, [], {})["dead_groups"] == 0.25

@@ -18,6 +18,7 @@ from spurious_rlvr import logprobs as scoring
 from spurious_rlvr import policy as policies
 from spurious_rlvr.core import DataError, NotAvailable
 from spurious_rlvr.runs import read_run
+from spurious_rlvr.studies import estimate_cost, paper_study, prompt_words
 from spurious_rlvr.tasks import word_problems
 from spurious_rlvr.train import PRESETS, train
 
@@ -213,3 +214,14 @@ def test_commands_take_the_name(fetched, tmp_path):
     assert run.settings["model"]["template"] == policies.REAL_MODELS[NAME].template
     assert run.settings["model"]["source"]["weights_sha256"] == policies.REAL_MODELS[NAME].weights_sha256
     assert run.config["mixed_precision"] == "no"
+
+
+def test_the_study_size_asks_the_model_in_two_ways_and_says_what_that_takes(fetched):
+    study = paper_study("prior", "real")
+    asked = prompt_words(study)
+    assert len(asked) == 2 and {arm.prompt for arm in study.arms} == {"word_problem_python", "word_problem_free"}
+    assert all(arm.prompt in line and "tokens" in line for arm, line in zip(study.arms, asked))
+    assert {arm.prompt for arm in paper_study("clip", "real").arms} == {""}  # the model's own, and no paper's
+    cost = estimate_cost(study)
+    looked_at_more = dataclasses.replace(study, evaluation=dict(study.evaluation, samples=60))  # most of the tokens
+    assert cost.unit == "CPU" and estimate_cost(looked_at_more).hours > 2 * cost.hours

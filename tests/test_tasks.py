@@ -1,6 +1,7 @@
 "Problems from files and data sets: what is right loads, what is wrong is named by row and field."
 
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -26,6 +27,7 @@ from spurious_rlvr.tasks import (
     MATH_SETS,
     TEMPLATES,
     WORKED_EXAMPLES,
+    Template,
     benchmark_name,
     chain_question,
     chain_steps,
@@ -34,10 +36,12 @@ from spurious_rlvr.tasks import (
     final_answer,
     get_benchmark,
     get_protocol,
+    get_template,
     golds_of,
     grid_templates,
     load_problems,
     random_calculations,
+    recorded_template,
     writable,
 )
 
@@ -562,3 +566,43 @@ def test_a_calculations_answer_may_be_given_as_a_decimal():
 def as_decimal(problem):
     value = worked_out(problem.question)
     return Context(prec=60).divide(Decimal(value.numerator), Decimal(value.denominator))
+
+
+def test_bare_text_begins_with_bos_where_the_tokenizer_would_write_it(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate(["<s>", "[UNK]", "Q:", "2?"])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    silent = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", unk_token="[UNK]")
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    writing = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", unk_token="[UNK]")
+    plain = Template("plain", "Q: {question}", chat=False)
+
+    def read(template, tokenizer):
+        return tokenizer.encode(template.render("2?", tokenizer), add_special_tokens=False)
+
+    assert read(plain, writing) == writing.encode("Q: 2?") == [0, 2, 3]
+    assert read(plain, silent) == read(dataclasses.replace(plain, bos=False), writing) == [2, 3]
+    assert read(dataclasses.replace(plain, bos=True), silent) == [0, 2, 3]
+    assert plain.recorded(writing)["bos"] is True and "bos" not in plain.recorded(silent)
+    assert read(recorded_template(plain.recorded(writing)), silent) == [0, 2, 3]  # as it was, whatever reads it
+    (tmp_path / "mine.json").write_text('{"name": "mine", "user": "Q: {question}", "chat": false, "bos": false}')
+    assert read(get_template(str(tmp_path / "mine.json")), writing) == [2, 3]
+    with pytest.raises(ConfigError, match="has no BOS token"):
+        dataclasses.replace(plain, bos=True).render("2?", None)
+    with pytest.raises(ConfigError, match="leave bos out"):
+        Template("chat", bos=True)
+    with pytest.raises(DataError, match="bos are true or false"):
+        recorded_template(dict(name="mine", chat=False, bos="yes"))
+
+
+def test_a_run_from_before_there_was_a_choice_was_asked_without_bos():
+    from types import SimpleNamespace
+
+    from spurious_rlvr.evaluate import recorded_prompt
+
+    old = dict(name="r1", user="{question}", system=None, prefix="", chat=False, stop=[])
+    run = SimpleNamespace(settings=dict(model=dict(template="r1", prompt=old)), path="old")
+    assert recorded_prompt(run).bos is False
