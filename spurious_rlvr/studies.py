@@ -10,8 +10,9 @@ __all__ = ['CLIPS', 'ESTIMATORS', 'REWARDS', 'ORGANISMS', 'SMALL_MODELS', 'PAPER
            'divergence', 'record_divergence', 'grid_of', 'record_grid', 'start_grid_path', 'Cost', 'has_gpu',
            'shape_of', 'time_a_phase', 'estimate_cost', 'open_study', 'run_study', 'claim_folder', 'is_done',
            'study_status', 'run_cells', 'outcomes', 'finished_runs', 'study_results', 'study_paths', 'html_table',
-           'html_page', 'figure_part', 'words_part', 'markdown_table', 'Report', 'Size', 'prompt_of', 'no_clip_arms',
-           'paper_study', 'paper_values', 'arm_effects', 'beside_paper', 'study_figures', 'write_study_report']
+           'html_page', 'figure_part', 'words_part', 'folded_part', 'markdown_table', 'Report', 'Size', 'prompt_of',
+           'no_clip_arms', 'paper_study', 'paper_values', 'arm_effects', 'beside_paper', 'study_figures',
+           'write_study_report']
 
 # %% ../nbs/21_studies.ipynb #6ad16ae9
 import contextlib
@@ -1152,17 +1153,18 @@ def study_status(
 
 
 def run_cells(
-    organism: str,  # an organism's name
+    organism: str,  # an organism's name, or a folder with one
     arms: Sequence[Arm],  # all arms
     seeds: Sequence[int],  # every arm is run with each
     folder: Path,  # where the run folders go
     *,
     changes: Mapping[str, Any] = None,  # settings of all arms, changes to the preset "organism"
+    template: Mapping[str, Any] | None = None,  # fields of a `tasks.Template`; None: the organism's own
     jobs: int | None = None,  # worker processes; None: one for each core
     progress: bool = True,  # show a progress bar
 ) -> list[str]:  # what went wrong, one line for each cell that failed
     "A study of one organism without a name, its runs right in `folder`."
-    study = Study("demo", tuple(arms), tuple(seeds), organism, changes=changes or {})
+    study = Study("demo", tuple(arms), tuple(seeds), organism, changes=changes or {}, template=template)
     check_study(study)
     folder = Path(folder)
     todo = [
@@ -1325,14 +1327,29 @@ def html_page(
     )
 
 
-def figure_part(figure, caption: str) -> str:
-    "A figure with its caption."
-    return f"<figure>{figure_svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+def figure_part(
+    figure,  # a matplotlib figure
+    caption: str,  # below it
+    alt: str = "",  # what it shows, for those who do not see it
+) -> str:
+    "A figure with its caption; where it is wider than the page, it is scrolled."
+    drawn = figure_svg(figure)
+    if alt:
+        drawn = drawn.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+    return f"<figure><div class=scroll>{drawn}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def words_part(sentences: Iterable[str]) -> str:
     "Sentences as a list."
     return "<ul>" + "".join(f"<li>{html.escape(s)}</li>" for s in sentences) + "</ul>"
+
+# %% ../nbs/21_studies.ipynb #0cbbbd8e
+def folded_part(
+    title: str,  # what is seen before it is opened
+    parts: Iterable[str],  # HTML, already escaped where it holds foreign text
+) -> str:
+    "Details that are opened with a click, and always open in print."
+    return f"<details><summary>{html.escape(title)}</summary>{''.join(parts)}</details>"
 
 # %% ../nbs/21_studies.ipynb #a21441a4
 def _plain_markdown(text):  # what Markdown would read as its own, and HTML, as text; one line
