@@ -30,6 +30,7 @@ def kept(place: Path, organism: str) -> dict:
     "What a finished demo says, in numbers and words; each run's accuracy too."
     summary, runs = json.loads((place / "summary.json").read_text()), pd.read_csv(place / "outcomes.csv")
     columns = ["arm", "seed", "accuracy_before", "accuracy", "code_share", "clip_fraction_high", "clip_fraction_low"]
+    columns += ["log_ratio_spread"]
     card = Path(organism) / "card.json"
     about = json.loads(card.read_text())["measured"] if card.exists() else {}
     return summary | dict(organism=about, runs=runs[columns].round(6).to_dict("list"))

@@ -8,7 +8,7 @@ __all__ = ['SAFE', 'COIN_CLIPS', 'LABELS', 'BANDIT', 'CONTRASTS', 'SEEDS', 'SEED
            'answer', 'organism_in_words', 'gate_in_words', 'clip_range', 'bandit_arms', 'bandit_table',
            'bandit_effects', 'bandit_in_words', 'bandit_sentence', 'contrasts', 'effect_grid', 'grid_in_words',
            'arm_table', 'Demo', 'planned', 'organism_template', 'demo', 'real_in_words', 'demo_words', 'drawn_gains',
-           'demo_figures', 'shown_in_words', 'write_demo_report', 'demo_page']
+           'demo_figures', 'shown_in_words', 'write_demo_report', 'demo_page', 'agreement_in_words']
 
 # %% ../nbs/23_demo.ipynb #889d0006
 import dataclasses
@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from .clipbias import judge_objectives, rounding_sentence, simulate_bandit
+from .clipbias import judge_objectives, rounding_sentence, rounding_table, simulate_bandit
 from .compare import Effect, holm, paired_effect
 from .core import ConfigError, RunError
 from .plots import ARM_LABELS, phase_frame, plot_arms, plot_bandit, plot_paths
@@ -283,12 +283,14 @@ def gate_in_words(
     if rows.empty:
         return "Ground truth was not run, so that it is not known whether this setting trains the organism at all."
     gain = paired_effect("ground truth", rows["accuracy"], rows["accuracy_before"])
-    passed = gain.shown > 0
+    seeds = f"{gain.n} seed{'s' if gain.n > 1 else ''}"
+    limits = f"gain {100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, 95 %"
+    spread = f"no interval; {seeds}" if math.isnan(gain.low) else f"{limits}; {seeds}"
     return (
-        f"{'The setting trains' if passed else 'The setting is not shown to train'} the organism: under ground truth"
-        f" with the clip on both sides accuracy went from {100 * rows['accuracy_before'].mean():.1f} % to"
-        f" {100 * rows['accuracy'].mean():.1f} % (gain {100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, 95 %,"
-        f" {gain.n} seeds)." + ("" if passed else " The claims should not be read.")
+        f"{'The setting trains' if gain.shown > 0 else 'The setting is not shown to train'} the organism: under ground"
+        f" truth with the clip on both sides accuracy went from {100 * rows['accuracy_before'].mean():.1f} % to"
+        f" {100 * rows['accuracy'].mean():.1f} % ({spread})."
+        + ("" if gain.shown > 0 else " The claims should not be read.")
     )
 
 # %% ../nbs/23_demo.ipynb #eefc2c4b
@@ -456,11 +458,8 @@ def grid_in_words(
 ) -> str:
     "In how many cells each contrast shows a direction."
     counts = [int(grid[f"{ARM_LABELS[a]} − {ARM_LABELS[b]}"].str.endswith("*").sum()) for a, b in CONTRASTS]
-    named = ", ".join(f"{count} for {ARM_LABELS[a]} − {ARM_LABELS[b]}" for count, (a, b) in zip(counts, CONTRASTS))
-    return (
-        f"Over {len(grid)} settings with other seeds, a difference between neighbouring clips is shown in this many of"
-        f" {len(grid)}: {named}."
-    )
+    named = _and([f"{count} ({ARM_LABELS[a]} − {ARM_LABELS[b]})" for count, (a, b) in zip(counts, CONTRASTS)])
+    return f"Of {len(grid)} settings with other seeds, a difference between neighbouring clips is shown in {named}."
 
 # %% ../nbs/23_demo.ipynb #6e4b6b44
 _COLUMNS = {
@@ -594,10 +593,12 @@ def real_in_words() -> str:
         return ""
     told, table = json.loads(facts.read_text()), pd.read_parquet(tokens)
     some = table[table["prompt"] == "code likely"]
-    words = rounding_sentence(some, minibatch_size=told["minibatch_size"])
+    read = {precision: rounding_table(some, f"{precision}/{precision}").loc["all"] for precision in ("bf16", "float32")}
+    used, exact = (100 * (row["above"] + row["below"]) for row in read.values())
+    _, _, pushed = rounding_sentence(some, minibatch_size=told["minibatch_size"]).partition(": the clip ")
     return (
-        f"On {told['model']}, a language model, after one step of {told['learning_rate']:g} where code is likely"
-        f" (precision of body/output layer): {words}"
+        f"On {told['model']}, where code is likely, {used:.1f} % of the tokens lie outside the clip's bounds after one"
+        f" step of {told['learning_rate']:g} read in bfloat16, and {exact:.1f} % in float32: the clip {pushed}"
     )
 
 
@@ -765,3 +766,39 @@ def demo_page(plan, frame, figures, bandit, words, gained, config) -> str:
             folded_part("The small policy's runs", runs),
         ],
     )
+
+# %% ../nbs/23_demo.ipynb #9cfd96fb
+_DID = {
+    ("gain", 1): "{} raises accuracy",
+    ("gain", -1): "{} lowers accuracy",
+    ("clip", 1): "{} ends above no clip",
+    ("clip", -1): "{} ends below no clip",
+}
+
+
+def _decisions(summary):  # {(kind, arm): direction shown}
+    signs = {}
+    for claim in summary["claims"]:
+        low, high = (float("nan" if v is None else v) for v in (claim["effect"]["low"], claim["effect"]["high"]))
+        signs[claim["kind"], claim["arm"]] = (low > 0) - (high < 0)
+    return signs
+
+
+def agreement_in_words(
+    looks: Mapping[str, Mapping[str, Any]],  # {name: what a demo's summary.json holds}
+) -> str:
+    "Which claims several demos decide alike, which only some of them decide, and which they contradict."
+    decided = {name: _decisions(summary) for name, summary in looks.items()}
+    told: dict[str, list[str]] = {"alike in all": [], "by some": [], "in opposite directions": []}
+    for kind, arm in next(iter(decided.values())):
+        where = {sign: [name for name, found in decided.items() if found[kind, arm] == sign] for sign in (1, -1)}
+        said = {_DID[kind, sign].format(LABELS[arm]): names for sign, names in where.items() if names}
+        named = [f"{words} ({_and(names)})" for words, names in said.items()]
+        if len(said) == 2:
+            told["in opposite directions"].append(" but ".join(named))
+        elif any(len(names) == len(looks) for names in said.values()):
+            told["alike in all"] += said
+        else:
+            told["by some"] += named
+    words = " ".join(f"Decided {how}: {'; '.join(what) or 'nothing'}." for how, what in told.items())
+    return f"{len(looks)} looks. {words}"

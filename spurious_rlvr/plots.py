@@ -217,7 +217,8 @@ def _draw_arm(axis, effect, place, scale):  # one arm: its runs, its interval, i
         axis.plot([scale * effect.low, scale * effect.high], [place - 0.2] * 2, color=colour, lw=2.2)
     axis.plot(scale * effect.mean, place - 0.2, mark, color=colour, markersize=6)
     where = axis.get_yaxis_transform()
-    axis.text(0, place + 0.2, effect.name, transform=where, fontsize=9, va="bottom")
+    behind = dict(facecolor="white", edgecolor="none", pad=1)  # no line goes through a name
+    axis.text(0, place + 0.2, effect.name, transform=where, fontsize=9, va="bottom", bbox=behind)
 
 
 def plot_arms(
