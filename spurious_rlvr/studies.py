@@ -6,17 +6,18 @@
 __all__ = ['CLIPS', 'ESTIMATORS', 'REWARDS', 'ORGANISMS', 'SMALL_MODELS', 'PAPER_MODELS', 'STANDS_FOR', 'SIZES', 'FAMILIES',
            'Arm', 'clip_arms', 'plain_name', 'arms', 'Study', 'arm_listing', 'cell_name', 'cell_table', 'filter_study',
            'cell_config', 'check_study', 'check_models', 'alone', 'is_finished', 'template_of', 'is_organism',
-           'starting_policy', 'prompt_words', 'named_rewards', 'make_labels', 'cell_problems', 'train_cell', 'run_cell',
-           'divergence', 'record_divergence', 'grid_of', 'record_grid', 'start_grid_path', 'Cost', 'has_gpu',
-           'shape_of', 'time_a_phase', 'estimate_cost', 'open_study', 'run_study', 'claim_folder', 'is_done',
-           'study_status', 'run_cells', 'outcomes', 'finished_runs', 'study_results', 'study_paths', 'html_table',
-           'html_page', 'figure_part', 'words_part', 'folded_part', 'markdown_table', 'Report', 'Size', 'prompt_of',
-           'no_clip_arms', 'paper_study', 'paper_values', 'arm_effects', 'beside_paper', 'study_figures',
+           'starting_policy', 'prompt_words', 'named_rewards', 'make_labels', 'cell_problems', 'known_start',
+           'train_cell', 'run_cell', 'divergence', 'record_divergence', 'grid_of', 'record_grid', 'start_grid_path',
+           'Cost', 'has_gpu', 'shape_of', 'time_a_phase', 'estimate_cost', 'open_study', 'run_study', 'claim_folder',
+           'is_done', 'study_status', 'run_cells', 'outcomes', 'finished_runs', 'study_results', 'study_paths',
+           'html_table', 'html_page', 'figure_part', 'words_part', 'folded_part', 'markdown_table', 'Report', 'Size',
+           'prompt_of', 'no_clip_arms', 'paper_study', 'paper_values', 'arm_effects', 'beside_paper', 'study_figures',
            'write_study_report']
 
 # %% ../nbs/21_studies.ipynb #6ad16ae9
 import contextlib
 import dataclasses
+import hashlib
 import html
 import importlib.resources
 import io
@@ -628,6 +629,31 @@ def cell_problems(
             )
     return problems, held_out
 
+# %% ../nbs/21_studies.ipynb #0ce68226
+_START: dict[str, dict] = {}  # the newest start of this process: {its key: {name: rollouts}}
+
+
+def known_start(
+    policy,  # `policy.Policy`, not yet trained
+    held_out: Mapping[str, Sequence],  # {name: problems}
+    config,  # `train.GRPOConfig`
+    protocol: Mapping[str, Any],  # of the evaluation
+) -> dict | None:  # {name: rollouts}, to be completed in place by `train.train`; None for what is no small model
+    "What earlier runs of this process found at this very start."
+    import torch
+
+    if sum(p.numel() for p in policy.model.parameters()) > 10**7:
+        return None  # to compare its weights would cost more than it saves
+    digest = hashlib.blake2b()
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    asked = [[name, *(p.id for p in problems)] for name, problems in held_out.items()]
+    settings = dataclasses.replace(config, seed=0, clip="both")
+    key = stable_id(digest.hexdigest(), repr(policy.template), asked, repr(settings), repr(sorted(protocol.items())))
+    if key not in _START:
+        _START.clear()
+    return _START.setdefault(key, {})
+
 # %% ../nbs/21_studies.ipynb #b7362e44
 def train_cell(study: Study, arm: Arm, seed: int, place: Path) -> Run:
     "Trains one cell, or goes on with it; with evaluations before, after and in between as its settings say."
@@ -666,6 +692,7 @@ def train_cell(study: Study, arm: Arm, seed: int, place: Path) -> Run:
             resume=(place / "run.json").exists(),
             progress=False,
             describe=described,
+            start=None if engine else known_start(policy, held_out, config, study.evaluation),
         )
 
 
