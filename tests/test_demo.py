@@ -1,5 +1,6 @@
 "The main job from end to end, at a fraction of its size."
 
+import csv
 import dataclasses
 import html
 import json
@@ -18,7 +19,19 @@ import pytest
 
 from spurious_rlvr.compare import holm, paired_effect
 from spurious_rlvr.core import ConfigError, RunError
-from spurious_rlvr.demo import COIN_CLIPS, LABELS, Demo, claim_graph, claims, demo, graphical_test
+from spurious_rlvr.demo import (
+    COIN_CLIPS,
+    LABELS,
+    Demo,
+    answer,
+    claim_graph,
+    claim_in_words,
+    claims,
+    demo,
+    graphical_test,
+    grid_in_words,
+    organism_in_words,
+)
 from spurious_rlvr.runs import read_run
 
 TINY = Demo(seeds=(0, 1), truth_seeds=1, changes=dict(phases=2, prompts_per_phase=4, minibatch_size=16))
@@ -239,3 +252,53 @@ def test_a_run_that_never_writes_code_has_a_summary_and_an_outcome(tmp_path):
         and row["code_share"] == 0
         and row["gain_by_share"] + row["gain_by_skill"] == pytest.approx(row["gain"])
     )
+
+
+ROOT = Path(__file__).resolve().parent.parent
+LOOKS = sorted((ROOT / "benchmarks" / "results").glob("demo_*.json"))
+
+
+@pytest.mark.parametrize("place", LOOKS, ids=[p.stem for p in LOOKS])
+def test_a_committed_look_says_what_its_own_runs_say(place):
+    look = json.loads(place.read_text())
+    frame, words = pd.DataFrame(look["runs"]), look["words"]
+    found = claims(frame[frame["arm"] != "truth-both"])
+    assert words["answer"] == answer(found)
+    assert words["organism"] == organism_in_words(found, look["organism_name"])
+    for ours, kept, said in zip(found, look["claims"], words["gains"] + words["clip"], strict=True):
+        assert (ours.kind, ours.arm, ours.up, ours.down) == tuple(kept[n] for n in ("kind", "arm", "up", "down"))
+        low, high = (float("nan" if v is None else v) for v in (kept["effect"][n] for n in ("low", "high")))
+        assert (ours.effect.low, ours.effect.high) == pytest.approx((low, high), abs=1e-4, nan_ok=True)
+        assert claim_in_words(ours).partition(" (")[0] == said.partition(" (")[0]
+    seeds = set(frame["seed"])
+    assert len(seeds) == 14 and min(seeds) >= 1000 and len(frame) == 5 * 14 + 4
+
+
+def test_what_home_and_the_demos_page_say_is_what_was_committed():
+    home, page = (ROOT / "README.md").read_text(), (ROOT / "nbs" / "23_demo.ipynb").read_text()
+    shown = json.loads(page)["cells"]
+    printed = "".join(
+        text
+        for cell in shown
+        for out in cell.get("outputs", ())
+        for text in out.get("text", ())
+        if cell["cell_type"] == "code"
+    )
+    assert "demo_base1000" in {place.stem for place in LOOKS}
+    looks = {place.stem: json.loads(place.read_text())["words"] for place in LOOKS}
+    for words in looks.values():
+        assert words["organism"] in home and words["answer"] in printed
+        assert all(sentence in printed for sentence in words["gains"] + words["clip"])
+    grid = grid_in_words(pd.read_csv(ROOT / "benchmarks" / "results" / "demo_grid.csv", keep_default_na=False))
+    assert grid in home and grid in printed
+
+
+def test_the_committed_grid_is_the_one_that_was_run():
+    "The table on the demo's page, which the slow cell left, and the file are the same."
+    cells = json.loads((ROOT / "nbs" / "23_demo.ipynb").read_text())["cells"]
+    [left] = [c for c in cells if "GRID = {" in "".join(c["source"])]
+    rows = re.findall(r"<tr.*?</tr>", "".join(left["outputs"][0]["data"]["text/html"]), re.DOTALL)
+    table = [[html.unescape(v) for v in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)] for row in rows]
+    with (ROOT / "benchmarks" / "results" / "demo_grid.csv").open() as lines:
+        kept = list(csv.reader(lines))
+    assert [list(column) for column in zip(*[row for row in table if row])] == kept
