@@ -283,14 +283,16 @@ def gate_in_words(
     if rows.empty:
         return "Ground truth was not run, so that it is not known whether this setting trains the organism at all."
     gain = paired_effect("ground truth", rows["accuracy"], rows["accuracy_before"])
+    alike = gain.n > 1 and max(gain.differences) == min(gain.differences)
+    passed = gain.shown > 0 or (alike and gain.mean > 0)
     seeds = f"{gain.n} seed{'s' if gain.n > 1 else ''}"
     limits = f"gain {100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, 95 %"
-    spread = f"no interval; {seeds}" if math.isnan(gain.low) else f"{limits}; {seeds}"
+    limits = "the very same in each of them" if alike else "no interval" if math.isnan(gain.low) else limits
     return (
-        f"{'The setting trains' if gain.shown > 0 else 'The setting is not shown to train'} the organism: under ground"
-        f" truth with the clip on both sides accuracy went from {100 * rows['accuracy_before'].mean():.1f} % to"
-        f" {100 * rows['accuracy'].mean():.1f} % ({spread})."
-        + ("" if gain.shown > 0 else " The claims should not be read.")
+        f"{'The setting trains' if passed else 'The setting is not shown to train'} the organism: under ground truth"
+        f" with the clip on both sides accuracy went from {100 * rows['accuracy_before'].mean():.1f} % to"
+        f" {100 * rows['accuracy'].mean():.1f} % ({limits}; {seeds})."
+        + ("" if passed else " The claims should not be read.")
     )
 
 # %% ../nbs/23_demo.ipynb #eefc2c4b

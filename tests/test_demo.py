@@ -28,6 +28,7 @@ from spurious_rlvr.demo import (
     claim_in_words,
     claims,
     demo,
+    gate_in_words,
     graphical_test,
     grid_in_words,
     organism_in_words,
@@ -265,6 +266,7 @@ def test_a_committed_look_says_what_its_own_runs_say(place):
     found = claims(frame[frame["arm"] != "truth-both"])
     assert words["answer"] == answer(found)
     assert words["organism"] == organism_in_words(found, look["organism_name"])
+    assert words["gate"] == gate_in_words(frame)
     for ours, kept, said in zip(found, look["claims"], words["gains"] + words["clip"], strict=True):
         assert (ours.kind, ours.arm, ours.up, ours.down) == tuple(kept[n] for n in ("kind", "arm", "up", "down"))
         low, high = (float("nan" if v is None else v) for v in (kept["effect"][n] for n in ("low", "high")))
@@ -284,11 +286,11 @@ def test_what_home_and_the_demos_page_say_is_what_was_committed():
         for text in out.get("text", ())
         if cell["cell_type"] == "code"
     )
-    assert "demo_base1000" in {place.stem for place in LOOKS}
+    assert {"demo_base1000", "demo_base2000"} <= {place.stem for place in LOOKS}
     looks = {place.stem: json.loads(place.read_text())["words"] for place in LOOKS}
     for words in looks.values():
         assert words["organism"] in home and words["answer"] in printed
-        assert all(sentence in printed for sentence in words["gains"] + words["clip"])
+        assert all(sentence in printed for sentence in [words["gate"], *words["gains"], *words["clip"]])
     grid = grid_in_words(pd.read_csv(ROOT / "benchmarks" / "results" / "demo_grid.csv", keep_default_na=False))
     assert grid in home and grid in printed
 
