@@ -23,6 +23,7 @@ from spurious_rlvr.demo import (
     COIN_CLIPS,
     LABELS,
     Demo,
+    agreement_in_words,
     answer,
     claim_graph,
     claim_in_words,
@@ -291,6 +292,11 @@ def test_what_home_and_the_demos_page_say_is_what_was_committed():
     for words in looks.values():
         assert words["organism"] in home and words["answer"] in printed
         assert all(sentence in printed for sentence in [words["gate"], *words["gains"], *words["clip"]])
+    names = dict(
+        demo_base1000="seeds from 1000", demo_base2000="seeds from 2000", demo_second="another pretraining draw"
+    )
+    kept = {names[place.stem]: json.loads(place.read_text()) for place in LOOKS}
+    assert agreement_in_words(kept) in home and agreement_in_words(kept) in printed
     grid = grid_in_words(pd.read_csv(ROOT / "benchmarks" / "results" / "demo_grid.csv", keep_default_na=False))
     assert grid in home and grid in printed
 
