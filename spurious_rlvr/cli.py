@@ -144,9 +144,28 @@ def _reward_names(incomplete: str):
     return [name for name in sorted(_registered) if name.startswith(incomplete)]
 
 # %% ../nbs/24_cli.ipynb #07a3a886
+_TITLES = dict(
+    answer="The answer",
+    bandit="Exactly",
+    organism="A small policy",
+    real="A real model",
+    grid="Over other settings",
+    gate="The setting",
+    gains="Does a coin change accuracy?",
+    clip="Is it the clip?",
+)
+
+
+def _demo_folder(quick, organism, seed_base):  # one for each demo, so that none is refused another's
+    parts = ["quick" if quick else "", "" if organism == "qwen-like" else Path(organism).name, str(seed_base or "")]
+    return "-".join(["spurious-rlvr-demo", *filter(None, parts)])
+
+
 @command(
-    "demo --quick             # under a minute, and no claims",
-    "demo --out my-demo       # a few minutes on two cores; open my-demo/report.html",
+    "demo --quick                      # under a minute, and no claims",
+    "demo --out my-demo                # some minutes on two cores; open my-demo/report.html",
+    "demo --seed-base 2000             # another fresh look",
+    "demo --organism llama-like        # another small policy",
 )
 def demo(
     out: Annotated[
@@ -154,7 +173,7 @@ def demo(
         typer.Option(
             help=(
                 "Folder for runs, figures and report.html. The same folder goes on where it was interrupted. Default:"
-                " spurious-rlvr-demo, or spurious-rlvr-demo-quick."
+                " spurious-rlvr-demo, and what differs from the usual demo."
             )
         ),
     ] = None,
@@ -164,25 +183,30 @@ def demo(
             "--quick", help="The bandit, and upper against lower clip with 3 seeds: under a minute, and no claims."
         ),
     ] = False,
+    organism: Annotated[
+        str,
+        typer.Option(autocompletion=_organism_names, help="The small policy: an organism's name, or its folder."),
+    ] = "qwen-like",
+    seed_base: Annotated[
+        int | None, typer.Option(min=0, help="First of the seeds. Default: 1000; 0 to 7 suggested the claims.")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one for each core.")] = None,
 ):
     """What does a reward that tosses a coin do to a policy, with the clip on both sides, above only, below only, and
-    not at all?
+    not at all, and with an objective that should be safe?
 
-    Plays a two-action bandit thousands of times, then real GRPO on a tiny policy with 8 seeds an arm, tests three
-    contrasts that were fixed beforehand, and writes a report.
+    Plays a two-action bandit thousands of times, then real GRPO on a tiny policy with 14 seeds an arm, decides claims
+    that were fixed beforehand, and writes a report.
     """
     from spurious_rlvr import demo as demonstration
 
-    report = demonstration.demo(
-        out or ("spurious-rlvr-demo-quick" if quick else "spurious-rlvr-demo"), quick=quick, jobs=jobs
-    )
-    for title, words in json.loads((report.parent / "summary.json").read_text())["words"].items():
-        print(
-            f"\n{dict(bandit='The bandit', gate='The organism', contrasts='Contrasts under the random reward')[title]}"
-        )
-        for sentence in [words] if isinstance(words, str) else words:
-            print(f"  {sentence}")
+    folder = out or _demo_folder(quick, organism, seed_base)
+    plan = demonstration.planned(quick, organism, seed_base)
+    report = demonstration.demo(folder, quick=quick, plan=plan, jobs=jobs)
+    for part, words in json.loads((report.parent / "summary.json").read_text())["words"].items():
+        if words:
+            sentences = [words] if isinstance(words, str) else words
+            print("\n  ".join([f"\n{_TITLES[part]}", *sentences]))
     print(f"\nThe report: {report}")
 
 # %% ../nbs/24_cli.ipynb #2193c8dd

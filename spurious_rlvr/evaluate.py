@@ -82,12 +82,10 @@ def measure(
     "Grades completions and detects behaviours."
     golds = {p.id: golds_of(p) for p in problems}
     verdicts = grade_any([(r.completion, golds.get(r.problem_id, r.gold)) for r in rollouts], **grading)
+    behaves = {text: (mentions_python(text), writes_code(text)) for text in {r.completion for r in rollouts}}
     for rollout, verdict in zip(rollouts, verdicts):
         rollout.answer, rollout.correct = verdict.answer, verdict.correct
-        rollout.mentions_python, rollout.writes_code = (
-            mentions_python(rollout.completion),
-            writes_code(rollout.completion),
-        )
+        rollout.mentions_python, rollout.writes_code = behaves[rollout.completion]
     return rollouts
 
 # %% ../nbs/10_evaluate.ipynb #05ddf3b4

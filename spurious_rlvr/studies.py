@@ -6,16 +6,18 @@
 __all__ = ['CLIPS', 'ESTIMATORS', 'REWARDS', 'ORGANISMS', 'SMALL_MODELS', 'PAPER_MODELS', 'STANDS_FOR', 'SIZES', 'FAMILIES',
            'Arm', 'clip_arms', 'plain_name', 'arms', 'Study', 'arm_listing', 'cell_name', 'cell_table', 'filter_study',
            'cell_config', 'check_study', 'check_models', 'alone', 'is_finished', 'template_of', 'is_organism',
-           'starting_policy', 'prompt_words', 'named_rewards', 'make_labels', 'cell_problems', 'train_cell', 'run_cell',
-           'divergence', 'record_divergence', 'grid_of', 'record_grid', 'start_grid_path', 'Cost', 'has_gpu',
-           'shape_of', 'time_a_phase', 'estimate_cost', 'open_study', 'run_study', 'claim_folder', 'is_done',
-           'study_status', 'run_cells', 'outcomes', 'finished_runs', 'study_results', 'study_paths', 'html_table',
-           'html_page', 'figure_part', 'words_part', 'markdown_table', 'Report', 'Size', 'prompt_of', 'no_clip_arms',
-           'paper_study', 'paper_values', 'arm_effects', 'beside_paper', 'study_figures', 'write_study_report']
+           'starting_policy', 'prompt_words', 'named_rewards', 'make_labels', 'cell_problems', 'known_start',
+           'train_cell', 'run_cell', 'divergence', 'record_divergence', 'grid_of', 'record_grid', 'start_grid_path',
+           'Cost', 'has_gpu', 'shape_of', 'time_a_phase', 'estimate_cost', 'open_study', 'run_study', 'claim_folder',
+           'is_done', 'study_status', 'run_cells', 'outcomes', 'finished_runs', 'study_results', 'study_paths',
+           'html_table', 'html_page', 'figure_part', 'words_part', 'folded_part', 'markdown_table', 'Report', 'Size',
+           'prompt_of', 'no_clip_arms', 'paper_study', 'paper_values', 'arm_effects', 'beside_paper', 'study_figures',
+           'write_study_report']
 
 # %% ../nbs/21_studies.ipynb #6ad16ae9
 import contextlib
 import dataclasses
+import hashlib
 import html
 import importlib.resources
 import io
@@ -629,6 +631,31 @@ def cell_problems(
             )
     return problems, held_out
 
+# %% ../nbs/21_studies.ipynb #0ce68226
+_START: dict[str, dict] = {}  # the newest start of this process: {its key: {name: rollouts}}
+
+
+def known_start(
+    policy,  # `policy.Policy`, not yet trained
+    held_out: Mapping[str, Sequence],  # {name: problems}
+    config,  # `train.GRPOConfig`
+    protocol: Mapping[str, Any],  # of the evaluation
+) -> dict | None:  # {name: rollouts}, to be completed in place by `train.train`; None for what is no small model
+    "What earlier runs of this process found at this very start."
+    import torch
+
+    if sum(p.numel() for p in policy.model.parameters()) > 10**7:
+        return None  # to compare its weights would cost more than it saves
+    digest = hashlib.blake2b()
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    asked = [[name, *(p.id for p in problems)] for name, problems in held_out.items()]
+    settings = dataclasses.replace(config, seed=0, clip="both")
+    key = stable_id(digest.hexdigest(), repr(policy.template), asked, repr(settings), repr(sorted(protocol.items())))
+    if key not in _START:
+        _START.clear()
+    return _START.setdefault(key, {})
+
 # %% ../nbs/21_studies.ipynb #b7362e44
 def train_cell(study: Study, arm: Arm, seed: int, place: Path) -> Run:
     "Trains one cell, or goes on with it; with evaluations before, after and in between as its settings say."
@@ -667,6 +694,7 @@ def train_cell(study: Study, arm: Arm, seed: int, place: Path) -> Run:
             resume=(place / "run.json").exists(),
             progress=False,
             describe=described,
+            start=None if engine else known_start(policy, held_out, config, study.evaluation),
         )
 
 
@@ -1164,17 +1192,18 @@ def study_status(
 
 
 def run_cells(
-    organism: str,  # an organism's name
+    organism: str,  # an organism's name, or a folder with one
     arms: Sequence[Arm],  # all arms
     seeds: Sequence[int],  # every arm is run with each
     folder: Path,  # where the run folders go
     *,
     changes: Mapping[str, Any] = None,  # settings of all arms, changes to the preset "organism"
+    template: Mapping[str, Any] | None = None,  # fields of a `tasks.Template`; None: the organism's own
     jobs: int | None = None,  # worker processes; None: one for each core
     progress: bool = True,  # show a progress bar
 ) -> list[str]:  # what went wrong, one line for each cell that failed
     "A study of one organism without a name, its runs right in `folder`."
-    study = Study("demo", tuple(arms), tuple(seeds), organism, changes=changes or {})
+    study = Study("demo", tuple(arms), tuple(seeds), organism, changes=changes or {}, template=template)
     check_study(study)
     folder = Path(folder)
     todo = [
@@ -1337,14 +1366,29 @@ def html_page(
     )
 
 
-def figure_part(figure, caption: str) -> str:
-    "A figure with its caption."
-    return f"<figure>{figure_svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+def figure_part(
+    figure,  # a matplotlib figure
+    caption: str,  # below it
+    alt: str = "",  # what it shows, for those who do not see it
+) -> str:
+    "A figure with its caption; where it is wider than the page, it is scrolled."
+    drawn = figure_svg(figure)
+    if alt:
+        drawn = drawn.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+    return f"<figure><div class=scroll>{drawn}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def words_part(sentences: Iterable[str]) -> str:
     "Sentences as a list."
     return "<ul>" + "".join(f"<li>{html.escape(s)}</li>" for s in sentences) + "</ul>"
+
+# %% ../nbs/21_studies.ipynb #0cbbbd8e
+def folded_part(
+    title: str,  # what is seen before it is opened
+    parts: Iterable[str],  # HTML, already escaped where it holds foreign text
+) -> str:
+    "Details that are opened with a click, and always open in print."
+    return f"<details><summary>{html.escape(title)}</summary>{''.join(parts)}</details>"
 
 # %% ../nbs/21_studies.ipynb #a21441a4
 def _plain_markdown(text):  # what Markdown would read as its own, and HTML, as text; one line

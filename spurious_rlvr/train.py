@@ -1673,6 +1673,7 @@ def evaluate_into(
     state: TrainingState,  # whose policy is evaluated; every process must call
     held_out: Mapping[str, Sequence[Problem]],  # {name: problems}
     phase: int,  # after how many phases
+    known: dict[str, list[Rollout]] | None = None,  # {name: what such an evaluation gave before}; completed in place
     **protocol,  # for `evaluate.evaluate`
 ) -> dict[str, float]:  # the numbers, such as "benchmark.accuracy"
     "Evaluates on every held-out set and writes the results."
@@ -1687,10 +1688,14 @@ def evaluate_into(
     for name, problems in held_out.items():
         try:
             state.bar.begin(f"evaluating on {name}", len(problems) * protocol.get("samples", 1), "completions")
-            rollouts = evaluate(state.policy, problems, engine=engine, phase=phase, progress=state.bar, **protocol)
+            rollouts = (known or {}).get(name) or evaluate(
+                state.policy, problems, engine=engine, phase=phase, progress=state.bar, **protocol
+            )
         except BaseException:
             state.engine.sleep()
             raise
+        if known is not None:
+            known[name] = rollouts
         numbers = summarise(rollouts)
         if state.accelerator.is_main_process:
             writer.write_evaluation(phase, name, rollouts, **numbers)
@@ -2107,6 +2112,8 @@ def train(
     progress: bool = True,  # say what a phase is and how long it may take, and show progress bars
     trackers: Sequence[str] = (),  # "tensorboard", "wandb", "trackio": also log there
     describe: Mapping[str, Any] = None,  # further entries of run.json
+    # evaluations of this very start, by an earlier run of this process with the same settings; completed in place
+    start: dict[str, list[Rollout]] | None = None,
 ) -> Run:
     """Trains and leaves a run folder. An interruption keeps all finished phases; `resume=True` goes on from the newest
     checkpoint."""
@@ -2155,9 +2162,11 @@ def train(
         protocol = dict(max_completion_length=config.max_completion_length) | dict(evaluation or {})
 
         def look(phase):
+            known = start if phase == 0 else None
+            found = evaluate_into(writer, state, held_out or {}, phase, known, **protocol)
             return track(
                 "evaluation",
-                keep_best(writer, config, phase, evaluate_into(writer, state, held_out or {}, phase, **protocol), main),
+                keep_best(writer, config, phase, found, main),
                 phase,
             )
 

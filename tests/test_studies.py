@@ -440,6 +440,34 @@ def test_all_faults_are_named_before_anything_runs(tmp_path):
         run_study(small(), tmp_path / "s", backend="dask", **QUIET)
 
 
+def test_a_start_that_is_known_changes_no_number(tmp_path, monkeypatch):
+    "One evaluation of the start serves arms and seeds of a worker; another start, or other settings, is another one."
+    from spurious_rlvr import studies, train
+
+    study = small(divergence=False, seeds=(3, 4), arms=arms(rewards=["random:0.5"], clips=["both", "cispo"]))
+    asked, evaluate = [], train.evaluate
+    monkeypatch.setattr(train, "evaluate", lambda *args, **more: asked.append(more["phase"]) or evaluate(*args, **more))
+    monkeypatch.setattr(studies, "_START", {})
+    shared = [(study, arm, seed, tmp_path / "shared" / "runs") for arm, seed in study.cells]
+    assert [run_cell(*cell) for cell in shared] == [None] * 4
+    assert sorted(asked) == [0] + [2] * 4
+    shorter = dataclasses.replace(study, changes=TINY | dict(max_completion_length=20))
+    other = dataclasses.replace(study, model="llama-like")
+    for place, one in enumerate((shorter, other)):
+        assert run_cell(one, one.arms[0], 3, tmp_path / f"other-{place}" / "runs") is None
+    assert asked.count(0) == 3
+    monkeypatch.setattr(studies, "known_start", lambda *_: None)
+    _, arm, seed, _ = shared[-1]
+    assert run_cell(study, arm, seed, tmp_path / "alone" / "runs") is None
+    for name in ("evals/phase-000000-benchmark.parquet", "evals/phase-000002-benchmark.parquet"):
+        ours, alone_ = (
+            pd.read_parquet(tmp_path / f / "runs" / cell_name(arm, seed) / name) for f in ("shared", "alone")
+        )
+        pd.testing.assert_frame_equal(ours, alone_)
+    kept, plain = (read_run(tmp_path / f / "runs" / cell_name(arm, seed)) for f in ("shared", "alone"))
+    pd.testing.assert_frame_equal(kept.rollouts(2), plain.rollouts(2))
+
+
 def test_labels_are_made_once_and_only_wrong_ones_are_trained_on(tmp_path):
     study = Study(
         "labels",
