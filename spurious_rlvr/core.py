@@ -202,9 +202,11 @@ def _canonical(part):
     )
 
 
+_write = json.JSONEncoder(separators=(",", ":")).encode  # once: a run digests some fifty thousand keys
+
+
 def _digest(size, parts):
-    text = json.dumps(_canonical(list(parts)), ensure_ascii=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("ascii"), digest_size=size)
+    return hashlib.blake2b(_write(_canonical(list(parts))).encode("ascii"), digest_size=size)
 
 # %% ../nbs/00_core.ipynb #b7bb0a90
 def stable_id(

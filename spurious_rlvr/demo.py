@@ -8,7 +8,7 @@ __all__ = ['SAFE', 'COIN_CLIPS', 'LABELS', 'BANDIT', 'CONTRASTS', 'SEEDS', 'SEED
            'answer', 'organism_in_words', 'gate_in_words', 'clip_range', 'bandit_arms', 'bandit_table',
            'bandit_effects', 'bandit_in_words', 'bandit_sentence', 'contrasts', 'effect_grid', 'grid_in_words',
            'arm_table', 'Demo', 'planned', 'organism_template', 'demo', 'real_in_words', 'demo_words', 'drawn_gains',
-           'demo_figures', 'shown_in_words', 'write_demo_report', 'demo_page', 'agreement_in_words']
+           'demo_figures', 'shown_in_words', 'write_demo_report', 'demo_page', 'agreement_in_words', 'looks_table']
 
 # %% ../nbs/23_demo.ipynb #889d0006
 import dataclasses
@@ -804,3 +804,18 @@ def agreement_in_words(
             told["by some"] += named
     words = " ".join(f"Decided {how}: {'; '.join(what) or 'nothing'}." for how, what in told.items())
     return f"{len(looks)} looks. {words}"
+
+# %% ../nbs/23_demo.ipynb #e89284ce
+def looks_table(
+    looks: Mapping[str, Mapping[str, Any]],  # {name: what a demo's summary.json holds}
+) -> str:  # Markdown; a row a look, a column an arm, what was decided in bold
+    "Mean gains in accuracy under the coin, in points, of several demos."
+    rows = []
+    for name, summary in looks.items():
+        gains = [claim for claim in summary["claims"] if claim["kind"] == "gain"]
+        signs = _decisions(summary)
+        points = {claim["arm"]: f"{100 * claim['effect']['mean']:+.0f}".replace("-", "−") for claim in gains}
+        bold = {arm: f"**{text}**" if signs["gain", arm] else text for arm, text in points.items()}
+        rows.append(f"| {name} | {' | '.join(bold.values())} |")
+    head = f"| points of accuracy gained under a coin | {' | '.join(LABELS[arm] for arm in points)} |"
+    return "\n".join([head, "|---" * (len(points) + 1) + "|", *rows])

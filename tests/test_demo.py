@@ -32,6 +32,7 @@ from spurious_rlvr.demo import (
     gate_in_words,
     graphical_test,
     grid_in_words,
+    looks_table,
     organism_in_words,
 )
 from spurious_rlvr.runs import read_run
@@ -290,13 +291,15 @@ def test_what_home_and_the_demos_page_say_is_what_was_committed():
     assert {"demo_base1000", "demo_base2000"} <= {place.stem for place in LOOKS}
     looks = {place.stem: json.loads(place.read_text())["words"] for place in LOOKS}
     for words in looks.values():
-        assert words["organism"] in home and words["answer"] in printed
+        assert words["organism"] in printed and words["answer"] in printed
         assert all(sentence in printed for sentence in [words["gate"], *words["gains"], *words["clip"]])
     names = dict(
         demo_base1000="seeds from 1000", demo_base2000="seeds from 2000", demo_second="another pretraining draw"
     )
     kept = {names[place.stem]: json.loads(place.read_text()) for place in LOOKS}
-    assert agreement_in_words(kept) in home and agreement_in_words(kept) in printed
+    kept = {name: kept[name] for name in names.values()}
+    for said in (agreement_in_words(kept), looks_table(kept)):
+        assert said in home and said in printed
     grid = grid_in_words(pd.read_csv(ROOT / "benchmarks" / "results" / "demo_grid.csv", keep_default_na=False))
     assert grid in home and grid in printed
 
