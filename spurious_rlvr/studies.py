@@ -1225,6 +1225,7 @@ def run_cells(
 
 # %% ../nbs/21_studies.ipynb #705b232c
 _AFTER = ("accuracy", "code_share", "accuracy_code", "accuracy_language", "answered")
+_MEANS = ("reward", "clip_fraction_high", "clip_fraction_low", "log_ratio_spread", "dead_groups")
 
 
 def outcomes(
@@ -1247,6 +1248,7 @@ def outcomes(
             }
 
         split = split_gain(styles(first), styles(last))
+        known = phases.reindex(columns=[*_MEANS, "entropy"])  # a reward of None throughout leaves no column of it
         rows.append(
             dict(
                 arm=run.settings["arm"],
@@ -1256,13 +1258,9 @@ def outcomes(
                 gain=last["accuracy"] - first["accuracy"],
                 gain_by_share=split["share"],
                 gain_by_skill=split["skill"],
-                reward=phases["reward"].mean(),
-                entropy=phases["entropy"].iloc[-1],
+                **{name: known[name].mean() for name in _MEANS},
+                entropy=known["entropy"].iloc[-1],
                 ratio=noise_words(phases, run.config),
-                **{
-                    n: phases[n].mean()
-                    for n in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread", "dead_groups")
-                },
             )
         )
     return pd.DataFrame(rows)

@@ -1,6 +1,7 @@
 "Arms × seeds as one table; what is finished stays finished, whatever happens to workers, disks and processes."
 
 import dataclasses
+import math
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from spurious_rlvr.runs import read_run
 from spurious_rlvr.studies import (
     FAMILIES,
     SIZES,
+    Arm,
     Study,
     alone,
     arms,
@@ -27,6 +29,7 @@ from spurious_rlvr.studies import (
     check_study,
     estimate_cost,
     is_finished,
+    outcomes,
     paper_study,
     paper_values,
     run_cell,
@@ -517,3 +520,14 @@ def test_numbers_stand_beside_what_the_paper_printed(tmp_path):
         and "called flat" in table.loc["random:0", "the paper printed"]
     )
     assert set(table["95 %"]) == {"no interval"}
+
+
+def test_a_run_whose_reward_never_spoke_has_an_outcome(tmp_path, monkeypatch):
+    (tmp_path / "silent_rewards.py").write_text("def silent(completions, **_):\n    return [None] * len(completions)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    arm = Arm("silent", "python:silent_rewards:silent")
+    study = Study("silence", (arm,), (0,), changes=TINY)
+    with pytest.warns(UserWarning, match="gave no number"):
+        run_cell(study, arm, 0, tmp_path / "runs")
+    [row] = outcomes([read_run(tmp_path / "runs" / cell_name(arm, 0))]).to_dict("records")
+    assert math.isnan(row["reward"]) and row["dead_groups"] == 1 and row["gain"] == 0
