@@ -596,7 +596,8 @@ def main():
         if given.bank:
             kept["bank"] = judge_bank(fill_bank(given.bank, given.jobs)) | dict(measured=described())
             print(json.dumps(kept["bank"], indent=1))
-        wrong = design_faults(kept.get("design", ()))
+        bank = [kept["bank"] | dict(case="bank of real runs")] if "bank" in kept else []
+        wrong = design_faults([*kept.get("design", ()), *bank])
         print("; ".join(wrong) or "nothing is rejected at 1 %")
         result = kept
     elif given.organisms:
