@@ -69,7 +69,7 @@ def measured(organism, folder):
     for clip in CLIPS:
         here = frame["arm"].str.endswith(f"-{clip}")
         facts = crossing(youden[here].to_numpy(float), change[here].to_numpy())
-        clipped = {side: float(frame.loc[here, f"clip_fraction_{side}"].mean()) for side in ("high", "low")}
+        clipped = {name: float(frame.loc[here, name].mean()) for name in ("clip_fraction_high", "clip_fraction_low")}
         accuracy = dict(accuracy_before=float(frame.loc[here, "accuracy_before"].mean()), runs=int(here.sum()))
         rows.append(dict(organism=organism, clip=clip) | {k: float(v) for k, v in facts.items()} | accuracy | clipped)
     return rows
