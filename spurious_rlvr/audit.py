@@ -330,7 +330,8 @@ def audit_gains(
             continue
         path = start_grid_path(study, arm, Path(folder) / "runs")
         if path not in starts:
-            starts[path] = pd.read_parquet(path), start_right(pd.read_parquet(path))
+            grid = pd.read_parquet(path)
+            starts[path] = grid, start_right(grid)
         start, right = starts[path]
         fitted = cross_fitted(start, pd.read_parquet(run.path / "grid.parquet"))
         family, role, clip = arm.model, arm.name.split(".")[-2], arm.clip

@@ -1001,11 +1001,13 @@ def _pairs_of(facts, has, part):  # what two token columns say together, in the 
         facts["clipped_high"], facts["clipped_low"] = (_by_row(sides == s, lengths) for s in (1, -1))
     if pair := both("clip_side", "logprob_old"):
         sides, old, lengths = pair
-        bins = np.digitize(np.exp(old), PROBABILITY_BINS[1:-1])
-        for place in range(len(PROBABILITY_BINS) - 1):
-            facts[f"bin {place} tokens"] = _by_row(bins == place, lengths)
-            facts[f"bin {place} above"] = _by_row((bins == place) & (sides == 1), lengths)
-            facts[f"bin {place} below"] = _by_row((bins == place) & (sides == -1), lengths)
+        which = 3 * np.digitize(np.exp(old), PROBABILITY_BINS[1:-1]) + (sides == 1) + 2 * (sides == -1)
+        rows, width = np.repeat(np.arange(len(lengths)), lengths), 3 * (len(PROBABILITY_BINS) - 1)
+        counts = np.bincount(width * rows + which, minlength=width * len(lengths)).reshape(len(lengths), width)
+        for place in range(width // 3):
+            inside, above, below = counts[:, 3 * place : 3 * place + 3].T
+            facts[f"bin {place} tokens"] = inside + above + below
+            facts[f"bin {place} above"], facts[f"bin {place} below"] = above, below
     if "logprob_old" in has:
         facts["rare"] = _by_row(np.exp(has["logprob_old"][0]) < 1 / 1.2, has["logprob_old"][1])
         facts["rare_of"] = has["logprob_old"][1]
