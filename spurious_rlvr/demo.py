@@ -600,7 +600,8 @@ def real_in_words() -> str:
     _, _, pushed = rounding_sentence(some, minibatch_size=told["minibatch_size"]).partition(": the clip ")
     return (
         f"On {told['model']}, where code is likely, {used:.1f} % of the tokens lie outside the clip's bounds after one"
-        f" step of {told['learning_rate']:g} read in bfloat16, and {exact:.1f} % in float32: the clip {pushed}"
+        f" step of {told['learning_rate']:g} read in bfloat16 (body and output layer), and {exact:.1f} % in float32:"
+        f" the clip {pushed}"
     )
 
 
