@@ -7,8 +7,10 @@
                                                  puts them into 100 pairs of equal arms of three runs, and adds what
                                                  the intervals say of them
     python benchmarks/calibration.py --design    2,000 simulated audits a setting with a majority arm, and these alone
-    python benchmarks/calibration.py --bank DIR  trains a bank of organisms (resumable), draws 100 audits from it, with
-                                                 the bank's means as the truth, and adds what was said of them
+    python benchmarks/calibration.py --bank DIR  trains three banks of organisms (resumable), draws 100 audits from
+                                                 each, with the bank's means as the truth, and adds what was said of
+                                                 them. What the first showed made the intervals of the parts wider;
+                                                 the other two were trained after that rule was written
 
 A simulated run answers 128 problems, 8 times each. On the logit scale a problem has its difficulty (sd 1.5), a run
 its own level,
@@ -488,24 +490,25 @@ def say_design(rows):
 
 # a bank of real runs
 
-BANK_SEEDS, BANK_PHASES, BANK_MODEL, DRAWS = 24, 12, "llama-like", 100
+BANK_SEEDS, BANK_PHASES, DRAWS = 24, 12, 100
+BANKS = (("llama-like", 10_000), ("llama-like", 20_000), ("qwen-like", 20_000))  # organism, and its first seed
 BANK = {"user": "ground_truth", "random": "random:0.5", "majority": "online_majority"}
 
 
-def bank_run(role, seed, folder):  # accuracy before and after
+def bank_run(model, role, seed, folder):  # accuracy before and after
     import torch
 
     from spurious_rlvr import organisms
     from spurious_rlvr.train import PRESETS, train
 
     torch.set_num_threads(1)
-    place = folder / "runs" / f"{role}-seed{seed}"
+    place = folder / "runs" / f"{model}-{role}-seed{seed}"
     shutil.rmtree(place, ignore_errors=True)
     config = dataclasses.replace(
         PRESETS["organism"], phases=BANK_PHASES, learning_rate=0.1, checkpoint_every=0, seed=seed
     )
     run = train(
-        organisms.load(BANK_MODEL),
+        organisms.load(model),
         organisms.training_problems(),
         BANK[role],
         config,
@@ -516,27 +519,30 @@ def bank_run(role, seed, folder):  # accuracy before and after
     )
     accuracy = run.of_kind("evaluation")["accuracy"]
     shutil.rmtree(place)
-    return dict(role=role, seed=seed, before=float(accuracy.iloc[0]), after=float(accuracy.iloc[-1]))
+    return dict(model=model, role=role, seed=seed, before=float(accuracy.iloc[0]), after=float(accuracy.iloc[-1]))
 
 
-def fill_bank(folder, jobs):  # one line a run in bank.jsonl; goes on where it was
+def fill_banks(folder, jobs):  # one line a run in bank.jsonl; goes on where it was
     from joblib import Parallel, delayed
 
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "bank.jsonl"
     rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
-    there = {(row["role"], row["seed"]) for row in rows}
-    wanted = [(role, FIRST_SEED + i) for i in range(BANK_SEEDS) for role in BANK]
+    there = {(row["model"], row["role"], row["seed"]) for row in rows}
+    wanted = [(model, role, first + i) for model, first in BANKS for i in range(BANK_SEEDS) for role in BANK]
     todo = [delayed(bank_run)(*cell, folder) for cell in wanted if cell not in there]
     for row in Parallel(n_jobs=jobs, return_as="generator_unordered")(todo):
         with record.open("a") as file:
             file.write(json.dumps(row) + "\n")
         rows.append(row)
-    rows.sort(key=lambda row: row["seed"])
-    return {role: np.array([r["after"] - r["before"] for r in rows if r["role"] == role]) for role in BANK}
+    gain = {(row["model"], row["role"], row["seed"]): row["after"] - row["before"] for row in rows}
+    return [
+        {role: np.array([gain[model, role, first + i] for i in range(BANK_SEEDS)]) for role in BANK}
+        for model, first in BANKS
+    ]
 
 
-def judge_bank(bank):
+def judge_bank(bank, model, first):
     """Audits of DEFAULT_SEEDS seeds, drawn from the bank with replacement. In the second kind the user's gains are the
     majority's of other seeds, so that there is no design."""
     mean = {role: float(gains.mean()) for role, gains in bank.items()}
@@ -551,11 +557,12 @@ def judge_bank(bank):
         rng = keyed_rng(0, "calibration", "bank", draw)
         seeds, others, more = rng.integers(0, BANK_SEEDS, (3, DEFAULT_SEEDS))
         arms = {role: gains[seeds] for role, gains in bank.items()} | dict(permuted=bank["random"][others])
-        hits += covered(partition_gain({BANK_MODEL: arms}), {BANK_MODEL: truth})
-        outcomes.append(judged({BANK_MODEL: arms}).outcome)
-        false += judged({BANK_MODEL: arms | dict(user=bank["majority"][more])}).outcome == DESIGN
+        hits += covered(partition_gain({model: arms}), {model: truth})
+        outcomes.append(judged({model: arms}).outcome)
+        false += judged({model: arms | dict(user=bank["majority"][more])}).outcome == DESIGN
     return dict(
-        organism=BANK_MODEL,
+        organism=model,
+        first_seed=first,
         rewards=BANK,
         phases=BANK_PHASES,
         runs=sum(map(len, bank.values())),
@@ -583,7 +590,7 @@ def main():
         help="train (or go on training) and judge organisms; their runs are kept in DIR",
     )
     parser.add_argument("--design", action="store_true", help="only the audits with a majority arm")
-    parser.add_argument("--bank", type=Path, metavar="DIR", help="train a bank of organisms, and draw audits from it")
+    parser.add_argument("--bank", type=Path, metavar="DIR", help="train banks of organisms, and draw audits from them")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     given = parser.parse_args()
     kept = json.loads(RESULT.read_text()) if RESULT.exists() and not given.quick else {}
@@ -594,10 +601,11 @@ def main():
             kept["design_measured"] = described()
             say_design(kept["design"])
         if given.bank:
-            kept["bank"] = judge_bank(fill_bank(given.bank, given.jobs)) | dict(measured=described())
-            print(json.dumps(kept["bank"], indent=1))
-        bank = [kept["bank"] | dict(case="bank of real runs")] if "bank" in kept else []
-        wrong = design_faults([*kept.get("design", ()), *bank])
+            banks = zip(fill_banks(given.bank, given.jobs), BANKS)
+            kept["banks"] = [judge_bank(bank, *which) | dict(measured=described()) for bank, which in banks]
+            print(json.dumps(kept["banks"], indent=1))
+        banks = [bank | dict(case=f"bank of {bank['organism']}") for bank in kept.get("banks", ())]
+        wrong = design_faults([*kept.get("design", ()), *banks])
         print("; ".join(wrong) or "nothing is rejected at 1 %")
         result = kept
     elif given.organisms:

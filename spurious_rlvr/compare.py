@@ -107,6 +107,7 @@ def paired_effect(
     control: Sequence[float],  # (seeds,) of the other arm, same seeds in the same order
     *,
     level: float = 0.95,  # confidence level of the interval
+    degrees: int | None = None,  # of freedom; fewer make it wider; None: the pairs less one
 ) -> Effect:
     """Mean paired difference with Student's t interval; NaN limits, and a note, for fewer than two pairs or none of any
     spread."""
@@ -115,7 +116,8 @@ def paired_effect(
     differences = np.subtract(treated, control, dtype=float)
     n = len(differences)
     error = float(np.std(differences, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    return _effect(name, float(np.mean(differences)), error, n - 1, n, level=level, differences=differences)
+    degrees = degrees or n - 1
+    return _effect(name, float(np.mean(differences)), error, degrees, n, level=level, differences=differences)
 
 # %% ../nbs/16_compare.ipynb #737d0213
 def holm(
@@ -647,8 +649,8 @@ def partition_gain(
     *,
     level: float = 0.95,  # of all intervals of all families together
 ) -> dict[str, dict[str, Effect]]:  # {family: {part: its effect}}, parts in the order of PARTS
-    """Total = null + elicitation + design, with intervals that hold together (Bonferroni over parts and families).
-    Source: Gao, arXiv 2606.05932."""
+    """Total = null + elicitation + design, with intervals that hold together (Bonferroni over parts and families), at
+    half of the usual degrees of freedom. Source: Gao, arXiv 2606.05932."""
     if not gains:
         raise ConfigError("partition_gain: there is no family; give {family: {role: gains}}")
     count = len(PARTS) * len(gains)
@@ -659,7 +661,8 @@ def partition_gain(
         found[family] = {}
         for part, (arm, less) in PARTS.items():
             control = arms[less] if less else [0.0] * len(arms[arm])
-            effect = paired_effect(part, arms[arm], control, level=1 - (1 - level) / count)
+            half = max(1, (len(control) - 1) // 2)
+            effect = paired_effect(part, arms[arm], control, level=1 - (1 - level) / count, degrees=half)
             p_value = min(1.0, count * effect.p_value)
             found[family][part] = dataclasses.replace(effect, level=level, p_value=p_value)
     return found
