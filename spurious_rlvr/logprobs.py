@@ -15,7 +15,9 @@ import dataclasses
 import functools
 import inspect
 import os
+import platform
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -340,6 +342,15 @@ def _has_onednn():  # with wide instructions, and correct in float32
     return found.dtype == a.dtype and bool((found - a.double() @ b.double().T).abs().max() < 1e-4)
 
 
+@functools.cache
+def _onednn_is_quicker():  # than MKL, which is Intel's and keeps to narrow instructions elsewhere
+    try:
+        described = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        described = platform.processor()
+    return "GenuineIntel" not in described and _has_onednn()
+
+
 def _product(a, b, bias=None):  # a @ b.T + bias: (..., inner), (columns, inner), (columns,) -> (..., columns)
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
@@ -355,7 +366,7 @@ def _is_quick(inputs, weight):  # whether `_product` takes them, and quickly
         return False
     return (
         type(weight) in (torch.nn.Parameter, torch.Tensor)
-        and _has_onednn()
+        and _onednn_is_quicker()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
@@ -405,7 +416,7 @@ def quick_products(
 ) -> contextlib.AbstractContextManager:
     "While it holds, linear layers of this thread in float32 on a CPU are oneDNN's, where that is quicker."
     on_cpu = torch.device(device).type == "cpu"
-    return _QuickProducts() if on_cpu and _has_onednn() else contextlib.nullcontext()
+    return _QuickProducts() if on_cpu and _onednn_is_quicker() else contextlib.nullcontext()
 
 # %% ../nbs/08_logprobs.ipynb #c6abbb1f
 def keep_memory() -> bool:  # False where the C library cannot be told
