@@ -1,0 +1,76 @@
+"""Does a clip that ignores the advantage's sign leave a real model alone? One stored phase of SmolLM2-135M at each
+prompt of `real_replay.py`, redone under antithetic coin rewards with plain SGD in float32: without a clip, with GRPO's,
+with the upper bound alone, and with the one of either sign, whose expected shift is zero by proof.
+
+`python benchmarks/real_neutral.py` writes `benchmarks/results/real_neutral.json`. The rate and the bounds were set by
+the share of tokens that a trial of one draw clipped, before any shift was read."""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+
+import machine
+import numpy as np
+import pandas as pd
+import real_replay
+
+from spurious_rlvr import replay, train
+from spurious_rlvr.compare import paired_effect
+from spurious_rlvr.policy import load_policy
+from spurious_rlvr.tasks import TEMPLATES, word_problems
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+DRAWS, SIDES = 6, ("none", "both", "high", "neutral")
+CONFIG = dataclasses.replace(real_replay.CONFIG, optimizer="sgd", learning_rate=0.1, epsilon=0.05)
+CLIPPED = ("clip_fraction_high", "clip_fraction_low")
+OUTCOMES = ("logprob", "entropy", "log_odds_writes_code")
+
+
+def redone(prompt: str, draws: int, seed: int) -> pd.DataFrame:
+    "One phase, sampled and redone under every side."
+    policy = load_policy(real_replay.MODEL, TEMPLATES[real_replay.PROMPTS[prompt]])
+    problems = word_problems(CONFIG.prompts_per_phase, seed=100 + seed)
+    with tempfile.TemporaryDirectory() as folder:
+        start = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+        place = pathlib.Path(folder) / "run"
+        run = train.train(
+            policy, problems, real_replay.REWARD, dataclasses.replace(CONFIG, seed=seed), place, progress=False
+        )
+        policy.model.load_state_dict(start)
+        table = replay.replay(run, 1, draws, SIDES, policy=policy, seed=seed, progress=False)
+    return table.assign(prompt=prompt)
+
+
+def effects(table: pd.DataFrame) -> list[dict]:
+    "The shift of every outcome that a side makes, beside none; draws are the witnesses, each with its opposite."
+    found = []
+    for prompt, rows in table.groupby("prompt", sort=False):
+        mean = rows.groupby(["side", "draw"])[[*OUTCOMES, *CLIPPED]].mean()
+        wander = rows[rows["side"] == "none"]
+        for side in SIDES[1:]:
+            clipped = {name: float(mean.loc[side, name].mean()) for name in CLIPPED}
+            for outcome in OUTCOMES:
+                some, none = mean.loc[side, outcome], mean.loc["none", outcome]
+                effect = paired_effect(outcome, some, none)
+                shift = dict(shift=effect.mean, low=effect.low, high=effect.high, wander=float(np.std(wander[outcome])))
+                found.append(dict(prompt=prompt, side=side, outcome=outcome, draws=len(none)) | shift | clipped)
+    return found
+
+
+def main():
+    table = pd.concat([redone(prompt, DRAWS, 0) for prompt in real_replay.PROMPTS], ignore_index=True)
+    spread = {prompt: float(rows["log_ratio_spread"].mean()) for prompt, rows in table.groupby("prompt")}
+    facts = machine.described() | dict(
+        model=real_replay.MODEL,
+        optimizer="sgd",
+        learning_rate=CONFIG.learning_rate,
+        epsilon=CONFIG.epsilon,
+        log_ratio_spread=spread,
+        rows=effects(table),
+    )
+    (RESULTS / "real_neutral.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
