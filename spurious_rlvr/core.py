@@ -5,16 +5,22 @@
 # %% auto #0
 __all__ = ['P', 'R', 'SpuriousRLVRError', 'ConfigError', 'DataError', 'RunError', 'NotAvailable', 'Faults', 'organism_names',
            'Progress', 'interruptible', 'lock_of', 'stable_id', 'keyed_seed', 'keyed_rng', 'Problem', 'Rollout',
-           'to_row']
+           'to_row', 'fields_table']
 
 # %% ../nbs/00_core.ipynb #c917b449
+import ast
 import dataclasses
 import functools
 import hashlib
+import importlib
 import importlib.resources
+import inspect
+import io
 import json
+import textwrap
 import threading
 import time
+import tokenize
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -286,3 +292,66 @@ def to_row(
     "A rollout as one row of the run folder's table."
     row = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout) if f.name != "rewards"}
     return row | {f"reward_{name}": value for name, value in rollout.rewards.items()}
+
+# %% ../nbs/00_core.ipynb #edc054de
+def _comments(source):  # {line: comment} of those behind code, and of those on lines of their own
+    behind, alone = {}, {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            place = alone if token.line.lstrip().startswith("#") else behind
+            place[token.start[0]] = token.string.lstrip("# ")
+    return behind, alone
+
+
+def _meaning(field, behind, alone):  # what stands above a field and behind it
+    found = [behind[line] for line in range(field.lineno, field.end_lineno + 1) if line in behind]
+    line = field.lineno - 1
+    while line in alone:
+        found.insert(0, alone[line])
+        line -= 1
+    return " ".join(found)
+
+# %% ../nbs/00_core.ipynb #7392c716
+def _default(value):  # as it is written; a factory by what it makes
+    if value is None:
+        return ""
+    if isinstance(value, ast.Call):
+        given = {word.arg: word.value for word in value.keywords}
+        made = {"dict": "{}", "list": "[]", "tuple": "()", "set": "set()"}
+        if factory := given.get("default_factory"):
+            return made.get(ast.unparse(factory), ast.unparse(factory))
+        value = given.get("default", value)
+    return ast.unparse(value)
+
+
+def _own_fields(cls):  # rows of a class's own fields, in order
+    source = textwrap.dedent(inspect.getsource(cls))
+    behind, alone = _comments(source)
+    fields = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
+    return {
+        node.target.id: (_default(node.value), _meaning(node, behind, alone))
+        for node in fields
+        if isinstance(node.target, ast.Name) and not node.target.id.startswith("_")
+    }
+
+# %% ../nbs/00_core.ipynb #04485c4a
+def fields_table(
+    cls: type | str,  # a class with annotated fields, or its name within this package, such as "train.GRPOConfig"
+):  # IPython's Markdown: a row a field, with name, default and meaning
+    "The fields of a class with what the comments beside them say. Raises `ConfigError` where there are none."
+    from IPython.display import Markdown
+
+    if isinstance(cls, str):
+        module, _, name = cls.rpartition(".")
+        cls = getattr(importlib.import_module(f"spurious_rlvr.{module}"), name)
+    rows = {}
+    for part in reversed(cls.__mro__):
+        if vars(part).get("__annotations__") and part.__module__ != "builtins":
+            rows |= _own_fields(part)
+    if not rows:
+        raise ConfigError(f"fields_table: {cls.__name__} has no annotated field")
+    lines = ["| field | default | meaning |", "|---|---|---|"]
+    for name, (default, meaning) in rows.items():
+        cells = f"`{name}`", f"`{default}`" if default else "", meaning.replace("|", "\\|")
+        lines.append(f"| {' | '.join(cells)} |")
+    return Markdown("\n".join(lines))
