@@ -9,6 +9,7 @@ import nbformat
 
 root = Path(__file__).resolve().parent.parent
 HIDDEN = re.compile(r"^#\|\s*(hide|include:\s*false)\b", re.MULTILINE)
+ECHOLESS = re.compile(r"^#\|\s*echo:\s*false\b", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([\w/.-]+\.(?:ipynb|png|svg))")
 DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
 
@@ -20,6 +21,10 @@ def render(book) -> str:
             continue
         if cell.cell_type == "markdown":
             parts.append(LINK.sub(r"](nbs/\1", cell.source))
+            continue
+        if ECHOLESS.search(cell.source):  # only what it says; what needs a script is for the site
+            said = [o.get("data", {}).get("text/markdown", "") for o in cell.outputs]
+            parts += [LINK.sub(r"](nbs/\1", text) for text in said if text]
             continue
         parts.append(f"```python\n{DIRECTIVE.sub('', cell.source).strip()}\n```")
         texts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", [])]
