@@ -170,6 +170,17 @@ def check_cells(page: Page):
                 yield f"an output fetches from another host, {found[0]!r}: {here}"
 
 
+def check_figures(page: Page):
+    for cell in page.cells:
+        pictures = any(kind.startswith("image/") for o in cell.get("outputs", []) for kind in o.get("data", {}))
+        for option in ("fig-alt", "fig-cap"):
+            if pictures and not re.search(rf"^#\|\s*{option}:\s*\S", cell.source, re.MULTILINE):
+                yield f"a figure has no {option}: {cell.source[:60]!r}"
+    for text in page.prose():
+        if re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=\"[^\"])", text):
+            yield "a picture has no alternative text"
+
+
 def check_links(page: Page, pages: dict[str, Page], by_output: dict[str, Page], anchors: dict[str, set[str]]):
     for text in page.texts:
         for nested in re.findall(r"\[\[`[^`]+`\]\([^)]*\)\]\([^)]*\)", FENCE.sub("", text)):
@@ -227,7 +238,7 @@ def check_sidebar(pages: dict[str, Page]):
             yield f"_quarto.yml: the sidebar lists {name} {times} times"
         if name not in pages:
             yield f"_quarto.yml: the sidebar lists {name}, which is not there"
-    for name in pages.keys() - set(entries):
+    for name in pages.keys() - set(entries) - {"404.ipynb"}:
         yield f"_quarto.yml: the sidebar does not list {name}"
 
 
@@ -250,6 +261,7 @@ def check() -> list[str]:
     for name, page in pages.items():
         found = [
             *check_cells(page),
+            *check_figures(page),
             *check_links(page, pages, by_output, anchors),
             *check_signatures(page, public.get(name, set())),
         ]
