@@ -855,6 +855,8 @@ def paper_words(
     if counted:
         listed = ", ".join(f"{100 * share:.1f} % ({family})" for family, share in counted.items())
         sentences.append(f"Reward and majority gave different advantages in {listed} of the live groups.")
+    unseen = f"{100 * compare.unseen_share(count):.0f}"
+    sentences.append(f"An outcome that up to {unseen} % of runs take may be missing among {count} (95 %).")
     if plan.quick:
         return " ".join(["Rehearsal, not to be quoted:", *sentences])
     margin = f"{100 * plan.margin:g}"
