@@ -171,7 +171,7 @@ def plot_effects(
         colour = "#0072B2" if effect.shown else "#777777"
         axis.plot(
             scale * np.array(effect.differences),
-            np.full(effect.n, place) + 0.18,
+            np.full(len(effect.differences), place) + 0.18,
             "o",
             color=colour,
             alpha=0.35,
@@ -203,7 +203,9 @@ def plot_effects(
         if any(not math.isnan(e.low) for e in effects)
         else ""
     )
-    return _caption(figure, f"n = {count} pairs of runs for each contrast. Dots: one pair each.{bars}")
+    paired = any(e.differences for e in effects)
+    who = "pairs of runs for each contrast. Dots: one pair each." if paired else "replicas."
+    return _caption(figure, f"n = {count} {who}{bars}")
 
 # %% ../nbs/19_plots.ipynb #d5b6fe1f
 _DIRECTIONS = {1: ("#0072B2", "^"), -1: ("#D55E00", "v"), 0: ("#555555", "D")}
