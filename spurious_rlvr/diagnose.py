@@ -9,8 +9,8 @@ __all__ = ['SEVERITIES', 'RULES', 'FORMATS', 'SOURCES', 'FINDERS', 'Symptom', 'R
            'find_clip_could_bind', 'find_clip_fraction', 'find_ratio_noise', 'drift_table', 'find_drift',
            'find_truncation', 'find_collapse', 'find_majority', 'find_contamination', 'find_duplicates', 'find_repeats',
            'find_numbers', 'Diagnosis', 'diagnose', 'headline', 'paragraph', 'power_table', 'Stepper', 'telling_rows',
-           'report_html', 'report_markdown', 'write_report', 'Check', 'Lint', 'lint_reward', 'what_if', 'SeedReport',
-           'Parting', 'seeds', 'first_parting']
+           'report_html', 'report_markdown', 'write_report', 'Check', 'Lint', 'lint_reward', 'other_rules', 'what_if',
+           'SeedReport', 'Parting', 'seeds', 'first_parting']
 
 # %% ../nbs/18_diagnose.ipynb #b558694f
 import contextlib
@@ -2414,7 +2414,11 @@ def _weights_of_parts(frame, parts):  # what each part counts in the total; None
     return dict(zip(parts, found)) if np.abs(matrix @ found - known["reward"].to_numpy()).max() < 1e-6 else None
 
 
-def _other_rules(frame, settings):  # name -> (advantages, whether the clip acts)
+def other_rules(
+    frame: pd.DataFrame,  # of whole groups, with _group, reward, its parts and advantage, as `Table.frame` has them
+    settings: Mapping[str, Any],  # of the training: scale_rewards and std_epsilon are read
+) -> dict[str, tuple[np.ndarray, bool]]:  # rule -> (rollouts,) advantages, and whether the clip acts
+    "What a run might have learnt from instead: the same rollouts under other rewards, or without the clip."
     scale = dict(scale_rewards=settings.get("scale_rewards", "group"), std_epsilon=settings.get("std_epsilon", 1e-4))
     as_trained = frame["advantage"].fillna(0.0).to_numpy()
     rules = {"as trained": (as_trained, True), "clip off": (as_trained, False), "negated": (-as_trained, True)}
@@ -2422,10 +2426,11 @@ def _other_rules(frame, settings):  # name -> (advantages, whether the clip acts
         rules["truncated masked"] = (np.where(frame["finish_reason"].isin(_CUT_OFF), 0.0, as_trained), True)
     parts = _parts(frame)
     weights = _weights_of_parts(frame, parts) if len(parts) > 1 else None
-    for name, weight in (weights or {}).items():
-        rest = frame["reward"] - weight * frame[name]
+    for name in weights or {}:
+        rest = sum(weight * frame[other] for other, weight in weights.items() if other != name).round(9)
         rules[f"without {name.removeprefix('reward_')}"] = (advantages(rest, frame["_group"], **scale), True)
     return rules
+
 
 # %% ../nbs/18_diagnose.ipynb #18daad60
 def _token_weights(frame, settings):  # (rollouts,) of one token in the mean of its update, dead groups counted
@@ -2440,49 +2445,29 @@ def _token_weights(frame, settings):  # (rollouts,) of one token in the mean of 
     tokens = pd.Series(lengths, frame.index).groupby(update).sum()
     return 1 / update.map(tokens).clip(lower=1).to_numpy()
 
-
-def _pulls(frame, settings):  # {rule: (rollouts,) size of the pull}, of one phase
-    (new, lengths), (old, _) = (_flat(frame[name]) for name in ("logprob_new", "logprob_old"))
-    spread = np.repeat(np.arange(len(frame)), lengths)
-    log_ratio = (new - old).astype(float)
+# %% ../nbs/18_diagnose.ipynb #32ce34e9
+def _ratios(moved, lengths, settings):  # (tokens,) ratios, from how far log-probabilities moved
     if settings.get("importance_sampling_level") == "sequence":
-        log_ratio = (_by_row(log_ratio, lengths) / np.maximum(lengths, 1))[spread]
-    name = settings.get("clip", "both")
+        moved = np.repeat(_by_row(moved, lengths) / np.maximum(lengths, 1), lengths)
+    return np.exp(np.nan_to_num(moved))
+
+
+def _pulls(frame, settings):  # {rule: (rollouts, 2) size of the pull, and the pull with its sign}, of one phase
+    (new, lengths), (old, _) = (_flat(frame[name]) for name in ("logprob_new", "logprob_old"))
+    spread, name = np.repeat(np.arange(len(frame)), lengths), settings.get("clip", "both")
     entry, options = find_clip(name, settings.get("clip_options") or {})
-    bounds = clip_bounds(settings.get("epsilon", 0.2), settings.get("epsilon_high"), name)
-    ratio, pulls = np.exp(np.nan_to_num(log_ratio)), {}
-    for rule, (advantage, clipped) in _other_rules(frame, settings).items():
-        terms = TokenTerms(np, ratio, advantage[spread], new.astype(float), old.astype(float), *bounds, options)
-        left = entry.weight(terms) if clipped else entry.uncut(terms)
-        pulls[rule] = _by_row(np.abs(left * advantage[spread]), lengths) * frame["_weight"].to_numpy()
+    bounds, pulls = clip_bounds(settings.get("epsilon", 0.2), settings.get("epsilon_high"), name), {}
+    old, moved = old.astype(float), (new - old).astype(float)
+    for rule, (advantage, clipped) in other_rules(frame, settings).items():
+        way = moved if rule != "negated" else -moved  # the policy would have gone the other way
+        terms = TokenTerms(np, _ratios(way, lengths, settings), advantage[spread], old + way, old, *bounds, options)
+        pull = (entry.weight(terms) if clipped else entry.uncut(terms)) * advantage[spread]
+        sums = np.stack([_by_row(np.abs(pull), lengths), _by_row(pull, lengths)], axis=1)
+        pulls[rule] = sums * frame["_weight"].to_numpy()[:, None]
     return pulls
 
+
 # %% ../nbs/18_diagnose.ipynb #b5ec6be7
-def what_if(
-    rollouts,  # a run folder, or a table with logprob_old and logprob_new
-    *,
-    by: str | Callable[[str], Any] = "writes_code",  # a column, a registered behaviour, or a function of a completion
-) -> pd.DataFrame:  # one row for each rule and value: mass, share of the rule's mass, against as trained
-    """Gradient mass under other rules, by behaviour and by source of the reward; the first use of each rollout. Raises
-    `DataError` where log-probabilities are missing."""
-    table = rollouts if isinstance(rollouts, Table) else read_table(rollouts)
-    pieces, settings = [], table.settings
-    source = _sources_by_group(Look(table))
-    for part in table.tokens():
-        light = table.frame.loc[part.index]
-        whole = light.assign(**{n: part[n] for n in _TOKENS[:4] if n in part})
-        if not {"logprob_new", "logprob_old"} <= set(whole) or whole["logprob_new"].isna().all():
-            raise DataError("what_if: the rollouts hold no logprob_old and logprob_new; a run folder of ours does")
-        whole = whole.assign(_weight=_token_weights(whole, settings))
-        whole = whole[whole["logprob_new"].notna()]
-        value = _value_of(whole, by)
-        for rule, mass in _pulls(whole, settings).items():
-            pieces.append(pd.DataFrame(dict(rule=rule, value=value, source=whole["_group"].map(source), mass=mass)))
-    if not pieces:
-        raise DataError("what_if: the rollouts hold no log-probabilities; TRL's, verl's and prime-rl's files do not")
-    return _mass_table(pd.concat(pieces), by if isinstance(by, str) else by.__name__)
-
-
 def _sources_by_group(look):
     known = _outcomes(look)
     frame = look.frame.assign(right=None) if known is None else known
@@ -2497,19 +2482,46 @@ def _value_of(frame, by):
         raise ConfigError(f"what_if: by={by!r} is no column, no behaviour and no function of a completion")
     return pd.Series([str(measure(text)) for text in frame["completion"].fillna("")], frame.index)
 
-
+# %% ../nbs/18_diagnose.ipynb #e40ee359
 def _mass_table(long, by):
     whole = long.groupby("rule", sort=False)["mass"].sum()
     rows = []
     for what, column in ((by, "value"), ("source", "source")):
-        sums = long.groupby(["rule", column], sort=False)["mass"].sum()
-        for (rule, value), mass in sums.items():
-            before = sums.get(("as trained", value), 0.0)
-            rows.append(dict(rule=rule, by=what, value=value, mass=mass, share=mass / whole[rule], before=before))
+        sums = long.groupby(["rule", column], sort=False)[["mass", "push"]].sum()
+        for (rule, value), (mass, push) in zip(sums.index, sums.to_numpy()):
+            told = dict(rule=rule, by=what, value=value, mass=mass, push=push, share=math.nan)
+            rows.append(told | dict(before=sums["mass"].get(("as trained", value), 0.0)))
     table = pd.DataFrame(rows)
+    table["share"] = table["mass"] / table["rule"].map(whole.where(whole > 0))
     before = table.pop("before").where(lambda b: b > 0)
     table["against_trained"] = table["mass"] / before
     return table.sort_values(["by", "value"], kind="stable").set_index(["rule", "by", "value"])
+
+# %% ../nbs/18_diagnose.ipynb #9f3ee33a
+def what_if(
+    rollouts,  # a run folder, or a table with logprob_old and logprob_new
+    *,
+    by: str | Callable[[str], Any] = "writes_code",  # a column, a registered behaviour, or a function of a completion
+) -> pd.DataFrame:  # one row for each rule and value: mass, push, share of the rule's mass, against_trained
+    """Gradient mass under other rules, by behaviour and by source of the reward; the first use of each rollout. `push`
+    has a sign: above 0, these tokens are made likelier. Raises `DataError` where log-probabilities are missing."""
+    table = rollouts if isinstance(rollouts, Table) else read_table(rollouts)
+    pieces, settings = [], table.settings
+    source = _sources_by_group(Look(table))
+    for part in table.tokens():
+        light = table.frame.loc[part.index]
+        whole = light.assign(**{n: part[n] for n in _TOKENS[:4] if n in part})
+        if not {"logprob_new", "logprob_old"} <= set(whole) or whole["logprob_new"].isna().all():
+            raise DataError("what_if: the rollouts hold no logprob_old and logprob_new; a run folder of ours does")
+        whole = whole.assign(_weight=_token_weights(whole, settings))
+        whole = whole[whole["logprob_new"].notna()]
+        value = _value_of(whole, by)
+        for rule, pull in _pulls(whole, settings).items():
+            told = dict(rule=rule, value=value, source=whole["_group"].map(source), mass=pull[:, 0], push=pull[:, 1])
+            pieces.append(pd.DataFrame(told))
+    if not pieces:
+        raise DataError("what_if: the rollouts hold no log-probabilities; TRL's, verl's and prime-rl's files do not")
+    return _mass_table(pd.concat(pieces), by if isinstance(by, str) else by.__name__)
 
 # %% ../nbs/18_diagnose.ipynb #af844f96
 @dataclasses.dataclass(frozen=True)
