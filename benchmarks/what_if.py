@@ -32,7 +32,7 @@ from spurious_rlvr.train import Signal, recorded_config
 RESULTS = pathlib.Path(__file__).parent / "results"
 ORGANISMS = ("qwen-like", "bad-code", "llama-like", "leaked")
 REWARDS = ("ground_truth + 0.5 * boxed_format", "ground_truth + 0.5 * random:0.5")
-SEEDS, PHASES = range(6000, 6004), 3
+SEEDS, PHASES = range(6100, 6104), 3
 CONFIG = dataclasses.replace(
     train.PRESETS["organism"],
     phases=PHASES,

@@ -1142,6 +1142,7 @@ def _stepper_of(diagnosis):  # draws the rollouts behind the findings
     "diagnose coin                                        # a run folder of this package",
     "diagnose trl/completions --out diagnosis             # TRL; writes diagnosis/report.html",
     "diagnose rollouts --against base.jsonl --json findings.json",
+    "diagnose rollouts --benchmark math500.jsonl --model MODEL     # what the model knows by heart; needs torch",
 )
 def diagnose(
     path: Annotated[
@@ -1166,17 +1167,36 @@ def diagnose(
     tokenizer: Annotated[
         Path | None, typer.Option(help="Folder with tokenizer.json, for files that hold tokens and no texts.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=_organism_names,
+            help="A model that completes the benchmarks' questions from their first part: what it knows by heart.",
+        ),
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Of an evaluation: the score or scorer that says right.")] = None,
+    filter: Annotated[str | None, typer.Option(help="Of lm-evaluation-harness, such as flexible-extract.")] = None,
 ):
     """Says what in a run is spurious, from its rollouts alone: dead groups, phantom advantages, a grader that errs, a
     clip that cannot act, drift, duplicates and more.
 
-    It needs neither torch nor a GPU, and goes nowhere on the network.
+    Without --model it needs neither torch nor a GPU, and goes nowhere on the network.
     """
     from spurious_rlvr import diagnose as room
+    from spurious_rlvr.core import ConfigError
     from spurious_rlvr.runs import atomic_path, dump_json
 
     _point_at_folder(path)
-    found = room.diagnose(path, against=against, benchmarks=benchmark or (), tokenizer=tokenizer)
+    if model and not benchmark:
+        raise ConfigError("diagnose: --model completes the questions of a benchmark; give --benchmark FILE as well")
+    asked = None
+    if model:
+        _load()
+        from spurious_rlvr.organisms import find_start
+
+        asked = find_start(model).load(None)
+    reading = dict(tokenizer=tokenizer, metric=metric, filter=filter)
+    found = room.diagnose(path, against=against, benchmarks=benchmark or (), model=asked, **reading)
     print(room.headline(found))
     for sentence in found.sentences():
         print(f"  {sentence}")

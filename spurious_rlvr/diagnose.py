@@ -7,10 +7,11 @@ __all__ = ['SEVERITIES', 'RULES', 'FORMATS', 'SOURCES', 'FINDERS', 'Symptom', 'R
            'Format', 'formats_table', 'Table', 'find_format', 'read_table', 'advantages', 'Look', 'find_dead_groups',
            'advantage_sources', 'find_phantoms', 'find_cancelling', 'Grading', 'find_grader_errors', 'find_golds',
            'find_clip_could_bind', 'find_clip_fraction', 'find_ratio_noise', 'drift_table', 'find_drift',
-           'find_truncation', 'find_collapse', 'find_majority', 'find_contamination', 'find_duplicates', 'find_repeats',
-           'find_numbers', 'Diagnosis', 'diagnose', 'headline', 'paragraph', 'power_table', 'Stepper', 'telling_rows',
-           'report_html', 'report_markdown', 'write_report', 'Check', 'Lint', 'lint_reward', 'other_rules', 'what_if',
-           'SeedReport', 'Parting', 'seeds', 'first_parting']
+           'find_truncation', 'find_collapse', 'find_majority', 'find_contamination', 'complete_questions',
+           'find_partial_prompts', 'find_duplicates', 'find_repeats', 'find_numbers', 'Diagnosis', 'diagnose',
+           'headline', 'paragraph', 'power_table', 'Stepper', 'telling_rows', 'report_html', 'report_markdown',
+           'write_report', 'Check', 'Lint', 'lint_reward', 'other_rules', 'what_if', 'SeedReport', 'Parting', 'seeds',
+           'first_parting']
 
 # %% ../nbs/18_diagnose.ipynb #b558694f
 import contextlib
@@ -257,6 +258,18 @@ _rule(
     "An answer that comes first may be remembered; evaluate.memorisation_probes asks the model itself.",
 )
 _rule(
+    "partial_prompts",
+    "contamination",
+    "share of benchmark questions whose rest the model writes word for word from their first 60 %",
+    _NEVER,
+    0.2,
+    0.05,
+    "The model knows these questions by heart: score it on questions that are newer than it is.",
+)
+
+
+# %% ../nbs/18_diagnose.ipynb #ebef1d74
+_rule(
     "duplicates",
     "bookkeeping",
     "share of rollouts that stand in the table more than once",
@@ -490,11 +503,7 @@ class Table:
     updates: float = math.nan  # updates on one sampling, where known
     run: Any = None  # the `Run` behind it
     every: Any = None  # the table with the rollouts that stand twice; `frame` holds each once
-
-    @property
-    def evaluation(self) -> bool:
-        "Whether nothing was trained on these rollouts."
-        return self.format in ("lm-evaluation-harness", "Inspect")
+    evaluation: bool = False  # nothing was trained on these rollouts
 
     def tokens(self, most: int = 20_000) -> Iterator[pd.DataFrame]:
         "Pieces of the table with its token columns, phases spread over the run, about `most` rollouts in all."
@@ -543,6 +552,8 @@ def find_format(
         raise DataError(f"{path}: no such file or folder")
     if path.suffix == ".eval":
         raise DataError(f"{path}: is Inspect's packed form; turn it into JSON with inspect log convert --to json")
+    if runs := sorted(file.parent.name for file in path.glob("*/run.json")):
+        raise DataError(f"{path}: holds {len(runs)} run folders ({', '.join(runs[:4])}); give one of them")
     files = _files(path)
     if not files:
         raise DataError(f"{path}: holds no .parquet, .jsonl, .json or .csv file; give the trainer's rollout folder")
@@ -579,7 +590,7 @@ def _format_of(record):
         return "lm-evaluation-harness"
     if {"prompt_tokens", "response_tokens", "prompt_idx"} <= names:
         return "open-instruct"
-    if {"example_id", "completion", "reward"} <= names:
+    if {"example_id", "completion", "reward"} <= names or {"nodes", "rewards", "task"} <= names:
         return "prime-rl"
     return "verl" if {"input", "output", "score", "step"} <= names else "table"
 
@@ -632,11 +643,68 @@ def _prime_row(record, step):
     parts = record.get("metrics") if isinstance(record.get("metrics"), Mapping) else {}
     return row | {f"reward_{name}": value for name, value in parts.items() if isinstance(value, (int, float))}
 
+# %% ../nbs/18_diagnose.ipynb #47f4e62f
+def _branch(nodes):  # the messages from the root to the last one
+    path, place = [], len(nodes) - 1
+    while isinstance(place, int) and 0 <= place < len(nodes) and len(path) <= len(nodes):
+        path.append(nodes[place])
+        place = nodes[place].get("parent")
+    return path[::-1]
 
+
+def _sampled_tokens(nodes, name):  # (tokens,) of what was sampled; None where a message lacks it
+    masks = [np.asarray(node.get("mask") or [], dtype=bool) for node in nodes]
+    values = [np.asarray(node.get(name) or [], dtype=np.float64) for node in nodes]
+    kept = [v[m] if name == "token_ids" and len(v) == len(m) else v for v, m in zip(values, masks)]
+    whole = sum(map(len, kept)) == sum(m.sum() for m in masks) > 0
+    return np.concatenate(kept) if whole else None
+
+
+def _said(nodes):  # reasoning and text of messages
+    messages = [node["message"] for node in nodes if isinstance(node.get("message"), Mapping)]
+    parts = [part for m in messages for part in (m.get("reasoning_content"), m.get("content")) if part]
+    return "\n".join(_text(part) for part in parts)
+
+
+def _paid_parts(rewards):  # name -> score times weight; older traces hold the number alone
+    parts = {}
+    for name, paid in rewards.items():
+        score, weight = (paid.get("score"), paid.get("weight", 1.0)) if isinstance(paid, Mapping) else (paid, 1.0)
+        parts[name] = math.nan if score is None else float(score) * float(weight)
+    return parts
+
+
+# %% ../nbs/18_diagnose.ipynb #09b546f5
+def _trace_row(record, step):  # of a trace; None where it was an evaluation
+    run = record.get("run") if isinstance(record.get("run"), Mapping) else {}
+    if run.get("type") == "eval":
+        return None
+    nodes = _branch([node for node in record["nodes"] if isinstance(node, Mapping)])
+    first = next((i for i, node in enumerate(nodes) if node.get("sampled")), len(nodes))
+    task, info = record["task"], (record.get("info") or {}).get("prime_rl") or {}
+    data, parts = task.get("data") or task, _paid_parts(record["rewards"])
+    ends = [c.get("finish_reason") for c in (*(record.get("calls") or []), *nodes) if c.get("finish_reason")]
+    row = dict(phase=run.get("step", step), group=info.get("group_id"), problem_id=task.get("hash") or task.get("key"))
+    row |= dict(prompt=_said(nodes[:first]), completion=_said(nodes[first:]), gold=_text(data.get("answer")) or None)
+    row |= dict(reward=sum(parts.values()) if parts else None, finish_reason=ends[-1] if ends else None)
+    known = ("token_ids", "token_ids"), ("logprob_sampler", "logprobs"), ("logprob_old", "trainer_logprobs")
+    tokens = {ours: _sampled_tokens(nodes[first:], theirs) for ours, theirs in known}
+    pushed = _sampled_tokens(nodes[first:], "advantages")
+    row["advantage"] = None if pushed is None else float(pushed[pushed != 0].mean()) if pushed.any() else 0.0
+    return row | tokens | {f"reward_{name}": value for name, value in parts.items()}
+
+
+# %% ../nbs/18_diagnose.ipynb #122c196e
 def _read_prime(path):
-    records = ((file, r) for file in _files(path) for _, r in read_records(file) if isinstance(r, dict))
-    rows = [_prime_row(record, _step_in(file)) for file, record in records]
-    return Table("prime-rl", pd.DataFrame(rows), [])
+    rows = []
+    for file in _files(path):
+        records = (record for _, record in read_records(file) if isinstance(record, dict))
+        rows += [(_trace_row if "nodes" in record else _prime_row)(record, _step_in(file)) for record in records]
+    frame = pd.DataFrame([row for row in rows if row is not None])
+    if len(frame) and "group" in frame and frame["group"].isna().any():
+        frame = frame.drop(columns="group")
+    return Table("prime-rl", frame, [])
+
 
 # %% ../nbs/18_diagnose.ipynb #09e9724f
 def _decoder_of(tokenizer):  # token ids -> text, from a folder, a tokenizer or a function
@@ -694,19 +762,38 @@ def _read_folder(path):
     return Table("run folder", frame.reset_index(drop=True), [], run.config, run=run)
 
 
-def _read_evaluation(path, kind):
-    frame = import_evaluation(path, phase="all")
+def _read_evaluation(path, kind, metric, filter):
+    frame = import_evaluation(path, phase="all", metric=metric, filter=filter)
     frame["reward"] = frame["correct"].astype("Float64").astype(float)
     frame["correct"] = frame["correct"].astype(object).where(frame["correct"].notna(), None)
-    return Table(kind, frame, ["An evaluation: what concerns training is not asked."])
+    return Table(kind, frame, ["An evaluation: what concerns training is not asked."], evaluation=True)
+
+
+# %% ../nbs/18_diagnose.ipynb #8be04880
+_TEXTS = ("prompt", "completion", "gold", "answer", "problem_id", "finish_reason")
+_TRUTHS = {"True": True, "true": True, "False": False, "false": False, "": None}
+
+
+def _typed(frame):  # a table of texts, with its numbers and truths as such
+    for name in frame.columns.difference(_TEXTS):
+        values = frame[name].fillna("").astype(str)
+        number = pd.to_numeric(values, errors="coerce")
+        if number.notna().eq(~values.str.lower().isin(("", "nan"))).all():
+            frame[name] = number
+        elif values.isin(_TRUTHS).all():
+            frame[name] = values.map(_TRUTHS)
+    return frame
 
 
 def _read_plain(path, kind):
-    frames = []
-    for file in _files(path):
-        frames.append(import_rollouts(file))
-    frame = pd.concat(frames, ignore_index=True)
+    files = _files(path)
+    frame = pd.concat([import_rollouts(file) for file in files], ignore_index=True)
+    if any((file_kind(file) or ("",))[0] == "csv" for file in files):
+        frame = _typed(frame)
+    if kind == "verl" and "phase" in frame and (frame["phase"] == 0).any():
+        return Table(kind, frame, ["It holds step 0, which validation alone writes: nothing was trained."], evaluation=True)
     return Table(kind, frame, [])
+
 
 # %% ../nbs/18_diagnose.ipynb #059ac769
 _MOST_TEXT = 400_000  # characters of one completion that are looked at
@@ -716,6 +803,8 @@ def read_table(
     rollouts,  # a path, a `Run`, or a DataFrame
     *,
     tokenizer=None,  # for files of tokens: a folder with tokenizer.json, or something with decode
+    metric: str | None = None,  # of an evaluation: the score or scorer; None: the only one, or the usual one
+    filter: str | None = None,  # of lm-evaluation-harness, such as "flexible-extract"; None: the only one
 ) -> Table:
     "Rollouts of any known tool. Raises `DataError` that names the file and the mend."
     if isinstance(rollouts, pd.DataFrame):
@@ -730,8 +819,8 @@ def read_table(
             "TRL": lambda: _read_trl(path),
             "prime-rl": lambda: _read_prime(path),
             "open-instruct": lambda: _read_open_instruct(path, tokenizer),
-            "lm-evaluation-harness": lambda: _read_evaluation(path, kind),
-            "Inspect": lambda: _read_evaluation(path, kind),
+            "lm-evaluation-harness": lambda: _read_evaluation(path, kind, metric, filter),
+            "Inspect": lambda: _read_evaluation(path, kind, metric, filter),
         }
         table = readers.get(kind, lambda: _read_plain(path, kind))()
     if table.frame.empty:
@@ -756,7 +845,8 @@ def _block_groups(frame):  # (rows,) numbers of groups, and the usual size
 def _prepared(table):
     frame = table.frame
     frame["_row"] = np.arange(len(frame))
-    if "phase" not in frame or frame["phase"].isna().any():
+    frame["phase"] = pd.to_numeric(frame["phase"], errors="coerce") if "phase" in frame else math.nan
+    if frame["phase"].isna().any():
         frame["phase"] = 1
     frame["prompt"] = frame["prompt"].fillna("").astype(str) if "prompt" in frame else ""
     frame["completion"] = [t if isinstance(t, str) else None for t in frame["completion"]]
@@ -766,7 +856,8 @@ def _prepared(table):
         size = int(np.bincount(frame.groupby("_group").size()).argmax())
         table.notes.append("Groups as the table names them.")
     elif table.evaluation or frame["prompt"].eq("").all() and "problem_id" in frame:
-        frame["_group"] = pd.factorize(frame["phase"].astype(str) + "/" + frame["problem_id"].astype(str))[0]
+        problem = frame["problem_id"] if "problem_id" in frame else frame["prompt"]
+        frame["_group"] = pd.factorize(frame["phase"].astype(str) + "/" + problem.astype(str))[0]
         size = int(np.bincount(frame.groupby("_group").size()).argmax())
     else:
         frame["_group"], size = _block_groups(frame)
@@ -885,6 +976,7 @@ class Look:
     table: Table
     against: Table | None = None  # the run or model to compare with
     benchmarks: Sequence = ()  # files of benchmarks whose problems must not be in training
+    completed: pd.DataFrame | None = None  # benchmark questions, completed by a model: `complete_questions`
     _kept: dict = dataclasses.field(default_factory=dict)
 
     @property
@@ -1052,7 +1144,6 @@ def find_dead_groups(look: Look) -> list[Symptom]:
     dead, alone = several["equal"], groups["size"] == 1
     share = wilson(int(dead.sum()), len(several))
     lone = clustered(np.where(alone, 1, 0), groups["size"], groups.index)
-    trained = look.frame.attrs["advantage"] == "recorded" or look.frame["phase"].nunique() > 1
     return [
         _symptom(
             "dead_groups",
@@ -1067,12 +1158,21 @@ def find_dead_groups(look: Look) -> list[Symptom]:
         _symptom(
             "group_of_one",
             lone,
-            f"{_percent(lone)} of the rollouts are alone in their group, without a baseline.",
+            f"{_percent(lone)} of the rollouts are alone in their group, without a baseline{_baseline(look, alone)}.",
             groups.loc[alone, "row"],
             len(groups),
-            None if trained or not alone.any() else "note",  # nothing says that these were trained on
+            "note" if alone.any() and _baseline(look, alone) else None,
         ),
     ]
+
+
+def _baseline(look, alone):  # what speaks against a group baseline, where rollouts are alone: "" if nothing does
+    if look.frame.attrs["advantage"] != "recorded":
+        return "" if not alone.all() else " of their own; whether they were trained with another one is not recorded"
+    lone = look.frame["_group"].isin(alone.index[alone])
+    moved = look.frame.loc[lone, "advantage"].fillna(0).abs().gt(1e-9)
+    return " of their own; their advantages differ from 0, so that another one was used" if moved.mean() > 0.5 else ""
+
 
 # %% ../nbs/18_diagnose.ipynb #da0a69ed
 SOURCES = ("outcome", "shaping", "all wrong", "rounding", "truncation", "length", "unknown")  # of advantage mass
@@ -1561,7 +1661,7 @@ def find_drift(look: Look) -> list[Symptom]:
         sides = (f.groupby("_cluster")["writes_code"].mean() > 0.5 for f in (first, last))
         both = pd.concat(list(sides), axis=1, join="inner")
         switched = int((both.iloc[:, 0] != both.iloc[:, 1]).sum())
-        words += f"; {switched} of {len(both)} problems met twice switched strategy"
+        words += f"; {switched} of {len(both)} problems met twice switched strategy" if len(both) else ""
     if math.isfinite(slope):
         words += f"; slope of change on prior {slope:+.2f} [{slope_low:+.2f}, {slope_high:+.2f}]"
     tested, details = int(table["q_value"].notna().sum()), dict(slope=slope, slope_low=slope_low, slope_high=slope_high)
@@ -1742,6 +1842,52 @@ def find_contamination(look: Look) -> list[Symptom]:
     words = f"{_percent(share)} of {len(hit):,} problems share {_WORDS} words in a row with the benchmarks."
     return [_symptom("contamination", share, words, prompts["_row"][hit], len(hit)), first]
 
+# %% ../nbs/18_diagnose.ipynb #712ea4ed
+_ASKED, _PARTS, _NEAR = 64, (0.8, 0.6, 0.4), 0.75  # questions; shares of a question given; ROUGE-L of a near match
+
+
+def complete_questions(
+    policy,  # a `Policy`, such as `organisms.load("qwen-like")`; it is left as it was
+    benchmarks: Sequence[str | os.PathLike],  # files of benchmarks, with questions and answers
+    *,
+    engine=None,  # that samples; None: the policy's own model
+    max_completion_length: int = 256,  # most tokens: the rest of the question and an answer
+) -> pd.DataFrame:  # one row a question and share, as `evaluate.partial_prompts` gives it
+    "Benchmark questions that a model is given in part and completes. Raises `ConfigError` where there is no benchmark."
+    from spurious_rlvr.evaluate import partial_prompts
+    from spurious_rlvr.tasks import load_problems
+
+    if not benchmarks:
+        raise ConfigError("diagnose: a model needs a benchmark whose questions it completes (--benchmark FILE)")
+    problems = [problem for file in benchmarks for problem in load_problems(file, faulty="skip")]
+    chosen = keyed_rng(0, "diagnose", "questions").permutation(len(problems))[:_ASKED]
+    some = [problems[i] for i in sorted(chosen)]
+    return partial_prompts(
+        policy, some, fractions=_PARTS, max_completion_length=max_completion_length, engine=engine, progress=False
+    )
+
+
+# %% ../nbs/18_diagnose.ipynb #573d92fc
+def find_partial_prompts(look: Look) -> list[Symptom]:
+    "How many benchmark questions the model goes on with by heart."
+    if look.completed is None:
+        return [_unknown("partial_prompts", "no model was given that could be asked (--model with --benchmark)")]
+    told = {}
+    for share, part in look.completed.groupby("fraction"):
+        exact = wilson(int(part["exact_match"].sum()), len(part))
+        near = wilson(int((part["rouge_l"] >= _NEAR).sum()), len(part))
+        judged = part["correct"].dropna()
+        told[share] = dict(exact=exact, near=near, rouge_l=float(part["rouge_l"].mean()))
+        told[share] |= dict(right=wilson(int(judged.sum()), len(judged)), questions=len(part))
+    middle = told[0.6]
+    words = f"Given 60 % of {middle['questions']} benchmark questions, the model writes the rest word for word in"
+    words += f" {_percent(middle['exact'])}, nearly in {_percent(middle['near'])} (ROUGE-L {_NEAR:g} or more; mean"
+    words += f" {middle['rouge_l']:.2f}), and answers {_percent(middle['right'])} right; word for word from 80 %:"
+    words += f" {100 * told[0.8]['exact'][0]:.0f} %, from 40 %: {100 * told[0.4]['exact'][0]:.0f} %."
+    found = {f"{share:g}": told[share] for share in sorted(told)}
+    return [_symptom("partial_prompts", middle["exact"], words, looked=middle["questions"], by_share=found)]
+
+
 # %% ../nbs/18_diagnose.ipynb #42e0083b
 def _repeated_groups(frame, size):  # rows of groups that repeat another one of the prompt, text for text
     hashes = pd.util.hash_pandas_object(frame["completion"].fillna("").astype(str), index=False).to_numpy()
@@ -1913,6 +2059,7 @@ FINDERS: tuple[Callable[[Look], list[Symptom]], ...] = (
     find_collapse,
     find_majority,
     find_contamination,
+    find_partial_prompts,
     find_duplicates,
     find_repeats,
     find_numbers,
@@ -1966,15 +2113,18 @@ def diagnose(
     *,
     against=None,  # the run or the model's rollouts to compare behaviours with; None: the run's own beginning
     benchmarks: Sequence[str | os.PathLike] = (),  # files whose problems must not be in training
-    tokenizer=None,  # for files of tokens: a folder with tokenizer.json, or something with decode
+    model=None,  # a `Policy` that completes the benchmarks' questions: what it knows by heart; this needs torch
+    engine=None,  # that samples for it; None: its own model
+    **reading,  # for `read_table`: tokenizer, metric, filter
 ) -> Diagnosis:
     "What in a run is spurious, from its rollouts alone. Raises `DataError` where there is nothing to read."
     begun = time.monotonic()
-    table = rollouts if isinstance(rollouts, Table) else read_table(rollouts, tokenizer=tokenizer)
+    table = rollouts if isinstance(rollouts, Table) else read_table(rollouts, **reading)
     other = None
     if against is not None:
-        other = against if isinstance(against, Table) else read_table(against, tokenizer=tokenizer)
-    look = Look(table, other, benchmarks)
+        other = against if isinstance(against, Table) else read_table(against, **reading)
+    completed = None if model is None else complete_questions(model, benchmarks, engine=engine)
+    look = Look(table, other, benchmarks, completed)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         findings = [found for finder in FINDERS for found in finder(look)]
@@ -2005,6 +2155,17 @@ def _worth(found):  # "12 % [8, 15]" where the value is a share, else the number
     return f"{found.value:.3g}{ends}"
 
 
+_TOLD = "phantom_advantages grader_false_negatives grader_false_positives truncation dead_groups duplicates".split()
+
+
+def _power_in_words(diagnosis):  # what a silence is worth
+    quiet = [found for found in map(diagnosis.__getitem__, _TOLD) if found.severity in ("ok", "note")]
+    sure = [f"{_title(f.id).lower()} from {100 * f.smallest:.0f} %" for f in quiet if math.isfinite(f.smallest)]
+    if sure:
+        return f" Four times in five it would have seen true shares of: {', '.join(sure[:4])}."
+    return " There are too few rollouts for a warning of any of them." if quiet else ""
+
+
 def headline(
     diagnosis: Diagnosis,  # any
 ) -> str:
@@ -2012,11 +2173,12 @@ def headline(
     counts = {name: len(diagnosis.of(name)) for name in SEVERITIES}
     if not counts["fault"] and not counts["warning"]:
         looked = len(diagnosis.findings) - counts["unknown"]
-        return f"Nothing found: {looked} things were looked at, {counts['unknown']} could not be."
+        told = f"Nothing found: {looked} things were looked at, {counts['unknown']} could not be."
+        return told + _power_in_words(diagnosis)
     told = [f"{n} {name}{'s' if n != 1 else ''}" for name, n in counts.items() if n and name in ("fault", "warning")]
     return " and ".join(told) + f", {counts['unknown']} things could not be looked at."
 
-
+# %% ../nbs/18_diagnose.ipynb #2467c43e
 def paragraph(
     diagnosis: Diagnosis,  # any
 ) -> str:
@@ -2446,6 +2608,14 @@ def _token_weights(frame, settings):  # (rollouts,) of one token in the mean of 
     return 1 / update.map(tokens).clip(lower=1).to_numpy()
 
 # %% ../nbs/18_diagnose.ipynb #32ce34e9
+def _turned_over(old, new):  # (tokens,) log-probabilities had each token's log-odds moved as far the other way
+    def log_odds(logprob):
+        logprob = np.clip(logprob, -50.0, -1e-7)
+        return logprob - np.log(-np.expm1(logprob))
+
+    return -np.logaddexp(0.0, log_odds(new) - 2 * log_odds(old))
+
+# %% ../nbs/18_diagnose.ipynb #aa9028a0
 def _ratios(moved, lengths, settings):  # (tokens,) ratios, from how far log-probabilities moved
     if settings.get("importance_sampling_level") == "sequence":
         moved = np.repeat(_by_row(moved, lengths) / np.maximum(lengths, 1), lengths)
@@ -2457,10 +2627,11 @@ def _pulls(frame, settings):  # {rule: (rollouts, 2) size of the pull, and the p
     spread, name = np.repeat(np.arange(len(frame)), lengths), settings.get("clip", "both")
     entry, options = find_clip(name, settings.get("clip_options") or {})
     bounds, pulls = clip_bounds(settings.get("epsilon", 0.2), settings.get("epsilon_high"), name), {}
-    old, moved = old.astype(float), (new - old).astype(float)
+    old, new = old.astype(float), np.where(np.isfinite(new), new, old).astype(float)
     for rule, (advantage, clipped) in other_rules(frame, settings).items():
-        way = moved if rule != "negated" else -moved  # the policy would have gone the other way
-        terms = TokenTerms(np, _ratios(way, lengths, settings), advantage[spread], old + way, old, *bounds, options)
+        then = _turned_over(old, new) if rule == "negated" else new  # the policy would have gone the other way
+        ratio = _ratios(then - old, lengths, settings)
+        terms = TokenTerms(np, ratio, advantage[spread], then, old, *bounds, options)
         pull = (entry.weight(terms) if clipped else entry.uncut(terms)) * advantage[spread]
         sums = np.stack([_by_row(np.abs(pull), lengths), _by_row(pull, lengths)], axis=1)
         pulls[rule] = sums * frame["_weight"].to_numpy()[:, None]
