@@ -3,13 +3,16 @@ rules, and `replay` makes the same updates under those rules, from the phase's o
 
 Fixed before the first look: four organisms, two rewards of two parts each, four seeds that nothing else uses, three
 phases of four updates; completions short enough that some are cut off. Where a rule leaves next to nothing to learn
-(less than a hundredth of the mass as trained) there is nothing to foretell, and the row is counted and left out. For every phase and rule three questions:
-the gradient mass, foretold and made; which way and how far the log-odds of code move, against the difference of the
-push on completions with code and without; and the same as a change from what was trained. Intervals are over runs,
-by bootstrap.
+(less than a hundredth of the mass as trained) there is nothing to foretell, and the row is counted and left out.
 
-`python benchmarks/what_if.py` writes `benchmarks/results/what_if.csv` and `what_if.json`; 32 short runs."""
+For every phase and rule three questions: the gradient mass, foretold and made; which way and how far the log-odds of
+code move, against the difference of the push on completions with code and without; and the same as a change from what
+was trained. Intervals are over runs, by bootstrap; Wilson's where all runs agree.
 
+`python benchmarks/what_if.py` writes `benchmarks/results/what_if.csv` and `what_if.json`; 32 short runs. `--summary`
+reads the rows again and trains nothing."""
+
+import argparse
 import dataclasses
 import json
 import pathlib
@@ -24,7 +27,7 @@ import torch
 
 from spurious_rlvr import organisms, train
 from spurious_rlvr.core import keyed_rng
-from spurious_rlvr.diagnose import other_rules, read_table, what_if
+from spurious_rlvr.diagnose import other_rules, read_table, what_if, wilson
 from spurious_rlvr.replay import Snapshot, prepare_redoing, redo, start_of_phase, state_of_start, stored_rollouts
 from spurious_rlvr.runs import read_run
 from spurious_rlvr.train import Signal, recorded_config
@@ -70,8 +73,8 @@ def foretold(table):
     for rule in told.index.get_level_values("rule").unique():
         part = told.loc[(rule, "writes_code")]
         push = {v: part["push"].get(v, 0.0) / max(n, 1) for v, n in counts.items()}
-        code = part["mass"].get("True", 0.0)
-        rows[rule] = dict(mass=part["mass"].sum(), code_share=code / part["mass"].sum(), push=push["True"] - push["False"])
+        mass, code = part["mass"].sum(), part["mass"].get("True", 0.0)
+        rows[rule] = dict(mass=mass, code_share=code / mass if mass else np.nan, push=push["True"] - push["False"])
     return rows
 
 
@@ -105,7 +108,8 @@ def rows_of(organism, reward, seed, folder):
     "One row a phase and rule of one run."
     place = pathlib.Path(folder) / f"{organism}-{REWARDS.index(reward)}-{seed}"
     start, problems = organisms.load(organism), organisms.training_problems(96)
-    train.train(organisms.load(organism), problems, reward, dataclasses.replace(CONFIG, seed=seed), place, progress=False)
+    config = dataclasses.replace(CONFIG, seed=seed)
+    train.train(organisms.load(organism), problems, reward, config, place, progress=False)
     run, rows = read_run(place), []
     for phase in range(1, PHASES + 1):
         table = table_of(run, phase)
@@ -123,8 +127,10 @@ def bootstrap(frame, statistic, draws=2_000):
     parts = [part for _, part in frame.groupby("run")]
     rng = keyed_rng(0, "what if", len(frame))
     drawn = [statistic(pd.concat([parts[i] for i in rng.integers(0, len(parts), len(parts))])) for _ in range(draws)]
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
-    return dict(value=round(float(statistic(frame)), 5), low=round(float(low), 5), high=round(float(high), 5))
+    value, (low, high) = float(statistic(frame)), np.nanquantile(drawn, (0.025, 0.975))
+    if high - low < 1e-9 and value in (0.0, 1.0):  # all runs agree: what so many of them can say
+        _, low, high = wilson(value * len(parts), len(parts))
+    return dict(value=round(value, 5), low=round(float(low), 5), high=round(float(high), 5))
 
 
 def mass_error(frame):
@@ -181,7 +187,8 @@ def summary(frame):
     return counts | told | dict(rules=rules)
 
 
-def main():
+def trained_rows():
+    "The rows of all runs."
     began, rows = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -190,12 +197,16 @@ def main():
                 for seed in SEEDS:
                     rows += rows_of(organism, reward, seed, folder)
                     print(organism, reward, seed, f"{time.perf_counter() - began:.0f} s", flush=True)
-    frame = pd.DataFrame(rows)
-    frame.to_csv(RESULTS / "what_if.csv", index=False, float_format="%.6g")
-    told = machine.described() | summary(frame) | dict(seconds=round(time.perf_counter() - began))
-    (RESULTS / "what_if.json").write_text(json.dumps(told, indent=1) + "\n")
-    print(json.dumps(told, indent=1))
+    pd.DataFrame(rows).to_csv(RESULTS / "what_if.csv", index=False, float_format="%.6g")
+    return machine.described() | dict(seconds=round(time.perf_counter() - began))
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--summary", action="store_true", help="read the rows again")
+    file = RESULTS / "what_if.json"
+    kept = ("date", "machine", "versions", "seconds")
+    where = {k: json.loads(file.read_text())[k] for k in kept} if parser.parse_args().summary else trained_rows()
+    told = where | summary(pd.read_csv(RESULTS / "what_if.csv"))
+    file.write_text(json.dumps(told, indent=1) + "\n")
+    print(json.dumps(told, indent=1))

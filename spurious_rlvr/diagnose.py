@@ -791,7 +791,8 @@ def _read_plain(path, kind):
     if any((file_kind(file) or ("",))[0] == "csv" for file in files):
         frame = _typed(frame)
     if kind == "verl" and "phase" in frame and (frame["phase"] == 0).any():
-        return Table(kind, frame, ["It holds step 0, which validation alone writes: nothing was trained."], evaluation=True)
+        why = "It holds step 0, which validation alone writes: nothing was trained."
+        return Table(kind, frame, [why], evaluation=True)
     return Table(kind, frame, [])
 
 
@@ -1863,7 +1864,7 @@ def complete_questions(
     chosen = keyed_rng(0, "diagnose", "questions").permutation(len(problems))[:_ASKED]
     some = [problems[i] for i in sorted(chosen)]
     return partial_prompts(
-        policy, some, fractions=_PARTS, max_completion_length=max_completion_length, engine=engine, progress=False
+        policy, some, fractions=_PARTS, max_completion_length=max_completion_length, engine=engine
     )
 
 
@@ -1872,7 +1873,7 @@ def find_partial_prompts(look: Look) -> list[Symptom]:
     "How many benchmark questions the model goes on with by heart."
     if look.completed is None:
         return [_unknown("partial_prompts", "no model was given that could be asked (--model with --benchmark)")]
-    told = {}
+    told: dict[float, dict[str, Any]] = {}
     for share, part in look.completed.groupby("fraction"):
         exact = wilson(int(part["exact_match"].sum()), len(part))
         near = wilson(int((part["rouge_l"] >= _NEAR).sum()), len(part))
@@ -2173,10 +2174,11 @@ def headline(
     counts = {name: len(diagnosis.of(name)) for name in SEVERITIES}
     if not counts["fault"] and not counts["warning"]:
         looked = len(diagnosis.findings) - counts["unknown"]
-        told = f"Nothing found: {looked} things were looked at, {counts['unknown']} could not be."
-        return told + _power_in_words(diagnosis)
+        words = f"Nothing found: {looked} things were looked at, {counts['unknown']} could not be."
+        return words + _power_in_words(diagnosis)
     told = [f"{n} {name}{'s' if n != 1 else ''}" for name, n in counts.items() if n and name in ("fault", "warning")]
-    return " and ".join(told) + f", {counts['unknown']} things could not be looked at."
+    blind = counts["unknown"]
+    return " and ".join(told) + f"; {blind} thing{'s' if blind != 1 else ''} could not be looked at."
 
 # %% ../nbs/18_diagnose.ipynb #2467c43e
 def paragraph(
@@ -2587,9 +2589,10 @@ def other_rules(
     if "finish_reason" in frame and frame["finish_reason"].isin(_CUT_OFF).any():
         rules["truncated masked"] = (np.where(frame["finish_reason"].isin(_CUT_OFF), 0.0, as_trained), True)
     parts = _parts(frame)
-    weights = _weights_of_parts(frame, parts) if len(parts) > 1 else None
-    for name in weights or {}:
-        rest = sum(weight * frame[other] for other, weight in weights.items() if other != name).round(9)
+    weights = (_weights_of_parts(frame, parts) if len(parts) > 1 else None) or {}
+    for name in weights:
+        others = [other for other in weights if other != name]
+        rest = (frame[others] * pd.Series(weights)[others]).sum(axis=1, skipna=False).round(9)
         rules[f"without {name.removeprefix('reward_')}"] = (advantages(rest, frame["_group"], **scale), True)
     return rules
 

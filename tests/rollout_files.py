@@ -90,7 +90,8 @@ def _trace(row):
     said |= dict(token_ids=[3, *ids], mask=[False] + [True] * len(ids), logprobs=logprobs)  # 3: the generation prompt
     said["advantages"] = [row["advantage"]] * len(ids)
     task = dict(type="Sum", data=dict(answer=row["gold"]), hash=row["problem_id"])
-    record = dict(version=1, task=task, nodes=[asked, given_up, said], rewards=dict(right=dict(score=row["reward"], weight=1.0)))
+    paid = dict(right=dict(score=row["reward"], weight=1.0))
+    record = dict(version=1, task=task, nodes=[asked, given_up, said], rewards=paid)
     record["calls"] = [dict(node=2, finish_reason=row["finish_reason"])]
     return record | dict(metrics={}, info=dict(prime_rl=dict(env_name="sums")), run=dict(type="train"))
 
