@@ -1171,7 +1171,10 @@ def diagnose(
         str | None,
         typer.Option(
             autocompletion=_organism_names,
-            help="A model that completes the benchmarks' questions from their first part: what it knows by heart.",
+            help=(
+                "A model that completes the benchmarks' questions from their first part: what it knows by heart."
+                " Minutes on a CPU, where it is no organism."
+            ),
         ),
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Of an evaluation: the score or scorer that says right.")] = None,
@@ -1197,14 +1200,14 @@ def diagnose(
         asked = find_start(model).load(None)
     reading = dict(tokenizer=tokenizer, metric=metric, filter=filter)
     found = room.diagnose(path, against=against, benchmarks=benchmark or (), model=asked, **reading)
-    print(room.headline(found))
+    print(room.headline(found), room.power_sentence(found))
     for sentence in found.sentences():
         print(f"  {sentence}")
     if json_file:
         with atomic_path(json_file) as partial:
             partial.write_text(dump_json(found.as_json()) + "\n", encoding="utf-8")
     if out:
-        print(room.write_report(found, out, path.resolve().name, _stepper_of(found)))
+        print(room.write_report(found, out, f"Diagnosis of {path.resolve().name}", _stepper_of(found)))
 
 # %% ../nbs/24_cli.ipynb #d1a90004
 def _sampled_by(model):  # some rollouts of a policy, before any training

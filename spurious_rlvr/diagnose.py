@@ -9,9 +9,9 @@ __all__ = ['SEVERITIES', 'RULES', 'FORMATS', 'SOURCES', 'FINDERS', 'Symptom', 'R
            'find_clip_could_bind', 'find_clip_fraction', 'find_ratio_noise', 'drift_table', 'find_drift',
            'find_truncation', 'find_collapse', 'find_majority', 'find_contamination', 'complete_questions',
            'find_partial_prompts', 'find_duplicates', 'find_repeats', 'find_numbers', 'Diagnosis', 'diagnose',
-           'headline', 'paragraph', 'power_table', 'Stepper', 'telling_rows', 'report_html', 'report_markdown',
-           'write_report', 'Check', 'Lint', 'lint_reward', 'other_rules', 'what_if', 'SeedReport', 'Parting', 'seeds',
-           'first_parting']
+           'headline', 'power_sentence', 'paragraph', 'power_table', 'Stepper', 'telling_rows', 'report_html',
+           'report_markdown', 'write_report', 'Check', 'Lint', 'lint_reward', 'other_rules', 'what_if', 'SeedReport',
+           'Parting', 'seeds', 'first_parting']
 
 # %% ../nbs/18_diagnose.ipynb #b558694f
 import contextlib
@@ -266,7 +266,6 @@ _rule(
     0.05,
     "The model knows these questions by heart: score it on questions that are newer than it is.",
 )
-
 
 # %% ../nbs/18_diagnose.ipynb #ebef1d74
 _rule(
@@ -673,7 +672,6 @@ def _paid_parts(rewards):  # name -> score times weight; older traces hold the n
         parts[name] = math.nan if score is None else float(score) * float(weight)
     return parts
 
-
 # %% ../nbs/18_diagnose.ipynb #09b546f5
 def _trace_row(record, step):  # of a trace; None where it was an evaluation
     run = record.get("run") if isinstance(record.get("run"), Mapping) else {}
@@ -693,7 +691,6 @@ def _trace_row(record, step):  # of a trace; None where it was an evaluation
     row["advantage"] = None if pushed is None else float(pushed[pushed != 0].mean()) if pushed.any() else 0.0
     return row | tokens | {f"reward_{name}": value for name, value in parts.items()}
 
-
 # %% ../nbs/18_diagnose.ipynb #122c196e
 def _read_prime(path):
     rows = []
@@ -704,7 +701,6 @@ def _read_prime(path):
     if len(frame) and "group" in frame and frame["group"].isna().any():
         frame = frame.drop(columns="group")
     return Table("prime-rl", frame, [])
-
 
 # %% ../nbs/18_diagnose.ipynb #09e9724f
 def _decoder_of(tokenizer):  # token ids -> text, from a folder, a tokenizer or a function
@@ -768,7 +764,6 @@ def _read_evaluation(path, kind, metric, filter):
     frame["correct"] = frame["correct"].astype(object).where(frame["correct"].notna(), None)
     return Table(kind, frame, ["An evaluation: what concerns training is not asked."], evaluation=True)
 
-
 # %% ../nbs/18_diagnose.ipynb #8be04880
 _TEXTS = ("prompt", "completion", "gold", "answer", "problem_id", "finish_reason")
 _TRUTHS = {"True": True, "true": True, "False": False, "false": False, "": None}
@@ -794,7 +789,6 @@ def _read_plain(path, kind):
         why = "It holds step 0, which validation alone writes: nothing was trained."
         return Table(kind, frame, [why], evaluation=True)
     return Table(kind, frame, [])
-
 
 # %% ../nbs/18_diagnose.ipynb #059ac769
 _MOST_TEXT = 400_000  # characters of one completion that are looked at
@@ -1174,7 +1168,6 @@ def _baseline(look, alone):  # what speaks against a group baseline, where rollo
     moved = look.frame.loc[lone, "advantage"].fillna(0).abs().gt(1e-9)
     return " of their own; their advantages differ from 0, so that another one was used" if moved.mean() > 0.5 else ""
 
-
 # %% ../nbs/18_diagnose.ipynb #da0a69ed
 SOURCES = ("outcome", "shaping", "all wrong", "rounding", "truncation", "length", "unknown")  # of advantage mass
 
@@ -1534,7 +1527,7 @@ def find_ratio_noise(look: Look) -> list[Symptom]:
     found = {}
     for name, of in pairs:
         if np.nansum(facts[of]) > 0:
-            square = clustered(facts[name].fillna(0), facts[of], groups)
+            square = ratio_of_sums(facts[name].fillna(0), facts[of], groups, 0.95)
             found[name] = tuple(math.sqrt(max(v, 0.0)) for v in square)
     measured = max(found.values(), key=lambda v: v[1], default=(math.nan,) * 3)
     words = []
@@ -1863,10 +1856,7 @@ def complete_questions(
     problems = [problem for file in benchmarks for problem in load_problems(file, faulty="skip")]
     chosen = keyed_rng(0, "diagnose", "questions").permutation(len(problems))[:_ASKED]
     some = [problems[i] for i in sorted(chosen)]
-    return partial_prompts(
-        policy, some, fractions=_PARTS, max_completion_length=max_completion_length, engine=engine
-    )
-
+    return partial_prompts(policy, some, fractions=_PARTS, max_completion_length=max_completion_length, engine=engine)
 
 # %% ../nbs/18_diagnose.ipynb #573d92fc
 def find_partial_prompts(look: Look) -> list[Symptom]:
@@ -1887,7 +1877,6 @@ def find_partial_prompts(look: Look) -> list[Symptom]:
     words += f" {100 * told[0.8]['exact'][0]:.0f} %, from 40 %: {100 * told[0.4]['exact'][0]:.0f} %."
     found = {f"{share:g}": told[share] for share in sorted(told)}
     return [_symptom("partial_prompts", middle["exact"], words, looked=middle["questions"], by_share=found)]
-
 
 # %% ../nbs/18_diagnose.ipynb #42e0083b
 def _repeated_groups(frame, size):  # rows of groups that repeat another one of the prompt, text for text
@@ -2156,17 +2145,6 @@ def _worth(found):  # "12 % [8, 15]" where the value is a share, else the number
     return f"{found.value:.3g}{ends}"
 
 
-_TOLD = "phantom_advantages grader_false_negatives grader_false_positives truncation dead_groups duplicates".split()
-
-
-def _power_in_words(diagnosis):  # what a silence is worth
-    quiet = [found for found in map(diagnosis.__getitem__, _TOLD) if found.severity in ("ok", "note")]
-    sure = [f"{_title(f.id).lower()} from {100 * f.smallest:.0f} %" for f in quiet if math.isfinite(f.smallest)]
-    if sure:
-        return f" Four times in five it would have seen true shares of: {', '.join(sure[:4])}."
-    return " There are too few rollouts for a warning of any of them." if quiet else ""
-
-
 def headline(
     diagnosis: Diagnosis,  # any
 ) -> str:
@@ -2174,11 +2152,27 @@ def headline(
     counts = {name: len(diagnosis.of(name)) for name in SEVERITIES}
     if not counts["fault"] and not counts["warning"]:
         looked = len(diagnosis.findings) - counts["unknown"]
-        words = f"Nothing found: {looked} things were looked at, {counts['unknown']} could not be."
-        return words + _power_in_words(diagnosis)
+        return f"Nothing found: {looked} things were looked at, {counts['unknown']} could not be."
     told = [f"{n} {name}{'s' if n != 1 else ''}" for name, n in counts.items() if n and name in ("fault", "warning")]
     blind = counts["unknown"]
     return " and ".join(told) + f"; {blind} thing{'s' if blind != 1 else ''} could not be looked at."
+
+# %% ../nbs/18_diagnose.ipynb #08f0cce2
+_SHARES = "phantom_advantages grader_false_negatives grader_false_positives truncation dead_groups duplicates".split()
+
+
+def power_sentence(
+    diagnosis: Diagnosis,  # any
+) -> str:  # "" where something was found
+    "What a silence is worth: from which true share on a warning would have come."
+    if diagnosis.of("fault", "warning"):
+        return ""
+    quiet = [found for found in map(diagnosis.__getitem__, _SHARES) if found.severity in ("ok", "note")]
+    sure = [f"{_title(f.id).lower()} {100 * f.smallest:.0f} %" for f in quiet if math.isfinite(f.smallest)]
+    if not sure:
+        return "There are too few rollouts for a warning of any of them." if quiet else ""
+    return f"Four times in five a warning would have come from these true shares on: {', '.join(sure[:4])}."
+
 
 # %% ../nbs/18_diagnose.ipynb #2467c43e
 def paragraph(
@@ -2188,7 +2182,7 @@ def paragraph(
     from spurious_rlvr import __version__
 
     names = "dead_groups phantom_advantages grader_false_negatives grader_false_positives clip_fraction".split()
-    names += "truncation repetition duplicates behavior_drift majority_explains".split()
+    names += "contamination partial_prompts truncation repetition duplicates behavior_drift majority_explains".split()
     known = [diagnosis[name] for name in names if not math.isnan(diagnosis[name].value)]
     listed = "; ".join(f"{RULES[f.id].measures} {_worth(f)}" for f in known)
     return (
@@ -2247,8 +2241,9 @@ def telling_rows(
 
 # %% ../nbs/18_diagnose.ipynb #b699c74a
 _LOOK = """
-.tag { display: inline-block; min-width: 4.6rem; padding: 0 .45rem; margin-right: .5rem; border-radius: 4px;
-  font-size: .72rem; font-weight: 650; text-align: center; text-transform: uppercase; border: 1px solid currentColor; }
+.tag { display: inline-block; box-sizing: border-box; min-width: 5.4rem; padding: 0 .45rem; margin-right: .5rem;
+  border-radius: 4px; font-size: .72rem; font-weight: 650; text-align: center; text-transform: uppercase;
+  border: 1px solid currentColor; }
 .fault { color: #b3261e; } .warning { color: #8a5a00; } .note { color: #00639b; } .ok { color: #2e6b34; }
 .unknown { color: #5b6168; } .tag.note { border-left-width: 1px; padding-left: .45rem; }
 @media (prefers-color-scheme: dark) { .fault { color: #ffb4ab; } .warning { color: #f2bf48; } .note { color: #8ecbff; }
@@ -2271,6 +2266,11 @@ for (const link of document.querySelectorAll(".links a"))
 </script>"""
 
 
+# %% ../nbs/18_diagnose.ipynb #ea8dc191
+def _worded(text):  # foreign text as text; a number and its sign stay on one line
+    return html.escape(text).replace(" %", "&nbsp;%")
+
+
 def _tag(severity):
     return f'<span class="tag {severity}">{severity}</span>'
 
@@ -2286,7 +2286,7 @@ def _finding_html(found, frame, links):
     advice = f'<p class="does">{html.escape(found.advice)}</p>' if due else ""
     return (
         f'<div class="finding"><p>{_tag(found.severity)}<strong>{html.escape(_title(found.id))}</strong>:'
-        f" {html.escape(_worth(found))}</p><p>{html.escape(found.sentence)}</p>{advice}"
+        f" {_worded(_worth(found))}</p><p>{_worded(found.sentence)}</p>{advice}"
         + (f'<p class="links">Behind it: {"".join(shown)}</p>' if shown else "")
         + "</div>"
     )
@@ -2307,20 +2307,23 @@ def report_html(
     "The report as one page that needs no other file and no network; no text of the run is read as HTML."
     style = (importlib.resources.files("spurious_rlvr") / "static" / "report.css").read_text(encoding="utf-8")
     first = "".join(
-        f"<li>{_tag(f.severity)}<span>{html.escape(f.sentence)}</span></li>" for f in diagnosis.findings[:5]
+        f"<li>{_tag(f.severity)}<span>{_worded(f.sentence)}</span></li>" for f in diagnosis.findings[:5]
     )
     links, frame = stepper.links if stepper else {}, diagnosis.table.every
-    entry = FORMATS[diagnosis.format]
+    entry, due = FORMATS[diagnosis.format], diagnosis.of("fault", "warning", "note")
+    power = power_sentence(diagnosis)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="lead">{diagnosis.rollouts:,} rollouts, read as: {html.escape(diagnosis.format)}.</p>',
-        f'<p class="verdict">{html.escape(headline(diagnosis))}</p><ol class="first">{first}</ol>',
-        f"<blockquote>{html.escape(paragraph(diagnosis))}</blockquote>",
-        "<h2>Findings</h2>",
-        *(_finding_html(f, frame, links) for f in diagnosis.of("fault", "warning", "note")),
+        f'<p class="verdict">{html.escape(headline(diagnosis))}</p>',
+        f"<p>{_worded(power)}</p>" if power else "",
+        f'<ol class="first">{first}</ol><blockquote>{_worded(paragraph(diagnosis))}</blockquote>',
+        "<h2>Findings</h2>" if due else "",
+        *(_finding_html(f, frame, links) for f in due),
     ]
     if stepper:
-        parts += ['<h2>The rollouts behind them</h2><div class="stepper">', stepper.html, "</div>", _FOLLOW]
+        behind = "The rollouts behind them" if due else "Some of the rollouts"
+        parts += [f'<h2>{behind}</h2><div class="stepper">', stepper.html, "</div>", _FOLLOW]
     quiet = diagnosis.of("ok", "unknown")
     shown = "".join(_finding_html(found, frame, links) for found in quiet)
     parts.append("<h2>What is not wrong, or not known</h2>")
@@ -2352,7 +2355,7 @@ def report_markdown(
     title: str,  # such as the run's name
 ) -> str:
     "The report in Markdown."
-    lines = [f"# {_markdown(title)}", "", headline(diagnosis), ""]
+    lines = [f"# {_markdown(title)}", "", f"{headline(diagnosis)} {power_sentence(diagnosis)}".strip(), ""]
     lines += [f"1. **{f.severity}** {_markdown(f.sentence)}" for f in diagnosis.findings[:5]]
     lines += ["", f"> {_markdown(paragraph(diagnosis))}", "", "| finding | severity | measured | what to do |"]
     lines += ["| --- | --- | --- | --- |"]
@@ -2596,7 +2599,6 @@ def other_rules(
         rules[f"without {name.removeprefix('reward_')}"] = (advantages(rest, frame["_group"], **scale), True)
     return rules
 
-
 # %% ../nbs/18_diagnose.ipynb #18daad60
 def _token_weights(frame, settings):  # (rollouts,) of one token in the mean of its update, dead groups counted
     kind = settings.get("loss_type", "grpo")
@@ -2639,7 +2641,6 @@ def _pulls(frame, settings):  # {rule: (rollouts, 2) size of the pull, and the p
         sums = np.stack([_by_row(np.abs(pull), lengths), _by_row(pull, lengths)], axis=1)
         pulls[rule] = sums * frame["_weight"].to_numpy()[:, None]
     return pulls
-
 
 # %% ../nbs/18_diagnose.ipynb #b5ec6be7
 def _sources_by_group(look):
