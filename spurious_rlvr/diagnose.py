@@ -540,6 +540,7 @@ def _files(path):  # what is read of a folder, numbers in order
     return sorted(found, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", str(p))])
 
 
+# %% ../nbs/18_diagnose.ipynb #af85f2d6
 def find_format(
     path: str | os.PathLike,  # a file or a folder
 ) -> str:  # a name in `FORMATS`
@@ -569,6 +570,7 @@ def _is_parquet(path):
     raise DataError(f"{path}: is not a readable parquet file; copy it again, or leave it out of the folder")
 
 
+# %% ../nbs/18_diagnose.ipynb #918b1fde
 def _record_of(path):
     if file_kind(path) == ("json", False):
         with contextlib.suppress(ValueError, OSError), open(path, encoding="utf-8", errors="replace") as file:
@@ -1126,6 +1128,7 @@ def _reward_groups(frame):  # one row a group: size, spread of rewards, mass of 
     return found.assign(spread=found["max"] - found["min"], equal=(found["max"] - found["min"]) <= 1e-6 * scale)
 
 
+# %% ../nbs/18_diagnose.ipynb #bf91b9e0
 def find_dead_groups(look: Look) -> list[Symptom]:
     "Groups that teach nothing, and rollouts that are alone."
     if look.table.evaluation:
@@ -1161,6 +1164,7 @@ def find_dead_groups(look: Look) -> list[Symptom]:
     ]
 
 
+# %% ../nbs/18_diagnose.ipynb #d4405d18
 def _baseline(look, alone):  # what speaks against a group baseline, where rollouts are alone: "" if nothing does
     if look.frame.attrs["advantage"] != "recorded":
         return "" if not alone.all() else " of their own; whether they were trained with another one is not recorded"
@@ -2056,6 +2060,7 @@ FINDERS: tuple[Callable[[Look], list[Symptom]], ...] = (
 )
 
 
+# %% ../nbs/18_diagnose.ipynb #cb2ea5e9
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
     "What was found in a run."
@@ -2173,7 +2178,6 @@ def power_sentence(
         return "There are too few rollouts for a warning of any of them." if quiet else ""
     return f"Four times in five a warning would have come from these true shares on: {', '.join(sure[:4])}."
 
-
 # %% ../nbs/18_diagnose.ipynb #2467c43e
 def paragraph(
     diagnosis: Diagnosis,  # any
@@ -2217,6 +2221,16 @@ class Stepper(NamedTuple):
     links: Mapping[tuple, str]  # (group, sample) -> the address within the page that shows it
 
 
+# %% ../nbs/18_diagnose.ipynb #cfcb0467
+def _judged(rows):  # with right or wrong, and the answer, where the run does not say
+    if "correct" in rows and rows["correct"].notna().any():
+        return rows
+    graded = _graded(rows)
+    if graded is None:
+        return rows
+    return rows.assign(correct=graded["right"].reindex(rows.index), answer=graded["found"].reindex(rows.index))
+
+
 def telling_rows(
     diagnosis: Diagnosis,  # any
     most: int = 240,  # rollouts
@@ -2233,9 +2247,9 @@ def telling_rows(
                 room -= int(sizes[group])
     if not wanted:
         wanted = list(range(min(8, len(sizes))))
-    chosen = frame[frame["_group"].isin(wanted)]
+    chosen = _judged(frame[frame["_group"].isin(wanted)])
     shown = "phase prompt completion gold answer correct reward advantage finish_reason _row".split()
-    kept = [c for c in (*shown, *_parts(frame)) if c in frame]
+    kept = [c for c in (*shown, *_parts(frame)) if c in chosen]
     texts = chosen.assign(completion=chosen["completion"].fillna("").str[:20_000], prompt=chosen["prompt"].str[:5_000])
     return texts[kept].assign(group=chosen["_group"], sample=sample.loc[chosen.index], problem_id=chosen["_problem"])
 
@@ -2264,7 +2278,6 @@ _FOLLOW = """<script>
 for (const link of document.querySelectorAll(".links a"))
   link.addEventListener("click", () => document.querySelector(".stepper").scrollIntoView());
 </script>"""
-
 
 # %% ../nbs/18_diagnose.ipynb #ea8dc191
 def _worded(text):  # foreign text as text; a number and its sign stay on one line
@@ -2306,9 +2319,7 @@ def report_html(
 ) -> str:
     "The report as one page that needs no other file and no network; no text of the run is read as HTML."
     style = (importlib.resources.files("spurious_rlvr") / "static" / "report.css").read_text(encoding="utf-8")
-    first = "".join(
-        f"<li>{_tag(f.severity)}<span>{_worded(f.sentence)}</span></li>" for f in diagnosis.findings[:5]
-    )
+    first = "".join(f"<li>{_tag(f.severity)}<span>{_worded(f.sentence)}</span></li>" for f in diagnosis.findings[:5])
     links, frame = stepper.links if stepper else {}, diagnosis.table.every
     entry, due = FORMATS[diagnosis.format], diagnosis.of("fault", "warning", "note")
     power = power_sentence(diagnosis)
