@@ -128,7 +128,7 @@ def bootstrap(frame, statistic, draws=2_000):
     rng = keyed_rng(0, "what if", len(frame))
     drawn = [statistic(pd.concat([parts[i] for i in rng.integers(0, len(parts), len(parts))])) for _ in range(draws)]
     value, (low, high) = float(statistic(frame)), np.nanquantile(drawn, (0.025, 0.975))
-    if high - low < 1e-9 and value in (0.0, 1.0):  # all runs agree: what so many of them can say
+    if statistic is same_sign and high - low < 1e-9 and value in (0.0, 1.0):  # all runs agree: what so many of them can say
         _, low, high = wilson(value * len(parts), len(parts))
     return dict(value=round(value, 5), low=round(float(low), 5), high=round(float(high), 5))
 
@@ -148,7 +148,9 @@ def correlation(frame, told="push_foretold", made="log_odds_made"):
 
 
 def same_sign(frame, told="push_foretold", made="log_odds_made"):
-    return float((np.sign(frame[told]) == np.sign(frame[made])).mean())
+    "Share of one direction, where one is foretold at all."
+    said = frame[frame[told].abs() > 1e-6]
+    return float((np.sign(said[told]) == np.sign(said[made])).mean()) if len(said) else np.nan
 
 
 def changes(frame):

@@ -192,6 +192,9 @@ _rule(
     0.001,
     "What is clipped is rounding: take log-probabilities in float32, the old ones with the trainer's own weights.",
 )
+
+
+# %% ../nbs/18_diagnose.ipynb #bf7dbda5
 _rule(
     "behavior_drift",
     "behavior",
@@ -295,6 +298,9 @@ _rule(
     0.005,
     "Look what dropped them: a filter, a time limit, a crash.",
 )
+
+
+# %% ../nbs/18_diagnose.ipynb #2ca4fa77
 _rule(
     "not_a_number",
     "bookkeeping",
@@ -439,16 +445,18 @@ FORMATS = {
             "the folder trainer.rollout_data_dir, or one STEP.jsonl",
             "input, output, gts, score, step, and what the reward function returned beside its score",
             "advantages (worked out from the score), tokens, log-probabilities, updates, what was cut off; older"
-            " versions write no gts",
+            " versions write no gts; validation_data_dir has the same form and is known by its step 0",
             "volcengine/verl 00401103, verl/trainer/ppo/ray_trainer.py",
         ),
         Format(
             "prime-rl",
             "OUTPUT/rollouts, or one step_N/train_rollouts.jsonl",
-            "messages, answer, reward, metrics, advantage, example_id, is_truncated",
-            "tokens and log-probabilities (the trajectory is left out of the file), updates; the later Trace streams"
-            " are not read",
-            "prime-rl's save_rollouts and verifiers' RolloutOutput, in stored copies that name no commit",
+            "messages, answer, reward and its parts, advantage, problem, what was cut off; later versions (traces) also"
+            " tokens and the sampler's log-probabilities",
+            "updates; log-probabilities of the trainer, unless the trace has them; of the earlier files tokens as well;"
+            " of a trace with several branches only the last is read",
+            "PrimeIntellect-ai/verifiers 00eee6c6, verifiers/v1/trace.py, and 01844748, graph.py; before traces,"
+            " prime-rl's save_rollouts in a stored copy that names no commit",
         ),
         Format(
             "open-instruct",
@@ -456,12 +464,12 @@ FORMATS = {
             "tokens of prompt and response, the sampler's log-probabilities, reward, advantage, finish_reason,"
             " prompt_idx",
             "texts unless a tokenizer is given; the trainer's log-probabilities, parts of the reward, updates",
-            "open-instruct's open_instruct/rl_utils.py (RolloutRecord), in a stored copy that names no commit",
+            "allenai/open-instruct 00feb3a5, open_instruct/rl_utils.py (RolloutRecord)",
         ),
         Format(
             "lm-evaluation-harness",
             "samples_*.jsonl (--log_samples)",
-            "prompt, responses, target and the score",
+            "prompt, responses, target and the score; of several filters the one that --filter names",
             "everything about training: it is an evaluation",
             "EleutherAI/lm-evaluation-harness 034ab036, lm_eval/loggers/evaluation_tracker.py",
         ),
@@ -539,7 +547,6 @@ def _files(path):  # what is read of a folder, numbers in order
     ]
     return sorted(found, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", str(p))])
 
-
 # %% ../nbs/18_diagnose.ipynb #af85f2d6
 def find_format(
     path: str | os.PathLike,  # a file or a folder
@@ -568,7 +575,6 @@ def _is_parquet(path):
         if file.read(4) == b"PAR1":
             return True
     raise DataError(f"{path}: is not a readable parquet file; copy it again, or leave it out of the folder")
-
 
 # %% ../nbs/18_diagnose.ipynb #918b1fde
 def _record_of(path):
@@ -1127,7 +1133,6 @@ def _reward_groups(frame):  # one row a group: size, spread of rewards, mass of 
     scale = found[["min", "max"]].abs().max(axis=1).clip(lower=1.0)
     return found.assign(spread=found["max"] - found["min"], equal=(found["max"] - found["min"]) <= 1e-6 * scale)
 
-
 # %% ../nbs/18_diagnose.ipynb #bf91b9e0
 def find_dead_groups(look: Look) -> list[Symptom]:
     "Groups that teach nothing, and rollouts that are alone."
@@ -1162,7 +1167,6 @@ def find_dead_groups(look: Look) -> list[Symptom]:
             "note" if alone.any() and _baseline(look, alone) else None,
         ),
     ]
-
 
 # %% ../nbs/18_diagnose.ipynb #d4405d18
 def _baseline(look, alone):  # what speaks against a group baseline, where rollouts are alone: "" if nothing does
@@ -2059,7 +2063,6 @@ FINDERS: tuple[Callable[[Look], list[Symptom]], ...] = (
     find_numbers,
 )
 
-
 # %% ../nbs/18_diagnose.ipynb #cb2ea5e9
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
@@ -2219,7 +2222,6 @@ class Stepper(NamedTuple):
 
     html: str  # a fragment that needs neither a kernel nor the network
     links: Mapping[tuple, str]  # (group, sample) -> the address within the page that shows it
-
 
 # %% ../nbs/18_diagnose.ipynb #cfcb0467
 def _judged(rows):  # with right or wrong, and the answer, where the run does not say
