@@ -128,7 +128,7 @@ def bootstrap(frame, statistic, draws=2_000):
     rng = keyed_rng(0, "what if", len(frame))
     drawn = [statistic(pd.concat([parts[i] for i in rng.integers(0, len(parts), len(parts))])) for _ in range(draws)]
     value, (low, high) = float(statistic(frame)), np.nanquantile(drawn, (0.025, 0.975))
-    if statistic is same_sign and high - low < 1e-9 and value in (0.0, 1.0):  # all runs agree: what so many of them can say
+    if statistic is same_sign and high - low < 1e-9 and value in (0.0, 1.0):  # all runs agree
         _, low, high = wilson(value * len(parts), len(parts))
     return dict(value=round(value, 5), low=round(float(low), 5), high=round(float(high), 5))
 

@@ -193,7 +193,6 @@ _rule(
     "What is clipped is rounding: take log-probabilities in float32, the old ones with the trainer's own weights.",
 )
 
-
 # %% ../nbs/18_diagnose.ipynb #bf7dbda5
 _rule(
     "behavior_drift",
@@ -298,7 +297,6 @@ _rule(
     0.005,
     "Look what dropped them: a filter, a time limit, a crash.",
 )
-
 
 # %% ../nbs/18_diagnose.ipynb #2ca4fa77
 _rule(
