@@ -1138,6 +1138,17 @@ def _stepper_of(diagnosis):  # draws the rollouts behind the findings
     return Stepper(page.partition("<body>")[2].rpartition("</body>")[0], links)
 
 
+def _asked(model, benchmark):  # the model that is to complete a benchmark's questions
+    from spurious_rlvr.core import ConfigError
+
+    if not benchmark:
+        raise ConfigError("diagnose: --model completes the questions of a benchmark; give --benchmark FILE as well")
+    _load()
+    from spurious_rlvr.organisms import find_start
+
+    return find_start(model).load(None)
+
+# %% ../nbs/24_cli.ipynb #e10699f1
 @command(
     "diagnose coin                                        # a run folder of this package",
     "diagnose trl/completions --out diagnosis             # TRL; writes diagnosis/report.html",
@@ -1186,18 +1197,10 @@ def diagnose(
     Without --model it needs neither torch nor a GPU, and goes nowhere on the network.
     """
     from spurious_rlvr import diagnose as room
-    from spurious_rlvr.core import ConfigError
     from spurious_rlvr.runs import atomic_path, dump_json
 
     _point_at_folder(path)
-    if model and not benchmark:
-        raise ConfigError("diagnose: --model completes the questions of a benchmark; give --benchmark FILE as well")
-    asked = None
-    if model:
-        _load()
-        from spurious_rlvr.organisms import find_start
-
-        asked = find_start(model).load(None)
+    asked = _asked(model, benchmark) if model else None
     reading = dict(tokenizer=tokenizer, metric=metric, filter=filter)
     found = room.diagnose(path, against=against, benchmarks=benchmark or (), model=asked, **reading)
     print(room.headline(found), room.power_sentence(found))
