@@ -621,6 +621,18 @@ def _read_trl(path):
         frame = frame[frame["phase"].isin(fresh.index[fresh])].reset_index(drop=True)
     return Table("TRL", frame, notes, updates=updates)
 
+# %% ../nbs/18_diagnose.ipynb #844183c4
+def _read_rows(path, tool, make):  # (rows,) what `make` makes of each record and its file
+    rows = []
+    for file in _files(path):
+        for where, record in read_records(file):
+            try:
+                rows.append(make(record, file))
+            except (TypeError, AttributeError, ValueError, LookupError, OverflowError) as error:
+                why = f"{type(error).__name__}: {str(error)[:80]}"
+                raise DataError(f"{where}: is not as {tool} writes it ({why}); mend the row or leave it out") from None
+    return pd.DataFrame([row for row in rows if row is not None])
+
 # %% ../nbs/18_diagnose.ipynb #818096ac
 def _text(value):  # of messages, the contents
     if isinstance(value, list) and all(isinstance(m, Mapping) for m in value):
@@ -687,8 +699,10 @@ def _trace_row(record, step):  # of a trace; None where it was an evaluation
     first = next((i for i, node in enumerate(nodes) if node.get("sampled")), len(nodes))
     task, info = record["task"], (record.get("info") or {}).get("prime_rl") or {}
     data, parts = task.get("data") or task, _paid_parts(record["rewards"])
-    ends = [c.get("finish_reason") for c in (*(record.get("calls") or []), *nodes) if c.get("finish_reason")]
-    row = dict(phase=run.get("step", step), group=info.get("group_id"), problem_id=task.get("hash") or task.get("key"))
+    ends = [str(c["finish_reason"]) for c in (*(record.get("calls") or []), *nodes) if c.get("finish_reason")]
+    known_as = task.get("hash") or task.get("key")
+    row = dict(phase=run.get("step", step), group=info.get("group_id"))
+    row |= dict(problem_id=None if known_as is None else str(known_as))
     row |= dict(prompt=_said(nodes[:first]), completion=_said(nodes[first:]), gold=_text(data.get("answer")) or None)
     row |= dict(reward=sum(parts.values()) if parts else None, finish_reason=ends[-1] if ends else None)
     known = ("token_ids", "token_ids"), ("logprob_sampler", "logprobs"), ("logprob_old", "trainer_logprobs")
@@ -699,12 +713,11 @@ def _trace_row(record, step):  # of a trace; None where it was an evaluation
 
 # %% ../nbs/18_diagnose.ipynb #122c196e
 def _read_prime(path):
-    rows = []
-    for file in _files(path):
-        records = (record for _, record in read_records(file) if isinstance(record, dict))
-        rows += [(_trace_row if "nodes" in record else _prime_row)(record, _step_in(file)) for record in records]
-    frame = pd.DataFrame([row for row in rows if row is not None])
-    if len(frame) and "group" in frame and frame["group"].isna().any():
+    def made(record, file):
+        return (_trace_row if "nodes" in record else _prime_row)(record, _step_in(file))
+
+    frame = _read_rows(path, "prime-rl", made)
+    if "group" in frame and frame["group"].isna().any():
         frame = frame.drop(columns="group")
     return Table("prime-rl", frame, [])
 
@@ -742,15 +755,14 @@ def _open_row(record, decode):
         reward=record.get("reward"),
         advantage=record.get("advantage"),
         finish_reason=record.get("finish_reason"),
-        token_ids=np.asarray(ids, dtype=np.int32),
-        logprob_sampler=None if record.get("logprobs") is None else np.asarray(record["logprobs"], dtype=np.float32),
+        token_ids=np.array(list(ids), dtype=np.int32),
+        logprob_sampler=None if record.get("logprobs") is None else np.array(list(record["logprobs"]), np.float32),
     )
 
 
 def _read_open_instruct(path, tokenizer):
     decode = _decoder_of(tokenizer)
-    records = (r for file in _files(path) for _, r in read_records(file) if isinstance(r, dict))
-    frame = pd.DataFrame([_open_row(record, decode) for record in records])
+    frame = _read_rows(path, "open-instruct", lambda record, _: _open_row(record, decode))
     notes = [] if decode else ["The files hold tokens and no texts: give tokenizer= for what is read in texts."]
     return Table("open-instruct", frame, notes)
 

@@ -188,6 +188,22 @@ def test_traces_hold_the_tokens_of_the_last_branch(tmp_path, frame):
     assert np.isclose(repeats.value, diagnose.diagnose(frame)["repeated_completions"].value)
 
 
+@pytest.mark.parametrize("write", [files.to_prime_traces, files.to_prime, files.to_open_instruct])
+def test_a_record_of_another_shape_is_read_or_refused_by_its_place(tmp_path, frame, write):
+    folder = write(frame.head(16), tmp_path / "as written")
+    lines = [line for file in folder.rglob("*rollouts*.jsonl") for line in file.read_text().splitlines()]
+    records, path, refused = [json.loads(line) for line in lines], tmp_path / "other.jsonl", 0
+    for name in records[0]:
+        for bad in (None, 5, "x", [], {"a": 1}, [1], float("inf")):
+            path.write_text("\n".join(json.dumps(r if i != 3 else r | {name: bad}) for i, r in enumerate(records)))
+            try:
+                read_table(path)
+            except DataError as error:
+                assert "\n" not in str(error) and "other.jsonl" in str(error)
+                refused += 1
+    assert refused or write is files.to_prime  # prime-rl's earlier files hold nothing that must be there
+
+
 def test_a_csv_says_what_json_says(tmp_path, frame):
     columns = ["phase", "group", "sample", "prompt", "completion", "gold", "reward", "reward_ground_truth", "correct"]
     frame[columns].to_csv(tmp_path / "r.csv", index=False)
