@@ -1203,7 +1203,7 @@ def diagnose(
     asked = _asked(model, benchmark) if model else None
     reading = dict(tokenizer=tokenizer, metric=metric, filter=filter)
     found = room.diagnose(path, against=against, benchmarks=benchmark or (), model=asked, **reading)
-    print(room.headline(found), room.power_sentence(found))
+    print(f"{room.headline(found)} {room.power_sentence(found)}".strip())
     for sentence in found.sentences():
         print(f"  {sentence}")
     if json_file:

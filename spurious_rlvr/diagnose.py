@@ -780,6 +780,8 @@ def _read_evaluation(path, kind, metric, filter):
     frame = import_evaluation(path, phase="all", metric=metric, filter=filter)
     frame["reward"] = frame["correct"].astype("Float64").astype(float)
     frame["correct"] = frame["correct"].astype(object).where(frame["correct"].notna(), None)
+    if "gold" in frame:  # Inspect's target is empty where there is none
+        frame["gold"] = frame["gold"].where(frame["gold"] != "", None)
     return Table(kind, frame, ["An evaluation: what concerns training is not asked."], evaluation=True)
 
 # %% ../nbs/18_diagnose.ipynb #8be04880

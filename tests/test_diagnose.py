@@ -308,6 +308,13 @@ def test_evaluations_are_not_asked_about_training(tmp_path):
     path = tmp_path / "log.json"
     path.write_text(json.dumps(log))
     assert diagnose.diagnose(path).format == "Inspect"
+    for sample in log["samples"]:
+        sample |= dict(target="", scores={"one": dict(value="C"), "other": dict(value="I")})
+    path.write_text(json.dumps(log))
+    with pytest.raises(DataError, match="metric="):
+        diagnose.diagnose(path)
+    without = diagnose.diagnose(path, metric="one")
+    assert without["unreadable_golds"].severity == "unknown" and not without.of("fault")
 
 
 def test_the_formats_own_words_are_complete():
