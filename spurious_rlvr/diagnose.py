@@ -674,7 +674,7 @@ def _sampled_tokens(nodes, name):  # (tokens,) of what was sampled; None where a
     values = [np.asarray(node.get(name) or [], dtype=np.float64) for node in nodes]
     kept = [v[m] if name == "token_ids" and len(v) == len(m) else v for v, m in zip(values, masks)]
     whole = sum(map(len, kept)) == sum(m.sum() for m in masks) > 0
-    return np.concatenate(kept) if whole else None
+    return np.concatenate(kept).astype(np.int32 if name == "token_ids" else np.float32) if whole else None
 
 
 def _said(nodes):  # reasoning and text of messages
