@@ -2612,17 +2612,21 @@ def other_rules(
 ) -> dict[str, tuple[np.ndarray, bool]]:  # rule -> (rollouts,) advantages, and whether the clip acts
     "What a run might have learnt from instead: the same rollouts under other rewards, or without the clip."
     scale = dict(scale_rewards=settings.get("scale_rewards", "group"), std_epsilon=settings.get("std_epsilon", 1e-4))
-    as_trained = frame["advantage"].fillna(0.0).to_numpy()
+    cut = frame["finish_reason"].isin(_CUT_OFF).to_numpy() if "finish_reason" in frame else np.zeros(len(frame), bool)
+    masked = cut & bool(settings.get("mask_truncated_completions"))  # never learnt from, whatever the rule
+    as_trained = np.where(masked, 0.0, frame["advantage"].fillna(0.0))
     rules = {"as trained": (as_trained, True), "clip off": (as_trained, False), "negated": (-as_trained, True)}
-    if "finish_reason" in frame and frame["finish_reason"].isin(_CUT_OFF).any():
-        rules["truncated masked"] = (np.where(frame["finish_reason"].isin(_CUT_OFF), 0.0, as_trained), True)
+    if cut.any() and not masked.any():
+        rules["truncated masked"] = (np.where(cut, 0.0, as_trained), True)
     parts = _parts(frame)
     weights = (_weights_of_parts(frame, parts) if len(parts) > 1 else None) or {}
     for name in weights:
         others = [other for other in weights if other != name]
         rest = (frame[others] * pd.Series(weights)[others]).sum(axis=1, skipna=False).round(9)
-        rules[f"without {name.removeprefix('reward_')}"] = (advantages(rest, frame["_group"], **scale), True)
+        pushed = np.where(masked, 0.0, advantages(rest, frame["_group"], **scale))
+        rules[f"without {name.removeprefix('reward_')}"] = (pushed, True)
     return rules
+
 
 # %% ../nbs/18_diagnose.ipynb #18daad60
 def _token_weights(frame, settings):  # (rollouts,) of one token in the mean of its update, dead groups counted

@@ -542,6 +542,15 @@ def test_what_if_truncated_masked(frame):
     assert np.isclose(*stopped)
 
 
+def test_what_if_knows_that_a_run_masked_what_was_cut_off(tmp_path):
+    learnt = {}
+    for masked in (True, False):
+        short = dict(phases=2, max_completion_length=8, mask_truncated_completions=masked)
+        told = what_if(trained(tmp_path / str(masked), "random:0.5", **short), by="finish_reason")["mass"]
+        learnt[masked] = told["as trained"]["finish_reason"].get("length", 0.0)
+    assert learnt[True] == 0 < learnt[False]
+
+
 def test_seeds_tell_chance_and_where_runs_part(tmp_path, run):
     again = trained(tmp_path / "again")
     same = seeds([run, again])
