@@ -2627,7 +2627,6 @@ def other_rules(
         rules[f"without {name.removeprefix('reward_')}"] = (pushed, True)
     return rules
 
-
 # %% ../nbs/18_diagnose.ipynb #18daad60
 def _token_weights(frame, settings):  # (rollouts,) of one token in the mean of its update, dead groups counted
     kind = settings.get("loss_type", "grpo")
