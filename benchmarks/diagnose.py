@@ -141,18 +141,21 @@ def many_rollouts(count, folder):
 
 
 def speed(count=100_000):
-    "Wall-clock seconds and peak memory of the command, in a process of its own."
+    "Seconds of the clock and of the processor, and peak memory of the command, in a process of its own."
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         many_rollouts(count, folder)
         for name in ("trl", "verl.jsonl"):
             code = "import sys; from spurious_rlvr.cli import main; main()"
-            begun = time.perf_counter()
+            begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             asked = ["diagnose", str(Path(folder) / name), "--out", f"{folder}/out-{name}"]
             subprocess.run([sys.executable, "-c", code, *asked], check=True, stdout=subprocess.DEVNULL)
             seconds = time.perf_counter() - begun
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-            results[name] = dict(rollouts=count, seconds=round(seconds, 1), peak_gib=round(peak, 2))
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            peak, load = after.ru_maxrss / 2**20, os.getloadavg()[0]
+            results[name] = dict(rollouts=count, seconds=round(seconds, 1), cpu_seconds=round(busy, 1))
+            results[name] |= dict(peak_gib=round(peak, 2), load=round(load, 1))
             results[name]["holds"] = seconds <= 60 and peak <= 2
             print(json.dumps(results[name]), flush=True)
     return results

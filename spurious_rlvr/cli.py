@@ -1138,10 +1138,22 @@ def _stepper_of(diagnosis):  # draws the rollouts behind the findings
     return Stepper(page.partition("<body>")[2].rpartition("</body>")[0], links)
 
 
+def _asked(model, benchmark):  # the model that is to complete a benchmark's questions
+    from spurious_rlvr.core import ConfigError
+
+    if not benchmark:
+        raise ConfigError("diagnose: --model completes the questions of a benchmark; give --benchmark FILE as well")
+    _load()
+    from spurious_rlvr.organisms import find_start
+
+    return find_start(model).load(None)
+
+# %% ../nbs/24_cli.ipynb #e10699f1
 @command(
     "diagnose coin                                        # a run folder of this package",
     "diagnose trl/completions --out diagnosis             # TRL; writes diagnosis/report.html",
     "diagnose rollouts --against base.jsonl --json findings.json",
+    "diagnose rollouts --benchmark math500.jsonl --model MODEL     # what the model knows by heart; needs torch",
 )
 def diagnose(
     path: Annotated[
@@ -1166,25 +1178,39 @@ def diagnose(
     tokenizer: Annotated[
         Path | None, typer.Option(help="Folder with tokenizer.json, for files that hold tokens and no texts.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=_organism_names,
+            help=(
+                "A model that completes the benchmarks' questions from their first part: what it knows by heart."
+                " Minutes on a CPU, where it is no organism."
+            ),
+        ),
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Of an evaluation: the score or scorer that says right.")] = None,
+    filter: Annotated[str | None, typer.Option(help="Of lm-evaluation-harness, such as flexible-extract.")] = None,
 ):
     """Says what in a run is spurious, from its rollouts alone: dead groups, phantom advantages, a grader that errs, a
     clip that cannot act, drift, duplicates and more.
 
-    It needs neither torch nor a GPU, and goes nowhere on the network.
+    Without --model it needs neither torch nor a GPU, and goes nowhere on the network.
     """
     from spurious_rlvr import diagnose as room
     from spurious_rlvr.runs import atomic_path, dump_json
 
     _point_at_folder(path)
-    found = room.diagnose(path, against=against, benchmarks=benchmark or (), tokenizer=tokenizer)
-    print(room.headline(found))
+    asked = _asked(model, benchmark) if model else None
+    reading = dict(tokenizer=tokenizer, metric=metric, filter=filter)
+    found = room.diagnose(path, against=against, benchmarks=benchmark or (), model=asked, **reading)
+    print(f"{room.headline(found)} {room.power_sentence(found)}".strip())
     for sentence in found.sentences():
         print(f"  {sentence}")
     if json_file:
         with atomic_path(json_file) as partial:
             partial.write_text(dump_json(found.as_json()) + "\n", encoding="utf-8")
     if out:
-        print(room.write_report(found, out, path.resolve().name, _stepper_of(found)))
+        print(room.write_report(found, out, f"Diagnosis of {path.resolve().name}", _stepper_of(found)))
 
 # %% ../nbs/24_cli.ipynb #d1a90004
 def _sampled_by(model):  # some rollouts of a policy, before any training

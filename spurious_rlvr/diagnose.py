@@ -7,9 +7,10 @@ __all__ = ['SEVERITIES', 'RULES', 'FORMATS', 'SOURCES', 'FINDERS', 'Symptom', 'R
            'Format', 'formats_table', 'Table', 'find_format', 'read_table', 'advantages', 'Look', 'find_dead_groups',
            'advantage_sources', 'find_phantoms', 'find_cancelling', 'Grading', 'find_grader_errors', 'find_golds',
            'find_clip_could_bind', 'find_clip_fraction', 'find_ratio_noise', 'drift_table', 'find_drift',
-           'find_truncation', 'find_collapse', 'find_majority', 'find_contamination', 'find_duplicates', 'find_repeats',
-           'find_numbers', 'Diagnosis', 'diagnose', 'headline', 'paragraph', 'power_table', 'Stepper', 'telling_rows',
-           'report_html', 'report_markdown', 'write_report', 'Check', 'Lint', 'lint_reward', 'what_if', 'SeedReport',
+           'find_truncation', 'find_collapse', 'find_majority', 'find_contamination', 'complete_questions',
+           'find_partial_prompts', 'find_duplicates', 'find_repeats', 'find_numbers', 'Diagnosis', 'diagnose',
+           'headline', 'power_sentence', 'paragraph', 'power_table', 'Stepper', 'telling_rows', 'report_html',
+           'report_markdown', 'write_report', 'Check', 'Lint', 'lint_reward', 'other_rules', 'what_if', 'SeedReport',
            'Parting', 'seeds', 'first_parting']
 
 # %% ../nbs/18_diagnose.ipynb #b558694f
@@ -191,6 +192,8 @@ _rule(
     0.001,
     "What is clipped is rounding: take log-probabilities in float32, the old ones with the trainer's own weights.",
 )
+
+# %% ../nbs/18_diagnose.ipynb #bf7dbda5
 _rule(
     "behavior_drift",
     "behavior",
@@ -257,6 +260,17 @@ _rule(
     "An answer that comes first may be remembered; evaluate.memorisation_probes asks the model itself.",
 )
 _rule(
+    "partial_prompts",
+    "contamination",
+    "share of benchmark questions whose rest the model writes word for word from their first 60 %",
+    _NEVER,
+    0.2,
+    0.05,
+    "The model knows these questions by heart: score it on questions that are newer than it is.",
+)
+
+# %% ../nbs/18_diagnose.ipynb #ebef1d74
+_rule(
     "duplicates",
     "bookkeeping",
     "share of rollouts that stand in the table more than once",
@@ -283,6 +297,8 @@ _rule(
     0.005,
     "Look what dropped them: a filter, a time limit, a crash.",
 )
+
+# %% ../nbs/18_diagnose.ipynb #2ca4fa77
 _rule(
     "not_a_number",
     "bookkeeping",
@@ -427,16 +443,18 @@ FORMATS = {
             "the folder trainer.rollout_data_dir, or one STEP.jsonl",
             "input, output, gts, score, step, and what the reward function returned beside its score",
             "advantages (worked out from the score), tokens, log-probabilities, updates, what was cut off; older"
-            " versions write no gts",
+            " versions write no gts; validation_data_dir has the same form and is known by its step 0",
             "volcengine/verl 00401103, verl/trainer/ppo/ray_trainer.py",
         ),
         Format(
             "prime-rl",
             "OUTPUT/rollouts, or one step_N/train_rollouts.jsonl",
-            "messages, answer, reward, metrics, advantage, example_id, is_truncated",
-            "tokens and log-probabilities (the trajectory is left out of the file), updates; the later Trace streams"
-            " are not read",
-            "prime-rl's save_rollouts and verifiers' RolloutOutput, in stored copies that name no commit",
+            "messages, answer, reward and its parts, advantage, problem, what was cut off; later versions (traces) also"
+            " tokens and the sampler's log-probabilities",
+            "updates; log-probabilities of the trainer, unless the trace has them; of the earlier files tokens as well;"
+            " of a trace with several branches only the last is read",
+            "PrimeIntellect-ai/verifiers 00eee6c6, verifiers/v1/trace.py, and 01844748, graph.py; before traces,"
+            " prime-rl's save_rollouts in a stored copy that names no commit",
         ),
         Format(
             "open-instruct",
@@ -444,12 +462,12 @@ FORMATS = {
             "tokens of prompt and response, the sampler's log-probabilities, reward, advantage, finish_reason,"
             " prompt_idx",
             "texts unless a tokenizer is given; the trainer's log-probabilities, parts of the reward, updates",
-            "open-instruct's open_instruct/rl_utils.py (RolloutRecord), in a stored copy that names no commit",
+            "allenai/open-instruct 00feb3a5, open_instruct/rl_utils.py (RolloutRecord)",
         ),
         Format(
             "lm-evaluation-harness",
             "samples_*.jsonl (--log_samples)",
-            "prompt, responses, target and the score",
+            "prompt, responses, target and the score; of several filters the one that --filter names",
             "everything about training: it is an evaluation",
             "EleutherAI/lm-evaluation-harness 034ab036, lm_eval/loggers/evaluation_tracker.py",
         ),
@@ -490,11 +508,7 @@ class Table:
     updates: float = math.nan  # updates on one sampling, where known
     run: Any = None  # the `Run` behind it
     every: Any = None  # the table with the rollouts that stand twice; `frame` holds each once
-
-    @property
-    def evaluation(self) -> bool:
-        "Whether nothing was trained on these rollouts."
-        return self.format in ("lm-evaluation-harness", "Inspect")
+    evaluation: bool = False  # nothing was trained on these rollouts
 
     def tokens(self, most: int = 20_000) -> Iterator[pd.DataFrame]:
         "Pieces of the table with its token columns, phases spread over the run, about `most` rollouts in all."
@@ -531,7 +545,7 @@ def _files(path):  # what is read of a folder, numbers in order
     ]
     return sorted(found, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", str(p))])
 
-
+# %% ../nbs/18_diagnose.ipynb #af85f2d6
 def find_format(
     path: str | os.PathLike,  # a file or a folder
 ) -> str:  # a name in `FORMATS`
@@ -543,6 +557,8 @@ def find_format(
         raise DataError(f"{path}: no such file or folder")
     if path.suffix == ".eval":
         raise DataError(f"{path}: is Inspect's packed form; turn it into JSON with inspect log convert --to json")
+    if runs := sorted(file.parent.name for file in path.glob("*/run.json")):
+        raise DataError(f"{path}: holds {len(runs)} run folders ({', '.join(runs[:4])}); give one of them")
     files = _files(path)
     if not files:
         raise DataError(f"{path}: holds no .parquet, .jsonl, .json or .csv file; give the trainer's rollout folder")
@@ -558,7 +574,7 @@ def _is_parquet(path):
             return True
     raise DataError(f"{path}: is not a readable parquet file; copy it again, or leave it out of the folder")
 
-
+# %% ../nbs/18_diagnose.ipynb #918b1fde
 def _record_of(path):
     if file_kind(path) == ("json", False):
         with contextlib.suppress(ValueError, OSError), open(path, encoding="utf-8", errors="replace") as file:
@@ -579,7 +595,7 @@ def _format_of(record):
         return "lm-evaluation-harness"
     if {"prompt_tokens", "response_tokens", "prompt_idx"} <= names:
         return "open-instruct"
-    if {"example_id", "completion", "reward"} <= names:
+    if {"example_id", "completion", "reward"} <= names or {"nodes", "rewards", "task"} <= names:
         return "prime-rl"
     return "verl" if {"input", "output", "score", "step"} <= names else "table"
 
@@ -604,6 +620,18 @@ def _read_trl(path):
         notes.append(f"{int((~fresh).sum())} of {len(fresh)} steps train on completions of the step before; left out.")
         frame = frame[frame["phase"].isin(fresh.index[fresh])].reset_index(drop=True)
     return Table("TRL", frame, notes, updates=updates)
+
+# %% ../nbs/18_diagnose.ipynb #844183c4
+def _read_rows(path, tool, make):  # (rows,) what `make` makes of each record and its file
+    rows = []
+    for file in _files(path):
+        for where, record in read_records(file):
+            try:
+                rows.append(make(record, file))
+            except (TypeError, AttributeError, ValueError, LookupError, OverflowError) as error:
+                why = f"{type(error).__name__}: {str(error)[:80]}"
+                raise DataError(f"{where}: is not as {tool} writes it ({why}); mend the row or leave it out") from None
+    return pd.DataFrame([row for row in rows if row is not None])
 
 # %% ../nbs/18_diagnose.ipynb #818096ac
 def _text(value):  # of messages, the contents
@@ -632,11 +660,66 @@ def _prime_row(record, step):
     parts = record.get("metrics") if isinstance(record.get("metrics"), Mapping) else {}
     return row | {f"reward_{name}": value for name, value in parts.items() if isinstance(value, (int, float))}
 
+# %% ../nbs/18_diagnose.ipynb #47f4e62f
+def _branch(nodes):  # the messages from the root to the last one
+    path, place = [], len(nodes) - 1
+    while isinstance(place, int) and 0 <= place < len(nodes) and len(path) <= len(nodes):
+        path.append(nodes[place])
+        place = nodes[place].get("parent")
+    return path[::-1]
 
+
+def _sampled_tokens(nodes, name):  # (tokens,) of what was sampled; None where a message lacks it
+    masks = [np.asarray(node.get("mask") or [], dtype=bool) for node in nodes]
+    values = [np.asarray(node.get(name) or [], dtype=np.float64) for node in nodes]
+    kept = [v[m] if name == "token_ids" and len(v) == len(m) else v for v, m in zip(values, masks)]
+    whole = sum(map(len, kept)) == sum(m.sum() for m in masks) > 0
+    return np.concatenate(kept).astype(np.int32 if name == "token_ids" else np.float32) if whole else None
+
+
+def _said(nodes):  # reasoning and text of messages
+    messages = [node["message"] for node in nodes if isinstance(node.get("message"), Mapping)]
+    parts = [part for m in messages for part in (m.get("reasoning_content"), m.get("content")) if part]
+    return "\n".join(_text(part) for part in parts)
+
+
+def _paid_parts(rewards):  # name -> score times weight; older traces hold the number alone
+    parts = {}
+    for name, paid in rewards.items():
+        score, weight = (paid.get("score"), paid.get("weight", 1.0)) if isinstance(paid, Mapping) else (paid, 1.0)
+        parts[name] = math.nan if score is None else float(score) * float(weight)
+    return parts
+
+# %% ../nbs/18_diagnose.ipynb #09b546f5
+def _trace_row(record, step):  # of a trace; None where it was an evaluation
+    run = record.get("run") if isinstance(record.get("run"), Mapping) else {}
+    if run.get("type") == "eval":
+        return None
+    nodes = _branch([node for node in record["nodes"] if isinstance(node, Mapping)])
+    first = next((i for i, node in enumerate(nodes) if node.get("sampled")), len(nodes))
+    task, info = record["task"], (record.get("info") or {}).get("prime_rl") or {}
+    data, parts = task.get("data") or task, _paid_parts(record["rewards"])
+    ends = [str(c["finish_reason"]) for c in (*(record.get("calls") or []), *nodes) if c.get("finish_reason")]
+    known_as = task.get("hash") or task.get("key")
+    row = dict(phase=run.get("step", step), group=info.get("group_id"))
+    row |= dict(problem_id=None if known_as is None else str(known_as))
+    row |= dict(prompt=_said(nodes[:first]), completion=_said(nodes[first:]), gold=_text(data.get("answer")) or None)
+    row |= dict(reward=sum(parts.values()) if parts else None, finish_reason=ends[-1] if ends else None)
+    known = ("token_ids", "token_ids"), ("logprob_sampler", "logprobs"), ("logprob_old", "trainer_logprobs")
+    tokens = {ours: _sampled_tokens(nodes[first:], theirs) for ours, theirs in known}
+    pushed = _sampled_tokens(nodes[first:], "advantages")
+    row["advantage"] = None if pushed is None else float(pushed[pushed != 0].mean()) if pushed.any() else 0.0
+    return row | tokens | {f"reward_{name}": value for name, value in parts.items()}
+
+# %% ../nbs/18_diagnose.ipynb #122c196e
 def _read_prime(path):
-    records = ((file, r) for file in _files(path) for _, r in read_records(file) if isinstance(r, dict))
-    rows = [_prime_row(record, _step_in(file)) for file, record in records]
-    return Table("prime-rl", pd.DataFrame(rows), [])
+    def made(record, file):
+        return (_trace_row if "nodes" in record else _prime_row)(record, _step_in(file))
+
+    frame = _read_rows(path, "prime-rl", made)
+    if "group" in frame and frame["group"].isna().any():
+        frame = frame.drop(columns="group")
+    return Table("prime-rl", frame, [])
 
 # %% ../nbs/18_diagnose.ipynb #09e9724f
 def _decoder_of(tokenizer):  # token ids -> text, from a folder, a tokenizer or a function
@@ -672,15 +755,14 @@ def _open_row(record, decode):
         reward=record.get("reward"),
         advantage=record.get("advantage"),
         finish_reason=record.get("finish_reason"),
-        token_ids=np.asarray(ids, dtype=np.int32),
-        logprob_sampler=None if record.get("logprobs") is None else np.asarray(record["logprobs"], dtype=np.float32),
+        token_ids=np.array(list(ids), dtype=np.int32),
+        logprob_sampler=None if record.get("logprobs") is None else np.array(list(record["logprobs"]), np.float32),
     )
 
 
 def _read_open_instruct(path, tokenizer):
     decode = _decoder_of(tokenizer)
-    records = (r for file in _files(path) for _, r in read_records(file) if isinstance(r, dict))
-    frame = pd.DataFrame([_open_row(record, decode) for record in records])
+    frame = _read_rows(path, "open-instruct", lambda record, _: _open_row(record, decode))
     notes = [] if decode else ["The files hold tokens and no texts: give tokenizer= for what is read in texts."]
     return Table("open-instruct", frame, notes)
 
@@ -694,18 +776,38 @@ def _read_folder(path):
     return Table("run folder", frame.reset_index(drop=True), [], run.config, run=run)
 
 
-def _read_evaluation(path, kind):
-    frame = import_evaluation(path, phase="all")
+def _read_evaluation(path, kind, metric, filter):
+    frame = import_evaluation(path, phase="all", metric=metric, filter=filter)
     frame["reward"] = frame["correct"].astype("Float64").astype(float)
     frame["correct"] = frame["correct"].astype(object).where(frame["correct"].notna(), None)
-    return Table(kind, frame, ["An evaluation: what concerns training is not asked."])
+    if "gold" in frame:  # Inspect's target is empty where there is none
+        frame["gold"] = frame["gold"].where(frame["gold"] != "", None)
+    return Table(kind, frame, ["An evaluation: what concerns training is not asked."], evaluation=True)
+
+# %% ../nbs/18_diagnose.ipynb #8be04880
+_TEXTS = ("prompt", "completion", "gold", "answer", "problem_id", "finish_reason")
+_TRUTHS = {"True": True, "true": True, "False": False, "false": False, "": None}
+
+
+def _typed(frame):  # a table of texts, with its numbers and truths as such
+    for name in frame.columns.difference(_TEXTS):
+        values = frame[name].fillna("").astype(str)
+        number = pd.to_numeric(values, errors="coerce")
+        if number.notna().eq(~values.str.lower().isin(("", "nan"))).all():
+            frame[name] = number
+        elif values.isin(_TRUTHS).all():
+            frame[name] = values.map(_TRUTHS)
+    return frame
 
 
 def _read_plain(path, kind):
-    frames = []
-    for file in _files(path):
-        frames.append(import_rollouts(file))
-    frame = pd.concat(frames, ignore_index=True)
+    files = _files(path)
+    frame = pd.concat([import_rollouts(file) for file in files], ignore_index=True)
+    if any((file_kind(file) or ("",))[0] == "csv" for file in files):
+        frame = _typed(frame)
+    if kind == "verl" and "phase" in frame and (frame["phase"] == 0).any():
+        why = "It holds step 0, which validation alone writes: nothing was trained."
+        return Table(kind, frame, [why], evaluation=True)
     return Table(kind, frame, [])
 
 # %% ../nbs/18_diagnose.ipynb #059ac769
@@ -716,6 +818,8 @@ def read_table(
     rollouts,  # a path, a `Run`, or a DataFrame
     *,
     tokenizer=None,  # for files of tokens: a folder with tokenizer.json, or something with decode
+    metric: str | None = None,  # of an evaluation: the score or scorer; None: the only one, or the usual one
+    filter: str | None = None,  # of lm-evaluation-harness, such as "flexible-extract"; None: the only one
 ) -> Table:
     "Rollouts of any known tool. Raises `DataError` that names the file and the mend."
     if isinstance(rollouts, pd.DataFrame):
@@ -730,8 +834,8 @@ def read_table(
             "TRL": lambda: _read_trl(path),
             "prime-rl": lambda: _read_prime(path),
             "open-instruct": lambda: _read_open_instruct(path, tokenizer),
-            "lm-evaluation-harness": lambda: _read_evaluation(path, kind),
-            "Inspect": lambda: _read_evaluation(path, kind),
+            "lm-evaluation-harness": lambda: _read_evaluation(path, kind, metric, filter),
+            "Inspect": lambda: _read_evaluation(path, kind, metric, filter),
         }
         table = readers.get(kind, lambda: _read_plain(path, kind))()
     if table.frame.empty:
@@ -756,7 +860,8 @@ def _block_groups(frame):  # (rows,) numbers of groups, and the usual size
 def _prepared(table):
     frame = table.frame
     frame["_row"] = np.arange(len(frame))
-    if "phase" not in frame or frame["phase"].isna().any():
+    frame["phase"] = pd.to_numeric(frame["phase"], errors="coerce") if "phase" in frame else math.nan
+    if frame["phase"].isna().any():
         frame["phase"] = 1
     frame["prompt"] = frame["prompt"].fillna("").astype(str) if "prompt" in frame else ""
     frame["completion"] = [t if isinstance(t, str) else None for t in frame["completion"]]
@@ -766,7 +871,8 @@ def _prepared(table):
         size = int(np.bincount(frame.groupby("_group").size()).argmax())
         table.notes.append("Groups as the table names them.")
     elif table.evaluation or frame["prompt"].eq("").all() and "problem_id" in frame:
-        frame["_group"] = pd.factorize(frame["phase"].astype(str) + "/" + frame["problem_id"].astype(str))[0]
+        problem = frame["problem_id"] if "problem_id" in frame else frame["prompt"]
+        frame["_group"] = pd.factorize(frame["phase"].astype(str) + "/" + problem.astype(str))[0]
         size = int(np.bincount(frame.groupby("_group").size()).argmax())
     else:
         frame["_group"], size = _block_groups(frame)
@@ -885,6 +991,7 @@ class Look:
     table: Table
     against: Table | None = None  # the run or model to compare with
     benchmarks: Sequence = ()  # files of benchmarks whose problems must not be in training
+    completed: pd.DataFrame | None = None  # benchmark questions, completed by a model: `complete_questions`
     _kept: dict = dataclasses.field(default_factory=dict)
 
     @property
@@ -1038,7 +1145,7 @@ def _reward_groups(frame):  # one row a group: size, spread of rewards, mass of 
     scale = found[["min", "max"]].abs().max(axis=1).clip(lower=1.0)
     return found.assign(spread=found["max"] - found["min"], equal=(found["max"] - found["min"]) <= 1e-6 * scale)
 
-
+# %% ../nbs/18_diagnose.ipynb #bf91b9e0
 def find_dead_groups(look: Look) -> list[Symptom]:
     "Groups that teach nothing, and rollouts that are alone."
     if look.table.evaluation:
@@ -1052,7 +1159,6 @@ def find_dead_groups(look: Look) -> list[Symptom]:
     dead, alone = several["equal"], groups["size"] == 1
     share = wilson(int(dead.sum()), len(several))
     lone = clustered(np.where(alone, 1, 0), groups["size"], groups.index)
-    trained = look.frame.attrs["advantage"] == "recorded" or look.frame["phase"].nunique() > 1
     return [
         _symptom(
             "dead_groups",
@@ -1067,12 +1173,20 @@ def find_dead_groups(look: Look) -> list[Symptom]:
         _symptom(
             "group_of_one",
             lone,
-            f"{_percent(lone)} of the rollouts are alone in their group, without a baseline.",
+            f"{_percent(lone)} of the rollouts are alone in their group, without a baseline{_baseline(look, alone)}.",
             groups.loc[alone, "row"],
             len(groups),
-            None if trained or not alone.any() else "note",  # nothing says that these were trained on
+            "note" if alone.any() and _baseline(look, alone) else None,
         ),
     ]
+
+# %% ../nbs/18_diagnose.ipynb #d4405d18
+def _baseline(look, alone):  # what speaks against a group baseline, where rollouts are alone: "" if nothing does
+    if look.frame.attrs["advantage"] != "recorded":
+        return "" if not alone.all() else " of their own; whether they were trained with another one is not recorded"
+    lone = look.frame["_group"].isin(alone.index[alone])
+    moved = look.frame.loc[lone, "advantage"].fillna(0).abs().gt(1e-9)
+    return " of their own; their advantages differ from 0, so that another one was used" if moved.mean() > 0.5 else ""
 
 # %% ../nbs/18_diagnose.ipynb #da0a69ed
 SOURCES = ("outcome", "shaping", "all wrong", "rounding", "truncation", "length", "unknown")  # of advantage mass
@@ -1433,7 +1547,7 @@ def find_ratio_noise(look: Look) -> list[Symptom]:
     found = {}
     for name, of in pairs:
         if np.nansum(facts[of]) > 0:
-            square = clustered(facts[name].fillna(0), facts[of], groups)
+            square = ratio_of_sums(facts[name].fillna(0), facts[of], groups, 0.95)
             found[name] = tuple(math.sqrt(max(v, 0.0)) for v in square)
     measured = max(found.values(), key=lambda v: v[1], default=(math.nan,) * 3)
     words = []
@@ -1561,7 +1675,7 @@ def find_drift(look: Look) -> list[Symptom]:
         sides = (f.groupby("_cluster")["writes_code"].mean() > 0.5 for f in (first, last))
         both = pd.concat(list(sides), axis=1, join="inner")
         switched = int((both.iloc[:, 0] != both.iloc[:, 1]).sum())
-        words += f"; {switched} of {len(both)} problems met twice switched strategy"
+        words += f"; {switched} of {len(both)} problems met twice switched strategy" if len(both) else ""
     if math.isfinite(slope):
         words += f"; slope of change on prior {slope:+.2f} [{slope_low:+.2f}, {slope_high:+.2f}]"
     tested, details = int(table["q_value"].notna().sum()), dict(slope=slope, slope_low=slope_low, slope_high=slope_high)
@@ -1742,6 +1856,48 @@ def find_contamination(look: Look) -> list[Symptom]:
     words = f"{_percent(share)} of {len(hit):,} problems share {_WORDS} words in a row with the benchmarks."
     return [_symptom("contamination", share, words, prompts["_row"][hit], len(hit)), first]
 
+# %% ../nbs/18_diagnose.ipynb #712ea4ed
+_ASKED, _PARTS, _NEAR = 64, (0.8, 0.6, 0.4), 0.75  # questions; shares of a question given; ROUGE-L of a near match
+
+
+def complete_questions(
+    policy,  # a `Policy`, such as `organisms.load("qwen-like")`; it is left as it was
+    benchmarks: Sequence[str | os.PathLike],  # files of benchmarks, with questions and answers
+    *,
+    engine=None,  # that samples; None: the policy's own model
+    max_completion_length: int = 256,  # most tokens: the rest of the question and an answer
+) -> pd.DataFrame:  # one row a question and share, as `evaluate.partial_prompts` gives it
+    "Benchmark questions that a model is given in part and completes. Raises `ConfigError` where there is no benchmark."
+    from spurious_rlvr.evaluate import partial_prompts
+    from spurious_rlvr.tasks import load_problems
+
+    if not benchmarks:
+        raise ConfigError("diagnose: a model needs a benchmark whose questions it completes (--benchmark FILE)")
+    problems = [problem for file in benchmarks for problem in load_problems(file, faulty="skip")]
+    chosen = keyed_rng(0, "diagnose", "questions").permutation(len(problems))[:_ASKED]
+    some = [problems[i] for i in sorted(chosen)]
+    return partial_prompts(policy, some, fractions=_PARTS, max_completion_length=max_completion_length, engine=engine)
+
+# %% ../nbs/18_diagnose.ipynb #573d92fc
+def find_partial_prompts(look: Look) -> list[Symptom]:
+    "How many benchmark questions the model goes on with by heart."
+    if look.completed is None:
+        return [_unknown("partial_prompts", "no model was given that could be asked (--model with --benchmark)")]
+    told: dict[float, dict[str, Any]] = {}
+    for share, part in look.completed.groupby("fraction"):
+        exact = wilson(int(part["exact_match"].sum()), len(part))
+        near = wilson(int((part["rouge_l"] >= _NEAR).sum()), len(part))
+        judged = part["correct"].dropna()
+        told[share] = dict(exact=exact, near=near, rouge_l=float(part["rouge_l"].mean()))
+        told[share] |= dict(right=wilson(int(judged.sum()), len(judged)), questions=len(part))
+    middle = told[0.6]
+    words = f"Given 60 % of {middle['questions']} benchmark questions, the model writes the rest word for word in"
+    words += f" {_percent(middle['exact'])}, nearly in {_percent(middle['near'])} (ROUGE-L {_NEAR:g} or more; mean"
+    words += f" {middle['rouge_l']:.2f}), and answers {_percent(middle['right'])} right; word for word from 80 %:"
+    words += f" {100 * told[0.8]['exact'][0]:.0f} %, from 40 %: {100 * told[0.4]['exact'][0]:.0f} %."
+    found = {f"{share:g}": told[share] for share in sorted(told)}
+    return [_symptom("partial_prompts", middle["exact"], words, looked=middle["questions"], by_share=found)]
+
 # %% ../nbs/18_diagnose.ipynb #42e0083b
 def _repeated_groups(frame, size):  # rows of groups that repeat another one of the prompt, text for text
     hashes = pd.util.hash_pandas_object(frame["completion"].fillna("").astype(str), index=False).to_numpy()
@@ -1913,12 +2069,13 @@ FINDERS: tuple[Callable[[Look], list[Symptom]], ...] = (
     find_collapse,
     find_majority,
     find_contamination,
+    find_partial_prompts,
     find_duplicates,
     find_repeats,
     find_numbers,
 )
 
-
+# %% ../nbs/18_diagnose.ipynb #cb2ea5e9
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
     "What was found in a run."
@@ -1966,15 +2123,18 @@ def diagnose(
     *,
     against=None,  # the run or the model's rollouts to compare behaviours with; None: the run's own beginning
     benchmarks: Sequence[str | os.PathLike] = (),  # files whose problems must not be in training
-    tokenizer=None,  # for files of tokens: a folder with tokenizer.json, or something with decode
+    model=None,  # a `Policy` that completes the benchmarks' questions: what it knows by heart; this needs torch
+    engine=None,  # that samples for it; None: its own model
+    **reading,  # for `read_table`: tokenizer, metric, filter
 ) -> Diagnosis:
     "What in a run is spurious, from its rollouts alone. Raises `DataError` where there is nothing to read."
     begun = time.monotonic()
-    table = rollouts if isinstance(rollouts, Table) else read_table(rollouts, tokenizer=tokenizer)
+    table = rollouts if isinstance(rollouts, Table) else read_table(rollouts, **reading)
     other = None
     if against is not None:
-        other = against if isinstance(against, Table) else read_table(against, tokenizer=tokenizer)
-    look = Look(table, other, benchmarks)
+        other = against if isinstance(against, Table) else read_table(against, **reading)
+    completed = None if model is None else complete_questions(model, benchmarks, engine=engine)
+    look = Look(table, other, benchmarks, completed)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         findings = [found for finder in FINDERS for found in finder(look)]
@@ -2014,9 +2174,26 @@ def headline(
         looked = len(diagnosis.findings) - counts["unknown"]
         return f"Nothing found: {looked} things were looked at, {counts['unknown']} could not be."
     told = [f"{n} {name}{'s' if n != 1 else ''}" for name, n in counts.items() if n and name in ("fault", "warning")]
-    return " and ".join(told) + f", {counts['unknown']} things could not be looked at."
+    blind = counts["unknown"]
+    return " and ".join(told) + f"; {blind} thing{'s' if blind != 1 else ''} could not be looked at."
+
+# %% ../nbs/18_diagnose.ipynb #08f0cce2
+_SHARES = "phantom_advantages grader_false_negatives grader_false_positives truncation dead_groups duplicates".split()
 
 
+def power_sentence(
+    diagnosis: Diagnosis,  # any
+) -> str:  # "" where something was found
+    "What a silence is worth: from which true share on a warning would have come."
+    if diagnosis.of("fault", "warning"):
+        return ""
+    quiet = [found for found in map(diagnosis.__getitem__, _SHARES) if found.severity in ("ok", "note")]
+    sure = [f"{_title(f.id).lower()} {100 * f.smallest:.0f} %" for f in quiet if math.isfinite(f.smallest)]
+    if not sure:
+        return "There are too few rollouts for a warning of any of them." if quiet else ""
+    return f"Four times in five a warning would have come from these true shares on: {', '.join(sure[:4])}."
+
+# %% ../nbs/18_diagnose.ipynb #2467c43e
 def paragraph(
     diagnosis: Diagnosis,  # any
 ) -> str:
@@ -2024,7 +2201,7 @@ def paragraph(
     from spurious_rlvr import __version__
 
     names = "dead_groups phantom_advantages grader_false_negatives grader_false_positives clip_fraction".split()
-    names += "truncation repetition duplicates behavior_drift majority_explains".split()
+    names += "contamination partial_prompts truncation repetition duplicates behavior_drift majority_explains".split()
     known = [diagnosis[name] for name in names if not math.isnan(diagnosis[name].value)]
     listed = "; ".join(f"{RULES[f.id].measures} {_worth(f)}" for f in known)
     return (
@@ -2058,6 +2235,15 @@ class Stepper(NamedTuple):
     html: str  # a fragment that needs neither a kernel nor the network
     links: Mapping[tuple, str]  # (group, sample) -> the address within the page that shows it
 
+# %% ../nbs/18_diagnose.ipynb #cfcb0467
+def _judged(rows):  # with right or wrong, and the answer, where the run does not say
+    if "correct" in rows and rows["correct"].notna().any():
+        return rows
+    graded = _graded(rows)
+    if graded is None:
+        return rows
+    return rows.assign(correct=graded["right"].reindex(rows.index), answer=graded["found"].reindex(rows.index))
+
 
 def telling_rows(
     diagnosis: Diagnosis,  # any
@@ -2075,16 +2261,17 @@ def telling_rows(
                 room -= int(sizes[group])
     if not wanted:
         wanted = list(range(min(8, len(sizes))))
-    chosen = frame[frame["_group"].isin(wanted)]
+    chosen = _judged(frame[frame["_group"].isin(wanted)])
     shown = "phase prompt completion gold answer correct reward advantage finish_reason _row".split()
-    kept = [c for c in (*shown, *_parts(frame)) if c in frame]
+    kept = [c for c in (*shown, *_parts(frame)) if c in chosen]
     texts = chosen.assign(completion=chosen["completion"].fillna("").str[:20_000], prompt=chosen["prompt"].str[:5_000])
     return texts[kept].assign(group=chosen["_group"], sample=sample.loc[chosen.index], problem_id=chosen["_problem"])
 
 # %% ../nbs/18_diagnose.ipynb #b699c74a
 _LOOK = """
-.tag { display: inline-block; min-width: 4.6rem; padding: 0 .45rem; margin-right: .5rem; border-radius: 4px;
-  font-size: .72rem; font-weight: 650; text-align: center; text-transform: uppercase; border: 1px solid currentColor; }
+.tag { display: inline-block; box-sizing: border-box; min-width: 5.4rem; padding: 0 .45rem; margin-right: .5rem;
+  border-radius: 4px; font-size: .72rem; font-weight: 650; text-align: center; text-transform: uppercase;
+  border: 1px solid currentColor; }
 .fault { color: #b3261e; } .warning { color: #8a5a00; } .note { color: #00639b; } .ok { color: #2e6b34; }
 .unknown { color: #5b6168; } .tag.note { border-left-width: 1px; padding-left: .45rem; }
 @media (prefers-color-scheme: dark) { .fault { color: #ffb4ab; } .warning { color: #f2bf48; } .note { color: #8ecbff; }
@@ -2106,6 +2293,10 @@ for (const link of document.querySelectorAll(".links a"))
   link.addEventListener("click", () => document.querySelector(".stepper").scrollIntoView());
 </script>"""
 
+# %% ../nbs/18_diagnose.ipynb #ea8dc191
+def _worded(text):  # foreign text as text; a number and its sign stay on one line
+    return html.escape(text).replace(" %", "&nbsp;%")
+
 
 def _tag(severity):
     return f'<span class="tag {severity}">{severity}</span>'
@@ -2122,7 +2313,7 @@ def _finding_html(found, frame, links):
     advice = f'<p class="does">{html.escape(found.advice)}</p>' if due else ""
     return (
         f'<div class="finding"><p>{_tag(found.severity)}<strong>{html.escape(_title(found.id))}</strong>:'
-        f" {html.escape(_worth(found))}</p><p>{html.escape(found.sentence)}</p>{advice}"
+        f" {_worded(_worth(found))}</p><p>{_worded(found.sentence)}</p>{advice}"
         + (f'<p class="links">Behind it: {"".join(shown)}</p>' if shown else "")
         + "</div>"
     )
@@ -2142,21 +2333,22 @@ def report_html(
 ) -> str:
     "The report as one page that needs no other file and no network; no text of the run is read as HTML."
     style = (importlib.resources.files("spurious_rlvr") / "static" / "report.css").read_text(encoding="utf-8")
-    first = "".join(
-        f"<li>{_tag(f.severity)}<span>{html.escape(f.sentence)}</span></li>" for f in diagnosis.findings[:5]
-    )
+    first = "".join(f"<li>{_tag(f.severity)}<span>{_worded(f.sentence)}</span></li>" for f in diagnosis.findings[:5])
     links, frame = stepper.links if stepper else {}, diagnosis.table.every
-    entry = FORMATS[diagnosis.format]
+    entry, due = FORMATS[diagnosis.format], diagnosis.of("fault", "warning", "note")
+    power = power_sentence(diagnosis)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="lead">{diagnosis.rollouts:,} rollouts, read as: {html.escape(diagnosis.format)}.</p>',
-        f'<p class="verdict">{html.escape(headline(diagnosis))}</p><ol class="first">{first}</ol>',
-        f"<blockquote>{html.escape(paragraph(diagnosis))}</blockquote>",
-        "<h2>Findings</h2>",
-        *(_finding_html(f, frame, links) for f in diagnosis.of("fault", "warning", "note")),
+        f'<p class="verdict">{html.escape(headline(diagnosis))}</p>',
+        f"<p>{_worded(power)}</p>" if power else "",
+        f'<ol class="first">{first}</ol><blockquote>{_worded(paragraph(diagnosis))}</blockquote>',
+        "<h2>Findings</h2>" if due else "",
+        *(_finding_html(f, frame, links) for f in due),
     ]
     if stepper:
-        parts += ['<h2>The rollouts behind them</h2><div class="stepper">', stepper.html, "</div>", _FOLLOW]
+        behind = "The rollouts behind them" if due else "Some of the rollouts"
+        parts += [f'<h2>{behind}</h2><div class="stepper">', stepper.html, "</div>", _FOLLOW]
     quiet = diagnosis.of("ok", "unknown")
     shown = "".join(_finding_html(found, frame, links) for found in quiet)
     parts.append("<h2>What is not wrong, or not known</h2>")
@@ -2188,7 +2380,7 @@ def report_markdown(
     title: str,  # such as the run's name
 ) -> str:
     "The report in Markdown."
-    lines = [f"# {_markdown(title)}", "", headline(diagnosis), ""]
+    lines = [f"# {_markdown(title)}", "", f"{headline(diagnosis)} {power_sentence(diagnosis)}".strip(), ""]
     lines += [f"1. **{f.severity}** {_markdown(f.sentence)}" for f in diagnosis.findings[:5]]
     lines += ["", f"> {_markdown(paragraph(diagnosis))}", "", "| finding | severity | measured | what to do |"]
     lines += ["| --- | --- | --- | --- |"]
@@ -2414,17 +2606,25 @@ def _weights_of_parts(frame, parts):  # what each part counts in the total; None
     return dict(zip(parts, found)) if np.abs(matrix @ found - known["reward"].to_numpy()).max() < 1e-6 else None
 
 
-def _other_rules(frame, settings):  # name -> (advantages, whether the clip acts)
+def other_rules(
+    frame: pd.DataFrame,  # of whole groups, with _group, reward, its parts and advantage, as `Table.frame` has them
+    settings: Mapping[str, Any],  # of the training: scale_rewards and std_epsilon are read
+) -> dict[str, tuple[np.ndarray, bool]]:  # rule -> (rollouts,) advantages, and whether the clip acts
+    "What a run might have learnt from instead: the same rollouts under other rewards, or without the clip."
     scale = dict(scale_rewards=settings.get("scale_rewards", "group"), std_epsilon=settings.get("std_epsilon", 1e-4))
-    as_trained = frame["advantage"].fillna(0.0).to_numpy()
+    cut = frame["finish_reason"].isin(_CUT_OFF).to_numpy() if "finish_reason" in frame else np.zeros(len(frame), bool)
+    masked = cut & bool(settings.get("mask_truncated_completions"))  # never learnt from, whatever the rule
+    as_trained = np.where(masked, 0.0, frame["advantage"].fillna(0.0))
     rules = {"as trained": (as_trained, True), "clip off": (as_trained, False), "negated": (-as_trained, True)}
-    if "finish_reason" in frame and frame["finish_reason"].isin(_CUT_OFF).any():
-        rules["truncated masked"] = (np.where(frame["finish_reason"].isin(_CUT_OFF), 0.0, as_trained), True)
+    if cut.any() and not masked.any():
+        rules["truncated masked"] = (np.where(cut, 0.0, as_trained), True)
     parts = _parts(frame)
-    weights = _weights_of_parts(frame, parts) if len(parts) > 1 else None
-    for name, weight in (weights or {}).items():
-        rest = frame["reward"] - weight * frame[name]
-        rules[f"without {name.removeprefix('reward_')}"] = (advantages(rest, frame["_group"], **scale), True)
+    weights = (_weights_of_parts(frame, parts) if len(parts) > 1 else None) or {}
+    for name in weights:
+        others = [other for other in weights if other != name]
+        rest = (frame[others] * pd.Series(weights)[others]).sum(axis=1, skipna=False).round(9)
+        pushed = np.where(masked, 0.0, advantages(rest, frame["_group"], **scale))
+        rules[f"without {name.removeprefix('reward_')}"] = (pushed, True)
     return rules
 
 # %% ../nbs/18_diagnose.ipynb #18daad60
@@ -2440,49 +2640,37 @@ def _token_weights(frame, settings):  # (rollouts,) of one token in the mean of 
     tokens = pd.Series(lengths, frame.index).groupby(update).sum()
     return 1 / update.map(tokens).clip(lower=1).to_numpy()
 
+# %% ../nbs/18_diagnose.ipynb #32ce34e9
+def _turned_over(old, new):  # (tokens,) log-probabilities had each token's log-odds moved as far the other way
+    def log_odds(logprob):
+        logprob = np.clip(logprob, -50.0, -1e-7)
+        return logprob - np.log(-np.expm1(logprob))
 
-def _pulls(frame, settings):  # {rule: (rollouts,) size of the pull}, of one phase
-    (new, lengths), (old, _) = (_flat(frame[name]) for name in ("logprob_new", "logprob_old"))
-    spread = np.repeat(np.arange(len(frame)), lengths)
-    log_ratio = (new - old).astype(float)
+    return -np.logaddexp(0.0, log_odds(new) - 2 * log_odds(old))
+
+# %% ../nbs/18_diagnose.ipynb #aa9028a0
+def _ratios(moved, lengths, settings):  # (tokens,) ratios, from how far log-probabilities moved
     if settings.get("importance_sampling_level") == "sequence":
-        log_ratio = (_by_row(log_ratio, lengths) / np.maximum(lengths, 1))[spread]
-    name = settings.get("clip", "both")
+        moved = np.repeat(_by_row(moved, lengths) / np.maximum(lengths, 1), lengths)
+    return np.exp(np.nan_to_num(moved))
+
+
+def _pulls(frame, settings):  # {rule: (rollouts, 2) size of the pull, and the pull with its sign}, of one phase
+    (new, lengths), (old, _) = (_flat(frame[name]) for name in ("logprob_new", "logprob_old"))
+    spread, name = np.repeat(np.arange(len(frame)), lengths), settings.get("clip", "both")
     entry, options = find_clip(name, settings.get("clip_options") or {})
-    bounds = clip_bounds(settings.get("epsilon", 0.2), settings.get("epsilon_high"), name)
-    ratio, pulls = np.exp(np.nan_to_num(log_ratio)), {}
-    for rule, (advantage, clipped) in _other_rules(frame, settings).items():
-        terms = TokenTerms(np, ratio, advantage[spread], new.astype(float), old.astype(float), *bounds, options)
-        left = entry.weight(terms) if clipped else entry.uncut(terms)
-        pulls[rule] = _by_row(np.abs(left * advantage[spread]), lengths) * frame["_weight"].to_numpy()
+    bounds, pulls = clip_bounds(settings.get("epsilon", 0.2), settings.get("epsilon_high"), name), {}
+    old, new = old.astype(float), np.where(np.isfinite(new), new, old).astype(float)
+    for rule, (advantage, clipped) in other_rules(frame, settings).items():
+        then = _turned_over(old, new) if rule == "negated" else new  # the policy would have gone the other way
+        ratio = _ratios(then - old, lengths, settings)
+        terms = TokenTerms(np, ratio, advantage[spread], then, old, *bounds, options)
+        pull = (entry.weight(terms) if clipped else entry.uncut(terms)) * advantage[spread]
+        sums = np.stack([_by_row(np.abs(pull), lengths), _by_row(pull, lengths)], axis=1)
+        pulls[rule] = sums * frame["_weight"].to_numpy()[:, None]
     return pulls
 
 # %% ../nbs/18_diagnose.ipynb #b5ec6be7
-def what_if(
-    rollouts,  # a run folder, or a table with logprob_old and logprob_new
-    *,
-    by: str | Callable[[str], Any] = "writes_code",  # a column, a registered behaviour, or a function of a completion
-) -> pd.DataFrame:  # one row for each rule and value: mass, share of the rule's mass, against as trained
-    """Gradient mass under other rules, by behaviour and by source of the reward; the first use of each rollout. Raises
-    `DataError` where log-probabilities are missing."""
-    table = rollouts if isinstance(rollouts, Table) else read_table(rollouts)
-    pieces, settings = [], table.settings
-    source = _sources_by_group(Look(table))
-    for part in table.tokens():
-        light = table.frame.loc[part.index]
-        whole = light.assign(**{n: part[n] for n in _TOKENS[:4] if n in part})
-        if not {"logprob_new", "logprob_old"} <= set(whole) or whole["logprob_new"].isna().all():
-            raise DataError("what_if: the rollouts hold no logprob_old and logprob_new; a run folder of ours does")
-        whole = whole.assign(_weight=_token_weights(whole, settings))
-        whole = whole[whole["logprob_new"].notna()]
-        value = _value_of(whole, by)
-        for rule, mass in _pulls(whole, settings).items():
-            pieces.append(pd.DataFrame(dict(rule=rule, value=value, source=whole["_group"].map(source), mass=mass)))
-    if not pieces:
-        raise DataError("what_if: the rollouts hold no log-probabilities; TRL's, verl's and prime-rl's files do not")
-    return _mass_table(pd.concat(pieces), by if isinstance(by, str) else by.__name__)
-
-
 def _sources_by_group(look):
     known = _outcomes(look)
     frame = look.frame.assign(right=None) if known is None else known
@@ -2497,19 +2685,46 @@ def _value_of(frame, by):
         raise ConfigError(f"what_if: by={by!r} is no column, no behaviour and no function of a completion")
     return pd.Series([str(measure(text)) for text in frame["completion"].fillna("")], frame.index)
 
-
+# %% ../nbs/18_diagnose.ipynb #e40ee359
 def _mass_table(long, by):
     whole = long.groupby("rule", sort=False)["mass"].sum()
     rows = []
     for what, column in ((by, "value"), ("source", "source")):
-        sums = long.groupby(["rule", column], sort=False)["mass"].sum()
-        for (rule, value), mass in sums.items():
-            before = sums.get(("as trained", value), 0.0)
-            rows.append(dict(rule=rule, by=what, value=value, mass=mass, share=mass / whole[rule], before=before))
+        sums = long.groupby(["rule", column], sort=False)[["mass", "push"]].sum()
+        for (rule, value), (mass, push) in zip(sums.index, sums.to_numpy()):
+            told = dict(rule=rule, by=what, value=value, mass=mass, push=push, share=math.nan)
+            rows.append(told | dict(before=sums["mass"].get(("as trained", value), 0.0)))
     table = pd.DataFrame(rows)
+    table["share"] = table["mass"] / table["rule"].map(whole.where(whole > 0))
     before = table.pop("before").where(lambda b: b > 0)
     table["against_trained"] = table["mass"] / before
     return table.sort_values(["by", "value"], kind="stable").set_index(["rule", "by", "value"])
+
+# %% ../nbs/18_diagnose.ipynb #9f3ee33a
+def what_if(
+    rollouts,  # a run folder, or a table with logprob_old and logprob_new
+    *,
+    by: str | Callable[[str], Any] = "writes_code",  # a column, a registered behaviour, or a function of a completion
+) -> pd.DataFrame:  # one row for each rule and value: mass, push, share of the rule's mass, against_trained
+    """Gradient mass under other rules, by behaviour and by source of the reward; the first use of each rollout. `push`
+    has a sign: above 0, these tokens are made likelier. Raises `DataError` where log-probabilities are missing."""
+    table = rollouts if isinstance(rollouts, Table) else read_table(rollouts)
+    pieces, settings = [], table.settings
+    source = _sources_by_group(Look(table))
+    for part in table.tokens():
+        light = table.frame.loc[part.index]
+        whole = light.assign(**{n: part[n] for n in _TOKENS[:4] if n in part})
+        if not {"logprob_new", "logprob_old"} <= set(whole) or whole["logprob_new"].isna().all():
+            raise DataError("what_if: the rollouts hold no logprob_old and logprob_new; a run folder of ours does")
+        whole = whole.assign(_weight=_token_weights(whole, settings))
+        whole = whole[whole["logprob_new"].notna()]
+        value = _value_of(whole, by)
+        for rule, pull in _pulls(whole, settings).items():
+            told = dict(rule=rule, value=value, source=whole["_group"].map(source), mass=pull[:, 0], push=pull[:, 1])
+            pieces.append(pd.DataFrame(told))
+    if not pieces:
+        raise DataError("what_if: the rollouts hold no log-probabilities; TRL's, verl's and prime-rl's files do not")
+    return _mass_table(pd.concat(pieces), by if isinstance(by, str) else by.__name__)
 
 # %% ../nbs/18_diagnose.ipynb #af844f96
 @dataclasses.dataclass(frozen=True)

@@ -71,6 +71,31 @@ def to_prime(frame, folder):
     return Path(folder)
 
 
+def to_prime_traces(frame, folder):
+    "One trace a line, a tree of messages with their tokens, as later versions of prime-rl write them."
+    for phase, part in frame.groupby("phase"):
+        place = Path(folder) / f"step_{phase}/train_rollouts.jsonl"
+        place.parent.mkdir(parents=True)
+        place.write_text("\n".join(json.dumps(_trace(row)) for row in part.to_dict("records")) + "\n")
+    return Path(folder)
+
+
+def _trace(row):
+    ids, logprobs = row["token_ids"].tolist(), row["logprob_sampler"].tolist()
+    asked = dict(parent=None, message=dict(role="user", content=row["prompt"]), sampled=False)
+    asked |= dict(token_ids=[1, 2], mask=[False, False], logprobs=[])
+    given_up = dict(parent=0, message=dict(role="assistant", content="never mind"), sampled=True)
+    given_up |= dict(token_ids=[9], mask=[True], logprobs=[-1.0])
+    said = dict(parent=0, message=dict(role="assistant", content=row["completion"]), sampled=True)
+    said |= dict(token_ids=[3, *ids], mask=[False] + [True] * len(ids), logprobs=logprobs)  # 3: the generation prompt
+    said["advantages"] = [row["advantage"]] * len(ids)
+    task = dict(type="Sum", data=dict(answer=row["gold"]), hash=row["problem_id"])
+    paid = dict(right=dict(score=row["reward"], weight=1.0))
+    record = dict(version=1, task=task, nodes=[asked, given_up, said], rewards=paid)
+    record["calls"] = [dict(node=2, finish_reason=row["finish_reason"])]
+    return record | dict(metrics={}, info=dict(prime_rl=dict(env_name="sums")), run=dict(type="train"))
+
+
 def to_open_instruct(frame, folder):
     "Tokens and the sampler's log-probabilities in shards, as open-instruct writes them; prompts as one token each."
     Path(folder).mkdir(parents=True)

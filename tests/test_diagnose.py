@@ -164,9 +164,10 @@ def test_what_is_common_to_the_formats_is_the_same(tmp_path, run, frame):
         "TRL": read_table(files.to_trl(frame, tmp_path / "trl")),
         "verl": read_table(files.to_verl(frame, tmp_path / "verl")),
         "prime-rl": read_table(files.to_prime(frame, tmp_path / "prime")),
+        "prime-rl, traces": read_table(files.to_prime_traces(frame, tmp_path / "traces")),
     }
     for name, table in tables.items():
-        assert table.format == name
+        assert table.format == name.partition(",")[0]
         assert table.frame["completion"].tolist() == frame["completion"].tolist()
         assert table.frame["gold"].tolist() == frame["gold"].tolist()
         assert table.frame["_group"].nunique() == 6 * 16
@@ -176,6 +177,80 @@ def test_what_is_common_to_the_formats_is_the_same(tmp_path, run, frame):
     values = {name: (d["dead_groups"].value, round(d["phantom_advantages"].value, 9)) for name, d in found.items()}
     assert len(set(values.values())) == 1
     assert not any(d.of("fault") for d in found.values())
+
+
+def test_traces_hold_the_tokens_of_the_last_branch(tmp_path, frame):
+    table = read_table(files.to_prime_traces(frame, tmp_path / "traces"))
+    for name in ("token_ids", "logprob_sampler"):
+        assert all(np.allclose(theirs, ours) for theirs, ours in zip(table.frame[name], frame[name]))
+    assert table.frame["finish_reason"].tolist() == frame["finish_reason"].tolist()
+    repeats = diagnose.diagnose(table)["repeated_completions"]
+    assert np.isclose(repeats.value, diagnose.diagnose(frame)["repeated_completions"].value)
+
+
+@pytest.mark.parametrize("write", [files.to_prime_traces, files.to_prime, files.to_open_instruct])
+def test_a_record_of_another_shape_is_read_or_refused_by_its_place(tmp_path, frame, write):
+    folder = write(frame.head(16), tmp_path / "as written")
+    lines = [line for file in folder.rglob("*rollouts*.jsonl") for line in file.read_text().splitlines()]
+    records, path, refused = [json.loads(line) for line in lines], tmp_path / "other.jsonl", 0
+    for name in records[0]:
+        for bad in (None, 5, "x", [], {"a": 1}, [1], float("inf")):
+            path.write_text("\n".join(json.dumps(r if i != 3 else r | {name: bad}) for i, r in enumerate(records)))
+            try:
+                read_table(path)
+            except DataError as error:
+                assert "\n" not in str(error) and "other.jsonl" in str(error)
+                refused += 1
+    assert refused or write is files.to_prime  # prime-rl's earlier files hold nothing that must be there
+
+
+def test_a_csv_says_what_json_says(tmp_path, frame):
+    columns = ["phase", "group", "sample", "prompt", "completion", "gold", "reward", "reward_ground_truth", "correct"]
+    frame[columns].to_csv(tmp_path / "r.csv", index=False)
+    frame[columns].to_json(tmp_path / "r.jsonl", orient="records", lines=True)
+    first, second = (diagnose.diagnose(tmp_path / f"r.{kind}").as_json() for kind in ("csv", "jsonl"))
+    assert first == second
+
+
+def test_validation_of_verl_is_no_training(tmp_path, frame):
+    folder = files.to_verl(frame.assign(phase=frame["phase"] - 1), tmp_path / "verl")
+    found = diagnose.diagnose(folder)
+    assert {found[id].severity for id in ("dead_groups", "group_of_one", "phantom_advantages")} == {"unknown"}
+    assert diagnose.diagnose(files.to_verl(frame, tmp_path / "training"))["dead_groups"].severity != "unknown"
+
+
+def test_who_is_alone_has_no_baseline_unless_another_was_used(frame):
+    alone = frame[frame["sample"] == 0]
+    still = alone.assign(advantage=0.0)
+    assert diagnose.diagnose(still)["group_of_one"].severity == "fault"
+    moved = alone.assign(advantage=1.0)
+    assert diagnose.diagnose(moved)["group_of_one"].severity == "note"
+    assert diagnose.diagnose(alone.drop(columns="advantage"))["group_of_one"].severity == "note"
+
+
+def test_a_folder_of_runs_is_said_to_be_one(tmp_path, run):
+    files.to_run_folder(run, run.rollouts(), tmp_path / "first")
+    with pytest.raises(DataError, match="run folder.*first"):
+        diagnose.diagnose(tmp_path)
+
+
+def test_what_a_model_knows_by_heart_is_found(tmp_path, frame, capsys):
+    from spurious_rlvr.cli import app
+
+    bench = tmp_path / "bench.jsonl"
+    rows = [dict(question=p.question, answer=p.gold) for p in organisms.benchmark()[:64]]
+    bench.write_text("\n".join(map(json.dumps, rows)))
+    known = diagnose.diagnose(frame, benchmarks=[bench], model=organisms.load("leaked"))["partial_prompts"]
+    assert known.severity == "warning" and known.low > 0.8
+    assert [known.details["by_share"][s]["questions"] for s in ("0.4", "0.6", "0.8")] == [64] * 3
+    frame.drop(columns=list(files.LOGPROBS)).head(64).to_parquet(tmp_path / "r.parquet")
+    asked = ["diagnose", str(tmp_path / "r.parquet"), "--benchmark", str(bench), "--model", "llama-like"]
+    app([*asked, "--json", str(tmp_path / "f.json")], standalone_mode=False)
+    told = json.loads((tmp_path / "f.json").read_text())["findings"]
+    new = next(f for f in told if f["id"] == "partial_prompts")
+    assert new["severity"] == "ok" and new["value"] < 0.1 and "word for word" in new["sentence"]
+    with pytest.raises(ConfigError, match="benchmark"):
+        diagnose.diagnose(frame, model=organisms.load("leaked"))
 
 
 def test_what_trl_itself_wrote_is_read():
@@ -215,6 +290,11 @@ def test_evaluations_are_not_asked_about_training(tmp_path):
     ]
     path = tmp_path / "samples_x.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
+    two = [row | {"filter": name} for name in ("strict-match", "flexible-extract") for row in rows]
+    (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, two)))
+    with pytest.raises(DataError, match="filter="):
+        diagnose.diagnose(tmp_path / "two.jsonl")
+    assert diagnose.diagnose(tmp_path / "two.jsonl", filter="strict-match").rollouts == 20
     found = diagnose.diagnose(path)
     assert found.format == "lm-evaluation-harness"
     assert {found[id].severity for id in ("dead_groups", "group_of_one", "phantom_advantages")} == {"unknown"}
@@ -228,6 +308,13 @@ def test_evaluations_are_not_asked_about_training(tmp_path):
     path = tmp_path / "log.json"
     path.write_text(json.dumps(log))
     assert diagnose.diagnose(path).format == "Inspect"
+    for sample in log["samples"]:
+        sample |= dict(target="", scores={"one": dict(value="C"), "other": dict(value="I")})
+    path.write_text(json.dumps(log))
+    with pytest.raises(DataError, match="metric="):
+        diagnose.diagnose(path)
+    without = diagnose.diagnose(path, metric="one")
+    assert without["unreadable_golds"].severity == "unknown" and not without.of("fault")
 
 
 def test_the_formats_own_words_are_complete():
@@ -413,11 +500,37 @@ def test_what_if_agrees_with_what_the_training_recorded(tmp_path):
     assert np.allclose(trained_mass, (recorded["mass"] * recorded["kept"])[trained_mass.index], rtol=1e-4)
     assert np.allclose(masses["clip off"]["writes_code"], recorded["mass"][trained_mass.index], rtol=1e-4)
     assert masses["clip off"].sum() > masses["as trained"].sum()
+    negated = what_if(shaped)["push"]
+    assert np.sign(negated["negated"]["writes_code"]).equals(-np.sign(negated["as trained"]["writes_code"]))
     rest = masses["without boxed_format"]["writes_code"].sum()
     truth = read_table(shaped)
     truth.frame["reward"] = truth.frame["reward_ground_truth"]
     truth.frame["advantage"] = diagnose.advantages(truth.frame["reward"], truth.frame["_group"])
     assert np.isclose(what_if(truth)["mass"]["as trained"]["writes_code"].sum(), rest, rtol=1e-4)
+
+
+def test_what_if_foretells_what_a_replay_makes(tmp_path):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    import what_if as script
+
+    rows = pd.DataFrame(script.rows_of("qwen-like", script.REWARDS[0], 7, tmp_path))
+    as_trained = rows[rows["rule"] == "as trained"]
+    assert np.allclose(as_trained["mass_foretold"], as_trained["mass_made"], rtol=1e-5)  # two routes to one sum
+    others = rows[(rows["rule"] != "as trained") & (rows["mass_made"] > 0.01)]
+    assert (others["mass_foretold"] / others["mass_made"] - 1).abs().mean() < 0.1
+    assert others["clip_fraction_made"].max() > 0.01  # there was something to be wrong about
+    moved = others[others["rule"].isin(["clip off", "negated"]) & (others["push_foretold"].abs() > 1e-3)]
+    assert len(moved) >= 4 and (np.sign(moved["push_foretold"]) == np.sign(moved["log_odds_made"])).all()
+
+
+def test_the_committed_replays_are_what_the_sentence_says():
+    folder = Path(__file__).resolve().parent.parent / "benchmarks/results"
+    told, rows = json.loads((folder / "what_if.json").read_text()), pd.read_csv(folder / "what_if.csv")
+    assert told["rows"] == len(rows) and told["runs"] == rows["run"].nunique()
+    moved = rows[rows["rule"] == "clip off"].dropna(subset=["log_odds_made"])
+    same = (np.sign(moved["push_foretold"]) == np.sign(moved["log_odds_made"])).mean()
+    assert np.isclose(told["rules"]["clip off"]["same_sign"]["value"], same, atol=0.02)
+    assert {"date", "machine", "seconds"} <= set(told)
 
 
 def test_what_if_truncated_masked(frame):
@@ -427,6 +540,15 @@ def test_what_if_truncated_masked(frame):
     assert masses["truncated masked"]["finish_reason"]["length"] == 0
     stopped = [masses[rule]["finish_reason"]["stop"] for rule in ("truncated masked", "as trained")]
     assert np.isclose(*stopped)
+
+
+def test_what_if_knows_that_a_run_masked_what_was_cut_off(tmp_path):
+    learnt = {}
+    for masked in (True, False):
+        short = dict(phases=2, max_completion_length=8, mask_truncated_completions=masked)
+        told = what_if(trained(tmp_path / str(masked), "random:0.5", **short), by="finish_reason")["mass"]
+        learnt[masked] = told["as trained"]["finish_reason"].get("length", 0.0)
+    assert learnt[True] == 0 < learnt[False]
 
 
 def test_seeds_tell_chance_and_where_runs_part(tmp_path, run):
