@@ -239,7 +239,7 @@ def redraw(
     copies = [dataclasses.replace(r, rewards={}) for r in rollouts]
     score(copies, {r.problem_id: Problem(r.prompt, r.gold, r.problem_id) for r in rollouts}, reward, seed)
     assign_advantages(copies, config, reward)
-    return signal_of(copies, torch.device("cpu"))
+    return signal_of(copies, torch.device("cpu"), config.mask_truncated_completions)
 
 
 def replay_draws(rollouts, config, reward, seed: int, draws: int) -> list[Signal]:
@@ -495,7 +495,7 @@ def redo(
 ) -> tuple[dict, list[Records]]:  # clip fractions, spread and skipped updates; the records of each update
     "Makes the updates of a phase once more."
     state, device = redoing.state, redoing.state.accelerator.device
-    signal = Signal(signal.advantages.to(device), signal.counted.to(device))
+    signal = signal.to(device)
     state.skipped = 0
     side = read_side(clip)
     loops_own = "none" if side.precision else side.clip
@@ -573,7 +573,8 @@ def prepare_redoing(
     redoing = Redoing(state, config, batches, [len(r.token_ids) for r in rollouts], gauge, gap)
     if as_it_was:
         snapshot = Snapshot(state)
-        _, made = redo(redoing, signal_of(rollouts, torch.device("cpu")), config.clip)
+        recorded = signal_of(rollouts, torch.device("cpu"), config.mask_truncated_completions)
+        _, made = redo(redoing, recorded, config.clip)
         redoing.redo_gap = _redo_gap(rollouts, made)
         snapshot.restore()
     return redoing
@@ -589,7 +590,7 @@ def redo_draws(
     snapshot, rows = Snapshot(redoing.state), []
     for number, draw in enumerate(drawn):
         for sign, side in ((sign, side) for sign in (1, -1) for side in sides):
-            clipped, _ = redo(redoing, Signal(sign * draw.advantages, draw.counted), side, number)
+            clipped, _ = redo(redoing, dataclasses.replace(draw, advantages=sign * draw.advantages), side, number)
             rows.append(dict(draw=number, sign=sign, side=side, **redoing.gauge.measure(), **clipped))
             snapshot.restore()
             told()

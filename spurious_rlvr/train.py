@@ -1057,6 +1057,14 @@ class Signal:
     counted: torch.Tensor  # (rollouts,) False where the reward was None: in no denominator
     masked: torch.Tensor | None = None  # (rollouts,) True where no token is learnt from, though the rollout counts
 
+    def to(
+        self,
+        device: torch.device,  # where it is needed
+    ):  # Signal
+        "The same on another device."
+        masked = None if self.masked is None else self.masked.to(device)
+        return Signal(self.advantages.to(device), self.counted.to(device), masked)
+
 
 def signal_of(
     rollouts: Sequence[Rollout],  # of a phase

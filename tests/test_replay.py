@@ -15,6 +15,7 @@ from spurious_rlvr import organisms, replay, train
 from spurious_rlvr.core import ConfigError, RunError
 from spurious_rlvr.logprobs import first_trained
 from spurious_rlvr.policy import load_policy, random_policy
+from spurious_rlvr.rewards import as_reward
 from spurious_rlvr.tasks import arithmetic_chains
 
 SMALL = dataclasses.replace(BASE, phases=2, learning_rate=3.0, keep_checkpoints=5)
@@ -48,6 +49,19 @@ def at_start(
     state = replay.state_of_start(policy, run.checkpoint(phase - 1), rollouts, config)
     redoing = replay.prepare_redoing(state, rollouts, rollouts, config, phase)
     return redoing, config, rollouts, train.signal_of(rollouts, torch.device("cpu"))
+
+
+def test_what_was_masked_in_training_is_masked_when_redone(place):
+    "Completions that ran into the limit were not learnt from; a redoing that did would end at other log-probabilities."
+    run = small_run(place / "masked", mask_truncated_completions=True)
+    redoing, config, rollouts, _ = at_start(run, 2, load_policy(run.checkpoint(1) / "policy"))
+    ended = {r.finish_reason for r in rollouts}
+    assert ended == {"stop", "length"}
+    for masked, same in ((True, True), (False, False)):
+        _, made = replay.redo(redoing, train.signal_of(rollouts, torch.device("cpu"), masked), config.clip)
+        assert (replay._redo_gap(rollouts, made) < 1e-5) == same
+    drawn = replay.redraw(rollouts, config, as_reward("random:0.5"), 3)
+    assert drawn.masked.tolist() == [r.finish_reason == "length" for r in rollouts]
 
 
 def weights(policy):
