@@ -341,15 +341,16 @@ def fields_table(
     "The fields of a class with what the comments beside them say. Raises `ConfigError` where there are none."
     from IPython.display import Markdown
 
+    found: Any = cls
     if isinstance(cls, str):
         module, _, name = cls.rpartition(".")
-        cls = getattr(importlib.import_module(f"spurious_rlvr.{module}"), name)
-    rows = {}
-    for part in reversed(cls.__mro__):
+        found = getattr(importlib.import_module(f"spurious_rlvr.{module}"), name)
+    rows: dict[str, tuple[str, str]] = {}
+    for part in reversed(found.__mro__):
         if vars(part).get("__annotations__") and part.__module__ != "builtins":
             rows |= _own_fields(part)
     if not rows:
-        raise ConfigError(f"fields_table: {cls.__name__} has no annotated field")
+        raise ConfigError(f"fields_table: {found.__name__} has no annotated field")
     lines = ["| field | default | meaning |", "|---|---|---|"]
     for name, (default, meaning) in rows.items():
         cells = f"`{name}`", f"`{default}`" if default else "", meaning.replace("|", "\\|")
