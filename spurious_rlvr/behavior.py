@@ -593,8 +593,29 @@ class _Turns(_Stretches):
         if not self.related and self.at > self.answered and _STAYS.search(line):
             self.related = True
 
+# %% ../nbs/03_behavior.ipynb #4860ec0b
+class _Claims(_Turns):
+    "Reads what a text claims that its code gave."
+
+    def _claimed(self, line, start):
+        stripped = line.strip()
+        start += line.index(stripped)
+        self.claim, self.after = (self.claim[0] if self.claim else start, start + len(stripped)), None
+
+    def _announced(self, line, start):  # "Output:" after code, or a line that leads to it, or to a check
+        self._stays(line)
+        if self.after is None:
+            return
+        heading = _HEADING.match(line)
+        if heading and heading.end() < len(line.rstrip()):
+            self._claimed(line[heading.end() :], start + heading.end())
+        elif heading:
+            self.after = "heading"
+        elif not _LEADS_TO_OUTPUT.search(line):
+            self.after = None
+
 # %% ../nbs/03_behavior.ipynb #0393a269
-class _Prose(_Turns):
+class _Prose(_Claims):
     "Reads lines outside of fences and marks."
 
     def _line(self, line, start, fresh):  # prose, or a line of code that nothing marks
@@ -633,23 +654,6 @@ class _Prose(_Turns):
         self.blanks += 1
         if self.blanks > 2:
             self._end_run()
-
-    def _claimed(self, line, start):
-        stripped = line.strip()
-        start += line.index(stripped)
-        self.claim, self.after = (self.claim[0] if self.claim else start, start + len(stripped)), None
-
-    def _announced(self, line, start):  # "Output:" after code, or a line that leads to it, or to a check
-        self._stays(line)
-        if self.after is None:
-            return
-        heading = _HEADING.match(line)
-        if heading and heading.end() < len(line.rstrip()):
-            self._claimed(line[heading.end() :], start + heading.end())
-        elif heading:
-            self.after = "heading"
-        elif not _LEADS_TO_OUTPUT.search(line):
-            self.after = None
 
 # %% ../nbs/03_behavior.ipynb #a5276867
 class _Memory(_Prose):

@@ -464,16 +464,16 @@ class _Places:
             return config.minibatch_size * self.layout.steps
         return config.minibatch_size if self.loss_type in ("grpo", "dr_grpo") else count.sum(axis=0)
 
-    def weights(self, log_ratio, new, old):  # beside a positive and a negative advantage: (weight, removed) each
-        seen = self.along(log_ratio) if self.sequence else log_ratio
-        ratio = np.exp(np.minimum(seen, 700))
-        found = []
-        for sign in (1.0, -1.0):
-            terms = TokenTerms(np, ratio, sign, new, old, *self.bounds, self.options, self.along, self.lengths)
-            weight = self.clip.weight(terms)
-            removed = (weight == 0) & (self.clip.uncut(terms) != 0) if self.clip.effect == "removes" else None
-            found.append((weight, removed))
-        return ratio, *found
+
+def _weights_at(places, log_ratio, new, old):  # beside a positive and a negative advantage: (weight, removed) each
+    clip, seen = places.clip, places.along(log_ratio) if places.sequence else log_ratio
+    ratio, found = np.exp(np.minimum(seen, 700)), []
+    for sign in (1.0, -1.0):
+        terms = TokenTerms(np, ratio, sign, new, old, *places.bounds, places.options, places.along, places.lengths)
+        weight = clip.weight(terms)
+        removed = (weight == 0) & (clip.uncut(terms) != 0) if clip.effect == "removes" else None
+        found.append((weight, removed))
+    return ratio, *found
 
 # %% ../nbs/17_clipbias.ipynb #956bcd74
 @dataclasses.dataclass
@@ -549,7 +549,7 @@ def _gradient(config, layout, batch, minibatch, new, old, tally, error=None):
     seen = places.look(new if error is None else new + error)
     before = places.look(old)
     log_ratio, up, down = seen - before, batch.up[:, minibatch], batch.down[:, minibatch]
-    ratio, (raise_weight, raised), (lower_weight, lowered) = places.weights(log_ratio, seen, before)
+    ratio, (raise_weight, raised), (lower_weight, lowered) = _weights_at(places, log_ratio, seen, before)
     coefficient = places.gather(raise_weight * up - lower_weight * down)
     if config.rule.pairwise:
         pull = np.einsum("ijr,jr->ir", batch.pairs[:, :, minibatch], layout.to_leaves(new - old))
@@ -1623,7 +1623,7 @@ def _noise_weights(config, noise):  # mean weight beside each sign, and mean sha
     probe = types.SimpleNamespace(noise=noise)
     seen = old + _disturbed(probe, layout, np.broadcast_to(old, error.shape), error)
     before = np.broadcast_to(old, seen.shape)
-    _, *sides = _Places(config, layout).weights(seen - before, seen, before)
+    _, *sides = _weights_at(_Places(config, layout), seen - before, seen, before)
     weights = [weight.mean(axis=1) if np.ndim(weight) == 2 else weight for weight, _ in sides]
     gone = [np.zeros(len(old)) if removed is None else removed.mean(axis=1) for _, removed in sides]
     return *weights, sum(gone) / 2

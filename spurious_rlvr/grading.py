@@ -2943,13 +2943,31 @@ _TRIES = 3  # times that an answer is asked for when its worker is lost
 _LOST = "broke the grading worker"
 
 
+class _Line:
+    "First come, first served: a busy thread must not push in again and again."
+
+    def __init__(self, change):  # the condition under which its users wait
+        self.change, self.waiting = change, collections.deque()
+
+    def wait(self, can_go):
+        "Returns, with the condition held by the caller, once this caller is first and can_go() is true."
+        ticket = object()
+        self.waiting.append(ticket)
+        try:
+            while self.waiting[0] is not ticket or not can_go():
+                self.change.wait()
+        finally:
+            self.waiting.remove(ticket)
+            self.change.notify_all()
+
+
 class _Pool:
     "The workers of this process."
 
     def __init__(self):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.size, self.count, self.idle, self.change = max(2, cores), 0, [], threading.Condition()
-        self.queue, self.slow_lane = collections.deque(), threading.Semaphore(self.size - 1)
+        self.line, self.slow_lane = _Line(self.change), threading.Semaphore(self.size - 1)
 
     def ask(self, task):
         "A verdict and its reason. A worker that is lost or stalled is replaced, and the answer asked for again."
@@ -2971,15 +2989,8 @@ class _Pool:
         return reply
 
     def _take(self):
-        ticket = object()  # first come, first served: a busy thread must not push in again and again
         with self.change:
-            self.queue.append(ticket)
-            try:
-                while self.queue[0] is not ticket or not self.idle and self.count >= self.size:
-                    self.change.wait()
-            finally:
-                self.queue.remove(ticket)
-                self.change.notify_all()
+            self.line.wait(lambda: self.idle or self.count < self.size)
             if self.idle:
                 return self.idle.pop()
             self.count += 1

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['choose_trainable', 'add_adapters', 'check_float32', 'AdamWBF16', 'make_optimizer', 'check_launch', 'open_accelerator',
-           'Masters', 'Placement', 'Whole', 'optimizer_of', 'Sharded', 'DeepSpeed', 'asked_placement', 'make_placement',
-           'will_be_in_parts', 'is_divided', 'settings_kept']
+           'Masters', 'OwnWeights', 'Placement', 'Whole', 'optimizer_of', 'Sharded', 'DeepSpeed', 'asked_placement',
+           'make_placement', 'will_be_in_parts', 'is_divided', 'settings_kept']
 
 # %% ../nbs/12_placement.ipynb #c1a2b876
 import contextlib
@@ -241,6 +241,34 @@ class Masters:
         for parameter, master in self.pairs:
             parameter.data = master.data
 
+# %% ../nbs/12_placement.ipynb #17fc2258
+class OwnWeights:
+    "A model's own weights, in the place of `Masters`: there is nothing to hand up or down."
+
+    def __init__(
+        self,
+        model: torch.nn.Module,  # its parameters stay as they are
+    ):
+        self.model = model
+
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:  # what the optimizer moves
+        "The weights that are trained."
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def up(self):
+        "Gradients are where they belong."
+
+    def down(self):
+        "So are the weights."
+
+    def by_name(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:  # noqa: ARG002 (as `Masters` has it)
+        "No other weights."
+        return {}
+
+    def put_back(self):
+        "The model never lost them."
+
 # %% ../nbs/12_placement.ipynb #9831451c
 class Placement:
     "Weights, wherever they lie. What holds for most of the ways stands here; each way says the rest."
@@ -308,15 +336,14 @@ class Whole(Placement):
 
     def __init__(self, scorer, accelerator, config):
         super().__init__(scorer, accelerator, config)
-        self.masters = Masters(scorer.model) if config.mixed_precision == "bf16_weights" else None
-        self.scaler = torch.amp.GradScaler(accelerator.device.type) if config.mixed_precision == "fp16" else None
-        self.trained = self.masters.trained if self.masters else super().parameters()
-        self.optimizer = optimizer_of(self.trained, config)
+        self.masters = (Masters if config.mixed_precision == "bf16_weights" else OwnWeights)(scorer.model)
+        self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=config.mixed_precision == "fp16")
+        self.optimizer = optimizer_of(self.masters.trained, config)
         self.module = accelerator.prepare_model(scorer)
 
     def parameters(self):
         "What the optimizer moves, with its gradients."
-        return self.trained
+        return self.masters.trained
 
     def gathering(self, last):
         "DDP decides in the forward pass whether processes will add up."
@@ -326,75 +353,69 @@ class Whole(Placement):
     def backward(self, loss, last):  # noqa: ARG002 (of every way)
         "Adds a microbatch's gradient."
         loss = loss * self.accelerator.num_processes  # processes average
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-        if self.masters:
-            self.masters.up()
+        self.scaler.scale(loss).backward()
+        self.masters.up()
 
     def step(self, max_norm, finite):
         "One step, where loss and gradient are finite."
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale_(self.optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters(), max_norm))
         moves = finite and math.isfinite(norm)
         with lock_of(self.scorer.model):  # a view may be sampling from another thread
             if moves:
                 self.optimizer.step()
             self.follow()
-        if self.scaler is not None:
-            self.scaler.update()
+        self.scaler.update()
         self.optimizer.zero_grad()
         return norm, moves
 
     @property
     def is_scaling(self) -> bool:
         "Whether losses are scaled, and can be scaled less."
-        return self.scaler is not None and self.scaler.get_scale() >= 1
+        return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
 
     @torch.no_grad()
     def exact(self, batch, temperature, prefix=None):
         "Log-probabilities and entropies in float32."
-        if self.masters is None:
-            return super().exact(batch, temperature, prefix)
         masters = {f"model.{name}": tensor for name, tensor in self.masters.by_name(self.scorer.model).items()}
+        if not masters:
+            return super().exact(batch, temperature, prefix)
         options = dict(exact=True, prefix=prefix)
         with lock_of(self.scorer.model):  # the masters stand in the model's place meanwhile
             return torch.func.functional_call(self.scorer, masters, (batch, temperature), options)
 
     def weights(self):
         "Names and whole tensors of a plain model, in float32."
-        masters = self.masters.by_name(unadapted(self.scorer.model)) if self.masters else {}
+        masters = self.masters.by_name(unadapted(self.scorer.model))
         for name, tensor in plain_weights(self.scorer.model):
             yield name, masters.get(name, tensor)
 
     def state(self, folder):  # noqa: ARG002 (of every way)
         "Optimizer, adapters and the scale of losses."
-        saved = dict(optimizer=self.optimizer.state_dict(), adapters=_adapters(self.scorer.model))
-        return saved if self.scaler is None else saved | dict(scaler=self.scaler.state_dict())
+        adapters = _adapters(self.scorer.model)
+        return dict(optimizer=self.optimizer.state_dict(), adapters=adapters, scaler=self.scaler.state_dict())
 
     def load(self, folder, saved):
         "Weights, optimizer and scale."
         self.load_weights(saved.get("adapters") or _tensors(folder))
         if saved["optimizer"] is not None:
             self.optimizer.load_state_dict(saved["optimizer"])
-        if self.scaler is not None and saved.get("scaler"):
+        if saved.get("scaler"):
             self.scaler.load_state_dict(saved["scaler"])
 
     def follow(self):
         "Masters are rounded into the weights."
-        if self.masters:
-            self.masters.down()
+        self.masters.down()
 
     def give_back(self):
         "The model has float32 weights again."
-        if self.masters:
-            self.masters.put_back()
+        self.masters.put_back()
 
     @torch.no_grad()
     def load_weights(self, tensors: Mapping[str, torch.Tensor]):
         "Puts whole tensors into the model. A tied head comes with the embedding."
         model = self.scorer.model
-        masters = self.masters.by_name(model) if self.masters else {}
-        own = dict(model.named_parameters()) | dict(model.named_buffers()) | masters
+        own = dict(model.named_parameters()) | dict(model.named_buffers()) | self.masters.by_name(model)
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
         self.follow()

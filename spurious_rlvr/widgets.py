@@ -1971,6 +1971,20 @@ def _first_rows(pages, number, most=16, size=100_000):
     return rows
 
 # %% ../nbs/20_widgets.ipynb #25497f3b
+def _follow(watch):  # until the run ends or nobody looks any more
+    try:
+        while not watch._stopped.wait(watch.interval):
+            try:
+                if not watch.look() and watch._state in ("finished", "failed"):
+                    break
+            except (SpuriousRLVRError, OSError, ValueError, KeyError) as error:
+                watch._tell("grown", dict(problems=[visible(str(error))[:300]]))
+    finally:  # whatever ends it, no page goes on saying that the run is followed
+        if watch._state not in ("finished", "failed"):
+            watch._stopped.set()
+        watch._tell("grown", dict(state=watch._words()))
+
+
 class RunWatch(RolloutStepper):
     "The stepper on a run that is being written. Made by `watch`."
 
@@ -1982,12 +1996,8 @@ class RunWatch(RolloutStepper):
         path = Path(path.path if isinstance(path, Run) else path)
         if path.exists() and not path.is_dir():
             raise DataError(f"{path}: is a file; watch follows a run folder, and RolloutStepper opens files")
-        self.interval, self._stopped, self._state, self._seen = (
-            interval,
-            threading.Event(),
-            "waiting for the run folder",
-            None,
-        )
+        self.interval, self._stopped = interval, threading.Event()
+        self._state, self._seen = "waiting for the run folder", None
         super().__init__(Run(path, {}), tokenizer=tokenizer, link=link)
         self.look()
 
@@ -2006,25 +2016,13 @@ class RunWatch(RolloutStepper):
             self._tell("grown", told)
         return told is not None
 
-    def _look_on(self):
-        try:
-            while not self._stopped.wait(self.interval):
-                try:
-                    if not self.look() and self._state in ("finished", "failed"):
-                        break
-                except (SpuriousRLVRError, OSError, ValueError, KeyError) as error:
-                    self._tell("grown", dict(problems=[visible(str(error))[:300]]))
-        finally:  # whatever ends it, no page goes on saying that the run is followed
-            if self._state not in ("finished", "failed"):
-                self._stopped.set()
-            self._tell("grown", dict(state=self._words()))
-
     def start(self):
         "Begins to follow the run; once is enough."
         if self._thread is None or not self._thread.is_alive():
             self._stopped.clear()
             self._tell("grown", dict(state=self._words()))
-            self._thread = threading.Thread(target=self._look_on, daemon=True, name=f"watch {self._pages.source.title}")
+            name = f"watch {self._pages.source.title}"
+            self._thread = threading.Thread(target=_follow, args=(self,), daemon=True, name=name)
             self._thread.start()
 
     def stop(self):
