@@ -602,7 +602,8 @@ def sample_rollouts(
     encoded = [tuple(policy.encode(prompt)) for prompt in prompts]
     places = [(i, group, sample) for i, group in enumerate(groups) for sample in range(num_generations)]
     requests = [Request(encoded[i], keyed_seed(seed, purpose, phase, group, sample)) for i, group, sample in places]
-    settings: dict[str, Any] = dict(max_completion_length=max_completion_length, temperature=temperature, stop=policy.template.stop)
+    settings: dict[str, Any] = dict(max_completion_length=max_completion_length, temperature=temperature)
+    settings |= dict(stop=policy.template.stop)
 
     def rollout(place, completion):
         i, group, sample = places[place]
