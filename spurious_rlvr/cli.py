@@ -435,6 +435,9 @@ def train(
         list[str] | None,
         typer.Option(help="tensorboard, wandb or trackio: also log there; may be given several times."),
     ] = None,
+    log_completions: Annotated[
+        bool, typer.Option("--log-completions", help="wandb and trackio also get a table of completions.")
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -477,6 +480,7 @@ def train(
         held_out=benchmark,
         evaluation=evaluation,
         trackers=tracker or (),
+        log_completions=log_completions,
         resume=resume,
     )
     print(summary(run))

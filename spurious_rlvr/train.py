@@ -17,8 +17,9 @@ __all__ = ['SCHEDULES', 'CHANGEABLE', 'PRESETS', 'Records', 'GRPOConfig', 'check
            'gather_used', 'reward_at', 'is_due', 'looking_ahead', 'run_phases', 'grpo', 'write_phase', 'ahead_to_json',
            'ahead_from_json', 'save_checkpoint', 'load_checkpoint', 'DividedEngine', 'evaluate_into', 'recorded_config',
            'check_same', 'check_start', 'describe_engine', 'check_sampler', 'first_process', 'is_evaluated',
-           'check_trackers', 'tracking', 'unwritten', 'recorded_end', 'time_sampling', 'time_scoring', 'phase_seconds',
-           'duration', 'start_words', 'say_start', 'say_shared', 'shown', 'check_evaluated', 'keep_best', 'train']
+           'check_trackers', 'completions_table', 'log_table', 'tracking', 'unwritten', 'recorded_end', 'time_sampling',
+           'time_scoring', 'phase_seconds', 'duration', 'start_words', 'say_start', 'say_shared', 'shown',
+           'check_evaluated', 'keep_best', 'train']
 
 # %% ../nbs/13_train.ipynb #b232d627
 import contextlib
@@ -117,6 +118,7 @@ from spurious_rlvr.runs import (
     refuse_existing,
     resume_run,
 )
+from .tasks import writable
 
 # %% ../nbs/13_train.ipynb #d9b65247
 @dataclasses.dataclass(frozen=True)
@@ -2063,8 +2065,14 @@ def is_evaluated(run: Run, phase: int, names) -> bool:
     return set(names) <= (set() if evaluations.empty else set(evaluations.loc[evaluations["phase"] == phase, "name"]))
 
 # %% ../nbs/13_train.ipynb #b01c8e35
-def check_trackers(names: Sequence[str]) -> None:
-    "Raises `ConfigError` where a tracker is not known to accelerate or not installed."
+_TABLES = ("wandb", "trackio")  # trackers that show tables
+
+
+def check_trackers(
+    names: Sequence[str],  # of trackers
+    log_completions: bool = False,  # one of them is to have tables
+) -> None:
+    "Raises `ConfigError` where a tracker is not known to accelerate or not installed, or none of them has tables."
     known = {tracker.value for tracker in LoggerType} - {"all"}
     faults, installed = (
         Faults("trackers"),
@@ -2074,16 +2082,62 @@ def check_trackers(names: Sequence[str]) -> None:
         faults.check(name in known, f"there is no {name!r}; choose from {', '.join(sorted(known))}") and faults.check(
             name in installed, f"{name!r} is not installed: pip install {name}"
         )
+    faults.check(
+        not log_completions or set(names) & set(_TABLES),
+        f"log_completions has no effect without one of {', '.join(_TABLES)} among the trackers",
+    )
     faults.raise_any()
 
+# %% ../nbs/13_train.ipynb #2457d592
+def completions_table(
+    rollouts: Sequence[Rollout],  # of a phase
+    most: int | None = None,  # rows; None: all
+) -> dict[str, list]:  # columns by name, as TRL's trainers have them
+    "A phase's completions for a tracker: where there are too many, the first of each group, then the second."
+    chosen = sorted(rollouts, key=lambda r: (r.sample, r.group))[:most]
+    chosen = sorted(chosen, key=lambda r: (r.group, r.sample))
+    parts = [name for name in dict.fromkeys(name for r in chosen for name in r.rewards)]
+    return dict(
+        step=[r.phase for r in chosen],
+        prompt=[writable(r.prompt) for r in chosen],
+        completion=[writable(r.completion) for r in chosen],
+        **{name: [_number(r.rewards.get(name)) for r in chosen] for name in parts},
+        reward=[_number(r.reward) for r in chosen],
+        advantage=[r.advantage for r in chosen],
+        group=[r.group for r in chosen],
+        correct=[_number(r.correct) for r in chosen],
+    )
 
+
+def _number(value):  # a column has one type, so that what is not known is NaN
+    return math.nan if value is None else float(value)
+
+
+def log_table(
+    tracker,  # one of accelerate's
+    columns: Mapping[str, list],  # from `completions_table`
+    step: int,  # the phase
+) -> None:
+    "Gives a table to a tracker that shows tables."
+    import pandas
+
+    frame = pandas.DataFrame(columns)
+    if tracker.name == "wandb":
+        tracker.log_table("completions", dataframe=frame, step=step)
+    if tracker.name == "trackio":
+        import trackio
+
+        tracker.log({"completions": trackio.Table(dataframe=frame)}, step=step)
+
+# %% ../nbs/13_train.ipynb #57b3bd57
 @contextlib.contextmanager
 def tracking(
     state: TrainingState,  # its accelerator holds the trackers
     folder: Path,  # where those that write files write them
     names: Sequence[str],  # "tensorboard", "wandb", "trackio", ...; none: nothing happens
     config: GRPOConfig,  # is shown with the run
-) -> Iterator[Any]:  # to be called with a prefix, numbers, and the phase
+    most: int | None = 0,  # completions of a phase that go into a table; None: all
+) -> Iterator[Any]:  # to be called with a prefix, numbers, the phase, and its rollouts where there are some
     "Opens trackers, and closes them in the end."
     accelerator, plain = (
         state.accelerator,
@@ -2094,11 +2148,13 @@ def tracking(
         accelerator.log_with = filter_trackers(list(names), str(folder))
         accelerator.init_trackers("spurious-rlvr", config=plain(dataclasses.asdict(config)))
 
-    def log(prefix, numbers, phase):
+    def log(prefix, numbers, phase, rollouts=()):
         if names:
             accelerator.log(
                 {f"{prefix}/{k}": v for k, v in plain(numbers).items() if not isinstance(v, str)}, step=phase
             )
+        for tracker in accelerator.trackers if rollouts and most != 0 and accelerator.is_main_process else ():
+            log_table(tracker, completions_table(rollouts, most), phase)
 
     try:
         yield log
@@ -2371,6 +2427,8 @@ def train(
     resume: bool = False,  # go on with a run that exists, from its newest checkpoint
     progress: bool = True,  # say what a phase is and how long it may take, and show progress bars
     trackers: Sequence[str] = (),  # "tensorboard", "wandb", "trackio": also log there
+    log_completions: bool = False,  # "wandb" and "trackio" also get a table of each phase's completions
+    num_completions_to_log: int | None = 64,  # rows of that table; None: all of the phase's
     describe: Mapping[str, Any] = None,  # further entries of run.json
     # evaluations of this very start, by an earlier run of this process with the same settings; completed in place
     start: dict[str, list[Rollout]] | None = None,
@@ -2384,7 +2442,7 @@ def train(
     if resume:
         check_same(read_run(run), config, rewards, problems)
     check_evaluated(config, held_out or {})
-    check_trackers(trackers)
+    check_trackers(trackers, log_completions)
     check_reward(rewards, problems)
     model = policy.describe()  # as it is before adapters and shards
     if resume:
@@ -2418,7 +2476,8 @@ def train(
         )
     state.accelerator.wait_for_everyone()
     state.bar = Progress(shown=progress and main)
-    opened = tracking(state, Path(run) / "trackers", trackers, config)
+    most = num_completions_to_log if log_completions else 0
+    opened = tracking(state, Path(run) / "trackers", trackers, config, most)
     with state.borrowed, state.bar, recorded_end(writer, main), opened as track:
         if main:
             writer.log("status", status="resumed" if resume else "started")
@@ -2446,7 +2505,7 @@ def train(
         for phase in shown(
             run_phases(state, rewards, config, writer), state, config, Path(run).name, progress and main
         ):
-            track("phase", phase.metrics, phase.number)
+            track("phase", phase.metrics, phase.number, phase.rollouts)
             if is_due(config, config.evaluate_every, phase.number):
                 look(phase.number)
     state.accelerator.wait_for_everyone()  # a process that leaves while another still writes would take it along
