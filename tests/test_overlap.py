@@ -1,6 +1,5 @@
 "Scoring while others are sampled, and the next phase sampled while this one is learnt from."
 
-import copy
 import dataclasses
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import SMALL
+from small import SMALL, OwnWeights
 
 from spurious_rlvr import train as training
 from spurious_rlvr.core import ConfigError, RunError
@@ -28,13 +27,11 @@ STALE = dataclasses.replace(SMALL, phases=4, old_logprobs="trainer", max_stalene
 PROBLEMS = arithmetic_chains(20)
 
 
-class Beside(TransformersEngine):
-    "Samples with weights of its own, as servers do."
-
-    samples_beside = True
+class Beside(OwnWeights):
+    "Keeps what it was given."
 
     def __init__(self, policy):
-        super().__init__(dataclasses.replace(policy, model=copy.deepcopy(policy.model)))
+        super().__init__(policy)
         self.given, self.threads = [], []
 
     def load_weights(self, policy):

@@ -74,7 +74,9 @@ def test_trackers_without_tables_are_refused(tmp_path):
 
 
 def test_no_tracker_is_imported_that_was_not_asked_for():
-    code = "import sys, spurious_rlvr.train; print([m for m in ('wandb', 'trackio', 'tensorboard') if m in sys.modules])"
+    code = (
+        "import sys, spurious_rlvr.train; print([m for m in ('wandb', 'trackio', 'tensorboard') if m in sys.modules])"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
