@@ -528,6 +528,47 @@ def test_server_takes_bfloat16(server, tmp_path):
     server.load_weights(server.policy)
 
 
+def test_a_server_samples_the_next_phase_meanwhile(server, tmp_path):
+    "With adapters by themselves: each phase is sampled by the weights of the one before, and says how far off it is."
+    from spurious_rlvr.runs import read_run
+    from spurious_rlvr.train import train
+
+    config = GRPOConfig(
+        phases=3,
+        prompts_per_phase=4,
+        num_generations=8,
+        minibatch_size=16,
+        max_completion_length=8,
+        max_prompt_length=140,
+        learning_rate=0.3,
+        optimizer="sgd",
+        trainable="lora",
+        lora_rank=4,
+        max_grad_norm=1e9,
+        checkpoint_every=1,
+        keep_checkpoints=3,
+        max_staleness=1,
+        score_while_sampling=True,
+        sampler_correction="tis",
+    )
+    policy = tiny(seed=7)
+    engine = VLLMServerEngine(server.addresses, policy, weights_folder=tmp_path / "weights", lora_rank=8)
+    run = train(policy, arithmetic_chains(20), "random:0.5", config, tmp_path / "run", engine=engine, progress=False)
+    phases = run.of_kind("phase")
+    assert phases["staleness"].tolist() == [0, 1, 1]
+    assert phases["mismatch_max"].iloc[0] < EXACT and (phases["mismatch_max"].iloc[1:] > 10 * EXACT).all()
+    assert phases["hand_over_bytes"].iloc[1:].max() < phases["hand_over_bytes"].iloc[0] / 2
+    assert run.settings["sampler"]["hand_over"] == "adapters"
+    from transformers import AutoModelForCausalLM
+
+    weights = read_run(run.path).path / "checkpoints" / "phase-000001" / "policy"
+    before_last = dataclasses.replace(tiny(seed=7), model=AutoModelForCausalLM.from_pretrained(weights))
+    for row in run.rollouts(3).head(8).itertuples():  # sampled by the weights after phase 1
+        own = logprobs_of(before_last, policy.encode(row.prompt), row.token_ids)
+        assert np.allclose(own, row.logprob_sampler, atol=EXACT)
+    server.load_weights(server.policy)
+
+
 def test_server_that_refuses_or_is_gone(server):
     with pytest.raises(RunError, match="refused a request: HTTP 4"):
         server.generate([Request((10**6,), 1)], max_completion_length=5)
