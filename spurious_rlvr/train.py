@@ -2045,9 +2045,9 @@ def describe_engine(engine: Engine) -> dict:
     return engine.describe() if hasattr(engine, "describe") else dict(engine=type(engine).__name__)
 
 
-def check_sampler(run: Run, engine: Engine) -> None:
+def check_sampler(run: Run, engine: Engine | None) -> None:
     "Raises `ConfigError` where a run would go on with other seeds or other rounding in its sampler than it began with."
-    begun, now = run.settings.get("sampler") or {}, describe_engine(engine)
+    begun, now = run.settings.get("sampler") or {}, describe_engine(engine) if engine is not None else {}
     faults = Faults(f"{run.path} cannot go on")
     for name in ("seeds", "dtype"):
         was, is_ = begun.get(name), now.get(name)
@@ -2451,11 +2451,10 @@ def train(
     model = policy.describe()  # as it is before adapters and shards
     if resume:
         check_start(read_run(run), config, model)
+        check_sampler(read_run(run), engine)
     state = prepare(
         policy, problems, config, engine
     )  # before the folder is made: what cannot be trained leaves nothing behind
-    if resume:
-        check_sampler(read_run(run), state.engine)
     say_shared(problems, held_out or {})
     if progress and state.accelerator.is_main_process:
         say_start(state, config, Path(run).name)

@@ -303,6 +303,28 @@ def test_an_engine_that_takes_turns_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name,was,now", [("seeds", "phase", "request"), ("dtype", "same", "bfloat16")])
+def test_a_run_goes_on_with_the_sampler_it_began_with(tmp_path, name, was, now):
+    class Named(OwnWeights):
+        said = {}
+
+        def describe(self):
+            return dict(engine="Named", **self.said)
+
+    def begin(said, resume=False):
+        policy = random_policy(scale=10)
+        engine = Named(policy)
+        engine.said = {name: said}
+        config = dataclasses.replace(SMALL, phases=3 if resume else 2)
+        options = dict(engine=engine, resume=resume, progress=False)
+        return train(policy, PROBLEMS, "random:0.5", config, tmp_path / "run", **options)
+
+    assert begin(was).settings["sampler"] == {"engine": "Named", name: was}
+    with pytest.raises(ConfigError, match=f"the engine's {name} is '{now}' and was '{was}'"):
+        begin(now, resume=True)
+    assert len(begin(was, resume=True).of_kind("phase")) == 3
+
+
 TWO = textwrap.dedent("""
     import dataclasses, json, sys, torch
     torch.set_num_threads(1)
