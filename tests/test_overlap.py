@@ -288,6 +288,7 @@ def test_what_goes_wrong_ahead_is_raised():
         (dict(max_staleness=2), "one phase is sampled ahead at most"),
         (dict(old_logprobs="sampler"), "would take the weights before last for the old policy"),
         (dict(max_staleness=-1), "must not be negative"),
+        (dict(sampler_correction="tis", sampler_floor=3.0), "sampler_floor 3.0 lies above sampler_cap 2.0"),
     ],
     ids=str,
 )
