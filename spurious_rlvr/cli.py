@@ -252,25 +252,47 @@ def read_settings(given: list[str], preset):
     return dataclasses.replace(begun, **changes)
 
 # %% ../nbs/24_cli.ipynb #c666eb9b
+_ENGINE_SETTINGS = dict(  # that a command line may give, by engine
+    VLLMEngine=("lora_rank", "seeds", "gpu_memory_utilization", "dtype", "enforce_eager"),
+    VLLMServerEngine=("lora_rank", "weights_dtype", "weights_folder", "concurrency", "sleep_level"),
+)
+
+
+def _engine_settings(kind, given):  # what NAME=VALUE texts say
+    from spurious_rlvr.core import ConfigError
+
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or name not in _ENGINE_SETTINGS.get(kind, ()):
+            known = ", ".join(_ENGINE_SETTINGS.get(kind, ())) or "none"
+            raise ConfigError(f"--engine-set {text}: write NAME=VALUE; {kind} has {known}")
+        found[name] = _value(value)
+    return found
+
+
 def chosen_engine(
     name: str,  # transformers, vllm, or addresses of vLLM servers, separated by commas
     policy,  # that samples
     longest: int,  # tokens of a prompt with its completion, at most
     out,  # the run folder; weights for servers lie beside it
+    settings=(),  # NAME=VALUE texts, for the engine
 ):
     "The engine that a command line names; None is the policy's own model."
     if name == "transformers":
+        _engine_settings("TransformersEngine", settings)
         return None
     from spurious_rlvr import rollout
     from spurious_rlvr.core import ConfigError
 
     if name == "vllm":
-        return rollout.VLLMEngine(policy, max_model_len=longest)
+        return rollout.VLLMEngine(policy, max_model_len=longest, **_engine_settings("VLLMEngine", settings))
     if not name.startswith("http"):
         raise ConfigError(
             f"--engine {name}: give transformers, vllm, or addresses of vLLM servers such as http://127.0.0.1:8000"
         )
-    return rollout.VLLMServerEngine(name.split(","), policy, weights_folder=Path(f"{out}-weights"))
+    more = dict(weights_folder=Path(f"{out}-weights")) | _engine_settings("VLLMServerEngine", settings)
+    return rollout.VLLMServerEngine(name.split(","), policy, **more)
 
 # %% ../nbs/24_cli.ipynb #72a4c156
 _OWN_WORDS = dict(
@@ -424,6 +446,13 @@ def train(
             )
         ),
     ] = "transformers",
+    engine_settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine-set",
+            help="NAME=VALUE of a vLLM engine, such as lora_rank=16 or weights_dtype=bfloat16; several times.",
+        ),
+    ] = None,
     question_field: Annotated[
         str | None, typer.Option(help="Column of the question in --problems, where its name is not a usual one.")
     ] = None,
@@ -435,6 +464,9 @@ def train(
         list[str] | None,
         typer.Option(help="tensorboard, wandb or trackio: also log there; may be given several times."),
     ] = None,
+    log_completions: Annotated[
+        bool, typer.Option("--log-completions", help="wandb and trackio also get a table of completions.")
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -467,16 +499,18 @@ def train(
     questions = _questions(start, problems, question_field, gold_field, skip_faulty)
     benchmark, evaluation = _measured_on(start, held_out)
     loaded = _with_words(start.load(template), system=system, user=user, prefix=prefix, stop=stop or ())
+    longest = config.max_prompt_length + config.max_completion_length
     run = training.train(
         loaded,
         questions,
         reward,
         config,
         out,
-        engine=chosen_engine(engine, loaded, config.max_prompt_length + config.max_completion_length, out),
+        engine=chosen_engine(engine, loaded, longest, out, engine_settings or ()),
         held_out=benchmark,
         evaluation=evaluation,
         trackers=tracker or (),
+        log_completions=log_completions,
         resume=resume,
     )
     print(summary(run))

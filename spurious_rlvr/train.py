@@ -5,24 +5,29 @@
 # %% auto #0
 __all__ = ['SCHEDULES', 'CHANGEABLE', 'PRESETS', 'Records', 'GRPOConfig', 'check_kinds', 'learning_rate_at', 'check_config',
            'plan_phase', 'score', 'realised_rates', 'check_reward', 'assign_advantages', 'plan_updates', 'deal',
-           'taking_part', 'TrainingState', 'usable_prompts', 'check_context', 'device_memory', 'choose_packing',
-           'settle_precision', 'make_scorer', 'prepare', 'own_engine', 'make_trainable', 'make_reference',
-           'set_checkpointing', 'sample_groups', 'refilled', 'sample_phase', 'Piece', 'Update', 'PhaseBatches',
-           'cut_pieces', 'count_pieces', 'make_update_batches', 'make_batches', 'every_piece', 'flat', 'by_row',
-           'record_old_logprobs', 'score_as_trained', 'Signal', 'signal_of', 'configured_loss', 'reference_logprobs',
-           'piece_loss', 'is_dead', 'learnt_from', 'sides_of', 'accumulate_gradient', 'record_tokens', 'joined_tokens',
-           'update_statistics', 'make_update', 'NoiseSample', 'begin_noise', 'noise_statistics', 'end_noise', 'Phase',
-           'sampler_mismatch', 'phase_metrics', 'run_updates', 'run_phase', 'gather_used', 'reward_at', 'is_due',
-           'run_phases', 'grpo', 'write_phase', 'save_checkpoint', 'load_checkpoint', 'DividedEngine', 'evaluate_into',
-           'recorded_config', 'check_same', 'check_start', 'first_process', 'is_evaluated', 'check_trackers',
-           'tracking', 'unwritten', 'recorded_end', 'time_sampling', 'time_scoring', 'phase_seconds', 'duration',
-           'start_words', 'say_start', 'say_shared', 'shown', 'check_evaluated', 'keep_best', 'train']
+           'taking_part', 'Sampled', 'Lookahead', 'TrainingState', 'usable_prompts', 'check_context', 'device_memory',
+           'choose_packing', 'settle_precision', 'make_scorer', 'prepare', 'own_engine', 'check_engine',
+           'make_trainable', 'make_reference', 'set_checkpointing', 'score_all', 'GroupScorer', 'sample_groups',
+           'refilled', 'sample_share', 'sample_ahead', 'sample_phase', 'hand_over_facts', 'Piece', 'Update',
+           'PhaseBatches', 'cut_pieces', 'count_pieces', 'make_update_batches', 'make_batches', 'every_piece', 'flat',
+           'by_row', 'record_old_logprobs', 'score_as_trained', 'Signal', 'signal_of', 'configured_loss',
+           'reference_logprobs', 'piece_loss', 'is_dead', 'learnt_from', 'sides_of', 'accumulate_gradient',
+           'record_tokens', 'joined_tokens', 'update_statistics', 'make_update', 'NoiseSample', 'begin_noise',
+           'noise_statistics', 'end_noise', 'Phase', 'sampler_mismatch', 'phase_metrics', 'run_updates', 'run_phase',
+           'gather_used', 'reward_at', 'is_due', 'looking_ahead', 'run_phases', 'grpo', 'write_phase', 'ahead_to_json',
+           'ahead_from_json', 'save_checkpoint', 'load_checkpoint', 'DividedEngine', 'evaluate_into', 'recorded_config',
+           'check_same', 'check_start', 'describe_engine', 'check_sampler', 'first_process', 'is_evaluated',
+           'check_trackers', 'completions_table', 'log_table', 'tracking', 'unwritten', 'recorded_end', 'time_sampling',
+           'time_scoring', 'phase_seconds', 'duration', 'start_words', 'say_start', 'say_shared', 'shown',
+           'check_evaluated', 'keep_best', 'train']
 
 # %% ../nbs/13_train.ipynb #b232d627
 import contextlib
 import copy
 import dataclasses
 import functools
+import itertools
+import json
 import math
 import numbers
 import os
@@ -30,7 +35,8 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +118,7 @@ from spurious_rlvr.runs import (
     refuse_existing,
     resume_run,
 )
+from .tasks import writable
 
 # %% ../nbs/13_train.ipynb #d9b65247
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +180,10 @@ class GRPOConfig:
     microbatch_tokens: int = 16384  # most tokens in a forward pass
     compile: bool = False  # compile the model's layers; worth it on a GPU with long runs
     dynamic_sampling: int = 0  # times that dead groups are sampled anew with other problems, as in DAPO
+    score_while_sampling: bool = False  # score each group when it is whole; a reward then sees one group at a time
+    # 1: sample the next phase while this one is learnt from, with weights that are one phase old. TRL's asynchronous
+    # trainer has the name, and counts in updates
+    max_staleness: int = 0
     mask_truncated_completions: bool = False  # leave completions that ran into the limit out of the loss, as in TRL
     skip_zero_advantages: bool = (
         True  # leave groups whose advantages are all 0 out of the forward and backward pass: the gradient is the same
@@ -333,6 +344,7 @@ _NOT_NEGATIVE = (
     "warmup_steps",
     "sampler_floor",
     "dynamic_sampling",
+    "max_staleness",
     "evaluate_every",
     "checkpoint_every",
 )
@@ -409,6 +421,19 @@ def check_config(
         or (config.scale_rewards, config.baseline) == ("group", "group_mean"),
         "multi_objective_aggregation 'normalize_then_sum' normalises by mean and deviation of the group: leave"
         " scale_rewards 'group' and baseline 'group_mean'",
+    )
+    faults.check(
+        config.sampler_floor <= config.sampler_cap,
+        f"sampler_floor {config.sampler_floor} lies above sampler_cap {config.sampler_cap}",
+    )
+    faults.check(
+        config.max_staleness <= 1,
+        f"max_staleness is {config.max_staleness}: one phase is sampled ahead at most; give 0 or 1",
+    )
+    faults.check(
+        not config.max_staleness or config.old_logprobs != "sampler",
+        f"max_staleness is {config.max_staleness}, and old_logprobs 'sampler' would take the weights before last for"
+        " the old policy: use old_logprobs='trainer', with a sampler_correction for the difference",
     )
     for name, holds, words in _NEEDS:
         value, usual = getattr(config, name), getattr(GRPOConfig, name)
@@ -605,6 +630,63 @@ def taking_part(
     live = {r.group for r in rollouts if r.advantage != 0}
     return {place for place, r in enumerate(rollouts) if r.group in live}
 
+# %% ../nbs/13_train.ipynb #04b91177
+@dataclasses.dataclass
+class Sampled:
+    "What one process sampled and scored of a phase."
+
+    rollouts: list[Rollout]  # whole groups
+    left_out: list[Rollout]  # groups that others took the place of
+    promised: dict[str, float]  # the share that each random reward promised
+    scoring: float = 0.0  # seconds of it that passed before anything else went on
+    scoring_hidden: float = 0.0  # seconds of it while others were sampled, or a phase was learnt from
+    staleness: int = 0  # phases between the weights that sampled it and those that learn from it
+
+# %% ../nbs/13_train.ipynb #94be3ef3
+class Lookahead:
+    "The next phase, sampled by servers while this one is learnt from."
+
+    def __init__(self) -> None:
+        self.plan: Callable[[int], Sampled] | None = None  # samples a phase; None: nothing is sampled ahead
+        self.last = 0  # the last phase that is planned
+        self.phase = 0  # that is sampled ahead
+        self.share: Sampled | None = None
+        self.job: Future | None = None
+
+    def begin(self, phase: int) -> None:
+        "Starts a phase, if that is planned."
+        if self.plan is not None and phase <= self.last:
+            self.phase, self.job = phase, _in_a_thread(self.plan, phase)
+
+    def finish(self) -> float:  # seconds that it waited
+        "Waits for what was started; raises what went wrong there."
+        began = time.perf_counter()
+        if self.job is not None:
+            job, self.job = self.job, None
+            self.share = job.result()
+        return time.perf_counter() - began
+
+    def take(self, phase: int) -> Sampled | None:
+        "The phase, where it was sampled ahead."
+        self.finish()
+        share, self.share = self.share, None
+        return share if phase == self.phase else None
+
+    def stop(self, engine: Engine) -> None:
+        "Ends what is under way, and plans no more."
+        self.plan = None
+        if self.job is not None:
+            getattr(engine, "abort", lambda: None)()
+            self.job.exception()  # it has ended, in whatever way
+            self.job = None
+
+
+def _in_a_thread(work, *arguments) -> Future:
+    pool = ThreadPoolExecutor(1, "sampling ahead")
+    job = pool.submit(work, *arguments)
+    pool.shutdown(wait=False)
+    return job
+
 # %% ../nbs/13_train.ipynb #44de7dd2
 @dataclasses.dataclass
 class TrainingState:
@@ -620,6 +702,7 @@ class TrainingState:
     finished: int = 0  # phases that are done
     skipped: int = 0  # updates in a row that were skipped
     bar: Progress = dataclasses.field(default_factory=lambda: Progress(shown=False))  # what a phase is at
+    ahead: Lookahead = dataclasses.field(default_factory=Lookahead)  # the next phase, where it is sampled ahead
     borrowed: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)  # closed in the end
 
     @property
@@ -733,6 +816,7 @@ def prepare(
 def _prepare(policy, problems, config, engine, accelerator, encoded, borrowed):
     if engine is None:
         engine = own_engine(policy, accelerator)
+    check_engine(config, engine)
     if config.trainable == "lora":
         add_adapters(policy, config)
     make_trainable(policy, config)
@@ -759,6 +843,15 @@ def own_engine(policy: Policy, accelerator: Accelerator) -> TransformersEngine:
         return TransformersEngine(policy)
     copied = copy.deepcopy(policy.model).to(accelerator.device)
     return TransformersEngine(dataclasses.replace(policy, model=copied))
+
+
+def check_engine(config: GRPOConfig, engine: Engine) -> None:
+    "Raises `ConfigError` where an engine cannot sample while the trainer computes, and is to."
+    if config.max_staleness and not getattr(engine, "samples_beside", False):
+        raise ConfigError(
+            f"max_staleness is {config.max_staleness}, and {type(engine).__name__} takes turns with the updates: sample"
+            " with vLLM servers on devices of their own, or leave max_staleness 0"
+        )
 
 
 def make_trainable(policy: Policy, config: GRPOConfig) -> None:
@@ -791,17 +884,80 @@ def set_checkpointing(policy: Policy, config: GRPOConfig) -> None:
         policy.model.gradient_checkpointing_enable(settings)
     policy.model.train(config.gradient_checkpointing)
 
-# %% ../nbs/13_train.ipynb #aff4cac2
+# %% ../nbs/13_train.ipynb #de45a6b8
+def score_all(
+    rollouts: Sequence[Rollout],  # completed in place
+    problems: Mapping[str, Problem],  # by id
+    reward: Reward,  # of this phase
+    seed: int,  # the run's seed
+) -> dict[str, float]:  # the share that each random reward among them promised
+    "Grades and scores rollouts."
+    measure(rollouts, [problems[name] for name in {r.problem_id for r in rollouts}])
+    return score(rollouts, problems, reward, seed)
+
+
+class GroupScorer:
+    "Grades and scores each group when it is whole, one after the other, in a thread beside the sampling."
+
+    def __init__(
+        self,
+        problems: Mapping[str, Problem],  # by id
+        reward: Reward,  # of this phase
+        seed: int,  # the run's seed
+    ):
+        self.known, self.seconds, self.early = (problems, reward, seed), 0.0, {}
+        self.pool = ThreadPoolExecutor(1, "scoring")
+
+    def add(self, group: list[Rollout]) -> None:
+        "Takes a group that is whole; where it comes twice, the later one counts."
+        self.early[group[0].group] = group, self.pool.submit(self._score, group)
+
+    def _score(self, group):
+        began = time.perf_counter()
+        promised = score_all(group, *self.known)
+        self.seconds += time.perf_counter() - began
+        return promised
+
+    def complete(
+        self,
+        rollouts: Sequence[Rollout],  # whole groups, completed in place
+    ) -> dict[str, float]:  # the share that each random reward among them promised
+        "What was scored, and what was not yet. Every rollout has the same parts, as where all are scored together."
+        promised: dict[str, float] = {}
+        for number, members in itertools.groupby(rollouts, key=lambda r: r.group):
+            promised |= self._settle(list(members), *self.early.get(number, (None, None)))
+        parts = dict.fromkeys(name for r in rollouts for name in r.rewards)
+        for r in rollouts:
+            r.rewards = {name: r.rewards.get(name) for name in parts}
+        return promised
+
+    def _settle(self, group, early, job):
+        if early is None or [r.token_ids for r in early] != [r.token_ids for r in group]:
+            return self.pool.submit(self._score, group).result()
+        promised = job.result()
+        for r, scored in zip(group, early):
+            for name in ("answer", "correct", "mentions_python", "writes_code", "reward", "rewards"):
+                setattr(r, name, getattr(scored, name))
+        return promised
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+# %% ../nbs/13_train.ipynb #b56de466
 def sample_groups(
     state: TrainingState,  # what the loop carries
     config: GRPOConfig,  # as it holds in this phase
     reward,  # the reward function of this phase
     phase: int,  # from 1
     groups: Mapping[int, int],  # group: the place of its problem in the training set
-) -> tuple[list[Rollout], dict[str, float], float]:  # rollouts; what random rewards promised; seconds of scoring
+) -> Sampled:
     "Samples, measures and scores some groups of a phase, in this process."
+    problems = {p.id: p for p in state.problems}
     state.bar.begin(f"phase {phase}, sampling", len(groups) * config.num_generations, "completions")
-    with watched(state.engine, state.bar.update):
+    with GroupScorer(problems, reward, config.seed) as scorer, watched(state.engine, state.bar.update):
         rollouts = sample_rollouts(
             state.policy,
             state.engine,
@@ -812,14 +968,19 @@ def sample_groups(
             temperature=config.temperature,
             seed=config.seed,
             phase=phase,
+            finished=scorer.add if config.score_while_sampling else None,
         )
-    began = time.perf_counter()
-    state.bar.begin(f"phase {phase}, grading and reward", len(rollouts), "completions")
-    measure(rollouts, state.problems)
-    promised = score(rollouts, {p.id: p for p in state.problems}, reward, config.seed)
-    return rollouts, promised, time.perf_counter() - began
+        began = time.perf_counter()
+        state.bar.begin(f"phase {phase}, grading and reward", len(rollouts), "completions")
+        complete = scorer.complete if config.score_while_sampling else functools.partial(_at_once, *scorer.known)
+        promised, visible = complete(rollouts), time.perf_counter() - began
+    return Sampled(rollouts, [], promised, visible, max(0.0, scorer.seconds - visible))
 
 
+def _at_once(problems, reward, seed, rollouts):
+    return score_all(rollouts, problems, reward, seed)
+
+# %% ../nbs/13_train.ipynb #1acfb1f5
 def refilled(
     config: GRPOConfig,  # as it holds in this phase
     rollouts: Sequence[Rollout],  # whole groups, scored
@@ -836,7 +997,44 @@ def refilled(
     anew = [group + config.prompts_per_phase for group in dead]
     return {group: int(keyed_rng(config.seed, "refill", phase, group).integers(problems)) for group in anew}
 
+# %% ../nbs/13_train.ipynb #696991cd
+def sample_share(
+    state: TrainingState,  # what the loop carries
+    config: GRPOConfig,  # as it holds in this phase
+    reward,  # the reward function of this phase
+    phase: int,  # from 1
+) -> Sampled:
+    "This process's part of a phase, scored; dead groups anew, as often as the configuration says."
+    plan = plan_phase(len(state.problems), phase, config.prompts_per_phase, config.seed)
+    mine = range(state.accelerator.process_index, len(plan), state.accelerator.num_processes)
+    groups, share = {group: plan[group] for group in mine}, Sampled([], [], {})
+    for more in reversed(range(config.dynamic_sampling + 1)):
+        sampled = sample_groups(state, config, reward, phase, groups)
+        groups = refilled(config, sampled.rollouts, reward, len(state.problems)) if more else {}
+        dead = {group - config.prompts_per_phase for group in groups}
+        share.rollouts += [r for r in sampled.rollouts if r.group not in dead]
+        share.left_out += [r for r in sampled.rollouts if r.group in dead]
+        share.promised |= sampled.promised
+        share.scoring += sampled.scoring
+        share.scoring_hidden += sampled.scoring_hidden
+        if not groups:
+            break
+    return share
 
+
+def sample_ahead(
+    state: TrainingState,  # its engine samples elsewhere
+    reward,  # a reward, or {phase: reward}
+    config: GRPOConfig,  # of the run
+    phase: int,  # the next
+) -> Sampled:
+    "The same while the phase before is learnt from, for `Lookahead.plan`; the bar is not its own."
+    quiet = dataclasses.replace(state, bar=Progress(shown=False))
+    share = sample_share(quiet, config.at(phase), reward_at(reward, phase), phase)
+    hidden = share.scoring + share.scoring_hidden
+    return dataclasses.replace(share, scoring=0.0, scoring_hidden=hidden, staleness=1)
+
+# %% ../nbs/13_train.ipynb #6b99a09e
 def sample_phase(
     state: TrainingState,  # what the loop carries
     config: GRPOConfig,  # as it holds in this phase
@@ -845,25 +1043,16 @@ def sample_phase(
 ) -> tuple[
     list[Rollout], dict[str, float]
 ]:  # the phase's rollouts in order, on every process; realised rates, and seconds by part
-    "Samples, measures and scores the rollouts of a phase; dead groups anew, as often as the configuration says."
-    began, scoring = time.perf_counter(), 0.0
-    plan = plan_phase(len(state.problems), phase, config.prompts_per_phase, config.seed)
-    mine = range(state.accelerator.process_index, len(plan), state.accelerator.num_processes)
-    groups, rollouts, left_out = {group: plan[group] for group in mine}, [], []
+    "Hands the weights over, and samples a phase, or takes what was sampled ahead; then begins the next, if it is to."
+    began = time.perf_counter()
     state.engine.wake()
     try:
         state.engine.load_weights(state.policy)
-        for more in reversed(range(config.dynamic_sampling + 1)):
-            sampled, promised, seconds = sample_groups(state, config, reward, phase, groups)
-            scoring += seconds
-            groups = refilled(config, sampled, reward, len(state.problems)) if more else {}
-            dead = {group - config.prompts_per_phase for group in groups}
-            rollouts += [r for r in sampled if r.group not in dead]
-            left_out += [r for r in sampled if r.group in dead]
-            if not groups:
-                break
+        share = state.ahead.take(phase) or sample_share(state, config, reward, phase)
+        state.ahead.begin(phase + 1)
     finally:
         state.engine.sleep()  # also where it was interrupted: the memory is free again
+    rollouts, left_out = share.rollouts, share.left_out
     if state.accelerator.num_processes > 1:
         rollouts, left_out = gather_object(rollouts), gather_object(left_out)
     rollouts = sorted(rollouts, key=lambda r: (r.group, r.sample))
@@ -873,10 +1062,20 @@ def sample_phase(
             " learnt from them"
         )
     assign_advantages(rollouts, config, reward)
-    facts = dict(seconds_sample=time.perf_counter() - began - scoring, seconds_score=scoring)
+    facts = dict(seconds_sample=time.perf_counter() - began - share.scoring, seconds_score=share.scoring)
+    if config.score_while_sampling or config.max_staleness:
+        facts |= dict(seconds_score_hidden=share.scoring_hidden)
+    if config.max_staleness:
+        facts |= dict(staleness=share.staleness)
     if config.dynamic_sampling:
         facts["left_out_groups"] = len(left_out) / len(rollouts)
-    return rollouts, realised_rates([*rollouts, *left_out], promised) | facts
+    return rollouts, realised_rates([*rollouts, *left_out], share.promised) | facts | hand_over_facts(state.engine)
+
+
+def hand_over_facts(engine: Engine) -> dict[str, float]:
+    "What handing the weights to an engine took, where it has a copy of them."
+    handed = getattr(engine, "handed", None)
+    return {} if handed is None else dict(hand_over_bytes=handed.bytes, seconds_hand_over=handed.seconds)
 
 # %% ../nbs/13_train.ipynb #4441a28f
 @dataclasses.dataclass
@@ -1546,6 +1745,8 @@ def run_phase(
     state.finished = phase
     further |= dict(masked_share=0.0 if signal.masked is None else signal.masked.float().mean().item())
     further |= dict(seconds_update=time.perf_counter() - began)
+    waited = state.ahead.finish()
+    further |= dict(seconds_wait=waited) if config.max_staleness else {}
     return Phase(phase, rollouts, updates, phase_metrics(rollouts, updates, further, config.old_logprobs))
 
 
@@ -1575,6 +1776,21 @@ def is_due(config: GRPOConfig, every: int, phase: int) -> bool:
     return phase == config.phases or bool(every and phase % every == 0)
 
 # %% ../nbs/13_train.ipynb #8109296e
+@contextlib.contextmanager
+def looking_ahead(
+    state: TrainingState,  # its lookahead gets a plan where `max_staleness` asks for one
+    reward,  # a reward, or {phase: reward}
+    config: GRPOConfig,  # of the run
+) -> Iterator[None]:
+    "Plans the next phase while a loop runs, and ends what is under way when it does."
+    if config.max_staleness:
+        state.ahead.plan, state.ahead.last = functools.partial(sample_ahead, state, reward, config), config.phases
+    try:
+        yield
+    finally:
+        state.ahead.stop(state.engine)
+
+
 def run_phases(
     state: TrainingState,  # where to begin
     reward,  # a reward, or {phase: reward}
@@ -1583,7 +1799,7 @@ def run_phases(
 ) -> Iterator[Phase]:
     "The phases that are still to do, each written before it is given."
     config = settle_precision(config, state.policy.device)
-    with state.borrowed:  # the policy's settings are given back, however it ends
+    with state.borrowed, looking_ahead(state, reward, config):  # settings are given back, however it ends
         for number in range(state.finished + 1, config.phases + 1):
             phase = run_phase(state, config.at(number), reward_at(reward, number), number)
             if run is not None and state.accelerator.is_main_process:
@@ -1625,6 +1841,30 @@ def write_phase(
         run.log("update", phase=phase.number, update=number, **update)
     run.log("phase", phase=phase.number, **phase.metrics)
 
+# %% ../nbs/13_train.ipynb #66915497
+def ahead_to_json(
+    state: TrainingState,  # no sampling is under way; every process must call
+) -> str:  # empty where nothing was sampled ahead
+    "What was sampled ahead by all processes."
+    share = state.ahead.share
+    if share is None:
+        return ""
+    shares = gather_object([share]) if state.accelerator.num_processes > 1 else [share]
+    rows = {name: [vars(r) for s in shares for r in getattr(s, name)] for name in ("rollouts", "left_out")}
+    facts = dict(promised=shares[0].promised, staleness=share.staleness, phase=state.ahead.phase)
+    return json.dumps(rows | facts)
+
+
+def ahead_from_json(
+    state: TrainingState,  # gets it
+    text: str,  # from `ahead_to_json`
+) -> None:
+    "Puts back what was sampled ahead."
+    saved, first = json.loads(text), state.accelerator.is_main_process
+    rows = [[Rollout(**row) for row in saved[name]] if first else [] for name in ("rollouts", "left_out")]
+    state.ahead.phase = saved["phase"]
+    state.ahead.share = Sampled(*rows, promised=saved["promised"], staleness=saved["staleness"])
+
 # %% ../nbs/13_train.ipynb #5a5bdacd
 def save_checkpoint(
     state: TrainingState,  # what the loop carries; every process must call
@@ -1632,12 +1872,14 @@ def save_checkpoint(
     keep: int,  # newest checkpoints that are kept
 ) -> None:
     "Weights, optimizer and position, atomically."
-    name = f"phase-{state.finished:06d}"
+    name, next_phase = f"phase-{state.finished:06d}", ahead_to_json(state)
     saved = state.placement.state(run.path / "checkpoints" / name) | dict(finished=state.finished)
     if state.accelerator.is_main_process:
         with run.checkpoint(state.finished, keep) as folder:
             state.policy.save(folder / "policy", state.placement.weights())
             torch.save(saved, folder / "state.pt")
+            if next_phase:
+                (folder / "ahead.json").write_text(next_phase, encoding="utf-8")
     elif will_be_in_parts(state.accelerator.num_processes):
         for _ in state.placement.weights():
             pass  # gathering needs everyone
@@ -1653,6 +1895,8 @@ def load_checkpoint(
     saved = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     state.placement.load(folder, saved | (dict(optimizer=None) if weights_only else {}))
     state.finished = saved["finished"]
+    if (folder / "ahead.json").exists():
+        ahead_from_json(state, (folder / "ahead.json").read_text(encoding="utf-8"))
 
 # %% ../nbs/13_train.ipynb #0c05d990
 class DividedEngine:
@@ -1746,6 +1990,7 @@ _MAY_DIFFER = {
     "packing",
     "compile",
     "skip_zero_advantages",
+    "score_while_sampling",
 }
 
 
@@ -1764,6 +2009,11 @@ def check_same(
         "constant" == config.lr_scheduler_type or config.phases == begun.phases,
         f"phases is {config.phases} and was {begun.phases}, on which lr_scheduler_type"
         f" {config.lr_scheduler_type!r} depends",
+    )
+    faults.check(
+        not config.max_staleness or config.phases == begun.phases,
+        f"phases is {config.phases} and was {begun.phases}: with max_staleness, what comes after the last phase was not"
+        " sampled ahead",
     )
     faults.check(
         "packed" not in (config.loss_type, begun.loss_type) or config.microbatch_tokens == begun.microbatch_tokens,
@@ -1798,6 +2048,21 @@ def check_start(
         )
 
 
+def describe_engine(engine: Engine) -> dict:
+    "Which engine samples, and how it is handed the weights, for `run.json`."
+    return engine.describe() if hasattr(engine, "describe") else dict(engine=type(engine).__name__)
+
+
+def check_sampler(run: Run, engine: Engine | None) -> None:
+    "Raises `ConfigError` where a run would go on with other seeds or other rounding in its sampler than it began with."
+    begun, now = run.settings.get("sampler") or {}, describe_engine(engine) if engine is not None else {}
+    faults = Faults(f"{run.path} cannot go on")
+    for name in ("seeds", "dtype"):
+        was, is_ = begun.get(name), now.get(name)
+        faults.check(None in (was, is_) or was == is_, f"the engine's {name} is {is_!r} and was {was!r}")
+    faults.raise_any()
+
+
 def first_process() -> bool:
     """Whether this process is the one that writes, also before accelerate is asked: launchers tell it in the
     environment, or have joined the processes already."""
@@ -1812,8 +2077,14 @@ def is_evaluated(run: Run, phase: int, names) -> bool:
     return set(names) <= (set() if evaluations.empty else set(evaluations.loc[evaluations["phase"] == phase, "name"]))
 
 # %% ../nbs/13_train.ipynb #b01c8e35
-def check_trackers(names: Sequence[str]) -> None:
-    "Raises `ConfigError` where a tracker is not known to accelerate or not installed."
+_TABLES = ("wandb", "trackio")  # trackers that show tables
+
+
+def check_trackers(
+    names: Sequence[str],  # of trackers
+    log_completions: bool = False,  # one of them is to have tables
+) -> None:
+    "Raises `ConfigError` where a tracker is not known to accelerate or not installed, or none of them has tables."
     known = {tracker.value for tracker in LoggerType} - {"all"}
     faults, installed = (
         Faults("trackers"),
@@ -1823,16 +2094,62 @@ def check_trackers(names: Sequence[str]) -> None:
         faults.check(name in known, f"there is no {name!r}; choose from {', '.join(sorted(known))}") and faults.check(
             name in installed, f"{name!r} is not installed: pip install {name}"
         )
+    faults.check(
+        not log_completions or set(names) & set(_TABLES),
+        f"log_completions has no effect without one of {', '.join(_TABLES)} among the trackers",
+    )
     faults.raise_any()
 
+# %% ../nbs/13_train.ipynb #2457d592
+def completions_table(
+    rollouts: Sequence[Rollout],  # of a phase
+    most: int | None = None,  # rows; None: all
+) -> dict[str, list]:  # columns by name, as TRL's trainers have them
+    "A phase's completions for a tracker: where there are too many, the first of each group, then the second."
+    chosen = sorted(rollouts, key=lambda r: (r.sample, r.group))[:most]
+    chosen = sorted(chosen, key=lambda r: (r.group, r.sample))
+    parts = [name for name in dict.fromkeys(name for r in chosen for name in r.rewards)]
+    return dict(
+        step=[r.phase for r in chosen],
+        prompt=[writable(r.prompt) for r in chosen],
+        completion=[writable(r.completion) for r in chosen],
+        **{name: [_number(r.rewards.get(name)) for r in chosen] for name in parts},
+        reward=[_number(r.reward) for r in chosen],
+        advantage=[r.advantage for r in chosen],
+        group=[r.group for r in chosen],
+        correct=[_number(r.correct) for r in chosen],
+    )
 
+
+def _number(value):  # a column has one type, so that what is not known is NaN
+    return math.nan if value is None else float(value)
+
+
+def log_table(
+    tracker,  # one of accelerate's
+    columns: Mapping[str, list],  # from `completions_table`
+    step: int,  # the phase
+) -> None:
+    "Gives a table to a tracker that shows tables."
+    import pandas
+
+    frame = pandas.DataFrame(columns)
+    if tracker.name == "wandb":
+        tracker.log_table("completions", dataframe=frame, step=step)
+    if tracker.name == "trackio":
+        import trackio
+
+        tracker.log({"completions": trackio.Table(dataframe=frame)}, step=step)
+
+# %% ../nbs/13_train.ipynb #57b3bd57
 @contextlib.contextmanager
 def tracking(
     state: TrainingState,  # its accelerator holds the trackers
     folder: Path,  # where those that write files write them
     names: Sequence[str],  # "tensorboard", "wandb", "trackio", ...; none: nothing happens
     config: GRPOConfig,  # is shown with the run
-) -> Iterator[Any]:  # to be called with a prefix, numbers, and the phase
+    most: int | None = 0,  # completions of a phase that go into a table; None: all
+) -> Iterator[Any]:  # to be called with a prefix, numbers, the phase, and its rollouts where there are some
     "Opens trackers, and closes them in the end."
     accelerator, plain = (
         state.accelerator,
@@ -1843,11 +2160,13 @@ def tracking(
         accelerator.log_with = filter_trackers(list(names), str(folder))
         accelerator.init_trackers("spurious-rlvr", config=plain(dataclasses.asdict(config)))
 
-    def log(prefix, numbers, phase):
+    def log(prefix, numbers, phase, rollouts=()):
         if names:
             accelerator.log(
                 {f"{prefix}/{k}": v for k, v in plain(numbers).items() if not isinstance(v, str)}, step=phase
             )
+        for tracker in accelerator.trackers if rollouts and most != 0 and accelerator.is_main_process else ():
+            log_table(tracker, completions_table(rollouts, most), phase)
 
     try:
         yield log
@@ -2063,6 +2382,7 @@ def shown(
         bar.set_postfix_str(
             f"reward {m['reward']:.3f} accuracy {m['accuracy']:.3f} clipped"
             f" {m['clip_fraction_high'] + m['clip_fraction_low']:.3f} time {split}% sample/score/update"
+            + (f" effective {m['ess_tokens']:.2f} at staleness {m['staleness']}" if "staleness" in m else "")
         )
         if m["truncated_share"] > 0.95 and not warned:
             warned = True
@@ -2119,6 +2439,8 @@ def train(
     resume: bool = False,  # go on with a run that exists, from its newest checkpoint
     progress: bool = True,  # say what a phase is and how long it may take, and show progress bars
     trackers: Sequence[str] = (),  # "tensorboard", "wandb", "trackio": also log there
+    log_completions: bool = False,  # "wandb" and "trackio" also get a table of each phase's completions
+    num_completions_to_log: int | None = 64,  # rows of that table; None: all of the phase's
     describe: Mapping[str, Any] = None,  # further entries of run.json
     # evaluations of this very start, by an earlier run of this process with the same settings; completed in place
     start: dict[str, list[Rollout]] | None = None,
@@ -2132,11 +2454,12 @@ def train(
     if resume:
         check_same(read_run(run), config, rewards, problems)
     check_evaluated(config, held_out or {})
-    check_trackers(trackers)
+    check_trackers(trackers, log_completions)
     check_reward(rewards, problems)
     model = policy.describe()  # as it is before adapters and shards
     if resume:
         check_start(read_run(run), config, model)
+        check_sampler(read_run(run), engine)
     state = prepare(
         policy, problems, config, engine
     )  # before the folder is made: what cannot be trained leaves nothing behind
@@ -2158,12 +2481,14 @@ def train(
                 reward=repr(rewards),
                 model=model,
                 data=fingerprint_problems(problems),
+                sampler=describe_engine(state.engine),
                 **(describe or {}),
             )
         )
     state.accelerator.wait_for_everyone()
     state.bar = Progress(shown=progress and main)
-    opened = tracking(state, Path(run) / "trackers", trackers, config)
+    most = num_completions_to_log if log_completions else 0
+    opened = tracking(state, Path(run) / "trackers", trackers, config, most)
     with state.borrowed, state.bar, recorded_end(writer, main), opened as track:
         if main:
             writer.log("status", status="resumed" if resume else "started")
@@ -2191,7 +2516,7 @@ def train(
         for phase in shown(
             run_phases(state, rewards, config, writer), state, config, Path(run).name, progress and main
         ):
-            track("phase", phase.metrics, phase.number)
+            track("phase", phase.metrics, phase.number, phase.rollouts)
             if is_due(config, config.evaluate_every, phase.number):
                 look(phase.number)
     state.accelerator.wait_for_everyone()  # a process that leaves while another still writes would take it along

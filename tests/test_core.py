@@ -486,6 +486,33 @@ def test_the_correction_is_trls(mode, low, high):
     assert torch.allclose(ours, theirs)
 
 
+@pytest.mark.parametrize("spread", [0.5, 15.0])
+@pytest.mark.parametrize("level", ["token", "sequence", "geometric"])
+def test_the_correction_is_verls(level, spread):
+    """verl's formulas on padded tensors: log-ratios cut at 20 before they are exponentiated, truncation from above; and
+    rejection, also by the geometric mean of a completion, which leaves out the same tokens."""
+    from spurious_rlvr.objective import mismatch_weights
+
+    draw, lengths, bound = torch.Generator().manual_seed(1), [5, 1, 9, 4], 20.0
+    index = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
+    difference = spread * torch.randn(len(index), generator=draw)
+    padded = torch.nn.utils.rnn.pad_sequence(difference.split(lengths), batch_first=True)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(n) for n in lengths], batch_first=True)
+    whole = (padded * mask).sum(-1, keepdim=True)
+    log_ratio = dict(token=padded, sequence=whole, geometric=whole / mask.sum(-1, keepdim=True))[level]
+    ratio = log_ratio.clamp(-bound, bound).exp().expand_as(padded)
+
+    def flat(values):
+        return torch.cat([row[:n] for row, n in zip(values, lengths)])
+
+    common = dict(level=level, cap=2.0)
+    truncated = mismatch_weights(difference, torch.zeros(len(index)), index, mode="truncate", **common)
+    assert torch.allclose(truncated, flat(ratio.clamp(max=2.0)), atol=1e-6)
+    masked = mismatch_weights(difference, torch.zeros(len(index)), index, mode="mask", floor=0.5, **common)
+    kept = flat((ratio >= 0.5) & (ratio <= 2.0))
+    assert torch.equal(masked != 0, kept) and torch.allclose(masked[kept], flat(ratio)[kept])
+
+
 def test_a_correction_says_how_often_it_acted():
     config = changed(mixed_precision="bf16", sampler_correction="icepop", sampler_floor=0.9999, sampler_cap=1.0001)
     metrics = run_phases(dataclasses.replace(config, phases=1))[0].metrics

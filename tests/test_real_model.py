@@ -12,14 +12,16 @@ import sys
 
 import pytest
 import torch
+from small import OwnWeights
 from test_layouts import launch, weights
 
 from spurious_rlvr import logprobs as scoring
 from spurious_rlvr import policy as policies
+from spurious_rlvr import train as training
 from spurious_rlvr.core import DataError, NotAvailable
 from spurious_rlvr.runs import read_run
 from spurious_rlvr.studies import estimate_cost, paper_study, prompt_words
-from spurious_rlvr.tasks import word_problems
+from spurious_rlvr.tasks import get_template, word_problems
 from spurious_rlvr.train import PRESETS, train
 
 NAME = "smollm2-135m"
@@ -176,6 +178,59 @@ def test_adapters_leave_the_base_alone(smollm, tmp_path):
     run = train(smollm, word_problems(8), "random:0.5", config, tmp_path / "run", progress=False)
     moved = {name for name, tensor in weights(run).items() if not torch.equal(tensor, before[name])}
     assert moved and all("_proj.weight" in name for name in moved)
+
+
+EVERYTHING = dict(
+    phases=2,
+    num_generations=4,
+    old_logprobs="trainer",
+    sampler_correction="token-truncate",
+    sampler_floor=0.999,
+    sampler_cap=1.001,
+    mask_truncated_completions=True,
+    dynamic_sampling=1,
+    lr_scheduler_type="linear",
+    warmup_steps=2,
+    learning_rate=1e-3,
+    multi_objective_aggregation="normalize_then_sum",
+    keep_advantages="sign",
+    score_while_sampling=True,
+    max_staleness=1,
+    trainable="lora",
+    lora_rank=2,
+    lora_targets=r".*layers\.29\..*_proj",
+)
+
+
+def test_every_setting_in_one_run_and_after_a_resume(smollm, tmp_path):
+    "What has been added to the plain loop, together, and the same where the run was stopped between its phases."
+    config = dataclasses.replace(SMALL, **EVERYTHING)
+    plain = dataclasses.replace(get_template("none"), bos=True, stop=(".", "?"))
+    start, problems = copy.deepcopy(smollm.model), word_problems(8)
+
+    def begin(place, resume=False):
+        policy = dataclasses.replace(smollm, model=copy.deepcopy(start), template=plain)
+        options = dict(engine=OwnWeights(policy), resume=resume, progress=False)
+        return train(policy, problems, "random:0.5 + soft_overlong:16,8", config, tmp_path / place, **options)
+
+    def stop(run, phase, written=training.write_phase):
+        if phase.number == 2:
+            raise KeyboardInterrupt
+        written(run, phase)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "write_phase", stop)
+        begin("run")
+    resumed, whole = begin("run", resume=True), begin("whole")
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+    assert whole.rollouts().equals(resumed.rollouts())
+    phases, updates = whole.of_kind("phase"), whole.of_kind("update")
+    assert phases["staleness"].tolist() == [0, 1] and phases["corrected_share"].iloc[1] > 0
+    assert 0 < phases["masked_share"].max() < 1 and "left_out_groups" in phases and "seconds_score_hidden" in phases
+    assert updates["learning_rate"].tolist() == pytest.approx([0.0, 5e-4, 1e-3, 5e-4])
+    assert set(whole.rollouts()["advantage"]) <= {-1.0, 0.0, 1.0}
+    assert whole.settings["model"]["prompt"]["bos"] and whole.rollouts()["prompt"].str.startswith("<|im_start|>").all()
 
 
 @pytest.fixture(scope="module")

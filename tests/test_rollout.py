@@ -26,6 +26,7 @@ from spurious_rlvr.rollout import (
     StopTexts,
     TransformersEngine,
     VLLMServerEngine,
+    heard,
     is_out_of_memory,
     mismatch,
     model_lock,
@@ -589,3 +590,84 @@ def test_new_weights_go_to_every_server(servers, tmp_path):
     servers[1].script = [(404, {})]
     with pytest.raises(RunError, match="VLLM_SERVER_DEV_MODE=1 and see the folder"):
         engine.load_weights(engine.policy)
+
+
+def with_adapters(policy):
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    return dataclasses.replace(policy, model=get_peft_model(policy.model, settings))
+
+
+def test_adapters_go_to_every_server_and_requests_name_them(servers, tmp_path):
+    engine = engine_of(servers, weights_folder=tmp_path / "w", lora_rank=8)
+    policy = with_adapters(random_policy())
+    taken = []
+    for _ in range(2):
+        engine.load_weights(policy)
+        taken.append(engine.handed.bytes)
+    once, again = (
+        ["/collective_rpc", "/v1/load_lora_adapter", "/reset_prefix_cache"],
+        [
+            "/v1/load_lora_adapter",
+            "/reset_prefix_cache",
+        ],
+    )
+    for server in servers:
+        assert [path for path, _ in server.seen[1:]] == once + again
+        places = [body["lora_path"] for path, body in server.seen[1:] if "lora" in path]
+        assert places == [str(tmp_path / "w-adapter-1"), str(tmp_path / "w-adapter-2")]
+    sizes = [(tmp_path / f"w-adapter-{n}" / "adapter_model.safetensors").stat().st_size for n in (1, 2)]
+    whole = (tmp_path / "w" / "model.safetensors").stat().st_size
+    assert taken == [whole + sizes[0], sizes[1]]
+    engine.generate([Request((3, 4), 7)], max_completion_length=2)
+    asked = [body for s in servers for path, body in s.seen[1:] if "generate" in path]
+    assert [body["model"] for body in asked] == ["policy"]
+    engine.load_weights(random_policy())  # without adapters the model is the base again
+    engine.generate([Request((3, 4), 7)], max_completion_length=2)
+    asked = [body for s in servers for path, body in s.seen[1:] if "generate" in path]
+    assert [body.get("model") for body in asked].count("policy") == 1
+    engine.load_weights(policy)
+    servers[1].script = [(404, {})]
+    with pytest.raises(RunError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank 8"):
+        engine.load_weights(policy)  # the adapter alone, which is asked for first
+
+
+def test_bfloat16_is_what_was_rounded(servers, tmp_path):
+    from safetensors.torch import load_file
+
+    engine = engine_of(servers, weights_folder=tmp_path / "w", weights_dtype="bfloat16")
+    engine.load_weights(engine.policy)
+    sent = load_file(tmp_path / "w" / "model.safetensors")
+    assert all(torch.equal(tensor.bfloat16(), sent[name]) for name, tensor in engine.policy.weights())
+    assert engine.describe()["dtype"] == "bfloat16" and engine.handed.bytes > 0
+    with pytest.raises(ConfigError, match="give 'same' or 'bfloat16'"):
+        engine_of(servers, weights_dtype="float8")
+
+
+def test_servers_give_completions_as_they_end(servers):
+    engine, early = engine_of(servers), {}
+    requests = [Request((3 + i % 3, 4), i) for i in range(12)]
+    with heard(engine, early.__setitem__) as tells:
+        found = engine.generate(requests, max_completion_length=2)
+    assert tells and [early[place] for place in range(12)] == found and engine.finished is None
+
+
+def test_an_abort_from_another_thread_ends_a_call(servers):
+    engine = engine_of(servers, timeout=60)
+    for server in servers:
+        server.script = [("silence", None)] * 9
+    threading.Timer(0.3, engine.abort).start()
+    began = time.monotonic()
+    with pytest.raises(RunError, match="aborted"):
+        engine.generate([Request((3, i), i) for i in range(8)], max_completion_length=2)
+    assert time.monotonic() - began < 1.5 * PATIENCE
+
+
+def test_completions_are_told_by_their_place_whatever_the_chunk():
+    policy, early = random_policy(scale=30), {}
+    requests = [Request(tuple(policy.encode("1 + 1")), seed=i) for i in range(6)]
+    engine = TransformersEngine(policy, max_rows=4)
+    with heard(engine, early.__setitem__):
+        found = engine.generate(requests, max_completion_length=5)
+    assert [early[place] for place in range(6)] == found  # over two chunks

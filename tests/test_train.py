@@ -1,8 +1,10 @@
 "Training as processes: interrupted, killed, two of them."
 
 import dataclasses
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +19,11 @@ from small import SMALL
 
 from spurious_rlvr.core import ConfigError, DataError, RunError
 from spurious_rlvr.policy import random_policy
+from spurious_rlvr.rewards import soft_overlong
+from spurious_rlvr.rollout import VLLMEngine, VLLMServerEngine
 from spurious_rlvr.runs import read_run
-from spurious_rlvr.tasks import arithmetic_chains
-from spurious_rlvr.train import grpo, train
+from spurious_rlvr.tasks import Template, arithmetic_chains
+from spurious_rlvr.train import GRPOConfig, grpo, train
 
 SCRIPT = textwrap.dedent("""
     import dataclasses, sys, torch
@@ -283,6 +287,21 @@ def test_every_choice_trains(changes):
         assert phases[0].updates[0]["gradient_cosine"] == pytest.approx(1, abs=1e-4)
     if changes.get("num_iterations"):
         assert len(phases[0].updates) == 8 and len(phases[0].rollouts[0].clip_side) == 2
+
+
+def test_the_table_of_settings_names_what_there_is():
+    "Each row of the reference page's table begins with settings of a configuration, an engine, a template or `train`."
+    page = json.loads((Path(__file__).parent.parent / "nbs" / "13_train.ipynb").read_text())
+    [table] = [text for c in page["cells"] if "| setting | TRL's name |" in (text := "".join(c["source"]))]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")][2:]
+    known = {f.name for f in dataclasses.fields(GRPOConfig)} | {f.name for f in dataclasses.fields(Template)}
+    for callable_ in (train, VLLMEngine, VLLMServerEngine, soft_overlong):
+        known |= {*inspect.signature(callable_).parameters, callable_.__name__}
+    for row in rows:
+        names = [re.split("[=:]", name)[0] for name in re.findall("`([^`]+)`", row)]
+        assert names and set(names) <= known, row
+    off = {name for row in rows for name in re.findall("`([^`]+)`", row)}
+    assert {"dynamic_sampling", "sampler_correction", "score_while_sampling"} <= off
 
 
 def test_one_update_per_phase_says_that_the_clip_cannot_bind():

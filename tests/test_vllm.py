@@ -77,6 +77,7 @@ def address(tmp_path_factory):
     log = open(folder.parent / "server.log", "w")
     environment = os.environ | dict(
         VLLM_SERVER_DEV_MODE="1",
+        VLLM_ALLOW_RUNTIME_LORA_UPDATING="1",
         VLLM_CPU_KVCACHE_SPACE="1",
         VLLM_CPU_OMP_THREADS_BIND="nobind",
         OMP_NUM_THREADS="1",
@@ -104,6 +105,9 @@ def address(tmp_path_factory):
         160,
         "--dtype",
         "float32",
+        "--enable-lora",
+        "--max-lora-rank",
+        8,
     ]
     process = subprocess.Popen(
         [str(c) for c in command], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -282,6 +286,54 @@ def test_lora_is_merged_into_a_copy(engine):
     assert weight_gap(engine, old) < EXACT
 
 
+def adapted(seed, rank=4):
+    "A policy with adapters that say something, and the same without."
+    from peft import LoraConfig, get_peft_model
+
+    base = tiny(seed=seed)
+    model = get_peft_model(base.model, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+    policy = dataclasses.replace(base, model=model)
+    move_adapters(policy, seed)
+    return policy
+
+
+def move_adapters(policy, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.2, generator=generator)
+
+
+def hand_over_adapters(engine):
+    "The first time with what lies beneath, then by themselves, then again with what lies beneath, which was trained."
+    policy = adapted(seed=4)
+    engine.load_weights(policy)
+    whole = sum(t.numel() * t.element_size() for _, t in policy.weights())
+    assert weight_gap(engine, policy) < EXACT and engine.handed.what == "adapters" and engine.handed.bytes > whole
+    with policy.model.disable_adapter():
+        assert weight_gap(engine, policy) > 0.01, "the adapter is too small to show"
+    for seed in (5, 6, 7):
+        prompt = asked(policy, 1)
+        engine.generate(prompt, max_completion_length=8)  # fills the prefix cache with the old adapter
+        move_adapters(policy, seed)
+        assert weight_gap(engine, policy) > 0.01
+        engine.load_weights(policy)
+        assert weight_gap(engine, policy) < EXACT and engine.handed.bytes < whole / 2
+        [completion] = engine.generate(prompt, max_completion_length=8)
+        own = logprobs_of(policy, prompt[0].prompt_ids, completion.token_ids)
+        assert np.allclose(completion.logprobs, own, atol=EXACT)
+    streamed = list(engine.stream(prompt[0], max_completion_length=8))
+    assert [t.token_id for t in streamed] == completion.token_ids
+    with torch.no_grad():
+        policy.model.get_base_model().model.norm.weight.mul_(0.5)
+    engine.load_weights(policy)
+    assert weight_gap(engine, policy) < EXACT and engine.handed.bytes > whole
+    plain = tiny(seed=8)
+    engine.load_weights(plain)
+    assert weight_gap(engine, plain) < EXACT and engine.handed.what == "weights"
+
+
 def test_sleeps_and_wakes(engine):
     "On the CPU this shows that the calls can be made and change nothing, not that memory is freed."
     [before] = engine.generate(asked(engine.policy, 1), max_completion_length=8)
@@ -377,6 +429,31 @@ def test_a_second_engine_closes_the_first_and_takes_tied_weights(engine):
         VLLMEngine(tiny(), max_model_len=10**6, enforce_eager=True)  # longer than the model allows
 
 
+def test_adapters_are_handed_over_by_themselves():
+    with VLLMEngine(tiny(), max_model_len=160, enforce_eager=True, lora_rank=4) as engine:
+        assert engine.describe()["hand_over"] == "adapters"
+        hand_over_adapters(engine)
+        with pytest.raises(ConfigError, match="rank 16, and the engine takes plain LoRA of rank 4 at most"):
+            engine.load_weights(adapted(seed=4, rank=16))
+
+
+def test_one_seed_for_a_call():
+    with VLLMEngine(tiny(), max_model_len=160, enforce_eager=True, seeds="phase") as engine:
+        requests, state = asked(engine.policy, 32), torch.get_rng_state()
+        together = engine.generate(requests, max_completion_length=12)
+        assert torch.equal(torch.get_rng_state(), state), "the trainer's own randomness was touched"
+        torch.manual_seed(5)
+        assert engine.generate(requests, max_completion_length=12) == together  # repeated, whatever was drawn before
+        others = [dataclasses.replace(r, seed=r.seed ^ 1) for r in requests]
+        assert engine.generate(others, max_completion_length=12) != together
+        [alone] = engine.generate(requests[7:8], max_completion_length=12)
+        assert alone.token_ids != together[7].token_ids  # what is given up
+        own = [logprobs_of(engine.policy, r.prompt_ids, c.token_ids) for r, c in zip(requests, together)]
+        assert mismatch(own, [c.logprobs for c in together])["mismatch_max"] < EXACT
+        assert len({tuple(c.token_ids) for c in together}) > 24
+        assert engine.describe()["seeds"] == "phase"
+
+
 @pytest.fixture(scope="module")
 def server(address, tmp_path_factory):
     where, process, log = address
@@ -426,6 +503,70 @@ def test_server_takes_new_weights(server):
     assert weight_gap(server, server.policy) > 0.01
     server.load_weights(server.policy)
     assert weight_gap(server, server.policy) < EXACT
+
+
+def test_server_takes_adapters_by_themselves(server, tmp_path):
+    engine = VLLMServerEngine(server.addresses, tiny(), weights_folder=tmp_path / "weights", lora_rank=8)
+    hand_over_adapters(engine)
+    server.load_weights(server.policy)
+
+
+def test_server_takes_bfloat16(server, tmp_path):
+    "Half the bytes; what is lost is seen where it is always looked at, in the mismatch."
+    engine = VLLMServerEngine(server.addresses, tiny(), weights_folder=tmp_path / "half", weights_dtype="bfloat16")
+    policy = tiny(seed=11)
+    server.load_weights(policy)
+    whole = server.handed.bytes
+    engine.load_weights(policy)
+    assert 0.45 * whole < engine.handed.bytes < 0.6 * whole
+    gap = weight_gap(engine, policy)
+    assert EXACT < gap < 0.5
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    assert weight_gap(engine, policy) < EXACT  # the rounded weights, and nothing else
+    server.load_weights(server.policy)
+
+
+def test_a_server_samples_the_next_phase_meanwhile(server, tmp_path):
+    "With adapters by themselves: each phase is sampled by the weights of the one before, and says how far off it is."
+    from spurious_rlvr.runs import read_run
+    from spurious_rlvr.train import train
+
+    config = GRPOConfig(
+        phases=3,
+        prompts_per_phase=4,
+        num_generations=8,
+        minibatch_size=16,
+        max_completion_length=8,
+        max_prompt_length=140,
+        learning_rate=0.3,
+        optimizer="sgd",
+        trainable="lora",
+        lora_rank=4,
+        max_grad_norm=1e9,
+        checkpoint_every=1,
+        keep_checkpoints=3,
+        max_staleness=1,
+        score_while_sampling=True,
+        sampler_correction="tis",
+    )
+    policy = tiny(seed=7)
+    engine = VLLMServerEngine(server.addresses, policy, weights_folder=tmp_path / "weights", lora_rank=8)
+    run = train(policy, arithmetic_chains(20), "random:0.5", config, tmp_path / "run", engine=engine, progress=False)
+    phases = run.of_kind("phase")
+    assert phases["staleness"].tolist() == [0, 1, 1]
+    assert phases["mismatch_max"].iloc[0] < EXACT and (phases["mismatch_max"].iloc[1:] > 10 * EXACT).all()
+    assert phases["hand_over_bytes"].iloc[1:].max() < phases["hand_over_bytes"].iloc[0] / 2
+    assert run.settings["sampler"]["hand_over"] == "adapters"
+    from transformers import AutoModelForCausalLM
+
+    weights = read_run(run.path).path / "checkpoints" / "phase-000001" / "policy"
+    before_last = dataclasses.replace(tiny(seed=7), model=AutoModelForCausalLM.from_pretrained(weights))
+    for row in run.rollouts(3).head(8).itertuples():  # sampled by the weights after phase 1
+        own = logprobs_of(before_last, policy.encode(row.prompt), row.token_ids)
+        assert np.allclose(own, row.logprob_sampler, atol=EXACT)
+    server.load_weights(server.policy)
 
 
 def test_server_that_refuses_or_is_gone(server):
