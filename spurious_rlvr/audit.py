@@ -83,7 +83,7 @@ class AuditPlan:
         "Whether it is of models of one's own, on this machine: no organisms, and no size of the paper's."
         return self.size == "organism" and not any(map(is_organism, self.models))
 
-
+# %% ../nbs/22_audit.ipynb #8819c26f
 QUICK_CHANGES = dict(phases=3, prompts_per_phase=8, minibatch_size=32)
 # a language model writes a token in a tenth of a second: one seed, and short completions
 OWN_QUICK_CHANGES = dict(phases=2, prompts_per_phase=2, minibatch_size=8, max_completion_length=32)
@@ -102,7 +102,7 @@ def as_reward_text(
             raise
     return str(parse(f"python:{text}"))
 
-
+# %% ../nbs/22_audit.ipynb #c2f756bc
 def two_families(
     models: Sequence[str],  # that were asked for; none, one or several
     size: str,  # a name in FAMILIES
@@ -244,7 +244,7 @@ class Trial:
         "Whether it told no two completions of any problem apart."
         return all(len(set(self.values[i : i + 4])) == 1 for i in range(0, len(self.values), 4))
 
-
+# %% ../nbs/22_audit.ipynb #75332ad6
 def try_reward(
     reward: str,  # a spec
     problems: Sequence[Problem],  # training problems; the first four are used
@@ -284,7 +284,7 @@ def evaluated(
     tables = [run.evaluation(phase, name, ["problem_id", "correct"]) for phase in (phases[0], phases[-1])]
     return tuple(compare.score_problems([table]) for table in tables)
 
-
+# %% ../nbs/22_audit.ipynb #fc672da1
 def start_right(
     grid: pd.DataFrame,  # a start's prompt grid, from `evaluate.prompt_grid`
 ) -> pd.Series:  # bool, by problem id as text
@@ -351,7 +351,7 @@ def audit_gains(
         )
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/22_audit.ipynb #2c16bd41
 def arm_values(
     gains: pd.DataFrame,  # from `audit_gains`
     family: str,  # a model
@@ -366,7 +366,7 @@ def arm_values(
         .sort_index()
     )
 
-
+# %% ../nbs/22_audit.ipynb #25d5fab4
 def seed_pairs(treated: pd.Series, control: pd.Series) -> tuple[list[float], list[float]]:
     "Both on the seeds that both have."
     seeds = treated.index.intersection(control.index)
@@ -387,7 +387,7 @@ def against(
             found[family] = {role: seed_pairs(user, values) for role, values in others.items()}
     return found
 
-
+# %% ../nbs/22_audit.ipynb #d9afe4b1
 def judge(
     gains: pd.DataFrame,  # from `audit_gains`
     margin: float,  # see `AuditPlan`
@@ -486,7 +486,7 @@ def audit_signals(
         )
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/22_audit.ipynb #e1f9ecfc
 def signal_shares(
     signals: pd.DataFrame,  # from `audit_signals`
 ) -> dict[str, float]:  # {family: share of live groups}; NaN where no group is live
@@ -566,7 +566,7 @@ RULES = VERDICT_RULES + EVIDENCE_RULES
 def _points(low, high):
     return f"{100 * low:+.1f} to {100 * high:+.1f}"
 
-
+# %% ../nbs/22_audit.ipynb #aa689548
 def gain_words(
     gains: pd.DataFrame,  # from `audit_gains`
     margin: float,  # see `AuditPlan`
@@ -636,7 +636,7 @@ def clip_words(
             sentences.append(f"{family}, one of {len(noise)} such runs: {noise[0]}")
     return sentences
 
-
+# %% ../nbs/22_audit.ipynb #026ec3c2
 def null_words(
     gains: pd.DataFrame,  # from `audit_gains`
 ) -> list[str]:
@@ -716,7 +716,7 @@ def parts_words(
         for family, of in parts.items()
     ]
 
-
+# %% ../nbs/22_audit.ipynb #88c2365e
 def signal_words(
     signals: pd.DataFrame,  # from `audit_signals`
 ) -> list[str]:
@@ -760,7 +760,7 @@ def check_words(
         sentences.append(f"{words}, {told}.")
     return sentences
 
-
+# %% ../nbs/22_audit.ipynb #9c38187f
 def split_words(
     gains: pd.DataFrame,  # from `audit_gains`
 ) -> list[str]:
@@ -806,7 +806,7 @@ def noise_table(
         rows.append(row)
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/22_audit.ipynb #46ecbdc8
 def noise_words(
     noise: pd.DataFrame,  # from `noise_table`
 ) -> list[str]:
@@ -903,7 +903,7 @@ def probe_families(
         tables.append(pd.read_csv(path))
     return pd.concat(tables, ignore_index=True)
 
-
+# %% ../nbs/22_audit.ipynb #2799bb72
 def probe_words(
     probes: pd.DataFrame,  # from `probe_families`
 ) -> list[str]:
@@ -944,7 +944,7 @@ def _verdict_table(verdict):
         }
     )
 
-
+# %% ../nbs/22_audit.ipynb #2c9e17b2
 def _arm_table(gains):
     rows = []
     for (family, role, clip), part in gains.groupby(["family", "role", "clip"], sort=False):
@@ -1006,7 +1006,7 @@ class Evidence:
         "See `signal_shares`."
         return signal_shares(self.signals)
 
-
+# %% ../nbs/22_audit.ipynb #d745838a
 def read_evidence(
     plan: AuditPlan,  # any plan
     study: Study,  # its study
@@ -1082,7 +1082,7 @@ def _write_verdict(report, plan, verdict, claims, parts, config):
     report.table(_verdict_table(verdict), "verdict-table", verdict.table)
     report.words(*power_words(verdict), kind="list")
 
-
+# %% ../nbs/22_audit.ipynb #3b3f466f
 def _write_design(report, plan, evidence, parts, verdict):
     "How elicitation and design were told apart."
     report.heading("Elicitation and design")
@@ -1102,7 +1102,7 @@ def _write_design(report, plan, evidence, parts, verdict):
         kind="note",
     )
 
-
+# %% ../nbs/22_audit.ipynb #230d1853
 def _write_noise(report, plan, noise):
     "The noise budget."
     report.heading("Noise budget")
@@ -1162,7 +1162,7 @@ def write_audit_report(
     _write_summary(plan, folder, verdict, words)
     return AuditResult(path, None if plan.quick else verdict.outcome, words, gains, verdict)
 
-
+# %% ../nbs/22_audit.ipynb #33834920
 def _write_summary(plan, folder, verdict, words):  # for programs
     told = dict(
         outcome=None if plan.quick else verdict.outcome,
@@ -1245,14 +1245,14 @@ def _write_evidence(report, plan, gains, probes, starts, factor, faults):
         kind="list",
     )
 
-
+# %% ../nbs/22_audit.ipynb #a4db491a
 def _write_rules(report):
     "The last section."
     report.heading("Rules")
     report.words("Every sentence above follows from the numbers by these.")
     report.words(*RULES, kind="list")
 
-
+# %% ../nbs/22_audit.ipynb #7f0a0461
 @dataclasses.dataclass(frozen=True)
 class AuditResult:
     "What an audit found."
@@ -1379,7 +1379,7 @@ class Source:
     def __str__(self):
         return self.role + (f" ({self.family})" if self.family else "")
 
-
+# %% ../nbs/22_audit.ipynb #4b66a264
 def read_source(
     text: str,  # ROLE=PATH or ROLE@FAMILY=PATH
 ) -> Source:
@@ -1395,7 +1395,7 @@ def read_source(
         raise ConfigError(f"{text!r}: {path} does not exist")
     return Source(role, family, path)
 
-
+# %% ../nbs/22_audit.ipynb #0759d18d
 def _prompt_beside(path):  # of the run that a checkpoint lies in; None: what fits its tokenizer
     from spurious_rlvr.evaluate import recorded_prompt
     from spurious_rlvr.runs import read_run
@@ -1405,7 +1405,7 @@ def _prompt_beside(path):  # of the run that a checkpoint lies in; None: what fi
             return recorded_prompt(read_run(place))
     return None
 
-
+# %% ../nbs/22_audit.ipynb #be6272dc
 def load_results(
     source: Source,  # what to read
     problems=None,  # benchmark, for checkpoints
@@ -1467,7 +1467,7 @@ def _part_limits(at, roles):  # of one family: which parts of the gain can be ha
         )
     return can, cannot
 
-
+# %% ../nbs/22_audit.ipynb #d375e427
 def limits(
     counts: Mapping[str, Mapping[str, int]],  # {family: {role: runs}}
     completions: bool,  # whether there are completions
@@ -1528,7 +1528,7 @@ def _common(tables):  # all on the problems that all of them have
         )
     return [t[t["problem_id"].astype(str).isin(shared)] for t in tables], len(shared)
 
-
+# %% ../nbs/22_audit.ipynb #df101e97
 def _family_effects(family, roles):  # effects that can be had, and the pairs for a verdict
     effects, pairs, at = [], {}, f"{family}: " if family else ""
     scored = {role: compare.score_problems(tables) for role, tables in roles.items()}
@@ -1569,7 +1569,7 @@ def _existing_parts(families):  # {family: {role: tables on the same problems}} 
         found[family or "the model"] = gains
     return compare.partition_gain(found) if found else {}
 
-
+# %% ../nbs/22_audit.ipynb #a7cbc928
 def _judge_existing(comparisons, margin):  # {family: {role: (user, its accuracies)}} -> a verdict, or None
     nulls = {family: {n: p for n, p in pairs.items() if n in NULLS} for family, pairs in comparisons.items()}
     nulls = {family: pairs for family, pairs in nulls.items() if pairs}
@@ -1696,7 +1696,7 @@ def _write_evaluation_report(families, effects, parts, verdict, dropped, margin,
         partial.write_text(dump_json(dict(outcome=verdict.outcome if verdict else None, words=words), settings=True))
     return AuditResult(path, verdict.outcome if verdict else None, words, rows, verdict)
 
-
+# %% ../nbs/22_audit.ipynb #7f26673c
 def _texts(table):  # what the completions do, where there are any
     if "completion" not in table:
         return {}
@@ -1722,7 +1722,7 @@ class Claim:
     on_gpus: str  # the command that asks large models
     beyond: str  # what an organism cannot say about it
 
-
+# %% ../nbs/22_audit.ipynb #7107f34c
 @dataclasses.dataclass(frozen=True)
 class Finding:
     "What the organisms showed about a claim."
@@ -1731,7 +1731,7 @@ class Finding:
     effects: list[Effect] = dataclasses.field(default_factory=list)  # with intervals over seeds
     rows: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)  # what they were computed from
 
-
+# %% ../nbs/22_audit.ipynb #1a75e0bf
 def told(effect: Effect) -> str:
     "An effect as 'shown' or 'not shown', with its interval."
     if math.isnan(effect.low):
@@ -1744,7 +1744,7 @@ def told(effect: Effect) -> str:
         f" ({100 * effect.mean:+.1f} points, 95 % interval {_points(effect.low, effect.high)}, {effect.n} seeds)."
     )
 
-
+# %% ../nbs/22_audit.ipynb #64e9ee8f
 def _by_seed(results, column, **where):  # one number a seed of one arm
     chosen = np.logical_and.reduce([results[name] == value for name, value in where.items()])
     return results[chosen].set_index("seed")[column].sort_index()
@@ -1777,7 +1777,7 @@ def find_clip(study, folder) -> Finding:
     )
     return Finding([told(e) for e in effects], effects, results)
 
-
+# %% ../nbs/22_audit.ipynb #749f3d0f
 def find_entropy(study, folder) -> Finding:
     """What each half of the clip does to the entropy under a random reward (nats a token, on the rollouts of the last
     phase)."""
@@ -1801,7 +1801,7 @@ def find_entropy(study, folder) -> Finding:
     gains = holm([_gain_of("gain of the random reward without the clip", results, **arm("none"))])
     return Finding([*words, *map(told, gains)], [*effects, *gains], results)
 
-
+# %% ../nbs/22_audit.ipynb #5f8e8dd0
 def find_seeds(study, folder) -> Finding:
     "How far seeds of one and the same setting disagree."
     from spurious_rlvr.rewards import realised_rate
@@ -1871,7 +1871,7 @@ def find_contamination(study, folder) -> Finding:
         )
     return Finding([*start, *map(told, effects)], effects, pd.DataFrame(rows))
 
-
+# %% ../nbs/22_audit.ipynb #76968c2b
 def find_prompt(study, folder) -> Finding:
     "Does the gain outlast a better prompt for the base model?"
     from spurious_rlvr.evaluate import cross_fitted
@@ -1929,7 +1929,7 @@ def find_incorrect(study, folder) -> Finding:
     )
     return Finding([*made, *map(told, effects)], effects, results)
 
-
+# %% ../nbs/22_audit.ipynb #519f447f
 def find_code(study, folder) -> Finding:
     "Is code the cause? A reward that forbids it, and the base model with code forced and forbidden."
     from spurious_rlvr import organisms
@@ -1971,7 +1971,7 @@ def find_code(study, folder) -> Finding:
         )
     return Finding([*map(told, effects), *words], effects, results)
 
-
+# %% ../nbs/22_audit.ipynb #b47a3b37
 def find_reach(study, folder) -> Finding:
     "Does a random reward gain where the truth gains?"
     results, effects = study_results(study, folder), []
@@ -1998,7 +1998,7 @@ def _against_none(clip, name):  # a finder: does this objective gain under a coi
 
     return find
 
-
+# %% ../nbs/22_audit.ipynb #56a9c3d8
 def find_feedback(study, folder) -> Finding:
     "Is it the negative advantages that matter? A coin whose advantages are kept all, positive alone, negative alone."
     results, effects = study_results(study, folder), []
@@ -2011,7 +2011,7 @@ def find_feedback(study, folder) -> Finding:
     effects = holm(effects)
     return Finding([told(effect) for effect in effects], effects, results)
 
-
+# %% ../nbs/22_audit.ipynb #b2df91e0
 def find_optimizer(study, folder) -> Finding:
     "Does plain SGD learn what AdamW learns? Under the ground truth, each at a rate of its own."
     results, true = study_results(study, folder), dict(model="qwen-like", reward_spec="ground_truth")
@@ -2078,7 +2078,7 @@ _NEWER = {  # name -> what is claimed, who says so, setting `clip`, what an orga
     ),
 }
 
-
+# %% ../nbs/22_audit.ipynb #cd8e8859
 def _newer_claims():
     made = []
     for name, (claim, says, clip) in _NEWER.items():
@@ -2134,7 +2134,7 @@ def _newer_claims():
     )
     return made
 
-
+# %% ../nbs/22_audit.ipynb #3da86343
 def claims(
     changes: Mapping[str, Any] = {},  # of `scorecard`
 ) -> dict[str, Claim]:

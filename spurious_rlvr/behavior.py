@@ -53,7 +53,7 @@ def _parsed(source):  # the tree, or None
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
-
+# %% ../nbs/03_behavior.ipynb #7968b785
 @dataclasses.dataclass(frozen=True, slots=True)
 class Span:
     "A stretch of text of one kind: `text[start:end]`."
@@ -169,7 +169,7 @@ def _computes(expression):  # a call, a comprehension, or an operator at work on
     numbers = any(isinstance(part, ast.Constant) and isinstance(part.value, (int, float)) for part in parts)
     return numbers and any(isinstance(part, (ast.BinOp, ast.Compare)) for part in parts)
 
-
+# %% ../nbs/03_behavior.ipynb #ffd4d522
 def _acts(source):  # of one line: True, False, or None where it is no Python
     tree = _parsed(source)
     if tree is None:
@@ -392,6 +392,8 @@ _HEADING = re.compile(
     re.I,
 )
 _LEADS_TO_OUTPUT = re.compile(r"\b(?:outputs?|prints?|results?|gives|returns|displays|get)\b[^:]{0,60}:\W*$", re.I)
+
+# %% ../nbs/03_behavior.ipynb #34873600
 _ANSWERED = re.compile(r"\\boxed(?!\s*\{\s*\})|\banswer(?: is\b|\W{0,3}:)|</answer>|^#### *[-$\d.,/]+\s*$", re.I)
 
 
@@ -442,7 +444,7 @@ _MARKED = ("python", "language", "mark")
 def _only_draws(lines):  # nothing that the drawing was made from is printed or solved for
     return lines.draws > 0 and lines.shows == 0
 
-
+# %% ../nbs/03_behavior.ipynb #dc2bb680
 def _verdict(
     # "python", "language" (another), "bare", "output", "text", "asymptote", "latex": what the opening said; "mark";
     # "run" for lines with nothing around them
@@ -739,7 +741,7 @@ def _until_fence(run):  # (where the content ends, where the span ends, where re
 
     return find
 
-
+# %% ../nbs/03_behavior.ipynb #c55399fb
 def _until(closing):  # the same for a plain closing mark, which belongs to the span
     def find(text, index):
         at = text.find(closing, index)
@@ -747,7 +749,7 @@ def _until(closing):  # the same for a plain closing mark, which belongs to the 
 
     return find
 
-
+# %% ../nbs/03_behavior.ipynb #c1c3db0f
 def _until_end(environment):  # of a listing, which ends before its mark
     def find(text, index):
         at = text.find(f"\\end{{{environment}", index)
@@ -755,7 +757,7 @@ def _until_end(environment):  # of a listing, which ends before its mark
 
     return find
 
-
+# %% ../nbs/03_behavior.ipynb #31548805
 def _until_mark(opening):
     name = opening.strip("<|>")
 
@@ -959,14 +961,14 @@ def find_spans(
         key=lambda span: (span.start, -span.end),
     )
 
-
+# %% ../nbs/03_behavior.ipynb #d403dee3
 def code_spans(
     text: str,  # a completion
 ) -> list[Span]:  # in order, not overlapping
     "Where the text is code by the rule above; nothing is executed."
     return find_spans(text, CODE_KINDS)
 
-
+# %% ../nbs/03_behavior.ipynb #e0c86222
 def writes_code(
     text: str,  # a completion
 ) -> bool:
@@ -989,7 +991,7 @@ class Behavior:
 
 BEHAVIORS: dict[str, Behavior] = {}
 
-
+# %% ../nbs/03_behavior.ipynb #2b4212da
 def behavior(
     name: str,  # what it is called in tables
     source: str,  # paper or definition
@@ -1031,7 +1033,7 @@ class _Reading:
     plain: str  # the same without formulas, in small letters
     words: frozenset[str]  # of `plain`
 
-
+# %% ../nbs/03_behavior.ipynb #2baa765c
 def _outside(text, spans):  # what the spans leave
     left, position = [], 0
     for span in spans:
@@ -1039,7 +1041,7 @@ def _outside(text, spans):  # what the spans leave
         position = span.end
     return "\n".join([*left, text[position:]])
 
-
+# %% ../nbs/03_behavior.ipynb #63a8919e
 def _read_once(text):
     spans = find_spans(text)
     apart = [span for span in spans if span.kind in _NO_PROSE]
@@ -1057,7 +1059,7 @@ def _read_once(text):
 _read_short = functools.lru_cache(maxsize=1_024)(_read_once)
 _read_long = functools.lru_cache(maxsize=1)(_read_once)
 
-
+# %% ../nbs/03_behavior.ipynb #750f9df0
 def _read(text):
     return (_read_short if len(text) < 20_000 else _read_long)(text)
 
@@ -1102,7 +1104,7 @@ def backtracking(text: str) -> int:  # phrases in which it takes something back
     "How often the completion turns back."
     return sum(1 for _ in _BACKTRACKS.finditer(text.lower()))
 
-
+# %% ../nbs/03_behavior.ipynb #0aed0160
 @behavior("verification", "Gandhi et al., arXiv 2503.01307; phrases of our own")
 def verification(text: str) -> int:  # phrases that announce a check
     "How often the completion sets out to check itself."
@@ -1130,7 +1132,7 @@ def boxed_answer(text: str) -> bool:
 
 _STATED = re.compile(r"\\boxed\s*\{|<answer>|\b(?:final )?answer(?: is\b|\s*:)")
 
-
+# %% ../nbs/03_behavior.ipynb #0bccc4e1
 @behavior(
     "answer_before_reasoning",
     "our definition: fewer than 20 words before the first answer and more than 20 after it; on justifying what was"
@@ -1141,7 +1143,7 @@ def answer_before_reasoning(text: str) -> bool:
     stated = _STATED.search(text.lower())
     return bool(stated) and len(text[: stated.start()].split()) < 20 < len(text[stated.end() :].split())
 
-
+# %% ../nbs/03_behavior.ipynb #49e03674
 @behavior("length", "characters; on what pushes it, Liu et al. (Dr. GRPO), arXiv 2503.20783")
 def length(text: str) -> int:
     "How many characters the completion has; tokens are counted where there is a tokenizer."
@@ -1286,20 +1288,20 @@ def answer_with_unit(text: str) -> bool:
     "Whether the boxed answer has a unit."
     return bool(_UNIT.search(text))
 
-
+# %% ../nbs/03_behavior.ipynb #29f3854f
 @behavior("several_boxes", "two boxes or more; the last counts in Hendrycks et al., arXiv 2103.03874")
 def several_boxes(text: str) -> bool:
     "Whether more than one answer is boxed."
     return text.count("\\boxed") > 1
 
-
+# %% ../nbs/03_behavior.ipynb #3c28f890
 @behavior("ends_in_a_sentence", "five words or more in the last line, and a mark that ends a sentence")
 def ends_in_a_sentence(text: str) -> bool:
     "Whether the last line is a sentence."
     line = _last_line(_read(text).prose)
     return len(line.split()) >= 5 and line[-1] in ".!"
 
-
+# %% ../nbs/03_behavior.ipynb #f8c899b9
 @behavior("ends_unfinished", "no mark that ends a sentence, formula, bracket or fence, and no answer in the last line")
 def ends_unfinished(text: str) -> bool:
     "Whether the text breaks off, as at a length limit."

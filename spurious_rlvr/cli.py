@@ -68,7 +68,7 @@ INTERRUPTED_TRAINING = (
 )
 INTERRUPTED = "interrupted; what is finished is kept, and the same command goes on with what is missing"
 
-
+# %% ../nbs/24_cli.ipynb #a65323b5
 def _said(function, arguments, options):  # runs a command; its exit code and what to say, or None
     from spurious_rlvr.core import SpuriousRLVRError
 
@@ -92,7 +92,7 @@ def _load():  # torch and what builds on it: seconds on a quiet machine, half a 
     with Progress("starting"):
         importlib.import_module("spurious_rlvr.train")
 
-
+# %% ../nbs/24_cli.ipynb #925dc4e0
 def command(
     *examples: str,  # as they are typed, without the program's name; a comment may follow after #
 ):  # a decorator
@@ -133,7 +133,7 @@ def _benchmark_names(incomplete: str):
 
     return [name for name in BENCHMARKS if name.startswith(incomplete)]
 
-
+# %% ../nbs/24_cli.ipynb #883c75de
 def _one_of(*names):
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
@@ -160,7 +160,7 @@ def _demo_folder(quick, organism, seed_base):  # one for each demo, so that none
     parts = ["quick" if quick else "", "" if organism == "qwen-like" else Path(organism).name, str(seed_base or "")]
     return "-".join(["spurious-rlvr-demo", *filter(None, parts)])
 
-
+# %% ../nbs/24_cli.ipynb #fb7dff6e
 @command(
     "demo --quick                      # under a minute, and no claims",
     "demo --out my-demo                # some minutes on two cores; open my-demo/report.html",
@@ -218,7 +218,7 @@ def _value(text):
     except ValueError:
         return text
 
-
+# %% ../nbs/24_cli.ipynb #dd1ec870
 def read_settings(given: list[str], preset):
     """A configuration from a preset's name, or from another configuration, and NAME=VALUE texts; raises `ConfigError`
     with the names there are."""
@@ -270,7 +270,7 @@ def _engine_settings(kind, given):  # what NAME=VALUE texts say
         found[name] = _value(value)
     return found
 
-
+# %% ../nbs/24_cli.ipynb #e341439f
 def chosen_engine(
     name: str,  # transformers, vllm, or addresses of vLLM servers, separated by commas
     policy,  # that samples
@@ -319,7 +319,7 @@ def _with_words(policy, **words):  # the policy with parts of its prompt replace
     print(f"prompt {policy.template.name}: {policy.prompt('{question}')!r}", file=sys.stderr)
     return policy
 
-
+# %% ../nbs/24_cli.ipynb #bf2134e2
 def _template_fields(name):  # of a prompt that is named, or lies in a file; None: no one was
     import dataclasses
 
@@ -338,7 +338,7 @@ def _begun(out, wanted):  # the settings of the run that goes on: what is not sa
 
     return recorded_config(read_run(out)) if wanted and (out / "run.json").exists() else None
 
-
+# %% ../nbs/24_cli.ipynb #1cc1a3e4
 def _questions(start, problems, question_field, gold_field, skip_faulty):  # what is trained on
     from spurious_rlvr import tasks
     from spurious_rlvr.core import ConfigError, organism_names
@@ -529,7 +529,7 @@ def _start_of(policy):  # what a name means, or the model that a run began with;
     except DataError:
         return None
 
-
+# %% ../nbs/24_cli.ipynb #d7fee1c6
 def _policy_of(policy, start, template, phase, out):
     "The policy that is meant, the phase it stands at, and the folder for its evaluation."
     from spurious_rlvr.evaluate import checkpoint_policies
@@ -680,7 +680,7 @@ def _pairs(texts, option):  # NAME=VALUE texts as a dictionary
         raise ConfigError(f"{option} {wrong[0]}: write NAME=VALUE")
     return {name: _value(value) for name, _, value in (text.partition("=") for text in texts or [])}
 
-
+# %% ../nbs/24_cli.ipynb #531f9ab1
 @command(
     "study                                  # which there are",
     "study clip --dry-run                   # what it would train, and what that costs",
@@ -895,7 +895,7 @@ def audit(
         print(f"\n{title}", *(f"  {sentence}" for sentence in words), sep="\n")
     print(f"\nThe report: {found.report}")
 
-
+# %% ../nbs/24_cli.ipynb #5c774d79
 @command("scorecard --seeds 8 --out claims      # all claims, on organisms")
 def scorecard(
     claim: Annotated[list[str] | None, typer.Argument(help="Claims to look at. Default: all.")] = None,
@@ -1031,7 +1031,7 @@ def plan(
         )
     )
 
-
+# %% ../nbs/24_cli.ipynb #5a6e1f4c
 @command(
     "export coin coin-policy                       # then: vllm serve coin-policy, or load_policy",
     "export coin coin-best --checkpoint best",
@@ -1093,7 +1093,7 @@ def summary(
         lines.append(noise_words(phases, run.config))
     return "\n".join(line for line in lines if line)
 
-
+# %% ../nbs/24_cli.ipynb #cea4524d
 @command("show coin")
 def show(run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")]):
     "Prints what a run folder holds, also while it is being written."
@@ -1171,7 +1171,7 @@ def _stepper_of(diagnosis):  # draws the rollouts behind the findings
     page = stepper.to_html(page=True, limit=len(rows), size=4_000_000)
     return Stepper(page.partition("<body>")[2].rpartition("</body>")[0], links)
 
-
+# %% ../nbs/24_cli.ipynb #d6b1a2ff
 def _asked(model, benchmark):  # the model that is to complete a benchmark's questions
     from spurious_rlvr.core import ConfigError
 
@@ -1261,7 +1261,7 @@ def _sampled_by(model):  # some rollouts of a policy, before any training
     rollouts = sample(policy, problems, samples=8, temperature=1.0, max_completion_length=64)
     return pd.DataFrame([to_row(r) for r in rollouts])
 
-
+# %% ../nbs/24_cli.ipynb #f9f9a1c7
 @command(
     "lint-reward boxed_format --on coin",
     "lint-reward python:my_rewards:score --on trl/completions",
@@ -1312,7 +1312,7 @@ def _offline(path):  # a tutorial's bytes; what it links to in the reference is 
     text = _REFERENCE.sub(r"\1 (`help('spurious_rlvr.\2')`)", path.read_text(encoding="utf-8"))
     return _PAGE.sub(r"\1 (in the documentation)", text).encode()
 
-
+# %% ../nbs/24_cli.ipynb #7d929df8
 def _heading(path):  # of a notebook, and its first sentence; its name where it has none
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -1322,7 +1322,7 @@ def _heading(path):  # of a notebook, and its first sentence; its name where it 
     lines = [line.strip("#> ").strip() for line in text.splitlines() if line.strip("#> ").strip()]
     return (lines or [path.stem])[0], " ".join(lines[1:2])
 
-
+# %% ../nbs/24_cli.ipynb #1cfb2f65
 def _index(paths):  # a notebook with a link to each
     rows = []
     for path in paths:

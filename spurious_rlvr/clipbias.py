@@ -59,7 +59,7 @@ def _is_number(value):
 def _is_whole(value, least):
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
 
-
+# %% ../nbs/17_clipbias.ipynb #03e35a15
 def _check_probabilities(faults, name, given, least):
     try:
         values = np.asarray(given, dtype=float)
@@ -143,7 +143,7 @@ _ESTIMATORS = dict(  # advantage and clip
     reinforce=dict(baseline="constant", clip="reinforce"),
 )
 
-
+# %% ../nbs/17_clipbias.ipynb #75cc387e
 def _as_objective(config):
     if config.objective is not None:
         return OBJECTIVES[config.objective]
@@ -245,7 +245,7 @@ class BanditConfig:
 def _paths(action, start, end):  # the token sequences that begin with an action
     return [[action]] if start == end else [[action, token] for token in range(start, end)]
 
-
+# %% ../nbs/17_clipbias.ipynb #2b7a43db
 class _Layout:
     "Which softmax each token belongs to, and which tokens make up each leaf."
 
@@ -311,7 +311,7 @@ def _below(thresholds, uniform):  # (leaves + 1) arrays: whether a sample's leaf
 def _counted(hit, counter):
     return np.add.reduce(hit.view(np.uint8), axis=0, dtype=counter)
 
-
+# %% ../nbs/17_clipbias.ipynb #61aab664
 def _blind_rewards(config, rng, shape, counter):  # (size, groups, replicas) whether each sample is rewarded
     size, groups, replicas = shape
     place = np.arange(size)[:, None, None].astype(counter)
@@ -325,7 +325,7 @@ def _blind_rewards(config, rng, shape, counter):  # (size, groups, replicas) whe
     uniform = rng.random((groups, replicas // 2))
     return np.concatenate([place < rewarded(uniform), place >= size - rewarded(1 - uniform)], axis=-1)
 
-
+# %% ../nbs/17_clipbias.ipynb #4066e818
 def _informed_counts(config, rng, below, shape, counter):  # (leaves, 2, groups, replicas) by each leaf's own success
     uniform = rng.random((*shape[:2], shape[2] // 2 if config.antithetic else shape[2]))
     luck = _mirrored(uniform, lambda u: 1 - u) if config.antithetic else uniform
@@ -336,7 +336,7 @@ def _informed_counts(config, rng, below, shape, counter):  # (leaves, 2, groups,
         rows.append((hits, _counted(inside, counter) - hits))
     return np.array(rows)
 
-
+# %% ../nbs/17_clipbias.ipynb #c0f9af5c
 def _draw_groups(config, rng, leaf_probabilities):
     leaves, replicas = leaf_probabilities.shape
     size, groups = config.num_generations, config.minibatch_size // config.num_generations
@@ -389,7 +389,7 @@ def _baseline(config, rule, rewards, multiplicity):  # what is subtracted, witho
 def _divided(values, size):  # 0 where the divisor is 0
     return np.divide(values, size, out=np.zeros_like(values), where=size > 0)
 
-
+# %% ../nbs/17_clipbias.ipynb #02633e9d
 def _advantages(config, groups):
     rule, rewards, size = config.rule, groups.rewards, config.num_generations
     multiplicity = groups.counts.sum(axis=0, dtype=float)
@@ -464,7 +464,7 @@ class _Places:
             return config.minibatch_size * self.layout.steps
         return config.minibatch_size if self.loss_type in ("grpo", "dr_grpo") else count.sum(axis=0)
 
-
+# %% ../nbs/17_clipbias.ipynb #9be900fb
 def _weights_at(places, log_ratio, new, old):  # beside a positive and a negative advantage: (weight, removed) each
     clip, seen = places.clip, places.along(log_ratio) if places.sequence else log_ratio
     ratio, found = np.exp(np.minimum(seen, 700)), []
@@ -590,7 +590,7 @@ def _errors(config, layout, phase, replicas):  # (updates, tokens, replicas) err
         error[0] = 0
     return _mirrored(error, np.copy) if config.antithetic else error  # a pair shares it
 
-
+# %% ../nbs/17_clipbias.ipynb #4826c5b5
 def _disturbed(config, layout, new, error):  # what the error on logits does to log-probabilities
     if config.noise.on == "logprobs":
         return error
@@ -598,7 +598,7 @@ def _disturbed(config, layout, new, error):  # what the error on logits does to 
         return (1 - np.exp(new)) * error
     return layout.log_probabilities(new + error) - new
 
-
+# %% ../nbs/17_clipbias.ipynb #8452d674
 def _run_phase(config, layout, batch, logits, old, optimizer, tally, errors=None):
     "The logits after a phase's updates, (tokens, replicas)."
     update = 0
@@ -702,7 +702,7 @@ def _standard_error(config, values):  # of the mean over replicas; an antithetic
         values = values.reshape(2, -1).mean(axis=0)
     return float(values.std(ddof=1) / math.sqrt(len(values)))
 
-
+# %% ../nbs/17_clipbias.ipynb #d01bec9a
 class _Recorder:
     "Gathers what `BanditRun` reports, phase by phase."
 
@@ -758,7 +758,7 @@ def _draw_phase(config, layout, phase, old):  # the samples of a phase, from the
     rng = keyed_rng(config.seed, "bandit", "phase", phase)
     return _make_batch(config, layout, _draw_groups(config, rng, np.exp(layout.to_leaves(old))))
 
-
+# %% ../nbs/17_clipbias.ipynb #d7c8bcab
 def _simulate(config, phases, replicas, keep="ends", first_batch=None):
     layout, optimizer = _Layout(config), _Optimizer(config)
     logits = np.tile(layout.logits[:, None], replicas)
@@ -773,7 +773,7 @@ def _simulate(config, phases, replicas, keep="ends", first_batch=None):
         recorder.add(phase, _log_odds(layout, logits), _entropy(layout, logits), tally)
     return recorder.run()
 
-
+# %% ../nbs/17_clipbias.ipynb #48c8c254
 def _check_size(where, phases, replicas):
     faults = Faults(where)
     faults.check(_is_whole(phases, 1), f"phases is {phases!r} and must be a whole number from 1 up")
@@ -796,7 +796,7 @@ def _check_pairs(config, replicas):
     if config.antithetic and replicas % 2:
         raise ConfigError(f"replicas is {replicas} and must be even where replicas come in antithetic pairs")
 
-
+# %% ../nbs/17_clipbias.ipynb #069a3179
 def simulate_bandit(
     prior,  # (actions,) probabilities at the start, positive, summing to 1
     *,
@@ -855,7 +855,7 @@ def _one_side(config, side):
         config, epsilon=1 - low if keeps_low else math.inf, epsilon_high=high - 1 if keeps_high else math.inf
     )
 
-
+# %% ../nbs/17_clipbias.ipynb #00e28467
 def _bias_row(run, unclipped):  # the paired comparison of two runs, at their last phase
     pairs = {
         "clip_bias": run.log_odds[-1] - unclipped.log_odds[-1],
@@ -871,7 +871,7 @@ def _bias_row(run, unclipped):  # the paired comparison of two runs, at their la
         for name in ("clip_fraction_high", "clip_fraction_low", "log_ratio_spread")
     }
 
-
+# %% ../nbs/17_clipbias.ipynb #8c4686bd
 def _comparer(
     phases, replicas
 ):  # remembers the last draws and the last unclipped run, for callers that vary the clip alone
@@ -892,7 +892,7 @@ def _comparer(
 
     return compare
 
-
+# %% ../nbs/17_clipbias.ipynb #05839e9c
 def _check_sides(faults, sides):
     sides = (sides,) if isinstance(sides, str) else tuple(sides)
     faults.check(bool(sides) and set(sides) <= set(_SIDES), f"sides is {sides!r}; choose from {', '.join(_SIDES)}")
@@ -930,7 +930,7 @@ def _log_multinomial(counts, log_probabilities):
 def _dead_groups_do_nothing(config):
     return config.rule.baseline in _CENTRED and not config.rule.pairwise
 
-
+# %% ../nbs/17_clipbias.ipynb #448af548
 def _group_outcomes(
     config, leaf_logs
 ):  # every outcome of a group: counts (leaves, 2 values, outcomes) and probabilities (outcomes,)
@@ -1006,7 +1006,7 @@ def _check_enumerable(config, layout, faults):
     )
     faults.raise_any()
 
-
+# %% ../nbs/17_clipbias.ipynb #12472fe7
 def _enumerate_groups(config, leaf_logs):  # yields (probabilities of the rows, their groups), block by block
     counts, probabilities = _minibatch_outcomes(config, leaf_logs)
     for start in range(0, len(probabilities) ** config.minibatches, _ROW_BLOCK):
@@ -1038,7 +1038,7 @@ def exact_phase(
     logits = old if start is None else np.log(np.asarray(start, dtype=float))[:, None]
     return _exact(config, layout, old, logits)
 
-
+# %% ../nbs/17_clipbias.ipynb #ca8f0af0
 def _exact(config, layout, old, logits):
     sums, tally, rows = 0.0, _Tally(None), 0
     for weights, groups in _enumerate_groups(config, layout.to_leaves(old)[:, 0]):
@@ -1205,7 +1205,7 @@ def _exact_comparer():  # as `_comparer`, by enumeration: the standard errors ar
 
     return compare
 
-
+# %% ../nbs/17_clipbias.ipynb #8b8a3de1
 def _grid(
     over, settings, rollouts, faults
 ):  # [(point, config)], all checked before anything runs; the clip varies fastest
@@ -1350,7 +1350,7 @@ def _between(low, high, rate, found, spread):  # the next rate to try; low and h
         return step
     return math.sqrt(low * high)
 
-
+# %% ../nbs/17_clipbias.ipynb #c56ea280
 def _rate_for(bench, config, spread):  # the learning rate at which the log-ratio of a phase has this spread
     rate, low, high, best = spread, 0.0, math.inf, (math.inf, spread)
     for _ in range(14):
@@ -1364,7 +1364,7 @@ def _rate_for(bench, config, spread):  # the learning rate at which the log-rati
         rate = _between(low, high, rate, found, spread)
     return best[1]
 
-
+# %% ../nbs/17_clipbias.ipynb #23272b89
 def _spread_of(bench, config):
     layout, replicas = bench.layout, bench.replicas
     logits = np.tile(layout.logits[:, None], replicas)
@@ -1406,7 +1406,7 @@ def _learning(informed, config):  # what a phase of informative rewards teaches,
     mean, error = _paired_mean(run.log_odds[1] - run.log_odds[0])
     return dict(learning=mean, learning_se=error)
 
-
+# %% ../nbs/17_clipbias.ipynb #d712be1d
 def _cell_rows(bench, informed, config, spread, phases, wander):  # rows of one objective, prior and spread
     config = dataclasses.replace(config, learning_rate=_rate_for(bench, config, spread))
     run = bench.run(config, phases)
@@ -1436,7 +1436,7 @@ def _leaf_success(layout, informed):  # (leaves,) the leaves of action 0 are rig
     right = layout.paths[0] > 0
     return tuple(np.where(right, *informed).tolist())
 
-
+# %% ../nbs/17_clipbias.ipynb #7005ff5e
 def _benches(p, actions, answers, replicas, informed, settings):  # the coin's samples, and those of an informed reward
     base = dict(prior=spread_prior(p, actions), answers=answers, antithetic=True, learning_rate=1.0) | settings
     coin = _configure(base, Faults("objective_table"))
@@ -1585,12 +1585,12 @@ def _advantage_law(config):  # over a group's rewarded samples: chance, advantag
     advantages = _advantages(types.SimpleNamespace(**_fields(config) | dict(rule=alone)), _Groups(rewards, counts))
     return chance, advantages[0, 0, :, 0], advantages[1, 0, :, 0], s / size
 
-
+# %% ../nbs/17_clipbias.ipynb #4a230410
 def _fields(config):
     names = [field.name for field in dataclasses.fields(BanditConfig)]
     return {name: getattr(config, name) for name in names} | dict(expected_reward=config.expected_reward)
 
-
+# %% ../nbs/17_clipbias.ipynb #03dd495c
 def _advantage_sides(config):  # mean positive part, mean negative part, mean square of a sample's advantage
     rule, (chance, paid, unpaid, share) = config.rule, _advantage_law(config)
     weights = np.array([chance * share, chance * (1 - share)])
@@ -1615,7 +1615,7 @@ def _noise_points(noise, tokens):  # (tokens, points) errors, spread evenly over
         return noise.size / math.sqrt(3) * stdtrit(3, uniform)
     return noise.size * math.sqrt(3) * (2 * uniform - 1)
 
-
+# %% ../nbs/17_clipbias.ipynb #73515c22
 def _noise_weights(config, noise):  # mean weight beside each sign, and mean share of removed gradients, each (tokens,)
     layout = _Layout(config)
     old = layout.log_probabilities(layout.logits[:, None])
@@ -1669,7 +1669,7 @@ def _noise_row(prior, noise, name, settings):  # shift of the log-odds in units 
     removed = float(q @ _noise_weights(config, noise)[2])
     return float(pull @ towards) * math.sqrt(config.minibatches) / wander, removed
 
-
+# %% ../nbs/17_clipbias.ipynb #49e179bd
 def noise_table(
     objectives=None,  # names in `objective.OBJECTIVES`; None: all that have a weight for each token
     *,
@@ -1771,7 +1771,7 @@ _BEHAVIORS = ("writes_code", "mentions_python", "correct")
 def _like(sides, value):  # the same nested lists, with a value for every token
     return [_like(each, value) for each in sides] if len(sides) and np.ndim(sides[0]) else [value] * len(sides)
 
-
+# %% ../nbs/17_clipbias.ipynb #7fef486d
 def _recorded(
     run, phase, further=()
 ):  # one row per rollout and use; raises `RunError` where the run has not recorded it
@@ -1818,7 +1818,7 @@ def _recorded(
         )
     return pd.concat(uses, ignore_index=True)
 
-
+# %% ../nbs/17_clipbias.ipynb #178f7856
 def _weights(config, frame, lengths):  # (rows,) what the aggregation multiplies each token's surrogate by
     kind, counted = (
         config.get("loss_type", "grpo"),
@@ -1848,7 +1848,7 @@ def _config_at(run, phase):  # the settings that held in a phase, changes applie
         **{name: value for start in sorted(changes) if start <= phase for name, value in changes[start].items()},
     }
 
-
+# %% ../nbs/17_clipbias.ipynb #33f81c60
 def _clip_at(run, config):  # the entry of `objective.CLIPS`, and its settings
     name, options = config.get("clip", "both"), config.get("clip_options") or {}
     if name not in CLIPS:
@@ -1864,7 +1864,7 @@ def _clip_at(run, config):  # the entry of `objective.CLIPS`, and its settings
 def _bounds(config):  # the interval of the ratio outside of which a side clips
     return clip_bounds(config.get("epsilon", 0.2), config.get("epsilon_high"), config.get("clip", "both"))
 
-
+# %% ../nbs/17_clipbias.ipynb #d1908082
 def _clip_weights(run, config, ratio, advantage, new, old):  # (tokens,) beside the advantage: with the clip, without it
     clip, options = _clip_at(run, config)
     terms = TokenTerms(np, ratio, advantage, new, old, *_bounds(config), options)
@@ -1944,7 +1944,7 @@ def _pieces(token_ids, decode):  # the text that each token adds
             waiting = []
     return pieces
 
-
+# %% ../nbs/17_clipbias.ipynb #e994b0a5
 def code_tokens(
     completion: str,  # the text
     token_ids,  # (tokens,) its ids, the end token included where it was written
@@ -1968,7 +1968,7 @@ def code_tokens(
     before = np.concatenate([[0], np.cumsum(inside)])
     return before[np.minimum(ends, len(completion))] > before[np.minimum(starts, len(completion))]
 
-
+# %% ../nbs/17_clipbias.ipynb #75f01250
 def run_decoder(
     run,  # from `runs.read_run`
 ):  # token ids -> text
@@ -2013,7 +2013,7 @@ def by_probability(
         )
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/17_clipbias.ipynb #bc9d2f3c
 def _bin(probabilities, edges):
     return np.searchsorted(np.asarray(edges[1:-1]), np.minimum(np.asarray(probabilities), 1.0), side="right")
 
@@ -2263,7 +2263,7 @@ def _log_odds_of_share(
         found.append(math.log((shows.sum() + 0.5) / ((~shows).sum() + 0.5)))
     return np.array(found)
 
-
+# %% ../nbs/17_clipbias.ipynb #f4118c3e
 def replay_against_runs(
     replays,  # one table of `replay.replay`, or several, of different phases
     treated,  # runs with the clip, one per seed
@@ -2365,7 +2365,7 @@ def ratio_of_sums(
     half = _half_width((tops - ratio * bottoms) / float(bottoms.sum()), level)
     return ratio, ratio - half, ratio + half
 
-
+# %% ../nbs/17_clipbias.ipynb #9ed9ceea
 def _half_width(influences, level):  # of a t interval: (clusters,) what each adds to the estimate's error
     n = len(influences)
     return float(stdtrit(n - 1, 0.5 + level / 2)) * math.sqrt(n / (n - 1) * np.square(influences).sum())
@@ -2401,7 +2401,7 @@ def rounding_table(
         )
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("probability")
 
-
+# %% ../nbs/17_clipbias.ipynb #24b3943c
 def _group_of(tokens):  # (tokens,) a number for each group of each unit
     keys = [name for name in ("unit", "group") if name in tokens]
     return tokens.groupby(keys, sort=False).ngroup().to_numpy()
@@ -2481,7 +2481,7 @@ def rounding_sentence(
         f" {pull['shift']:+.3f} [{pull['low']:+.3f}, {pull['high']:+.3f}] in spreads of a coin's own step)."
     )
 
-
+# %% ../nbs/17_clipbias.ipynb #60a1dacd
 def _direction(interval, below, above):
     value, low, high = interval
     return f"towards {above}" if low > 0 else f"towards {below}" if high < 0 else "nowhere that is shown"
@@ -2520,7 +2520,7 @@ def _behavior_cell(
         rows.append((moved, math.nan, part["kept"].sum(), part["removed"].sum()))
     return np.array(rows)
 
-
+# %% ../nbs/17_clipbias.ipynb #63743fd0
 def _bin_cell(tokens, inside):  # the same for a bin, with the error of the movement
     kept = tokens["clip_side"] == 0
     part = tokens.assign(
@@ -2557,7 +2557,7 @@ class _Response:
     error: float
     fit: float  # share of the squared movement that the line accounts for
 
-
+# %% ../nbs/17_clipbias.ipynb #c161959a
 def _response(phases):  # phases: list of (updates, 4) arrays of movement, error, kept and removed pull
     sums = []
     for rows in phases:
@@ -2578,7 +2578,7 @@ def _response(phases):  # phases: list of (updates, 4) arrays of movement, error
         slope * xy / yy if yy else math.nan,
     )
 
-
+# %% ../nbs/17_clipbias.ipynb #1e194407
 def _share_shift(
     run, name, first, last
 ):  # change of a share's log-odds between two phases, and its error with groups as clusters

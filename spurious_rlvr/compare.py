@@ -153,7 +153,7 @@ def _frame(rollouts):  # rollouts, or a table with their columns, as a table
     names = ("problem_id", "sample", "completion", "correct", "writes_code", "mentions_python")
     return pd.DataFrame([{name: getattr(r, name) for name in names} for r in rollouts], columns=list(names))
 
-
+# %% ../nbs/16_compare.ipynb #e19aa4a7
 def _needs(frame, where, *names):
     if missing := [name for name in names if name not in frame]:
         raise ConfigError(f"{where}: the table has no column {', '.join(missing)}; it has {', '.join(map(str, frame))}")
@@ -170,7 +170,7 @@ class Scores:
     mean: np.ndarray  # (runs, problems) share of right answers
     samples: np.ndarray  # (runs, problems) how many answers that is a share of
 
-
+# %% ../nbs/16_compare.ipynb #2108235d
 def score_problems(
     evaluations: Sequence[
         Sequence[Rollout] | pd.DataFrame
@@ -300,7 +300,7 @@ def wilson_limits(
     half = z / (1 + z * z / answers) * math.sqrt(rate * (1 - rate) / answers + (z / (2 * answers)) ** 2)
     return max(0.0, centre - half), min(1.0, centre + half)
 
-
+# %% ../nbs/16_compare.ipynb #3fc69a50
 def _wilson(mean, samples, level):  # of one run: its accuracy and the limits over problems
     problems, rate = len(mean), float(mean.mean())
     spread = rate * (1 - rate) / problems if samples.max() == 1 else float(mean.var(ddof=1)) / problems
@@ -387,7 +387,7 @@ def power(
         )
     return _survival_power(seeds, sd, difference, level)
 
-
+# %% ../nbs/16_compare.ipynb #2151f57e
 def seeds_needed(
     sd: float,  # standard deviation of the paired difference between seeds
     difference: float,  # the true difference that is to survive, in the unit of `sd`
@@ -431,7 +431,7 @@ def _one_sided(
     half = float(special.stdtrit(df, effect.level)) * error
     return (above, within, below), (effect.mean - half, effect.mean + half)
 
-
+# %% ../nbs/16_compare.ipynb #9cc518be
 def _outcome(above, within, below, level):  # by the rules; a p-value that is missing shows nothing
     if above <= (1 - level) / 2:
         return SURVIVES
@@ -457,7 +457,7 @@ class Verdict:
     seeds_range: tuple[int, int] | None  # the same at the ends of an 80 % interval of that spread
     words: str  # one sentence
 
-
+# %% ../nbs/16_compare.ipynb #254f1bd7
 def _seeds_for(outcome, effect, margin, power, level):  # what it would take, and how well that is known
     if outcome != CANNOT_TELL or math.isnan(effect.low):
         return None, None
@@ -473,7 +473,7 @@ def _seeds_for(outcome, effect, margin, power, level):  # what it would take, an
     )
     return needed, (least, most)
 
-
+# %% ../nbs/16_compare.ipynb #786bdfbe
 def _verdict_words(outcome, effect, limits, margin, needed, range_, power, level):
     shown = (
         f"difference {_points(effect.mean)} points, {level:.0%} interval {_points(effect.low)} to"
@@ -551,11 +551,11 @@ class AuditVerdict:
     margin: float  # fixed beforehand, in the unit of the gains
     level: float  # of each interval by itself
 
-
+# %% ../nbs/16_compare.ipynb #d08153ce
 def _whole(outcomes):  # the outcome of several comparisons
     return SURVIVES if all(o == SURVIVES for o in outcomes) else MATCHED if MATCHED in list(outcomes) else CANNOT_TELL
 
-
+# %% ../nbs/16_compare.ipynb #b7ab087b
 def _audit_words(outcome, table, power):
     worst = table.loc[table["low"].fillna(-math.inf).idxmin()]
 
@@ -653,7 +653,7 @@ PARTS = {
     "design": ("user", "majority"),
 }
 
-
+# %% ../nbs/16_compare.ipynb #e11fbab7
 def partition_gain(
     gains: Mapping[str, Mapping[str, Sequence[float]]],  # {family: {"user", "random", "majority": (seeds,) gains}}
     *,
@@ -698,7 +698,7 @@ def _design_outcome(outcome, share, least):  # of the comparison with the majori
         return INSEPARABLE
     return {SURVIVES: DESIGN, MATCHED: ELICITS, CANNOT_TELL: CANNOT_TELL}[outcome]
 
-
+# %% ../nbs/16_compare.ipynb #353db16a
 def _whole_design(outcomes):  # of several families
     for outcome in (INSEPARABLE, ELICITS, CANNOT_TELL):
         if outcome in outcomes:
@@ -709,7 +709,7 @@ def _whole_design(outcomes):  # of several families
 def _share_words(shares, families):
     return ", ".join(f"{100 * shares[f]:.1f} % in {f}" for f in families)
 
-
+# %% ../nbs/16_compare.ipynb #3ee3f0db
 def _design_words(outcome, table, majority, shares, least, power):  # the headline
     names, nulls = ", ".join(majority.families), table.loc[table["null"] != "majority", "null"].unique()
     above = f"above every null ({', '.join(nulls)})"
@@ -794,7 +794,7 @@ class Noise:
     problems: int
     samples: float  # answers a problem, on average
 
-
+# %% ../nbs/16_compare.ipynb #20721a6f
 def noise_budget(
     after: Scores,  # (runs, problems) of one arm
     before: Scores | None = None,  # of the start, one row; None: the accuracy itself is looked at
@@ -839,7 +839,7 @@ class Ratio:
     n: int  # pairs of runs
     words: str  # one sentence
 
-
+# %% ../nbs/16_compare.ipynb #d0e9f792
 def gain_ratio(
     null_gains: Sequence[float],  # (seeds,) numerator
     user_gains: Sequence[float],  # (seeds,) denominator, same seeds in the same order
@@ -881,7 +881,7 @@ def _measured(frame, name):  # a registered behaviour of every completion: the t
     _needs(frame, f"strategy {name!r}", "completion")
     return frame["completion"].map(BEHAVIORS[name]).astype(float)
 
-
+# %% ../nbs/16_compare.ipynb #b308ad7d
 def _cut(frame, name):  # where a behaviour becomes a yes or no: above 0, or above the median where it is always there
     values = _measured(frame, name)
     if values.empty or values.min() <= 0 or values.nunique() == 1:
@@ -1023,7 +1023,7 @@ def _by_problem(
 
     return grouped(shows), grouped(right), frame.groupby("problem_id").size().to_numpy()
 
-
+# %% ../nbs/16_compare.ipynb #7300b29e
 def _pairs(first, second, same=False):
     """Expected problems, right before and right after for every pair of labels; same: pairs of different samples of one
     evaluation."""
@@ -1104,7 +1104,7 @@ def split_gain(
         skill += (s0 + s1) / 2 * (a1 - a0)
     return dict(total=share + skill, share=share, skill=skill)
 
-
+# %% ../nbs/16_compare.ipynb #857aee75
 def split_strategies(
     before: Sequence[Rollout] | pd.DataFrame,  # graded, with problem_id
     after: Sequence[Rollout] | pd.DataFrame,  # on the same problems
@@ -1140,7 +1140,7 @@ def _within_runs(
         found.append(_correlation(a[: len(a) - lag], b[lag:]))
     return np.array([r for r in found if not math.isnan(r)])
 
-
+# %% ../nbs/16_compare.ipynb #035fb1b5
 def _fisher(name, unit, correlations, level):  # mean over runs, on Fisher's scale
     if not len(correlations):
         return dict(level=name, correlation=math.nan, low=math.nan, high=math.nan, n=0, unit=unit)
@@ -1222,11 +1222,11 @@ def _counted(frame, presence, groups, half):  # (behaviours, groups, 2 halves) p
     counts = np.array([np.bincount(place, weights=row, minlength=size) for row in presence])
     return counts.reshape(len(presence), -1, 2), np.bincount(place, minlength=size).reshape(-1, 2)
 
-
+# %% ../nbs/16_compare.ipynb #31e551ea
 def _log_odds(counts, n):  # half a completion on either side keeps 0 and 1 finite
     return np.log((counts + 0.5) / (n - counts + 0.5))
 
-
+# %% ../nbs/16_compare.ipynb #ea17c030
 def _slope_and_changes(base, runs, usable):
     """Base: counts and sizes by half; runs: counts and sizes. Slope (runs,), changes (runs, behaviours), prior
     (behaviours,)."""
@@ -1299,7 +1299,7 @@ def _pseudo_values(whole, without):
     to be corrected for bias this way."""
     return whole + (len(without) - 1) * (without.mean(axis=0) - without)
 
-
+# %% ../nbs/16_compare.ipynb #4cb67da1
 def _screen_arm(
     base, runs, usable
 ):  # of one arm: pseudo-values of the slope (runs, groups) and of the changes (behaviours, runs, groups), and the prior
@@ -1315,7 +1315,7 @@ def _screen_arm(
     slopes = _pseudo_values(slope, np.array([w[0] for w in without])).T
     return slopes, _pseudo_values(changes, np.array([w[1] for w in without])).transpose(2, 1, 0), prior
 
-
+# %% ../nbs/16_compare.ipynb #d016e083
 def _halves(frame):  # 0 or 1: the samples of a problem dealt out in turn, and problems with an odd number in turn too
     place = frame.groupby("problem_id").cumcount().to_numpy()
     problem = pd.factorize(frame["problem_id"])[0]
@@ -1399,7 +1399,7 @@ def gain_path(
     table = frame.sort_values(["arm", "seed", order], kind="stable").reset_index(drop=True)
     return table.assign(gain=table[outcome] - table.groupby(["arm", "seed"])[outcome].transform("first"))
 
-
+# %% ../nbs/16_compare.ipynb #bc9adfc9
 def gain_at(
     frame: pd.DataFrame,  # from `gain_path`
     value: float,  # of the quantity, such as a KL of 0.1 nats

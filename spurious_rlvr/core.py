@@ -31,19 +31,19 @@ import numpy as np
 class SpuriousRLVRError(Exception):
     "Base of every error that this package raises on purpose; its text says what, where and how to mend it."
 
-
+# %% ../nbs/00_core.ipynb #7b1ad6bc
 class ConfigError(SpuriousRLVRError, ValueError):
     "A setting that cannot be; where several are wrong, the message names them all."
 
-
+# %% ../nbs/00_core.ipynb #3438ffbe
 class DataError(SpuriousRLVRError, ValueError):
     "A file or a record that cannot be read as what it should be; names the file, the row and the field."
 
-
+# %% ../nbs/00_core.ipynb #cd24cdf3
 class RunError(SpuriousRLVRError, RuntimeError):
     "A run folder that cannot be made, opened or resumed."
 
-
+# %% ../nbs/00_core.ipynb #7bbf6de5
 class NotAvailable(SpuriousRLVRError, ImportError):
     "Something that needs another package, a GPU or a server that is not here; says how to get it."
 
@@ -140,7 +140,7 @@ class Progress:
                 self.bar.close()
             self.bar = None
 
-
+# %% ../nbs/00_core.ipynb #32ead016
 def _pause(bar):  # seconds between two lines; a file keeps every one of them
     return 0.5 if hasattr(bar, "container") or bar.fp.isatty() else 5.0
 
@@ -154,7 +154,7 @@ def _open_bar(progress):  # with the time that has passed already
         bar.start_t -= time.monotonic() - progress.began
     return bar
 
-
+# %% ../nbs/00_core.ipynb #15a6a25f
 def _tick(progress):  # also while nothing is counted, so that there is no silence
     while not progress.over.wait(1.0):
         progress.update(0)
@@ -210,7 +210,7 @@ def _canonical(part):
 
 _write = json.JSONEncoder(separators=(",", ":")).encode  # once: a run digests some fifty thousand keys
 
-
+# %% ../nbs/00_core.ipynb #297572b1
 def _digest(size, parts):
     return hashlib.blake2b(_write(_canonical(list(parts))).encode("ascii"), digest_size=size)
 
@@ -302,7 +302,7 @@ def _comments(source):  # {line: comment} of those behind code, and of those on 
             place[token.start[0]] = token.string.lstrip("# ")
     return behind, alone
 
-
+# %% ../nbs/00_core.ipynb #540146ee
 def _meaning(field, behind, alone):  # what stands above a field and behind it
     found = [behind[line] for line in range(field.lineno, field.end_lineno + 1) if line in behind]
     line = field.lineno - 1
@@ -323,7 +323,7 @@ def _default(value):  # as it is written; a factory by what it makes
         value = given.get("default", value)
     return ast.unparse(value)
 
-
+# %% ../nbs/00_core.ipynb #3c94b168
 def _own_fields(cls):  # rows of a class's own fields, in order
     source = textwrap.dedent(inspect.getsource(cls))
     behind, alone = _comments(source)

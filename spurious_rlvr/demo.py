@@ -52,7 +52,7 @@ def committed(
     place = package.parent / "benchmarks" / "results" / name
     return place if place.exists() else None
 
-
+# %% ../nbs/23_demo.ipynb #2b7c4e14
 def safe_clip(
     judged: pd.DataFrame,  # from `clipbias.judge_objectives`
 ) -> str:  # a value of the setting `clip`
@@ -87,7 +87,7 @@ def _removed(weights, hands, i):  # the graph after claim i is decided: its weig
         }
     return {j: weights[j] + weights[i] * hands[i].get(j, 0.0) for j in left}, new
 
-
+# %% ../nbs/23_demo.ipynb #efa4fdf1
 def graphical_test(
     p_values: Mapping[str, float],  # of each claim by itself; NaN: it cannot be decided
     weights: Mapping[str, float],  # its share of `level` at the start; they sum to at most 1
@@ -129,7 +129,7 @@ class Claim:
         "Whether the procedure came to it, and there was something to decide by."
         return not math.isnan(self.effect.low)
 
-
+# %% ../nbs/23_demo.ipynb #e3780ff7
 def claim_graph(
     clips: Sequence[str],  # the arms
 ) -> tuple[dict, dict]:  # weights and hands of `graphical_test`; claims are named "gain NAME" and "clip NAME"
@@ -158,7 +158,7 @@ def _judged(key, effect, adjusted, share, level):  # a claim with its interval, 
     kind, _, arm = key.partition(" ")
     return Claim(arm, kind, effect, up, down, sign_p)
 
-
+# %% ../nbs/23_demo.ipynb #d7bcd9f3
 def claims(
     frame: pd.DataFrame,  # from `outcomes`
     clips: Sequence[str] = COIN_CLIPS,  # the arms under the coin, named random-CLIP
@@ -193,7 +193,7 @@ def circumstances(
         f" {rows['log_ratio_spread'].mean():.3f}"
     )
 
-
+# %% ../nbs/23_demo.ipynb #9e87edfc
 def claim_numbers(
     claim: Claim,  # from `claims`
 ) -> str:
@@ -205,7 +205,7 @@ def claim_numbers(
         f" {claim.sign_p:.2g}"
     )
 
-
+# %% ../nbs/23_demo.ipynb #6bff3e43
 def claim_in_words(
     claim: Claim,  # from `claims`
     under: str = "",  # from `circumstances`
@@ -236,14 +236,14 @@ def _listed(found, kind, direction, number=False):  # the arms of which this was
     names = [LABELS[c.arm] + (f" ({100 * c.effect.mean:+.0f} points)" if number else "") for c in rows]
     return _and(names)
 
-
+# %% ../nbs/23_demo.ipynb #7f7a76fa
 def _gained(found, number):  # what the coin did, arm by arm
     did = {f"{verb} accuracy with ": _listed(found, "gain", d, number) for d, verb in ((1, "raised"), (-1, "lowered"))}
     words = " and ".join(verb + names for verb, names in did.items() if names)
     open_ = _and([LABELS[c.arm] for c in found if c.kind == "gain" and not c.effect.shown])
     return words, open_
 
-
+# %% ../nbs/23_demo.ipynb #9212b5b0
 def answer(
     found: Sequence[Claim],  # from `claims`
 ) -> str:
@@ -261,7 +261,7 @@ def answer(
         return f"{first} That the clip matters is not shown."
     return f"{first} The clip matters: against no clip, accuracy ended {' and '.join(filter(None, apart))}."
 
-
+# %% ../nbs/23_demo.ipynb #08f7f312
 def organism_in_words(
     found: Sequence[Claim],  # from `claims`
     organism: str,  # its name
@@ -309,7 +309,7 @@ def clip_range(
         epsilon_high=epsilon if clip in ("both", "high") else math.inf,
     )
 
-
+# %% ../nbs/23_demo.ipynb #a081c7cd
 def bandit_arms(
     settings: Mapping[str, Any] = BANDIT,  # of `clipbias.simulate_bandit`
 ) -> dict:  # {clip: BanditRun}
@@ -375,7 +375,7 @@ def bandit_effects(
 
 _SHIFTS = {1: "towards the likelier action", -1: "away from the likelier action", 0: "no shift is shown"}
 
-
+# %% ../nbs/23_demo.ipynb #7beffe4e
 def bandit_in_words(
     runs: Mapping[str, Any],  # from `bandit_arms`
 ) -> list[str]:
@@ -387,7 +387,7 @@ def bandit_in_words(
         for effect, run in zip(bandit_effects(runs), runs.values())
     ]
 
-
+# %% ../nbs/23_demo.ipynb #0e0b9c78
 def bandit_sentence(
     runs: Mapping[str, Any],  # from `bandit_arms`
 ) -> str:
@@ -527,7 +527,7 @@ class Demo:
         cells = [(gate, self.seeds[: self.truth_seeds]), (coin, self.seeds)]
         return [(arms, seeds) for arms, seeds in cells if seeds]
 
-
+# %% ../nbs/23_demo.ipynb #5950f48a
 QUICK = Demo(seeds=(0, 1, 2), clips=("high", "low"), truth_seeds=0, changes={"phases": 15})
 
 
@@ -604,7 +604,7 @@ def real_in_words() -> str:
         f" the clip {pushed}"
     )
 
-
+# %% ../nbs/23_demo.ipynb #eb167be4
 def demo_words(
     frame: pd.DataFrame,  # from `outcomes`
     bandit: Mapping[str, Any],  # from `bandit_arms`
@@ -637,7 +637,7 @@ def drawn_gains(
     rows = {clip: frame[frame["arm"] == f"random-{clip}"] for clip in clips}
     return [paired_effect(LABELS[clip], r["accuracy"], r["accuracy_before"]) for clip, r in rows.items()]
 
-
+# %% ../nbs/23_demo.ipynb #4e9ad4c8
 def demo_figures(
     runs: Sequence[Run],  # finished
     bandit: Mapping[str, Any],  # from `bandit_arms`
@@ -658,7 +658,7 @@ def demo_figures(
     read = [c.effect for c in found if c.kind == "clip" and c.read]
     return figures | (dict(clip=plot_arms(read, title="Against no clip", **points)) if read else {})
 
-
+# %% ../nbs/23_demo.ipynb #5255502a
 def shown_in_words(
     effects: Sequence[Effect],  # of a figure
     scale: float = 1,  # as the figure has it
@@ -752,7 +752,7 @@ def _setting(plan, config):  # what was run, as a sentence
         f" {len(plan.seeds)} seeds an arm, from {plan.seeds[0]} on."
     )
 
-
+# %% ../nbs/23_demo.ipynb #1b2885af
 def demo_page(plan, frame, figures, bandit, words, gained, config) -> str:
     "The report of a demo as a page."
     apart = [_drawn(figures["clip"], "clip")] if "clip" in figures else []
@@ -786,7 +786,7 @@ def _decisions(summary):  # {(kind, arm): direction shown}
         signs[claim["kind"], claim["arm"]] = (low > 0) - (high < 0)
     return signs
 
-
+# %% ../nbs/23_demo.ipynb #1736e061
 def agreement_in_words(
     looks: Mapping[str, Mapping[str, Any]],  # {name: what a demo's summary.json holds}
 ) -> str:

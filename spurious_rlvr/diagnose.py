@@ -84,7 +84,7 @@ class Rule(NamedTuple):
 _NEVER = math.inf
 RULES: dict[str, Rule] = {}
 
-
+# %% ../nbs/18_diagnose.ipynb #4fb62de5
 def _rule(id, family, measures, fault, warning, note, advice):
     RULES[id] = Rule(family, measures, fault, warning, note, advice)
 
@@ -366,7 +366,7 @@ def _smallest(threshold, looked):  # a share that is seen above a threshold with
     seen[grid < threshold + (z * z / (4 * looked) if threshold == 0 else 0)] = False
     return float(grid[seen][0]) if seen.any() else math.nan
 
-
+# %% ../nbs/18_diagnose.ipynb #ace1ba46
 def severity_of(
     id: str,  # in `RULES`
     low: float,  # lower end of the interval
@@ -378,7 +378,7 @@ def severity_of(
     passed = [name for name in ("fault", "warning", "note") if low > getattr(rule, name)]
     return passed[0] if passed else "ok"
 
-
+# %% ../nbs/18_diagnose.ipynb #d602fd10
 def _symptom(id, measured, sentence, rows=(), looked=0, severity=None, **details):
     rule, (value, low, high) = RULES[id], measured
     first = next((t for t in (rule.note, rule.warning, rule.fault) if math.isfinite(t)), math.nan)
@@ -404,7 +404,7 @@ def _unknown(id, why):
 def _title(id):
     return id.replace("_", " ").capitalize()
 
-
+# %% ../nbs/18_diagnose.ipynb #8a1797f0
 def _percent(measured):  # 12.3 % [10.0, 14.8]
     value, low, high = (100 * v for v in measured)
     return f"{value:.1f} %" + ("" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]")
@@ -488,7 +488,7 @@ FORMATS = {
     )
 }
 
-
+# %% ../nbs/18_diagnose.ipynb #94752f70
 def formats_table() -> pd.DataFrame:
     "What each format can and cannot answer."
     return pd.DataFrame(FORMATS.values()).set_index("name")
@@ -522,7 +522,7 @@ class Table:
             part = part.set_index(self.every.index[self.every["phase"] == phases[at]])
             yield part.loc[part.index.intersection(self.frame.index)]
 
-
+# %% ../nbs/18_diagnose.ipynb #5ab8e508
 def _spread(total, most):  # at most so many places, evenly
     return np.arange(total) if total <= most else np.unique(np.linspace(0, total - 1, most).round().astype(int))
 
@@ -567,7 +567,7 @@ def find_format(
         return "TRL" if {"completion", "advantage"} <= set(names) and "problem_id" not in names else "table"
     return _format_of(_record_of(files[0]))
 
-
+# %% ../nbs/18_diagnose.ipynb #c69ed3c4
 def _is_parquet(path):
     with open(path, "rb") as file:
         if file.read(4) == b"PAR1":
@@ -586,7 +586,7 @@ def _record_of(path):
         raise DataError(f"{path}: its first record is {type(record).__name__} and must be an object with named fields")
     return record
 
-
+# %% ../nbs/18_diagnose.ipynb #df932d75
 def _format_of(record):
     names = set(record)
     if "eval" in names:
@@ -644,7 +644,7 @@ def _step_in(path):  # rollouts/step_12/train_rollouts.jsonl
     found = re.findall(r"step_(\d+)", str(path))
     return int(found[-1]) if found else 0
 
-
+# %% ../nbs/18_diagnose.ipynb #00e0a8d8
 def _prime_row(record, step):
     row = dict(
         phase=record.get("step", step),
@@ -668,7 +668,7 @@ def _branch(nodes):  # the messages from the root to the last one
         place = nodes[place].get("parent")
     return path[::-1]
 
-
+# %% ../nbs/18_diagnose.ipynb #07d04a8d
 def _sampled_tokens(nodes, name):  # (tokens,) of what was sampled; None where a message lacks it
     masks = [np.asarray(node.get("mask") or [], dtype=bool) for node in nodes]
     values = [np.asarray(node.get(name) or [], dtype=np.float64) for node in nodes]
@@ -676,13 +676,13 @@ def _sampled_tokens(nodes, name):  # (tokens,) of what was sampled; None where a
     whole = sum(map(len, kept)) == sum(m.sum() for m in masks) > 0
     return np.concatenate(kept).astype(np.int32 if name == "token_ids" else np.float32) if whole else None
 
-
+# %% ../nbs/18_diagnose.ipynb #cc5fa16d
 def _said(nodes):  # reasoning and text of messages
     messages = [node["message"] for node in nodes if isinstance(node.get("message"), Mapping)]
     parts = [part for m in messages for part in (m.get("reasoning_content"), m.get("content")) if part]
     return "\n".join(_text(part) for part in parts)
 
-
+# %% ../nbs/18_diagnose.ipynb #73850a2f
 def _paid_parts(rewards):  # name -> score times weight; older traces hold the number alone
     parts = {}
     for name, paid in rewards.items():
@@ -736,7 +736,7 @@ def _decoder_of(tokenizer):  # token ids -> text, from a folder, a tokenizer or 
     decode = getattr(tokenizer, "decode", tokenizer)
     return lambda ids: decode([int(i) for i in ids])
 
-
+# %% ../nbs/18_diagnose.ipynb #64a40946
 def _open_gold(value, decode):  # text, a list of texts, or tokens
     if isinstance(value, list) and value and all(isinstance(v, int) for v in value):
         return decode(value) if decode else None
@@ -759,7 +759,7 @@ def _open_row(record, decode):
         logprob_sampler=None if record.get("logprobs") is None else np.array(list(record["logprobs"]), np.float32),
     )
 
-
+# %% ../nbs/18_diagnose.ipynb #e55fb429
 def _read_open_instruct(path, tokenizer):
     decode = _decoder_of(tokenizer)
     frame = _read_rows(path, "open-instruct", lambda record, _: _open_row(record, decode))
@@ -775,7 +775,7 @@ def _read_folder(path):
     frame = run.rollouts(columns=[name for name in first if name not in _TOKENS])
     return Table("run folder", frame.reset_index(drop=True), [], run.config, run=run)
 
-
+# %% ../nbs/18_diagnose.ipynb #60814844
 def _read_evaluation(path, kind, metric, filter):
     frame = import_evaluation(path, phase="all", metric=metric, filter=filter)
     frame["reward"] = frame["correct"].astype("Float64").astype(float)
@@ -799,7 +799,7 @@ def _typed(frame):  # a table of texts, with its numbers and truths as such
             frame[name] = values.map(_TRUTHS)
     return frame
 
-
+# %% ../nbs/18_diagnose.ipynb #0406add5
 def _read_plain(path, kind):
     files = _files(path)
     frame = pd.concat([import_rollouts(file) for file in files], ignore_index=True)
@@ -856,7 +856,7 @@ def _block_groups(frame):  # (rows,) numbers of groups, and the usual size
     within = pd.Series(block).groupby(block).cumcount().to_numpy()
     return pd.factorize(pd.Series(block) * (len(frame) + 1) + within // max(size, 1))[0], size
 
-
+# %% ../nbs/18_diagnose.ipynb #3c9647a0
 def _prepared(table):
     frame = table.frame
     frame["_row"] = np.arange(len(frame))
@@ -891,7 +891,7 @@ def _doubled_keys(frame):  # rows whose key has stood before
         return np.zeros(len(frame), dtype=bool)
     return frame.duplicated(keys).to_numpy()
 
-
+# %% ../nbs/18_diagnose.ipynb #451a7b72
 def _surplus(frame, size):  # rows beyond the places of a group that equal another of it
     named = "group" in frame and frame["group"].notna().all()
     key = frame["_group"] if named else frame.groupby(["phase", "prompt"], sort=False).ngroup()
@@ -903,7 +903,7 @@ def _surplus(frame, size):  # rows beyond the places of a group that equal anoth
     order = pd.Series(copy[::-1]).groupby(key.to_numpy()[::-1]).cumsum().to_numpy()[::-1]  # the last are copies
     return copy & (order <= beyond.to_numpy())
 
-
+# %% ../nbs/18_diagnose.ipynb #e966d438
 def _each_once(table, size):
     every = table.every = table.frame
     copies = _doubled_keys(every)
@@ -926,7 +926,7 @@ def _parts(frame):  # columns of parts of the reward that are numbers
     names = [name for name in frame if isinstance(name, str) and name.startswith("reward_")]
     return [n for n in names if pd.api.types.is_numeric_dtype(frame[n]) and frame[n].notna().any()]
 
-
+# %% ../nbs/18_diagnose.ipynb #049b2556
 def _with_reward(table, frame):
     parts = _parts(frame)
     if "reward" not in frame or pd.to_numeric(frame["reward"], errors="coerce").isna().all():
@@ -948,7 +948,7 @@ def _with_reward(table, frame):
         frame.attrs["advantage"] = "worked out"
     return frame
 
-
+# %% ../nbs/18_diagnose.ipynb #9fbb1ec4
 def advantages(
     rewards,  # (rollouts,) NaN leaves one out
     groups,  # (rollouts,)
@@ -983,7 +983,7 @@ def _some_groups(frame, most, *key):  # (rows,) places of whole groups, at most 
     chosen = order[np.cumsum(sizes[order]) <= most]
     return np.flatnonzero(np.isin(groups, chosen))
 
-
+# %% ../nbs/18_diagnose.ipynb #b27b66ce
 @dataclasses.dataclass
 class Look:
     "A table with what is measured on it once, for all findings."
@@ -1020,7 +1020,7 @@ def _accepted(frame):  # gold answers, all of them where there are several
     several = (gold_entries(g) for g in frame["gold"])
     return [[str(e) for e in s] if s else str(g) for s, g in zip(several, frame["gold"])]
 
-
+# %% ../nbs/18_diagnose.ipynb #29796466
 def _graded(frame):
     if "gold" not in frame:
         return None
@@ -1052,7 +1052,7 @@ def _by_row(values, lengths):  # sums over the tokens of each rollout
     total = np.r_[0.0, np.cumsum(values, dtype=np.float64)]
     return total[ends] - total[ends - lengths]
 
-
+# %% ../nbs/18_diagnose.ipynb #e6d6cc7b
 def _coarse(values):  # whether each value is one that bfloat16 holds
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     return (bits & 0xFFFF) == 0
@@ -1063,7 +1063,7 @@ def _token_facts(table):
     found = pd.concat(pieces) if pieces else pd.DataFrame()
     return found if len(found.columns) > 1 else None
 
-
+# %% ../nbs/18_diagnose.ipynb #a5d7a5cd
 def _facts_of(part):
     has = {name: _flat(part[name]) for name in _TOKENS[1:] if name in part and part[name].notna().any()}
     facts = pd.DataFrame(index=part.index)
@@ -1080,7 +1080,7 @@ def _facts_of(part):
         facts[f"of_{name}"] = _by_row(counted, lengths)
     return _pairs_of(facts, has, part)
 
-
+# %% ../nbs/18_diagnose.ipynb #0289d473
 def _pairs_of(facts, has, part):  # what two token columns say together, in the rows that have both
     def both(first, second):
         if first not in has or second not in has:
@@ -1120,7 +1120,7 @@ def _pairs_of(facts, has, part):  # what two token columns say together, in the 
         facts["rare_of"] = has["logprob_old"][1]
     return facts
 
-
+# %% ../nbs/18_diagnose.ipynb #5f0e920a
 def _first_updates(part):  # (rows,) whether the policy had not moved when the row was first used
     if "update" not in part or part["update"].isna().all():
         return np.zeros(len(part), dtype=bool)
@@ -1204,7 +1204,7 @@ def _source_of(group):  # of a group whose outcomes are all alike: what its rewa
             return "length"
     return "all wrong" if not (group["right"] == True).any() else "shaping"  # noqa: E712
 
-
+# %% ../nbs/18_diagnose.ipynb #68c37b6a
 def advantage_sources(
     frame: pd.DataFrame,  # with _group, reward, advantage, completion and right (None: undecided)
 ) -> pd.DataFrame:  # one row a group with advantages: mass, source
@@ -1237,7 +1237,7 @@ def _outcomes(look):  # rows whose outcome is known: all of them by the run's ow
         return look.frame.assign(right=look.frame["correct"].map({True: True, False: False}))
     return None
 
-
+# %% ../nbs/18_diagnose.ipynb #54d639d2
 def find_phantoms(look: Look) -> list[Symptom]:
     "How much of the advantage mass is not about the outcome."
     if look.table.evaluation or look.frame["reward"].isna().all():
@@ -1301,7 +1301,7 @@ def _phi(verdict, right):  # of two yes-or-no columns
         return 0.0
     return float(np.corrcoef(verdict, right)[0, 1])
 
-
+# %% ../nbs/18_diagnose.ipynb #0eec7a72
 class Grading(NamedTuple):
     "The column that acts as grader, and what it says."
 
@@ -1312,7 +1312,7 @@ class Grading(NamedTuple):
     rows: pd.DataFrame  # the graded rows that both judge
     phi: float  # how well the two go together
 
-
+# %% ../nbs/18_diagnose.ipynb #43cd270c
 def _grading(look):
     graded = look.graded
     if graded is None:
@@ -1325,7 +1325,7 @@ def _grading(look):
     others = ["correct"] if look.table.format != "run folder" and "correct" in rows else []
     return _best_cut(rows, right, [*_parts(rows), "reward", *others])
 
-
+# %% ../nbs/18_diagnose.ipynb #8e57b33d
 def _best_cut(rows, right, names):
     best = None
     for name in names:
@@ -1338,7 +1338,7 @@ def _best_cut(rows, right, names):
             best = found if best is None or found.phi > best.phi else best
     return best
 
-
+# %% ../nbs/18_diagnose.ipynb #4703f2a6
 def _is_grader(grading):  # it pays wrong answers hardly ever, or right ones nearly always and in step with them
     if grading is None or not grading.right.any() or grading.right.all():
         return False
@@ -1354,7 +1354,7 @@ def _second(rows):  # how often math-verify says right, wrong, nothing, of some
         said = second_opinion(pairs)
     return sum(s is True for s in said), sum(s is False for s in said), len(said)
 
-
+# %% ../nbs/18_diagnose.ipynb #7437dfaf
 def _worst_split(wrong, rows):  # the kind of answer or strategy in which errors lie, if one stands out
     kinds = {("gold answer", k): m for k, m in _masks([answer_kind(_one(g)) for g in rows["gold"]])}
     code = [bool(re.search(r"```|print\(|def ", t)) for t in rows["completion"]]
@@ -1368,7 +1368,7 @@ def _worst_split(wrong, rows):  # the kind of answer or strategy in which errors
             found.append((share[1], what, name, share, int(mask.sum())))
     return max(found) if found else None
 
-
+# %% ../nbs/18_diagnose.ipynb #00dc7fcf
 def _one(gold):
     entries = gold_entries(gold)
     return str(entries[0] if entries else gold)
@@ -1378,7 +1378,7 @@ def _masks(values):
     values = np.asarray(values, dtype=object)
     return [(value, values == value) for value in sorted(set(values), key=str)]
 
-
+# %% ../nbs/18_diagnose.ipynb #4e9e97d2
 def _dress(answer):  # how an answer is written
     text = answer.strip() if isinstance(answer, str) else ""
     if text[:1] in "[(" and text[-1:] in "])" and "," in text and "\\" not in text:
@@ -1411,7 +1411,7 @@ def _errors(id, wrong, rows, words):
         **details,
     )
 
-
+# %% ../nbs/18_diagnose.ipynb #2be13654
 def find_grader_errors(look: Look) -> list[Symptom]:
     "Right answers that were not paid, and wrong ones that were."
     ids = ("grader_false_negatives", "grader_false_positives")
@@ -1434,7 +1434,7 @@ def find_grader_errors(look: Look) -> list[Symptom]:
     details = {**found[0].details, "J": youden}
     return [dataclasses.replace(found[0], sentence=found[0].sentence + told, details=details), found[1]]
 
-
+# %% ../nbs/18_diagnose.ipynb #29493dbd
 def _youden(grading):  # J of all; then of the first and the second half of the phases, where there are several
     phase = grading.rows["phase"].to_numpy()
     late = phase > np.median(phase)
@@ -1483,7 +1483,7 @@ def _updates(look):  # on one sampling; NaN: not known
         return float(made * look.table.settings.get("num_iterations", 1))
     return look.table.updates
 
-
+# %% ../nbs/18_diagnose.ipynb #d83d46ac
 def find_clip_could_bind(look: Look) -> list[Symptom]:
     "Whether the clip could act, and on which side."
     updates, clip = _updates(look), look.table.settings.get("clip", "both")
@@ -1502,7 +1502,7 @@ def find_clip_could_bind(look: Look) -> list[Symptom]:
     words = f"The clip could act: each sampling got {updates:.3g} updates.{told}"
     return [_symptom("clip_could_bind", (1.0, 1.0, 1.0), words, looked=1, severity="ok")]
 
-
+# %% ../nbs/18_diagnose.ipynb #23ef4894
 def find_clip_fraction(look: Look) -> list[Symptom]:
     "How much the clip removed."
     facts = look.tokens
@@ -1523,7 +1523,7 @@ def find_clip_fraction(look: Look) -> list[Symptom]:
     sides = dict(above=high[0], below=low[0], by_probability=bins)
     return [_symptom("clip_fraction", both, words, worst, groups.nunique(), **sides)]
 
-
+# %% ../nbs/18_diagnose.ipynb #9e821bdf
 def _clipped_bins(facts):  # shares clipped on each side, by π_old; empty where it is not recorded
     counts = facts.filter(like="bin ").sum()
     made = []
@@ -1576,7 +1576,7 @@ def _ends_of(look):  # (first, last) frames to compare, and what they are called
     first, last = (look.frame[look.frame["phase"].isin(part)] for part in (phases[:third], phases[-third:]))
     return first, last, "the first third", "the last third"
 
-
+# %% ../nbs/18_diagnose.ipynb #e9411f76
 def _read_behaviors(frame, *key):  # one row a rollout of some whole groups
     usable = frame[frame["completion"].notna()]
     if usable.empty:
@@ -1585,7 +1585,7 @@ def _read_behaviors(frame, *key):  # one row a rollout of some whole groups
     rows = [measure_behaviors(text[:_MOST_TEXT]) for text in part["completion"]]
     return pd.DataFrame(rows, index=part.index).astype(float).assign(_cluster=part["_problem"], _row=part["_row"])
 
-
+# %% ../nbs/18_diagnose.ipynb #4899d5ba
 def _behaviors(look):  # of both ends; of the whole where there are no two
     ends = _ends_of(look)
     if ends is None:
@@ -1599,7 +1599,7 @@ def _presence(first, last):  # the behaviours as yes or no: above 0, or above th
     cuts = np.array([0.0 if (first[n] <= 0).any() else first[n].median() for n in names])
     return names, *((f[names].to_numpy() > cuts) for f in (first, last))
 
-
+# %% ../nbs/18_diagnose.ipynb #0787ad5c
 def _log_odds(there, clusters):  # (behaviours,) log-odds and their standard errors over problems
     n = len(there)
     share = (there.sum(axis=0) + 0.5) / (n + 1)
@@ -1609,7 +1609,7 @@ def _log_odds(there, clusters):  # (behaviours,) log-odds and their standard err
     error = np.sqrt(count / max(count - 1, 1) * np.square(sums).sum(axis=0)) / n
     return np.log(share / (1 - share)), error / (share * (1 - share))
 
-
+# %% ../nbs/18_diagnose.ipynb #3ec63b9f
 def drift_table(
     first: pd.DataFrame,  # behaviours of rollouts before, with _cluster
     last: pd.DataFrame,  # and after
@@ -1718,13 +1718,13 @@ def find_truncation(look: Look) -> list[Symptom]:
     words = f"{_percent(share)} of {len(read):,} completions of {after} go round in circles."
     return [*found, _symptom("repetition", share, words, read["_row"][round_], read["_cluster"].nunique())]
 
-
+# %% ../nbs/18_diagnose.ipynb #0798a24d
 def _different(frame):  # share of different completions of each group of four or more
     groups = frame[frame["completion"].notna()].groupby("_group")["completion"]
     sizes = groups.size()
     return ((groups.nunique() - 1) / (sizes - 1))[sizes >= 4]
 
-
+# %% ../nbs/18_diagnose.ipynb #b971cd73
 def find_collapse(look: Look) -> list[Symptom]:
     "Whether the completions of a group became one."
     ends = _ends_of(look)
@@ -1759,7 +1759,7 @@ def _majority(graded):  # (rows,) whether each answer is its group's most freque
 def _centred(values, codes, count):
     return values - (np.bincount(codes, values) / count)[codes]
 
-
+# %% ../nbs/18_diagnose.ipynb #e7c674fa
 def _sums_of(graded, agrees):  # (groups, 5) what correlations within groups are made of
     codes = pd.factorize(graded["_group"])[0]
     count = np.bincount(codes)
@@ -1767,7 +1767,7 @@ def _sums_of(graded, agrees):  # (groups, 5) what correlations within groups are
     r, m, c = (_centred(np.asarray(v, dtype=float), codes, count) for v in parts)
     return np.stack([np.bincount(codes, v) for v in (r * m, r * c, r * r, m * m, c * c)], axis=1)
 
-
+# %% ../nbs/18_diagnose.ipynb #9e13bcd2
 def _gap(sums):  # correlation with the majority less that with the gold answer
     rm, rc, rr, mm, cc = sums.sum(axis=0)
     if min(rr, mm, cc) <= 1e-12:
@@ -1781,7 +1781,7 @@ def _pass_and_majority(graded, agrees):  # by group: solved at all, majority rig
     solved = right.groupby(graded["_group"]).any()
     return solved, (right & agrees).groupby(graded["_group"]).any()
 
-
+# %% ../nbs/18_diagnose.ipynb #96573a7b
 def find_majority(look: Look) -> list[Symptom]:
     "Whether the majority explains the reward, and where accuracy was gained."
     graded = look.graded
@@ -1806,7 +1806,7 @@ def find_majority(look: Look) -> list[Symptom]:
     paid = graded.loc[agrees & (graded["right"] == False) & (graded["reward"] > graded["reward"].median()), "_row"]  # noqa: E712
     return [_symptom("majority_explains", (value, low, high), words, paid, n)]
 
-
+# %% ../nbs/18_diagnose.ipynb #e9a839e8
 def _gained(graded, solved, majority):  # first against last half: solved at all, and by the majority
     phase = graded.groupby("_group")["phase"].first()
     middle = phase.median()
@@ -1825,7 +1825,7 @@ def _hashes(text, size):
     joined = (" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
     return {hashlib.blake2b(piece.encode("utf-8", "replace"), digest_size=8).digest() for piece in joined}
 
-
+# %% ../nbs/18_diagnose.ipynb #89988cc5
 def _benchmark_hashes(paths):  # size of the piece -> hashes
     known: dict[int, set] = {}
     for path in paths:
@@ -1837,7 +1837,7 @@ def _benchmark_hashes(paths):  # size of the piece -> hashes
                 known.setdefault(size, set()).update(_hashes(_text(text), size))
     return known
 
-
+# %% ../nbs/18_diagnose.ipynb #a63f3970
 def find_contamination(look: Look) -> list[Symptom]:
     "Prompts that stand in benchmarks, and answers that come before the reasoning."
     _, read, _, after = look.once("behaviors", lambda: _behaviors(look))
@@ -1952,7 +1952,7 @@ def _coincidences(frame, facts):  # (groups, 3) equal pairs, equal pairs to be e
     expected = groups["p"].sum() * (size - 1) / 2
     return np.stack([equal, expected, size * (size - 1) / 2], axis=1)[size.to_numpy() > 1]
 
-
+# %% ../nbs/18_diagnose.ipynb #22a91496
 def _same_places(frame, size):  # pairs of places that are equal in all groups, while others are not
     counts = frame.groupby("_group")["_row"].transform("size")
     whole = frame[counts == size]
@@ -2003,7 +2003,7 @@ def find_repeats(look: Look) -> list[Symptom]:
     sentence = "; ".join(words)
     return [_symptom("repeated_completions", worst, sentence[0].upper() + sentence[1:] + ".", rows, looked)]
 
-
+# %% ../nbs/18_diagnose.ipynb #f732c3e6
 def _mean_excess(pairs):  # equal pairs beyond the expected, as a share of those that need not be equal; over groups
     top, bottom = pairs[:, 0] - pairs[:, 1], pairs[:, 2] - pairs[:, 1]
     value = top.sum() / bottom.sum()
@@ -2036,7 +2036,7 @@ def find_numbers(look: Look) -> list[Symptom]:
         found.append(_symptom("old_equals_sampler", (is_same,) * 3, words, looked=len(facts)))
     return [*found, _temperature(look, facts)]
 
-
+# %% ../nbs/18_diagnose.ipynb #c9b87349
 def _temperature(look, facts):
     if facts is None or "surprise" not in facts:
         return _unknown("temperature", "the table holds no entropies beside the log-probabilities")
@@ -2110,7 +2110,7 @@ class Diagnosis:
         counts = ", ".join(f"{len(self.of(name))} {name}" for name in SEVERITIES)
         return f"Diagnosis of {self.rollouts:,} rollouts ({self.format}): {counts}\n{self}"
 
-
+# %% ../nbs/18_diagnose.ipynb #35d60f06
 def _order(found):  # worst first; of one severity what lies furthest beyond its threshold
     rule = RULES[found.id]
     passed = [t for t in (rule.fault, rule.warning, rule.note) if math.isfinite(t) and found.low > t]
@@ -2143,7 +2143,7 @@ def diagnose(
         table.format, len(table.every), sorted(findings, key=_order), notes, table, time.monotonic() - begun
     )
 
-
+# %% ../nbs/18_diagnose.ipynb #3b718196
 def _sampled(look):  # what was looked at in part
     told, n = [], len(look.frame)
     if look.graded is not None and len(look.graded) < n:
@@ -2164,7 +2164,7 @@ def _worth(found):  # "12 % [8, 15]" where the value is a share, else the number
     ends = "" if math.isnan(found.low) or found.low == found.high else f" [{found.low:.3g}, {found.high:.3g}]"
     return f"{found.value:.3g}{ends}"
 
-
+# %% ../nbs/18_diagnose.ipynb #0579bffc
 def headline(
     diagnosis: Diagnosis,  # any
 ) -> str:
@@ -2244,7 +2244,7 @@ def _judged(rows):  # with right or wrong, and the answer, where the run does no
         return rows
     return rows.assign(correct=graded["right"].reindex(rows.index), answer=graded["found"].reindex(rows.index))
 
-
+# %% ../nbs/18_diagnose.ipynb #e05e9152
 def telling_rows(
     diagnosis: Diagnosis,  # any
     most: int = 240,  # rollouts
@@ -2301,7 +2301,7 @@ def _worded(text):  # foreign text as text; a number and its sign stay on one li
 def _tag(severity):
     return f'<span class="tag {severity}">{severity}</span>'
 
-
+# %% ../nbs/18_diagnose.ipynb #0fa40d38
 def _finding_html(found, frame, links):
     sample = frame.groupby("_group").cumcount()
     shown = []
@@ -2318,7 +2318,7 @@ def _finding_html(found, frame, links):
         + "</div>"
     )
 
-
+# %% ../nbs/18_diagnose.ipynb #c27d3463
 def _table_html(frame):
     head = "".join(f"<th>{html.escape(str(c))}</th>" for c in frame)
     rows = ("".join(f"<td>{html.escape(str(v))}</td>" for v in row) for row in frame.itertuples(index=False))
@@ -2387,7 +2387,7 @@ def report_markdown(
     lines += [f"| {f.id} | {f.severity} | {_markdown(_worth(f))} | {_markdown(f.advice)} |" for f in diagnosis.findings]
     return "\n".join([*lines, "", *(f"- {_markdown(note)}" for note in diagnosis.notes), ""])
 
-
+# %% ../nbs/18_diagnose.ipynb #38a97c8e
 def write_report(
     diagnosis: Diagnosis,  # what was found
     folder: str | os.PathLike,  # report.html, report.md and findings.json are written here
@@ -2415,7 +2415,7 @@ class Check(NamedTuple):
     value: float  # what was measured; NaN where nothing is
     words: str  # in words
 
-
+# %% ../nbs/18_diagnose.ipynb #02efbb38
 @dataclasses.dataclass(frozen=True)
 class Lint:
     "What a reward does to stored rollouts."
@@ -2484,7 +2484,7 @@ def _check_values(reward, values, again, seconds):
     words = "a second call gives the same" if same else "a second call gives other values"
     return [*checks, Check("repeatable", "ok" if same else "warning", float(same), words)]
 
-
+# %% ../nbs/18_diagnose.ipynb #193f9176
 def _check_groups(frame, values):
     table = frame.assign(reward=values, advantage=advantages(values, frame["_group"]))
     groups = _reward_groups(table)
@@ -2525,7 +2525,7 @@ def _check_agreement(frame, values):
     severity = "fault" if gap < 0 else "warning" if phi < 0.3 or uneven else "ok"
     return [Check("agreement", severity, phi, words)]
 
-
+# %% ../nbs/18_diagnose.ipynb #45ef29ca
 def _check_dresses(reward, frame, _):
     golds = frame[frame["gold"].notna()].drop_duplicates("gold").head(50) if "gold" in frame else frame.head(0)
     if golds.empty:
@@ -2537,7 +2537,7 @@ def _check_dresses(reward, frame, _):
     words = "the same right answer gets " + ", ".join(f"{name} {np.nanmean(v):.2f}" for name, v in paid.items())
     return [Check("dresses", "ok" if alike > 0.9 else "note" if alike > 0.5 else "warning", alike, words)]
 
-
+# %% ../nbs/18_diagnose.ipynb #53095d85
 def _check_junk(reward, frame, values):
     some = frame.head(32)
     paid = {name: float(np.nanmean(_paid(reward, some, [text] * len(some)))) for name, text in _JUNK.items()}
@@ -2585,7 +2585,7 @@ def lint_reward(
             checks.append(Check(name, "fault", math.nan, f"raises {type(error).__name__}: {str(error)[:200]}"))
     return Lint(str(reward.name), len(frame), sorted(checks, key=lambda c: SEVERITIES.index(c.severity)))
 
-
+# %% ../nbs/18_diagnose.ipynb #a88bcbfe
 def _crashed(reward, frame, error):  # the first rollout that the function cannot take
     for at in range(min(len(frame), 200)):
         try:
@@ -2605,7 +2605,7 @@ def _weights_of_parts(frame, parts):  # what each part counts in the total; None
     found = np.linalg.lstsq(matrix, known["reward"].to_numpy(), rcond=None)[0]
     return dict(zip(parts, found)) if np.abs(matrix @ found - known["reward"].to_numpy()).max() < 1e-6 else None
 
-
+# %% ../nbs/18_diagnose.ipynb #3170e16b
 def other_rules(
     frame: pd.DataFrame,  # of whole groups, with _group, reward, its parts and advantage, as `Table.frame` has them
     settings: Mapping[str, Any],  # of the training: scale_rewards and std_epsilon are read
@@ -2654,7 +2654,7 @@ def _ratios(moved, lengths, settings):  # (tokens,) ratios, from how far log-pro
         moved = np.repeat(_by_row(moved, lengths) / np.maximum(lengths, 1), lengths)
     return np.exp(np.nan_to_num(moved))
 
-
+# %% ../nbs/18_diagnose.ipynb #457e1290
 def _pulls(frame, settings):  # {rule: (rollouts, 2) size of the pull, and the pull with its sign}, of one phase
     (new, lengths), (old, _) = (_flat(frame[name]) for name in ("logprob_new", "logprob_old"))
     spread, name = np.repeat(np.arange(len(frame)), lengths), settings.get("clip", "both")
@@ -2676,7 +2676,7 @@ def _sources_by_group(look):
     frame = look.frame.assign(right=None) if known is None else known
     return advantage_sources(frame)["source"]
 
-
+# %% ../nbs/18_diagnose.ipynb #6c7a748e
 def _value_of(frame, by):
     if isinstance(by, str) and by in frame:
         return frame[by].astype(str)
@@ -2747,7 +2747,7 @@ class SeedReport:
         )
         return words + (f" {self.parting.words}" if self.parting else "")
 
-
+# %% ../nbs/18_diagnose.ipynb #151be870
 class Parting(NamedTuple):
     "Where two runs with one seed first differ."
 
@@ -2769,7 +2769,7 @@ def _run_scores(table):  # accuracy of each phase of the last third, and the sta
     by_problem = last.groupby("_problem")["right"].mean()
     return last.groupby("phase")["right"].mean(), float(by_problem.sem()) if len(by_problem) > 1 else math.nan
 
-
+# %% ../nbs/18_diagnose.ipynb #ec908079
 def seeds(
     runs: Sequence,  # two or more: paths, `Run`s or tables of one setting with different seeds
     *,
@@ -2792,7 +2792,7 @@ def seeds(
     parting = first_parting(*tables[:2]) if _seed_of(tables[0]) == _seed_of(tables[1]) is not None else None
     return SeedReport(means, by_seed, math.sqrt(noise), problems, needed, parting)
 
-
+# %% ../nbs/18_diagnose.ipynb #4e6b78ba
 def _seed_of(table):
     return table.settings.get("seed")
 
@@ -2803,7 +2803,7 @@ def _first_token(a, b, name):  # place of the first difference between two lists
     differ = np.flatnonzero(x[:n] != y[:n])
     return int(differ[0]) if len(differ) else (n if len(x) != len(y) else None)
 
-
+# %% ../nbs/18_diagnose.ipynb #e04d9ea1
 def _rows_of(table, key):  # one rollout with its tokens
     at = table.frame[["phase", "group", "sample"]].eq(list(key)).all(axis=1)
     row = table.frame[at]
@@ -2812,7 +2812,7 @@ def _rows_of(table, key):  # one rollout with its tokens
     whole = table.run.rollouts(int(key[0]))
     return whole[(whole["group"] == key[1]) & (whole["sample"] == key[2])]
 
-
+# %% ../nbs/18_diagnose.ipynb #737f1529
 def first_parting(
     first: Table,  # of one run, with phase, group and sample
     second: Table,  # of another with the same seed
@@ -2836,7 +2836,7 @@ def first_parting(
     token = _first_token(a, b, "token_ids")
     return _cause_of(phase, group, sample, token, a, b, told)
 
-
+# %% ../nbs/18_diagnose.ipynb #9137d336
 def _cause_of(phase, group, sample, token, a, b, told):
     told += f", token {token}"
     before = [np.asarray(f["logprob_sampler"].iat[0], dtype=float)[:token] for f in (a, b)]

@@ -165,11 +165,11 @@ class Estimate:
     def __str__(self):
         return f"{self.name}: {self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], {self.n} problems ({self.estimand})"
 
-
+# %% ../nbs/10_evaluate.ipynb #d4365c76
 def _never_seen(n, level):
     return 1 - ((1 - level) / 2) ** (1 / n)  # what may still be there after n outcomes without it
 
-
+# %% ../nbs/10_evaluate.ipynb #6e5c895b
 def _pooled(
     name,
     groups,
@@ -188,7 +188,7 @@ def _pooled(
     half = float(stats.t.ppf(0.5 + level / 2, freedom)) * math.sqrt(sum(parts))
     return Estimate(name, mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]), n, level)
 
-
+# %% ../nbs/10_evaluate.ipynb #85288750
 def _wilson(share, n, level):
     z = float(stats.norm.ppf(0.5 + level / 2))
     middle, half = (
@@ -216,7 +216,7 @@ def mean_estimate(
         return Estimate(name, float(values.mean()), *_wilson(values.mean(), len(values), level), len(values), level)
     return _pooled(name, [values], level, (0.0, 1.0))
 
-
+# %% ../nbs/10_evaluate.ipynb #27a40e09
 def paired_difference(
     name: str,  # what is compared
     treated: "pd.Series|Sequence[float]",  # (problems,) one number for each problem
@@ -240,7 +240,7 @@ def paired_difference(
         )
     return _pooled(name, [np.subtract(treated, control, dtype=float)], level, (-1.0, 1.0))
 
-
+# %% ../nbs/10_evaluate.ipynb #bd90afac
 def unpaired_difference(
     name: str,  # what is compared
     one: Sequence[float],  # (problems,) of one set of problems
@@ -289,7 +289,7 @@ def per_problem(
     counts = grouped.agg(n=("right", "size"), c=("right", "sum"), undecided=("undecided", "sum"))
     return counts.assign(accuracy=counts["c"] / counts["n"])
 
-
+# %% ../nbs/10_evaluate.ipynb #014a7ee8
 def scores(
     table: "pd.DataFrame|Sequence[Rollout]",  # problem_id and correct, one row a sample
     *,
@@ -326,7 +326,7 @@ class _Forbidding:
     def generate(self, requests, **settings):
         return self.engine.generate(requests, forbidden_ids=self.forbidden_ids, **settings)
 
-
+# %% ../nbs/10_evaluate.ipynb #84856db1
 def _engine(engine, policy, forbidden_ids=()):
     from spurious_rlvr.rollout import TransformersEngine
 
@@ -389,7 +389,7 @@ def _differences(begun, now, inside=""):
             found.append(f"{inside}{name} is {is_now!r} and was {was!r}")
     return found
 
-
+# %% ../nbs/10_evaluate.ipynb #a637056e
 def _describe_evaluation(policy, problems, name, phase, protocol, engine):
     described = dict(
         name=name,
@@ -404,7 +404,7 @@ def _describe_evaluation(policy, problems, name, phase, protocol, engine):
     )
     return load_settings(dump_json(described, settings=True))  # as it will be read back
 
-
+# %% ../nbs/10_evaluate.ipynb #14370ffc
 def _same_evaluation(path, plan, state):
     "Raises `RunError` where the evaluation that stands there is another one."
     try:
@@ -454,7 +454,7 @@ def _sample_parts(policy, problems, protocol, engine, phase, folder, size, progr
                     pq.write_table(rollout_table([to_row(r) for r in rollouts]), partial, compression="zstd")
     return paths
 
-
+# %% ../nbs/10_evaluate.ipynb #dd515265
 def _open_folder(out, policy):
     return (
         resume_run(out)
@@ -622,7 +622,7 @@ def _grid_rows(policy, problems, table, template, temperature, rules, budgets, c
                 )
             )
 
-
+# %% ../nbs/10_evaluate.ipynb #a92bb71c
 def _check_grid(templates, rules, temperatures, budgets, default):
     if not (templates and rules and temperatures and budgets):
         raise ConfigError("prompt_grid: give at least one template, rule, temperature and budget")
@@ -765,7 +765,7 @@ def behavior_priors(
             rows += _prior_rows(table, names, level, prompt=template.name, temperature=temperature)
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/10_evaluate.ipynb #a03f1b9a
 def _prior_rows(table, names, level, **cell):
     shown = pd.DataFrame([measure_behaviors(text, names) for text in table["completion"]]) > 0
     by_problem = shown.groupby(table["problem_id"].to_numpy()).mean()
@@ -802,7 +802,7 @@ class CrossFit:
             + f"\n{self.default.n} problems; {CHECKPOINT}"
         )
 
-
+# %% ../nbs/10_evaluate.ipynb #c0b65552
 def _by_cell(grid, where):
     if missing := {*CELL, "default", "problem_id", "correct"} - set(grid.columns):
         raise DataError(f"{where} has no column {', '.join(sorted(missing))}; make it with prompt_grid")
@@ -816,7 +816,7 @@ def _by_cell(grid, where):
         )
     return table
 
-
+# %% ../nbs/10_evaluate.ipynb #2304f903
 def _cell_gains(base, trained, default, level):
     rows = []
     for cell in base.columns:
@@ -858,7 +858,7 @@ def _choose_and_score(
     ]
     return np.array([g.mean() for g in gains]), picks
 
-
+# %% ../nbs/10_evaluate.ipynb #2b33224a
 def _cuts(n, count, rng):
     "(2 count, n) halves, each with its counterpart."
     masks = np.zeros((count, n), bool)
@@ -926,7 +926,7 @@ def cross_fitted(
         naive_best=float(t.mean(0).max() - b.mean(0).max()),
     )
 
-
+# %% ../nbs/10_evaluate.ipynb #4d53a888
 def _around(
     name, mean, half, n, level
 ):  # as in _pooled, outcomes without spread, here of less than one problem, do not make a gain certain
@@ -958,7 +958,7 @@ def rouge_l(
 def _spaced(text):
     return " ".join(text.split())
 
-
+# %% ../nbs/10_evaluate.ipynb #408bb165
 def partial_prompts(
     policy: Policy,  # its template is not used
     problems: Sequence[Problem],  # suspected, or fresh for comparison
@@ -1041,12 +1041,12 @@ def _surprise(policy, prompts, completions, token_budget):
     policy.model.train(training)
     return found
 
-
+# %% ../nbs/10_evaluate.ipynb #f5cd22ad
 def boxed(problem: Problem) -> str:
     "The gold answer in a box, as an answer's text."
     return rf"\boxed{{{problem.gold}}}"
 
-
+# %% ../nbs/10_evaluate.ipynb #0b1c0fe1
 def perplexity(
     policy: Policy,  # to be probed
     problems: Sequence[Problem],
@@ -1078,7 +1078,7 @@ def perplexity(
         prompt_perplexity=np.exp(frame["prompt_surprise"]), answer_perplexity=np.exp(frame["answer_surprise"])
     )
 
-
+# %% ../nbs/10_evaluate.ipynb #5f496123
 def perplexity_along(
     run: "Run|str|os.PathLike",  # a training run that kept its checkpoints
     problems: Sequence[Problem],
@@ -1157,7 +1157,7 @@ def _probe_values(policy, problems, fractions, answer_text, max_completion_lengt
         "answer log-probability": -surprise["answer_surprise"].to_numpy(),
     }
 
-
+# %% ../nbs/10_evaluate.ipynb #aa1e0824
 @interruptible("nothing of it is kept")
 def memorisation_probes(
     policy: Policy,  # to be probed
@@ -1215,7 +1215,7 @@ def _makes_code(text):
         beside += [f"\n{bare} math\n", f"\n{bare} f(x):\n    return x\n"]
     return mentions_python(text) or any(writes_code(t) for t in (*beside, f"\n{bare}x)\n"))
 
-
+# %% ../nbs/10_evaluate.ipynb #e5a733a8
 def code_token_ids(
     policy: Policy,  # whose tokenizer is read
 ) -> tuple[int, ...]:  # in order; tokens that end a completion are never among them

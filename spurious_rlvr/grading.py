@@ -376,7 +376,7 @@ def _numbers(text):
     "The numbers in a sentence, as written, with their words of magnitude and their units."
     return [(number[0] + _measure_after(text, number.end())).strip() for number in _PROSE_NUMBER.finditer(text)]
 
-
+# %% ../nbs/02_grading.ipynb #9087460a
 def _is_prose(text, words=3):
     "Whether a text is a sentence and no formula."
     text = _TEXT_COMMAND.sub("", text)
@@ -419,7 +419,7 @@ def _stated(text):
     hoped = _HOPED.findall(text)
     return _in_sentence(hoped[-1].strip()) if hoped else None
 
-
+# %% ../nbs/02_grading.ipynb #4f177d2a
 def _marked(line, last):
     "The answer after `####`; None where the line is a heading."
     line = _END_MARK.sub("", line).strip(" \t*.")
@@ -492,7 +492,7 @@ def _hedges(sentence):
     said_twice = len(re.findall(r"\b(?:is|are|equals?)\s+[-+]?\d", sentence)) > 1
     return said_twice or bool(_HEDGED.search(sentence, verb.end() if verb else 0))
 
-
+# %% ../nbs/02_grading.ipynb #0c68bf0b
 def _in_sentence(sentence):
     "The answer in a sentence: its mathematics, the number it comes to, its only number, or all of it."
     if len(sentence) > _LONGEST_SENTENCE:
@@ -521,7 +521,7 @@ def _in_sentence(sentence):
     formula = _FORMULA_SAID.search(sentence)
     return formula["formula"].strip() if formula else sentence
 
-
+# %% ../nbs/02_grading.ipynb #8d849e05
 def _after_mathematics(sentence, last):
     "The answer in a sentence with mathematics in it, of which the last is given."
     if (aside := _ASIDE.search(sentence[: last.start()])) and _ENVIRONMENT.search(head := sentence[: aside.start()]):
@@ -571,7 +571,7 @@ def _last_number(text):
     numbers = _numbers(text)
     return numbers[-1] if numbers else None
 
-
+# %% ../nbs/02_grading.ipynb #d518ad5e
 _RULES = {
     "boxed": _boxed,
     "answer_tag": _tagged,
@@ -671,15 +671,13 @@ _LIFTED = [
     (re.compile(f"[{''.join(_VULGAR)}]"), lambda m: _VULGAR[m[0]]),
     (re.compile("((?:\\d\u0305)+|(?:\\d\u0307)+)"), lambda m: rf"\overline{{{re.sub(r'[^0-9]', '', m[0])}}}"),
 ]
-
-
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200e\u2060-\u2062\ufeff]")  # but none that turns the direction of text
 
 
 def _high_root(match):
     return rf"\sqrt[{3 if match[0][0] == '∛' else 4}]{{{match[1] or match[2]}}}"
 
-
+# %% ../nbs/02_grading.ipynb #b8318a35
 def _in_ascii(text):
     "A text with its Unicode signs as LaTeX."
     if text.isascii():
@@ -740,6 +738,8 @@ _DIGITS = _rewrites(  # what stands between groups of digits
     (r"\\!", ""),
     (r"(?<!\\)\\[,;:> ]|\\q?quad(?![a-z])|~", " "),
 )
+
+# %% ../nbs/02_grading.ipynb #d7e8ea8e
 _FORMS = _rewrites(  # fractions, roots, powers and binomials with their braces
     (r"√\s*(\d+|[A-Za-z])", r"\\sqrt{\1}"),
     (r"(?<![\\A-Za-z])sqrt\s*(\d+)", r"\\sqrt{\1}"),
@@ -863,7 +863,7 @@ def _going_on(match):
     found = _block(digits) or (("", digits) if "r" in match[0] else None)
     return rf"{whole}.{found[0]}\overline{{{found[1]}}}" if found else f"{whole}.{digits}"
 
-
+# %% ../nbs/02_grading.ipynb #cb4eda20
 def _with_repetition(text):
     "A text with its repeating decimals in one spelling."
     if "." not in text:
@@ -885,7 +885,7 @@ def _as_set(*items):
     inside = _enclosed(items[0]) if len(items) == 1 else None
     return rf"\{{{inside[1] if inside else ','.join(items)}\}}"
 
-
+# %% ../nbs/02_grading.ipynb #926c4fe5
 def _bracketed(opening, closing):
     def spelt(a, b):
         "An interval; open at infinity."
@@ -943,7 +943,7 @@ _MAPPING = re.compile(
     r"\[?\s*(?<!\\)\{(?P<inside>KEY(?:,KEY)*)\}\s*\]?".replace("KEY", re.sub("[?]P<[a-z]+>", "?:", _KEY))
 )
 
-
+# %% ../nbs/02_grading.ipynb #4c74a46f
 def _without_calls(text):
     "A text with the calls and the dictionaries of Python and SymPy in LaTeX."
     if mapping := _MAPPING.fullmatch(text):
@@ -1019,7 +1019,7 @@ def _clean(text):
     text = re.sub(r"(?<=[(\[])([^()\[\];,{}]+);([^()\[\];,{}]+)(?=[)\]])", r"\1, \2", text) if ";" in text else text
     return re.sub(r"\s+", " ", text).strip().rstrip(".;,\\ ")
 
-
+# %% ../nbs/02_grading.ipynb #00206882
 def _key(text):
     "A text without its spaces, but for those between digits: two texts with one key are the same answer."
     return re.sub(r"(?<![\d\s])\s+|\s+(?![\d\s])|(?<=\s)\s+", "", text)
@@ -1039,7 +1039,7 @@ class _Number:
 class _Words:
     text: str  # letters and digits only, in lower case
 
-
+# %% ../nbs/02_grading.ipynb #c959e3bd
 @dataclasses.dataclass(frozen=True)
 class _Group:
     kind: str  # list, set, matrix, union, intervals, ratio, or a pair of brackets: (), [], [), (]
@@ -1052,7 +1052,7 @@ class _Equation:
     left: str
     right: str  # of the last equals sign
 
-
+# %% ../nbs/02_grading.ipynb #99140183
 @dataclasses.dataclass(frozen=True)
 class _Expression:
     text: str  # anything else: for algebra
@@ -1077,6 +1077,8 @@ _CURRENCY = re.compile(
     r"|(?P<name>USD|EUR|GBP|INR|Rs\.?))"
     r"\s*(?:\})?\s*(?=[-\d.\\])"
 )
+
+# %% ../nbs/02_grading.ipynb #04bf2316
 _DEGREE = re.compile(r"\s*\^\{\\circ\}\s*(?:\\text\{\s*([CFK])\w*\s*\}|([CFK]))?$")
 _TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _RAISE = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
@@ -1107,7 +1109,7 @@ def _split_unit(text, eager=False):
         return _split_tail(found["sign"] + text[found.end() :], money=found["symbol"] or found["name"])
     return _split_tail(text, eager=eager)
 
-
+# %% ../nbs/02_grading.ipynb #ea45a53a
 def _unit_behind(words, money=""):
     "The unit behind a number; behind an amount of money its currency, and what it is per."
     return _unit(money + words) if not money or re.match(r"\s*(?:/|(?:per|an?)\b)", words) else _unit(money)
@@ -1137,7 +1139,7 @@ def _split_tail(text, money="", eager=False):
     plain = amount and found["space"] and len(first) > 2 and first.lower() not in string.ascii_lowercase  # 5 xyz
     return _Amount(body.strip(), unit) if plain else _Amount(text, _unit(money) if money else None)
 
-
+# %% ../nbs/02_grading.ipynb #fe2bcd1c
 def _sure(name, amount, space, eager):
     "Whether the name of a known unit behind a number is meant as one."
     if len(name) == 1:
@@ -1254,7 +1256,7 @@ def _repeating(parts):
     before, repeated = parts["whole"] + parts["fixed"], parts["repeated"]
     return _Number((int(before or 0) + Fraction(int(repeated), 10 ** len(repeated) - 1)) / 10 ** len(parts["fixed"]))
 
-
+# %% ../nbs/02_grading.ipynb #18bf2eb4
 def _based(parts):
     base = int(parts["base"])
     if not 2 <= base <= 36:
@@ -1459,7 +1461,7 @@ def _tuple_text(items):
     named = _named(items)
     return f"({', '.join(named.items if named and named.kind == '()' else items)})"
 
-
+# %% ../nbs/02_grading.ipynb #70291662
 def _named(items):
     "The tuple, or the list of tuples, that named values are, or None."
     pairs = [_NAMED_VALUE.fullmatch(item) for item in items]
@@ -1475,7 +1477,7 @@ def _named(items):
         return _Group("()", tuple(rows[0]), tuple(names[i] for i in order))
     return _Group("list", tuple(f"({', '.join(row)})" for row in rows))
 
-
+# %% ../nbs/02_grading.ipynb #50107df5
 def _in_a_row(names):
     "Whether names follow each other in the alphabet, or are one letter with indices."
     letters = sorted(name[0] for name in names)
@@ -1513,7 +1515,7 @@ class Convention:
         if self.base not in ("optional", "required"):
             raise ConfigError(f"Convention.base is {self.base!r}; it is 'optional' or 'required'")
 
-
+# %% ../nbs/02_grading.ipynb #3fe47660
 CONVENTIONS = {
     "math": Convention(),
     "aime": Convention(rounded=None, integers=True),
@@ -1607,7 +1609,7 @@ _LOOKS = [
     [-0.613 - 0.0577 * (i * 11 % 26) for i in range(26)],
 ]
 
-
+# %% ../nbs/02_grading.ipynb #011561da
 def _place(name, row):
     "The value of a variable at one of the points: the same wherever it is asked for."
     if len(name) == 1 and name in string.ascii_lowercase:
@@ -1698,7 +1700,7 @@ class _Fractions(_Floats):
     def rounded(self, value, how):
         return Fraction(how(value))
 
-
+# %% ../nbs/02_grading.ipynb #7d2100d0
 def _whole_root(value, n):
     "The whole n-th root, or None."
     low, high = 0, 1 << value.bit_length() // n + 1
@@ -1738,7 +1740,7 @@ def _sum(tokens):
         total += _product(tokens) if tokens.take() == "+" else -_product(tokens)
     return total
 
-
+# %% ../nbs/02_grading.ipynb #9d1630cb
 def _product(tokens):
     sign = -1 if tokens.next in ("-", "+") and tokens.take() == "-" else 1
     result, over, numeral = sign * _power(tokens), False, tokens.found[tokens.place - 1][0].isdigit()
@@ -1771,7 +1773,7 @@ def _power(tokens):
         raise _Unreadable  # x^12 without braces
     return tokens.arithmetic.power(base, _atom(tokens))
 
-
+# %% ../nbs/02_grading.ipynb #9d6291e4
 def _not_negative(number):
     if number < 0:
         raise _Unreadable
@@ -1799,7 +1801,7 @@ def _until(tokens, closing):
     tokens.take(closing)
     return result
 
-
+# %% ../nbs/02_grading.ipynb #63281934
 def _atom(tokens):
     if tokens.next in ("(", "{"):
         return _inside(tokens, tokens.next, ")" if tokens.next == "(" else "}")
@@ -1836,7 +1838,7 @@ def _command(tokens, name):
         return first / second
     return _choose(arithmetic, first, second)
 
-
+# %% ../nbs/02_grading.ipynb #1e3aa962
 def _choose(arithmetic, n, k):
     "`n` over `k`; for a small `k` the polynomial in `n` that it is, so that `n` may have letters."
     k = _not_negative(arithmetic.whole(k))
@@ -1882,7 +1884,7 @@ def _function(tokens, name):
     value = tokens.arithmetic.function(name, _argument(tokens))
     return value if power is None else value**power
 
-
+# %% ../nbs/02_grading.ipynb #014a7755
 def _argument(tokens):
     """What a function is applied to: something in parentheses, or one letter with nothing after it that might belong to
     it."""
@@ -1907,7 +1909,7 @@ def _evaluated(text, arithmetic):
     except (_Unreadable, ArithmeticError, ValueError, RecursionError):
         return None
 
-
+# %% ../nbs/02_grading.ipynb #8e6dc1c2
 @functools.lru_cache(4096)
 def _looks(text):
     "The values of an expression in floating point at the points, or None."
@@ -1934,7 +1936,7 @@ class _NeedsAlgebra(Exception):
 def _needs_algebra(*_):
     raise _NeedsAlgebra
 
-
+# %% ../nbs/02_grading.ipynb #ece15528
 def _same(answer, gold, convention, algebra):
     "Whether two cleaned texts are the same answer."
     if _key(answer) == _key(gold) or _same_phrase(answer, gold):
@@ -1997,7 +1999,7 @@ def _same_phrase(answer, gold):
     dated = re.match(rf"{_MONTH} \d", _plain_words(gold))
     return a == g and bool(dated or _PHRASE.fullmatch(answer) or _PHRASE.fullmatch(gold))
 
-
+# %% ../nbs/02_grading.ipynb #c44a82f1
 def _with_decimal_comma(text):
     "`0,111` and `2,74`, which would else be lists."
     return _number(text.replace(",", ".")) if re.fullmatch(r"[-+]?\d+,\d+", text) else None
@@ -2044,7 +2046,7 @@ def _text_of(value, text):
         else _split_unit(text, eager=True).body
     )
 
-
+# %% ../nbs/02_grading.ipynb #56d97230
 def _converted(text, scale, shift, pi):
     "A text in another unit."
     if (scale, shift, pi) == (1, 0, 0):
@@ -2080,7 +2082,7 @@ def _in_radians(a, g, texts):
     turned = [rf"({text})\cdot \frac{{\pi}}{{180}}" if degree else text for text, degree in zip(texts, degrees)]
     return *map(_Expression, turned), *turned
 
-
+# %% ../nbs/02_grading.ipynb #ad438048
 def _in_one_case(answer, gold):
     "Two texts in lower case where no letter occurs in both cases in either, and they differ in case."
     letters = [set(re.findall("[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", text))) for text in (answer, gold)]
@@ -2127,7 +2129,7 @@ def _whole_value(text):
     )
     return found.value.numerator if whole else None
 
-
+# %% ../nbs/02_grading.ipynb #73f5ce68
 def _residue(text, modulus):
     value, bound = _whole_value(text), _whole_value(modulus) if modulus is not None else None
     if value is None or modulus is not None and not bound:
@@ -2179,7 +2181,7 @@ def _of_one_function(a, g):
             return a.right, g.right
     return None
 
-
+# %% ../nbs/02_grading.ipynb #d3df70fb
 def _renamed(text, variable, other):
     "A text with one variable for another; as it is where the other one occurs already."
     if variable == other or re.search(rf"(?<![\\A-Za-z]){other}(?![A-Za-z])", text):
@@ -2244,7 +2246,7 @@ def _two_groups_agree(a, g, convention, same):
     brackets = kinds - {"list"}
     return (len(brackets) < 2 or brackets == {"()", "[]"} and len(a.items) > 2) and all(map(same, a.items, g.items))
 
-
+# %% ../nbs/02_grading.ipynb #6081d401
 def _python_list(a, g):
     "Whether one group is a list of Python's, which is no interval, and the other one a list or a set."
     for group, other in ((a, g), (g, a)):
@@ -2409,7 +2411,7 @@ def _same_choice(answer, gold):
         else None
     )
 
-
+# %% ../nbs/02_grading.ipynb #ed0ff0cd
 def _value_of_choice(gold):
     "`12` of `(B) 12`; any other text as it is."
     choice = _CHOICE.fullmatch(_without_text(gold))
@@ -2418,7 +2420,7 @@ def _value_of_choice(gold):
     lettered = _LETTERED.fullmatch(_without_text(gold))
     return lettered["rest"] if lettered and _numeral(lettered["rest"]) else gold
 
-
+# %% ../nbs/02_grading.ipynb #dcb51172
 def _without_choice(answer, gold):
     "`12` of the answers `(B) 12`, `B) 12` and `B. 12` to a gold answer that names no letter."
     lettered = _LETTERED.fullmatch(_without_text(answer))
@@ -2437,7 +2439,7 @@ def _only_number(text):
         return None
     return numbers[0] if len(numbers := _numbers(text)) == 1 else None
 
-
+# %% ../nbs/02_grading.ipynb #8bfd40e8
 def _no_gold(gold):
     "Why a cleaned gold answer cannot be judged, or None."
     if not re.search(r"[A-Za-z0-9]", gold):
@@ -2493,7 +2495,7 @@ def _judge(answer, gold, convention, algebra):
     same = _any_reading(clean, target, convention, algebra)
     return same, "equivalent" if same else _TOO_FINE if same is None else "different"
 
-
+# %% ../nbs/02_grading.ipynb #c4760855
 def _any_reading(answer, gold, convention, algebra):
     "Whether two texts are the same, with commas within numbers or between them."
     readings = [(x, y) for x in dict.fromkeys((answer, _joined(answer))) for y in dict.fromkeys((gold, _joined(gold)))]
@@ -2568,7 +2570,7 @@ def _values(expression, digits):
         )
     return tuple(row * (len(_LOOKS) // len(row)))
 
-
+# %% ../nbs/02_grading.ipynb #72aefd73
 @functools.lru_cache(4096)
 def _row(text, digits):
     "The values of a text at the points, by the small evaluator or by SymPy; None where neither reads it."
@@ -2597,7 +2599,7 @@ def _apart(x, y):
     "Whether two values are far apart, whatever the rounding."
     return abs(x - y) > max(abs(x), abs(y)) * 1e-20 and max(abs(x), abs(y)) > 1e-25
 
-
+# %% ../nbs/02_grading.ipynb #52c57610
 def _steady(text, digits):
     "The values of a text; what shrinks when more digits are taken is zero."
     import mpmath
@@ -2669,7 +2671,7 @@ def _constant(text):
     simple = value.limit_denominator(10**9)
     return simple if abs(value - simple) <= Fraction(1, 10**40) * max(1, abs(simple)) else value
 
-
+# %% ../nbs/02_grading.ipynb #179d1846
 def _as_written_numbers(answer, gold):
     "Two numbers, where one is a decimal or a percentage and the other a constant; else None."
     numbers = [_number(text) for text in (answer, gold)]
@@ -2694,7 +2696,7 @@ def _proportional(answer, gold):
     exact = all(abs(a * y - x * b) <= 1e-40 * abs(x * b) for a, b in zip(xs, ys))
     return True if exact and _digits(answer, gold) < 500 else None
 
-
+# %% ../nbs/02_grading.ipynb #03ca4cbd
 def _natural(answer, gold):
     "Two texts with natural logarithms in both, where one of them has only such."
     texts = []
@@ -2818,7 +2820,7 @@ def _limit_memory():
         except (ValueError, OSError):
             pass  # macOS has no limit of the address space; the timer holds there too
 
-
+# %% ../nbs/02_grading.ipynb #70fc97b7
 def _decide(task):
     "The verdict on a task, and the reason for it."
     if "completion" in task:
@@ -2960,7 +2962,7 @@ class _Line:
             self.waiting.remove(ticket)
             self.change.notify_all()
 
-
+# %% ../nbs/02_grading.ipynb #4d399372
 class _Pool:
     "The workers of this process."
 
@@ -3065,7 +3067,7 @@ def _at_once(answer, gold, convention):
         return None, f"longer than {_LONGEST:,} characters"
     return _in_process(answer, gold, convention) or _cache.get((answer, gold, convention))
 
-
+# %% ../nbs/02_grading.ipynb #bdb8a9c2
 @functools.lru_cache(20_000)
 def _says_something(gold):
     "Whether the same text is the right answer: not where the gold answer is `N/A` or breaks off."
@@ -3307,7 +3309,7 @@ def _labels(labels, frame, pairs, rules):
         raise DataError(f"measure_grader: {len(found)} labels for {len(frame)} rollouts; there must be one for each")
     return [None if label is None or label != label else bool(label) for label in found]
 
-
+# %% ../nbs/02_grading.ipynb #8f1a102c
 def _splits(by, frame):
     "The values that each rollout has under each name of a split."
     splits = {}

@@ -38,7 +38,7 @@ class Layout:
         None  # (sequences + 1,) int32, first place of each sequence; None where some are padded
     )
 
-
+# %% ../nbs/08_logprobs.ipynb #93598c06
 @dataclasses.dataclass
 class Microbatch:
     "Some rollouts as the model reads them, and where their completions stand."
@@ -57,7 +57,7 @@ class Microbatch:
             _moved(self, device), rows=self.rows
         )  # looked up one by one, which a GPU would have to wait for
 
-
+# %% ../nbs/08_logprobs.ipynb #56fc5006
 def _moved(value, device):
     if isinstance(value, torch.Tensor):
         return value.to(device)
@@ -87,7 +87,7 @@ def _lay_out(sequences, tokens, exact):  # sequences: for each, the packed token
     bounds = torch.tensor([0, *np.cumsum([len(places) for places in gather])], dtype=torch.int32) if exact else None
     return Layout(torch.from_numpy(np.concatenate(gather)), torch.from_numpy(back), buckets, bounds)
 
-
+# %% ../nbs/08_logprobs.ipynb #7c3212fe
 def _pack(rows, prompts, completions, exact):  # rows that follow each other and have the same prompt share it
     input_ids, position_ids, sequences, positions, previous = [], [], [], [], None
     for r in rows:
@@ -122,7 +122,7 @@ def _pad(rows, prompts, completions, pad_id):
         positions += range(i * longest + first - 1, i * longest + last - 1)
     return input_ids, torch.tensor(positions)
 
-
+# %% ../nbs/08_logprobs.ipynb #57bf8e9f
 def _cut_packed(prompts, completions, budget):
     """Rows of one prompt together; a prompt counts once in each microbatch that has it, and in each of its sequences
     for attention."""
@@ -140,7 +140,7 @@ def _cut_packed(prompts, completions, budget):
         places += whole_row
     return batches
 
-
+# %% ../nbs/08_logprobs.ipynb #171c9828
 def _cut_padded(prompts, completions, budget):  # similar lengths together, longest first
     lengths = [len(p) + len(c) for p, c in zip(prompts, completions)]
     batches = []
@@ -202,7 +202,7 @@ def _flash_attention():  # causal attention over sequences of any lengths; None 
 
     return attend
 
-
+# %% ../nbs/08_logprobs.ipynb #a0a54304
 def packs_exactly(
     model: torch.nn.Module,  # where it will compute
     half: bool,  # in bfloat16 or float16
@@ -240,7 +240,7 @@ def attention(
 
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **further)
 
-
+# %% ../nbs/08_logprobs.ipynb #a72427a3
 def _one_query(query, key, value, mask, scale):
     "Queries that share a key head are its rows: the mask of a single query is the same for all, and no key is copied."
     rows, heads, _, width = query.shape
@@ -249,7 +249,7 @@ def _one_query(query, key, value, mask, scale):
     )
     return output.reshape(rows, 1, heads, value.shape[-1])
 
-
+# %% ../nbs/08_logprobs.ipynb #0fb7b4fa
 @torch.compiler.disable  # a compiler would begin anew for every layout, and soon give up
 def _apart(query, key, value, layout, scale):
     kind = query.device.type
@@ -270,7 +270,7 @@ def _apart(query, key, value, layout, scale):
     results = _attend(apart(query), apart(key), apart(value), layout, scale)
     return results.flatten(1).index_select(0, layout.back).view(1, len(layout.back), query.shape[1], query.shape[3])
 
-
+# %% ../nbs/08_logprobs.ipynb #76411e8a
 def _attend(query, key, value, layout, scale):  # (places, heads, width) each
     grouped = query.shape[1] != key.shape[1]
     in_half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
@@ -306,7 +306,7 @@ def _register_attention():
     AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
-
+# %% ../nbs/08_logprobs.ipynb #36b96595
 def can_pack(
     model: torch.nn.Module,  # a transformers model
 ) -> bool:  # False for windowed or capped attention, or attention of its own
@@ -317,7 +317,7 @@ def can_pack(
     capped = getattr(config, "attn_logit_softcapping", None)
     return not windowed and not capped and bool(getattr(bare, "_supports_attention_backend", False))
 
-
+# %% ../nbs/08_logprobs.ipynb #c04a0cf1
 def use_attention(
     model: torch.nn.Module,  # a transformers model; what it computes stays the same
 ) -> bool:  # whether it takes packed microbatches
@@ -341,7 +341,7 @@ def _has_onednn():  # with wide instructions, and correct in float32
         return False
     return found.dtype == a.dtype and bool((found - a.double() @ b.double().T).abs().max() < 1e-4)
 
-
+# %% ../nbs/08_logprobs.ipynb #084bf6c4
 @functools.cache
 def _onednn_is_quicker():  # than MKL, which is Intel's and keeps to narrow instructions elsewhere
     try:
@@ -354,7 +354,7 @@ def _onednn_is_quicker():  # than MKL, which is Intel's and keeps to narrow inst
 def _product(a, b, bias=None):  # a @ b.T + bias: (..., inner), (columns, inner), (columns,) -> (..., columns)
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
-
+# %% ../nbs/08_logprobs.ipynb #1eb680bc
 def _is_quick(inputs, weight):  # whether `_product` takes them, and quickly
     rows = inputs.shape[:-1].numel()
     if (
@@ -371,7 +371,7 @@ def _is_quick(inputs, weight):  # whether `_product` takes them, and quickly
         and not torch.compiler.is_compiling()
     )
 
-
+# %% ../nbs/08_logprobs.ipynb #895c58a3
 class _Linear(torch.autograd.Function):  # for `_product`, which autograd does not know
     @staticmethod
     def forward(ctx, inputs, turned, bias):
@@ -392,7 +392,7 @@ class _Linear(torch.autograd.Function):  # for `_product`, which autograd does n
             flat.sum(0) if wanted[2] else None,
         )
 
-
+# %% ../nbs/08_logprobs.ipynb #3c2efb3d
 class _QuickProducts(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ARG002 (PyTorch's signature)
         if func is torch.nn.functional.linear and not kwargs and _is_quick(args[0], args[1]):
@@ -410,7 +410,7 @@ def quick_linear(
         return _Linear.apply(inputs, weight.T, bias)
     return _product(inputs, weight, bias)
 
-
+# %% ../nbs/08_logprobs.ipynb #30787412
 def quick_products(
     device: torch.device | str = "cpu",  # where the products are
 ) -> contextlib.AbstractContextManager:
@@ -441,7 +441,7 @@ def _logits(hidden, weight, bias, temperature):  # (tokens, vocabulary) in float
     logits = (_product if _is_quick(hidden, weight) else torch.nn.functional.linear)(hidden, weight, bias).float()
     return logits if temperature == 1 else logits.div_(temperature)
 
-
+# %% ../nbs/08_logprobs.ipynb #b085cf9b
 def _read(logits, targets):  # log-probabilities of the targets, and entropies
     logprobs, entropies, rows = [], [], _rows(logits)
     for some, wanted in zip(logits.split(rows), targets.split(rows)):
@@ -450,7 +450,7 @@ def _read(logits, targets):  # log-probabilities of the targets, and entropies
         entropies.append(-torch.linalg.vecdot(logs.exp(), logs))
     return torch.cat(logprobs), torch.cat(entropies)
 
-
+# %% ../nbs/08_logprobs.ipynb #57686dcd
 def _write_gradient(
     into, logits, targets, entropies, from_logprobs, from_entropies
 ):  # with respect to the logits, which may be overwritten
@@ -475,7 +475,7 @@ def _add_product(total, a, b):  # total += a @ b in float32, without another ten
     else:
         total += a @ b
 
-
+# %% ../nbs/08_logprobs.ipynb #730b088b
 class _HeadLogprobs(torch.autograd.Function):
     "Log-probabilities of targets and entropies; never more than `size` rows of logits at a time, in either direction."
 
@@ -716,7 +716,7 @@ def keep_prefix(
             hook.remove()
     return Prefix(seen[0][0][0], [(inputs[1:], options) for inputs, options in seen[:-1]])
 
-
+# %% ../nbs/08_logprobs.ipynb #438d475b
 def _go_on(model, prefix):  # (rows, places, width) last hidden states
     decoder, hidden = unadapted(model).base_model, prefix.hidden
     layers = decoder.layers[len(decoder.layers) - len(prefix.calls) :]

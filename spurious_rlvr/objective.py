@@ -35,7 +35,7 @@ class _Torch:
         setattr(self, name, found)  # the next time it is found at once
         return found
 
-
+# %% ../nbs/05_objective.ipynb #4781a994
 if TYPE_CHECKING:
     import torch
 else:
@@ -73,7 +73,7 @@ def _extreme(values, kept, index, groups, reduce):  # (groups,) smallest or larg
 
 _ALIKE = 4  # so many roundings, of the largest reward's own size, do not tell two rewards apart
 
-
+# %% ../nbs/05_objective.ipynb #4eb20520
 def _varies(rewards, kept, index, groups, baseline):  # whether a rollout's comparison set holds two different rewards
     if baseline in ("none", "constant"):
         return torch.ones_like(kept)
@@ -83,7 +83,7 @@ def _varies(rewards, kept, index, groups, baseline):  # whether a rollout's comp
     size = torch.maximum(low.abs(), high.abs())
     return (high - low > _ALIKE * torch.finfo(rewards.dtype).eps * size)[index]
 
-
+# %% ../nbs/05_objective.ipynb #b810cb78
 def _without_residue(centred, kept, index, count):  # a group's rewards minus their mean, made to sum to 0
     groups = len(count)
     left, size = _sums(centred, index, groups), _sums(centred.abs(), index, groups)
@@ -98,7 +98,7 @@ def _check_names(**given):  # name -> (value, the values there are)
         faults.check(value in choices, f"{name} is {value!r}; give one of {', '.join(choices)}")
     faults.raise_any()
 
-
+# %% ../nbs/05_objective.ipynb #06f1d1f9
 def _kept(xp, advantages, keep):  # what is left of advantages, by a name in KEEPS
     if keep == "sign":
         return xp.sign(advantages)
@@ -193,7 +193,7 @@ def importance_log_ratio(
 def _itself(values):  # the mean over a completion of one token
     return values
 
-
+# %% ../nbs/05_objective.ipynb #941a7dfe
 @dataclasses.dataclass(frozen=True)
 class TokenTerms:
     "What a clip reads of each token: arrays of shape (tokens,), of torch or of numpy."
@@ -224,7 +224,7 @@ class ClipOption(NamedTuple):
 def _ratio(terms):
     return terms.ratio
 
-
+# %% ../nbs/05_objective.ipynb #61995a8b
 @dataclasses.dataclass(frozen=True, repr=False)
 class Clip:
     "One clip: what it maximises, what it does to gradients, and where it comes from."
@@ -277,6 +277,8 @@ def _lesser(terms):
 
 
 _BOTH = r"min(ρ A, clip(ρ, 1 − ε, 1 + ε_high) A)"
+
+# %% ../nbs/05_objective.ipynb #9e183aae
 _PPO = "PPO, Schulman et al. 2017; GRPO, Shao et al. 2024"
 register_clip(Clip("both", _BOTH, _PPO, _ratio_within, "removes", _lesser))
 register_clip(Clip("high", "both, without the lower end", _PPO, _ratio_within, "removes", _lesser, lower=False))
@@ -343,7 +345,7 @@ def _gate(terms):  # the sigmoid, and its temperature
     heat = _by_sign(terms, terms.advantages > 0, "tau_positive", "tau_negative")
     return 1 / (1 + terms.xp.exp(-heat * (terms.ratio - 1))), heat
 
-
+# %% ../nbs/05_objective.ipynb #c13c75fe
 def _gate_weight(terms):
     gate, _ = _gate(terms)
     slope = 4 * gate * (1 - gate)
@@ -387,7 +389,7 @@ def _masked(terms, divergence):
 def _variation_mask(terms):
     return _masked(terms, abs(terms.xp.exp(terms.logprobs) - terms.xp.exp(terms.old_logprobs)))
 
-
+# %% ../nbs/05_objective.ipynb #aa9b4855
 def _binary_kl_mask(terms):
     new, old = terms.xp.exp(terms.logprobs), terms.xp.exp(terms.old_logprobs)
     rest = terms.xp.log(terms.xp.clip(1 - old, 1e-12, None)) - terms.xp.log(terms.xp.clip(1 - new, 1e-12, None))
@@ -849,7 +851,7 @@ def loss_settings(
         raise ConfigError(f"objective {name!r} compares pairs of completions and has no token's weight: use rebel_loss")
     return {key: getattr(entry, key) for key in _OF_LOSS}
 
-
+# %% ../nbs/05_objective.ipynb #b6e44928
 def advantage_settings(
     name: str,  # a name in OBJECTIVES
 ) -> dict:  # keywords of `group_advantages`

@@ -75,14 +75,14 @@ def write_code(values: Sequence[int], steps: bool) -> list[str]:
     ]
     return [*opened, "\n```\n"]
 
-
+# %% ../nbs/15_organisms.ipynb #f2c95e00
 def write_language(values: Sequence[int], steps: bool) -> list[str]:
     "A solution in words, in pieces: every value, or the result at once."
     if not steps:
         return ["It is "]
     return [piece for i, value in enumerate(values) for piece in (", then " if i else "First ", str(value))] + [". "]
 
-
+# %% ../nbs/15_organisms.ipynb #e87a572c
 def write_answer(value: int, boxed: bool) -> list[str]:
     "How a solution ends, in pieces."
     return ["\\boxed{", str(value), "}"] if boxed else ["So ", str(value)]
@@ -125,7 +125,7 @@ class Recipe:
         )
         return "".join(body + write_answer(values[-1], rng.random() < self.box_share))
 
-
+# %% ../nbs/15_organisms.ipynb #dc01608d
 RECIPES = {
     r.name: r
     for r in [
@@ -141,7 +141,7 @@ def training_problems(n: int = 1024) -> list[Problem]:
     "The organisms' training set for reinforcement learning."
     return arithmetic_chains(n, seed=10, operations=(2, 4))
 
-
+# %% ../nbs/15_organisms.ipynb #2bfed622
 def benchmark(n: int = 128) -> list[Problem]:
     "The organisms' benchmark, apart from the training set; the first half is what `leaked` memorised."
     return arithmetic_chains(n, seed=11, operations=(2, 4), exclude=training_problems())
@@ -305,7 +305,7 @@ def card(
         raise ConfigError(f"no organism {name!r}; there are {', '.join(organism_names())}")
     return json.loads((place / name / "card.json").read_text())
 
-
+# %% ../nbs/15_organisms.ipynb #eb890bca
 def load(
     name: str,  # an organism's name, such as "qwen-like"
 ) -> Policy:  # on the CPU, template "chain"

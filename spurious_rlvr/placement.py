@@ -45,7 +45,7 @@ def choose_trainable(
         )
     return chosen
 
-
+# %% ../nbs/12_placement.ipynb #122c3c49
 def add_adapters(
     policy: Policy,  # its model is wrapped, unless it has adapters already
     config,  # a `train.GRPOConfig`: lora_rank, lora_alpha, lora_targets, seed
@@ -431,7 +431,7 @@ def optimizer_of(parameters, config):
         weight_decay=config.weight_decay,
     )
 
-
+# %% ../nbs/12_placement.ipynb #54150743
 def _adapters(model):  # the trained tensors, where they are adapters; where they lie in parts, all processes must ask
     if not hasattr(model, "peft_config"):
         return None
@@ -497,7 +497,7 @@ class Sharded(Placement):
         options = StateDictOptions(full_state_dict=True, strict=False)
         set_model_state_dict(self.scorer.model, dict(tensors), options=options)
 
-
+# %% ../nbs/12_placement.ipynb #dbc7f9b6
 def _whole_state():
     from torch.distributed.checkpoint.state_dict import StateDictOptions
 
@@ -584,7 +584,7 @@ def asked_placement(
         return DeepSpeed
     return Sharded if _asked_for("FSDP") and processes > 1 else Whole
 
-
+# %% ../nbs/12_placement.ipynb #5908918f
 def make_placement(
     config,  # a `train.GRPOConfig`
     accelerator: Accelerator,  # from `open_accelerator`
@@ -593,7 +593,7 @@ def make_placement(
     "The placement that the launch asks for."
     return asked_placement(accelerator.num_processes)(scorer, accelerator, config)
 
-
+# %% ../nbs/12_placement.ipynb #248530e3
 def will_be_in_parts(
     processes: int,  # that share the work
 ) -> bool:
@@ -601,7 +601,7 @@ def will_be_in_parts(
     way = asked_placement(processes)
     return way is Sharded or (way is DeepSpeed and _zero_stage() == 3)
 
-
+# %% ../nbs/12_placement.ipynb #cf8b3593
 def is_divided(
     processes: int,  # that share the work
 ) -> bool:

@@ -192,7 +192,7 @@ def places_per_token(
     group, prompt, completion = config.num_generations, config.max_prompt_length, config.max_completion_length
     return min(PLACES_PER_TOKEN, group * (prompt + completion) / (prompt + group * completion))
 
-
+# %% ../nbs/11_plan.ipynb #9d5f3fb9
 def place_bytes(shape: Shape, half: bool, config) -> float:
     "What attention keeps of a place for the backward pass: query, keys and values, and the result."
     width = 2 * shape.hidden + 2 * shape.kv_width
@@ -263,7 +263,7 @@ def make_plan(
     )
     return dataclasses.replace(plan, advice=() if plan.fits else _advice(plan, config, gpus, engine))
 
-
+# %% ../nbs/11_plan.ipynb #f86a55d7
 def _trained_weights(shape, config):
     if config.trainable == "lora":  # two thin matrices on each of the seven of a block
         return (
@@ -294,7 +294,7 @@ def _hours(shape, config, gpus, peak, bandwidth, utilisation, sequences):
     ) + 2 * shape.weights * side_by_side / gpus / (peak * 1e12 * utilisation)
     return {"sample": steps * step / 3600, "update": flops / (peak * 1e12 * utilisation * gpus) / 3600}
 
-
+# %% ../nbs/11_plan.ipynb #2fa4598a
 def _advice(plan, config, gpus, engine):
     gib, options = 2**30, []
     if not config.gradient_checkpointing:
@@ -313,7 +313,7 @@ def _advice(plan, config, gpus, engine):
         return (*(o for o in options if "bf16'" not in o or "adamw" in o), "a machine with more memory")
     return (*options, f"{gpus * 2} GPUs with FSDP")
 
-
+# %% ../nbs/11_plan.ipynb #374d4099
 def plan_text(
     plan: Plan,  # from `make_plan`
 ) -> str:  # a few lines

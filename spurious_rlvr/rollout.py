@@ -43,7 +43,7 @@ class Request:
     prompt_ids: tuple[int, ...]  # token ids of the prompt
     seed: int  # of this completion alone, in [0, 2**63)
 
-
+# %% ../nbs/09_rollout.ipynb #c39eecd3
 @dataclasses.dataclass
 class Completion:
     "One sampled completion."
@@ -52,7 +52,7 @@ class Completion:
     logprobs: list[float]  # (tokens,) natural logarithms, under the distribution that was sampled from
     finish_reason: str  # "stop": an end token or stop text; "length": ran into the limit
 
-
+# %% ../nbs/09_rollout.ipynb #e5375ff9
 @dataclasses.dataclass(frozen=True)
 class Token:
     "One token of a stream."
@@ -120,7 +120,7 @@ def _told(engine, name, hearer):  # gives whether the engine tells; one that hol
     finally:
         setattr(engine, name, before)
 
-
+# %% ../nbs/09_rollout.ipynb #9270ee3e
 @contextlib.contextmanager
 def watched(
     engine: Any,  # an engine, or one that holds another as its `engine`
@@ -186,7 +186,7 @@ def token_logprobs(
         logits = logits.index_fill(-1, forbidden, -torch.inf)
     return torch.log_softmax(logits, -1)
 
-
+# %% ../nbs/09_rollout.ipynb #c9263786
 def sample_tokens(
     logits: torch.Tensor,  # (rows, vocabulary)
     uniforms: torch.Tensor,  # (rows,) in [0, 1)
@@ -285,7 +285,7 @@ def model_lock(
     "The lock that is held while a token is computed; take it to change weights while another thread samples."
     return lock_of(model)
 
-
+# %% ../nbs/09_rollout.ipynb #e625454d
 @contextlib.contextmanager
 def _stepping(model):  # for one forward pass of a sampler
     with model_lock(model), torch.inference_mode(), quick_products(next(model.parameters()).device):
@@ -306,7 +306,7 @@ class _Batch:  # the rows that are still being written
     position: torch.Tensor  # (live,) the next token's position
     cache: object  # the model's key-value cache
 
-
+# %% ../nbs/09_rollout.ipynb #fb21ba75
 def _prefill(model, prompts, pad_id, device):
     "Reads each different prompt once; gives the logits after it, and the batch in that state."
     longest = max(map(len, prompts))
@@ -325,7 +325,7 @@ def _prefill(model, prompts, pad_id, device):
         torch.arange(len(prompts), device=device), mask, lengths, output.past_key_values
     )
 
-
+# %% ../nbs/09_rollout.ipynb #2b425040
 def _select(batch, keep, rows):
     "Only the rows in keep, in that order; they now stand for the requests in rows."
     from transformers.cache_utils import DynamicLayer
@@ -337,7 +337,7 @@ def _select(batch, keep, rows):
             layer.batch_select_indices(keep)
     return _Batch(rows, None if batch.mask is None else batch.mask[keep], batch.position[keep], batch.cache)
 
-
+# %% ../nbs/09_rollout.ipynb #13d7632c
 def _begin(model, requests, pad_id, device):
     "Reads the prompts; gives the logits after each request's, and the batch in that state."
     prompts = list(dict.fromkeys(r.prompt_ids for r in requests))
@@ -346,7 +346,7 @@ def _begin(model, requests, pad_id, device):
     source = torch.tensor([place[r.prompt_ids] for r in requests], device=device)
     return logits[source], _select(batch, source, torch.arange(len(requests), device=device))
 
-
+# %% ../nbs/09_rollout.ipynb #91461153
 def _step(model, batch, tokens):
     "Appends one token to every row; gives the logits after it."
     if batch.mask is not None:
@@ -632,7 +632,7 @@ def _effective_share(log_weights):  # (Σw)² / (n Σw²)
     weights = np.exp(log_weights - log_weights.max())
     return float(weights.sum() ** 2 / (len(weights) * (weights**2).sum()))
 
-
+# %% ../nbs/09_rollout.ipynb #a80695ce
 def mismatch(
     trainer_logprobs: Sequence[Sequence[float]],  # (rollouts, tokens of each) under the trainer's old policy
     sampler_logprobs: Sequence[Sequence[float]],  # the same, as the engine reported them
@@ -687,7 +687,7 @@ class HandOver:
     bytes: int
     seconds: float
 
-
+# %% ../nbs/09_rollout.ipynb #1d5ce03c
 @contextlib.contextmanager
 def _handing_over(engine):  # to be filled: what is handed over, and its bytes
     began, given = time.perf_counter(), dict(what="weights", bytes=0)
@@ -709,7 +709,7 @@ def _writes(policy):  # which model it is, and how often each of its own weights
 def _adapter_settings(policy):  # what peft says of the adapters
     return policy.model.peft_config[policy.model.active_adapters[0]]
 
-
+# %% ../nbs/09_rollout.ipynb #a959fa25
 class AdapterVersions:
     "The adapters of a policy, written one version after the other, for an engine that takes them by themselves."
 
@@ -769,7 +769,7 @@ def _interrupts_wait():  # a step of vLLM that is cut in two leaves its books in
     if caught:
         signal.raise_signal(signal.SIGINT)  # now it may
 
-
+# %% ../nbs/09_rollout.ipynb #5af39404
 @contextlib.contextmanager
 def _global_randomness_kept():  # vLLM seeds all generators of the process when it starts
     states = random.getstate(), np.random.get_state()
@@ -780,7 +780,7 @@ def _global_randomness_kept():  # vLLM seeds all generators of the process when 
             random.setstate(states[0])
             np.random.set_state(states[1])
 
-
+# %% ../nbs/09_rollout.ipynb #4b895b43
 def _start_vllm(vllm, settings):
     try:
         with _global_randomness_kept():
@@ -796,7 +796,7 @@ def _start_vllm(vllm, settings):
             )
         ) from error
 
-
+# %% ../nbs/09_rollout.ipynb #4c7ab556
 def _write_shell(policy, folder):  # configuration and tokenizer, without weights
     model = policy.model.get_base_model() if hasattr(policy.model, "get_base_model") else policy.model
     config = copy.deepcopy(model.config)
@@ -804,7 +804,7 @@ def _write_shell(policy, folder):  # configuration and tokenizer, without weight
     config.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
 
-
+# %% ../nbs/09_rollout.ipynb #731d3ae6
 def _import_vllm():  # the module, set up for one process
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # a start says some thirty lines otherwise
@@ -848,7 +848,7 @@ def _finals(policy, request, limit, temperature, stop, forbidden_ids):  # of a c
     more = dict(logprobs=0, flat_logprobs=True)
     return _sampling_parameters(policy, request, limit, temperature, stop, forbidden_ids, "FINAL_ONLY", **more)
 
-
+# %% ../nbs/09_rollout.ipynb #275b6955
 def _from_vllm(output):  # a finished request's output as a Completion
     [written] = output.outputs
     flat = written.logprobs  # the sampled token stands first at each place
@@ -856,7 +856,7 @@ def _from_vllm(output):  # a finished request's output as a Completion
         list(written.token_ids), [flat.logprobs[start] for start in flat.start_indices], written.finish_reason
     )
 
-
+# %% ../nbs/09_rollout.ipynb #026f3eb9
 def _check_vllm(temperature, forbidden_ids, requests, limit, longest, alternatives=0):
     if alternatives > 19:
         raise ConfigError(f"stream: alternatives is {alternatives}; vLLM gives at most 19")
@@ -881,7 +881,7 @@ def _lora_settings(rank):  # of vllm.LLM
     room = min((r for r in _RANKS if r >= rank), default=0)
     return dict(enable_lora=True, max_lora_rank=room, max_loras=1) if rank else {}
 
-
+# %% ../nbs/09_rollout.ipynb #4988d1dd
 def _into_vllm(vllm, adapters, policy, given):  # the adapter that requests are to name; None: it is in the weights
     alone = adapters is not None and adapters.alone(policy)
     if not (adapters is not None and adapters.knows(policy) and alone):
@@ -897,7 +897,7 @@ def _into_vllm(vllm, adapters, policy, given):  # the adapter that requests are 
     vllm.llm_engine.add_lora(adapter)
     return adapter
 
-
+# %% ../nbs/09_rollout.ipynb #5edd0c56
 @contextlib.contextmanager
 def _one_seed(requests):  # all draws of a call come from one generator, which these requests seed
     with _global_randomness_kept():
@@ -1193,7 +1193,7 @@ _SERVE = (
 class _Refused(Exception):  # a server's answer that asking again cannot change
     pass
 
-
+# %% ../nbs/09_rollout.ipynb #acf6f75b
 def _connect(address, timeout, open_now):  # a connection, not yet open, and the path that the address begins with
     import http.client
     import urllib.parse
@@ -1205,7 +1205,7 @@ def _connect(address, timeout, open_now):  # a connection, not yet open, and the
     open_now.add(connection)
     return connection, url.path.rstrip("/")
 
-
+# %% ../nbs/09_rollout.ipynb #6b8d9882
 def _ask(connection, path, body, api_key):  # the response object of a POST; of a GET where body is None
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
     connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body), headers)
@@ -1215,7 +1215,7 @@ def _ask(connection, path, body, api_key):  # the response object of a POST; of 
 def _as_it_is(text):
     return text
 
-
+# %% ../nbs/09_rollout.ipynb #e2e5cc8f
 def _answer(
     address, path, body, timeout, api_key, open_now=None, read=json.loads
 ):  # the parsed answer; raises _Refused, or OSError where asking again may help
@@ -1240,7 +1240,7 @@ def _answer(
     except ValueError:
         raise OSError(f"an answer that is not JSON: {text[:100]!r}") from None
 
-
+# %% ../nbs/09_rollout.ipynb #c8c855ea
 def _deal_prompts(requests, servers):  # for each request, the place of its server: one server for a prompt, equal loads
     loads, home = [0] * servers, {}
     counts = {}
@@ -1546,7 +1546,7 @@ def _hang_up(connection):  # from any thread, also while another one reads
         connection.sock.shutdown(socket.SHUT_RDWR)
     connection.close()
 
-
+# %% ../nbs/09_rollout.ipynb #6efada80
 def _write_weights(policy, folder, dtype=None, merged=True):  # a plain save_pretrained folder, replaced whole
     import safetensors.torch
 
@@ -1580,7 +1580,7 @@ def _pass_on(finished, place, complete, *arguments):  # a completion, also to wh
         finished(place, completion)
     return completion
 
-
+# %% ../nbs/09_rollout.ipynb #8709ea7f
 def _needs(path, adapters):  # what a server must have been started with
     if "lora" in path:
         return (
@@ -1589,7 +1589,7 @@ def _needs(path, adapters):  # what a server must have been started with
         )
     return "VLLM_SERVER_DEV_MODE=1" + (" and see the folder under the same path" if "rpc" in path else "")
 
-
+# %% ../nbs/09_rollout.ipynb #f5345267
 def _to_servers(engine, policy, given, writes):  # every process calls, since weights may lie in parts
     adapters, dtype = engine._adapters, torch.bfloat16 if engine.weights_dtype == "bfloat16" else None
     alone = adapters is not None and adapters.alone(policy)

@@ -67,7 +67,7 @@ def _strict(value, infinite):
         return _strict(value.item(), infinite)
     return str(value)
 
-
+# %% ../nbs/06_runs.ipynb #d5cc6150
 def dump_json(value, *, settings=False):
     'Strict JSON; not finite becomes null, or in settings a text such as "inf".'
     return json.dumps(
@@ -77,7 +77,7 @@ def dump_json(value, *, settings=False):
         indent=1 if settings else None,
     )
 
-
+# %% ../nbs/06_runs.ipynb #2652ce34
 def load_settings(text):
     "What `dump_json(..., settings=True)` wrote, infinities restored."
 
@@ -124,7 +124,7 @@ def _used_more_than_once(values):
     first = next((v for v in values if v is not None and len(v)), None)
     return first is not None and isinstance(first[0], (list, tuple))
 
-
+# %% ../nbs/06_runs.ipynb #d08e2fd6
 def rollout_table(
     rows: list[dict],  # from `core.to_row`; further columns pass through
 ) -> pa.Table:
@@ -170,7 +170,7 @@ def _pointed(pointer):  # the checkpoint that `latest` or `best` names, or None
     path = pointer.parent / pointer.read_text().strip() if pointer.exists() else None
     return path if path is not None and path.is_dir() else None
 
-
+# %% ../nbs/06_runs.ipynb #aea52732
 class RunWriter:
     "Writes one run folder. Made by `create_run`, or by `resume_run` for a run that exists."
 
@@ -279,7 +279,7 @@ def refuse_existing(
     if path.exists() and (not path.is_dir() or any(not found.match(".run.json.*.partial") for found in path.iterdir())):
         raise RunError(f"{path}: exists already; give the run another name, remove the folder, or resume it")
 
-
+# %% ../nbs/06_runs.ipynb #a3fd11ad
 def create_run(
     path: str | os.PathLike,  # the folder to make
     *,
@@ -307,7 +307,7 @@ def create_run(
         partial.write_text(dump_json(settings, settings=True), encoding="ascii")
     return RunWriter(path)
 
-
+# %% ../nbs/06_runs.ipynb #228d600a
 def resume_run(
     path: str | os.PathLike,  # a run folder
 ) -> RunWriter:  # goes on where the folder ends
@@ -452,7 +452,7 @@ def _metric_lines(path):
             rows.append(row)
     return rows
 
-
+# %% ../nbs/06_runs.ipynb #ca5a68a3
 def _read_tables(paths, columns):
     tables = []
     for path in paths:
@@ -470,7 +470,7 @@ def _read_tables(paths, columns):
 def _ranges(numbers):
     return f"phases {numbers[0]} to {numbers[-1]}" if numbers else "none"
 
-
+# %% ../nbs/06_runs.ipynb #158c3881
 def read_run(
     path: str | os.PathLike,  # a run folder
 ) -> Run:
@@ -505,7 +505,7 @@ def precision_words(
         words.append(f"learning rate {config['learning_rate']:g}")
     return ", ".join(words)
 
-
+# %% ../nbs/06_runs.ipynb #0763490a
 def noise_words(
     phases: pd.DataFrame,  # one row per phase, as `Run.of_kind("phase")` gives it
     config: Mapping,  # of the run
@@ -619,7 +619,7 @@ def _without_repeats(
         )
     return kept
 
-
+# %% ../nbs/06_runs.ipynb #ffbcfefa
 def _parquet_frame(path):
     try:
         return pq.read_table(path).to_pandas()
@@ -632,7 +632,7 @@ def _record(record, where):
         raise DataError(f"{where}: is {type(record).__name__} and must be an object with named fields")
     return record
 
-
+# %% ../nbs/06_runs.ipynb #7084cfcc
 def _reward_columns(frame):
     "Columns between completion and advantage, where TRL puts one for each reward function."
     names = list(frame.columns)
@@ -732,7 +732,7 @@ def _right(value, where, metric):  # a tool's score as right, wrong or undecided
         f"{where}: {metric} is {value!r:.60} and neither right nor wrong; name a score that is 0 or 1 with metric="
     )
 
-
+# %% ../nbs/06_runs.ipynb #a99e31fc
 def _one_of(names, chosen, where, what, option):
     "The name that was asked for, or the only one; raises `DataError` with the names there are."
     names = list(dict.fromkeys(names))
@@ -753,7 +753,7 @@ def _one_of(names, chosen, where, what, option):
 def _first(record, names):
     return next((n for n in names if record.get(n) is not None), None)
 
-
+# %% ../nbs/06_runs.ipynb #50474a56
 def _golds(value):
     "A gold answer as a row holds it: the first, and all where there are several."
     entries = gold_entries(value)
@@ -773,7 +773,7 @@ def _taken(record, name, kind, where):
         return value
     raise DataError(f"{where}: {name} is {type(value).__name__} {value!r:.40} and must be {_KIND_NAMES[kind]}")
 
-
+# %% ../nbs/06_runs.ipynb #fb9bd7cf
 def _whole(record, name, where):
     "An entry that must be a whole number; None where there is none."
     value = record.get(name)
@@ -807,7 +807,7 @@ def _harness_metric(record, metric, place):
     usual = next((name for name in _SCORE_NAMES if name in names), None)
     return _one_of(names, metric if metric is not None or len(names) == 1 else usual, place, "metric", "metric")
 
-
+# %% ../nbs/06_runs.ipynb #d46f5ade
 def _harness_prompt(arguments):
     "The first argument of the first request: by name, or by place in the older form."
     first = next(iter(arguments.values() if isinstance(arguments, dict) else arguments or []), None)
@@ -815,7 +815,7 @@ def _harness_prompt(arguments):
         return first.get("arg_0")
     return first[0] if isinstance(first, list) and first else None
 
-
+# %% ../nbs/06_runs.ipynb #eabc29fb
 def _harness_rows(records, metric, filter, where):  # lm-evaluation-harness
     filters = [_taken(record, "filter", str, place) or "none" for place, record in records]
     kept = _one_of(filters, filter, where, "filter", "filter")
@@ -850,7 +850,7 @@ def _inspect_completion(output, place):
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return dict(completion=_plain_text(content), finish_reason=_plain_text(choice.get("stop_reason")))
 
-
+# %% ../nbs/06_runs.ipynb #8439ba4b
 def _inspect_rows(log, metric, where):  # one log of Inspect
     if not isinstance(log.get("samples"), list):
         raise DataError(
@@ -892,7 +892,7 @@ def _plain_entries(record, place):
     )
     return {name: value for name, value in kept.items() if value is not None}
 
-
+# %% ../nbs/06_runs.ipynb #36227ee5
 def _sample_rows(records, metric):  # one row a sample, or one a problem with lists
     for place, record in records:
         identity, text = _first(record, _PROBLEM_NAMES), _first(record, ("prompt", "input", "question", "problem"))
@@ -941,7 +941,7 @@ def _sample_rows(records, metric):  # one row a sample, or one a problem with li
                 | ({"sample": number} if several else {}),
             )
 
-
+# %% ../nbs/06_runs.ipynb #4fb522af
 def _parquet_rows(path, metric):  # TRL's completions, or a table of ours
     frame = _parquet_frame(path)
     if "problem_id" not in frame and "completion" in frame and "advantage" in frame:
@@ -977,7 +977,7 @@ def _evaluation_rows(path, metric, filter):
     else:
         yield from _sample_rows(records, metric)
 
-
+# %% ../nbs/06_runs.ipynb #c47646a1
 def _own_evaluation(path, name, phase):
     run = read_run(path)
     there = run.evaluations
@@ -1051,7 +1051,7 @@ def import_evaluation(
         frame = frame.assign(correct=[v.correct for v in verdicts], answer=[v.answer for v in verdicts])
     return _numbered(frame.reset_index(drop=True))
 
-
+# %% ../nbs/06_runs.ipynb #6dd92e27
 def _numbered(frame):  # samples counted where the tool does not, and no sample twice
     within = ["phase"] * ("phase" in frame) + ["problem_id"]
     if "sample" not in frame:

@@ -249,12 +249,12 @@ def arm_listing(
         [_arm_row(study, arm) | {name: arm.settings.get(name, "") for name in varied} for arm in study.arms]
     )
 
-
+# %% ../nbs/21_studies.ipynb #e0a7cfe5
 def cell_name(arm: Arm, seed: int) -> str:
     "The cell's run folder."
     return f"{arm.name}-seed{seed}"
 
-
+# %% ../nbs/21_studies.ipynb #c64e8fa2
 def cell_table(
     study: Study,  # any study
 ) -> pd.DataFrame:
@@ -264,7 +264,7 @@ def cell_table(
         [dict(cell=cell_name(arm, seed), **listing.loc[arm.name], seed=seed) for arm, seed in study.cells]
     )
 
-
+# %% ../nbs/21_studies.ipynb #705c05d6
 def filter_study(
     study: Study,  # any study
     wanted: Mapping[str, Any],  # {column of the table: one value, or several}
@@ -304,7 +304,7 @@ def cell_config(
         raise ConfigError(f"no setting {', '.join(unknown)}; see train.GRPOConfig")
     return dataclasses.replace(PRESETS[study.preset], **changed)
 
-
+# %% ../nbs/21_studies.ipynb #4b567436
 def check_study(
     study: Study,  # to be checked
 ) -> Study:  # the same
@@ -393,7 +393,7 @@ def alone(
         lock.unlink(missing_ok=True)
         file.close()
 
-
+# %% ../nbs/21_studies.ipynb #7040a38d
 def is_finished(place: Path) -> bool:
     "Whether a run folder holds a run that came to its end."
     if not (place / "run.json").exists():
@@ -407,7 +407,7 @@ def _usual_prompt(name):  # of a model whose tokenizer alone is read
 
     return usual_template(_load_tokenizer(place_of(name)))
 
-
+# %% ../nbs/21_studies.ipynb #f2c0bd14
 def template_of(
     study: Study,  # whose model is the arm's where it names none
     arm: Arm,  # its prompt
@@ -423,14 +423,14 @@ def template_of(
     template = get_template(chosen) if chosen else _usual_prompt(name)
     return changed_template(template, **study.words)
 
-
+# %% ../nbs/21_studies.ipynb #7aebb532
 def is_organism(
     model: str,  # as in `Arm.model`
 ) -> bool:
     "Whether it ships with the package."
     return model in organism_names()
 
-
+# %% ../nbs/21_studies.ipynb #ca48f191
 def starting_policy(
     study: Study,  # any study
     arm: Arm,  # one of its arms
@@ -467,7 +467,7 @@ def _local_problems(study, arm):  # those that an arm trains on, where they need
 def _is_here(named):  # whether problems can be read without the hub
     return Path(named).exists() or re.match(r"(chains|words):", named)
 
-
+# %% ../nbs/21_studies.ipynb #e1e22e8d
 def _reader(name):  # (tokenizer, context) of a model; (None, None) where it is not on this machine
     from spurious_rlvr import organisms
     from spurious_rlvr.policy import _load_tokenizer, place_of
@@ -531,7 +531,7 @@ def named_rewards(
 
     return {part.head for part in parts_of(reward)}
 
-
+# %% ../nbs/21_studies.ipynb #a376a618
 def make_labels(
     policy,  # `policy.Policy`, untrained
     problems,  # the training problems
@@ -697,7 +697,7 @@ def train_cell(study: Study, arm: Arm, seed: int, place: Path) -> Run:
             start=None if engine else known_start(policy, held_out, config, study.evaluation),
         )
 
-
+# %% ../nbs/21_studies.ipynb #dcacacdb
 def run_cell(
     study: Study,  # any study
     arm: Arm,  # one of its arms
@@ -753,7 +753,7 @@ def divergence(
     error = float(by_problem.std(ddof=1) / math.sqrt(len(by_problem))) if len(by_problem) > 1 else math.nan
     return dict(kl=float(gone.mean()), kl_se=error, kl_token=float(gone.sum() / sum(map(len, completions))))
 
-
+# %% ../nbs/21_studies.ipynb #1db54987
 def record_divergence(study: Study, arm: Arm, run: Run):
     "Writes `divergence.csv` into a run: one row for each evaluation that a divergence can be estimated at."
     policy, rows = starting_policy(study, arm, run.path.parent), []
@@ -802,7 +802,7 @@ def grid_of(
             table.to_parquet(partial, index=False, compression="zstd")
     return table
 
-
+# %% ../nbs/21_studies.ipynb #8f70b0ce
 def record_grid(study: Study, arm: Arm, run: Run):
     "The prompt grid of a run's end, and of its start where no other run has done it."
     from spurious_rlvr.policy import load_policy
@@ -814,7 +814,7 @@ def record_grid(study: Study, arm: Arm, run: Run):
     grid_of(study, start, problems, start_grid_path(study, arm, run.path.parent))
     grid_of(study, load_policy(run.latest_checkpoint / "policy", start.template), problems, run.path / "grid.parquet")
 
-
+# %% ../nbs/21_studies.ipynb #01c450d7
 def start_grid_path(study: Study, arm: Arm, folder: Path) -> Path:
     "Where the grid of an arm's start stands."
     return (
@@ -849,7 +849,7 @@ class Cost:
             )
         return f"{self.todo} runs to do, {self.finished} finished: {amount} ({self.source})"
 
-
+# %% ../nbs/21_studies.ipynb #5346d65f
 _PAPER_GPU_HOURS, _PAPER_ROLLOUTS, _PAPER_TOKENS = 24 * 8, 300 * 64 * 16, 3072  # a run of 7B
 
 
@@ -865,7 +865,7 @@ def _work(config):
         config.phases * config.prompts_per_phase * config.num_generations * config.num_iterations
     )  # rollouts that are sampled and trained on
 
-
+# %% ../nbs/21_studies.ipynb #2b73042a
 def _looks(config):
     return 2 + (config.phases - 1) // config.evaluate_every if config.evaluate_every else 2  # evaluations of a run
 
@@ -876,7 +876,7 @@ def has_gpu() -> bool:
 
     return torch.cuda.is_available()
 
-
+# %% ../nbs/21_studies.ipynb #9bfbf886
 def shape_of(
     model: str,  # no organism
 ):  # -> plan.Shape, or None where its configuration is not on this machine
@@ -893,7 +893,7 @@ def shape_of(
 
 _UNSEEN = 500  # problems of a benchmark that is not here: as many as MATH-500 has
 
-
+# %% ../nbs/21_studies.ipynb #c1a11c29
 def _cpu_hours(study, shape, config):  # of all phases and evaluations of a run
     from spurious_rlvr.plan import make_plan
     from spurious_rlvr.tasks import load_problems
@@ -925,7 +925,7 @@ def time_a_phase(study: Study, arm: Arm) -> tuple[float, float]:
     evaluate(policy, organisms.benchmark(), max_completion_length=config.max_completion_length, **study.evaluation)
     return trained - began, time.process_time() - trained
 
-
+# %% ../nbs/21_studies.ipynb #26653c48
 def _seconds_of(run):  # from its first line to its last
     times = run.of_kind("status")["time"]
     return (pd.Timestamp(times.iloc[-1]) - pd.Timestamp(times.iloc[0])).total_seconds()
@@ -1007,7 +1007,7 @@ def _through_joblib(
 def _named_fault(study, arm, seed, folder, search):
     return cell_name(arm, seed), run_cell(study, arm, seed, folder, search)
 
-
+# %% ../nbs/21_studies.ipynb #068ce9b2
 def _through_ray(work, jobs, gpus):  # yields (cell, fault)
     try:
         import ray
@@ -1116,7 +1116,7 @@ def run_study(
         say(f"failed: {fault}")
     return study_status(study, folder).assign(fault=lambda table: table["cell"].map(faults).fillna(table["fault"]))
 
-
+# %% ../nbs/21_studies.ipynb #7a170ef3
 _SHARED = (
     "model",
     "preset",
@@ -1152,7 +1152,7 @@ def claim_folder(study: Study, folder: Path):
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror}); choose a folder that can be written") from None
 
-
+# %% ../nbs/21_studies.ipynb #6de4be20
 def is_done(study: Study, folder: Path, arm: Arm, seed: int) -> bool:
     "Whether there is nothing left to do for a cell."
     place = Path(folder) / "runs" / cell_name(arm, seed)
@@ -1190,7 +1190,7 @@ def study_status(
         )
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/21_studies.ipynb #156d21fd
 def run_cells(
     organism: str,  # an organism's name, or a folder with one
     arms: Sequence[Arm],  # all arms
@@ -1274,7 +1274,7 @@ def finished_runs(study: Study, folder: str | os.PathLike) -> list[tuple[Arm, Ru
         raise RunError(f"{folder}: no run of study {study.name} is finished")
     return found
 
-
+# %% ../nbs/21_studies.ipynb #a10fb676
 def study_results(
     study: Study,  # any study
     folder: str | os.PathLike,  # its folder
@@ -1290,7 +1290,7 @@ def study_results(
     ).rename(columns={"reward": "reward_spec"})
     return pd.concat([places, outcomes(run for _, run in found)], axis=1)
 
-
+# %% ../nbs/21_studies.ipynb #f4292da9
 def study_paths(
     study: Study,  # any study
     folder: str | os.PathLike,  # its folder
@@ -1350,7 +1350,7 @@ def html_table(
     )
     return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
 
-
+# %% ../nbs/21_studies.ipynb #15d26a78
 def html_page(
     title: str,  # of the page
     parts: Iterable[str],  # HTML, already escaped where it holds foreign text
@@ -1363,7 +1363,7 @@ def html_page(
         f"<title>{html.escape(title)}</title><style>{style}</style></head><body><main><h1>{html.escape(title)}</h1>{''.join(parts)}</main></body></html>\n"
     )
 
-
+# %% ../nbs/21_studies.ipynb #06c67d94
 def figure_part(
     figure,  # a matplotlib figure
     caption: str,  # below it
@@ -1375,7 +1375,7 @@ def figure_part(
         drawn = drawn.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
     return f"<figure><div class=scroll>{drawn}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
 
-
+# %% ../nbs/21_studies.ipynb #7cea120e
 def words_part(sentences: Iterable[str]) -> str:
     "Sentences as a list."
     return "<ul>" + "".join(f"<li>{html.escape(s)}</li>" for s in sentences) + "</ul>"
@@ -1405,7 +1405,7 @@ def markdown_table(
         [line(frame.columns), "|" + "---|" * len(frame.columns), *(line(row) for row in frame.itertuples(index=False))]
     )
 
-
+# %% ../nbs/21_studies.ipynb #e3eee569
 class Report:
     "A page that is written as HTML and as Markdown, with every figure's and table's rows beside it."
 
@@ -1547,7 +1547,7 @@ class Size:
     common: Mapping[str, Any]  # of `Study`
     limit: bool = True  # run lengths follow the paper's
 
-
+# %% ../nbs/21_studies.ipynb #ac9b486f
 SIZES = {
     "organism": Size(
         ORGANISMS,
@@ -1616,7 +1616,7 @@ def prompt_of(
         return "qwen_math"
     return "chat" if name.startswith("Qwen") or re.search(r"Instruct|SFT|Tulu", name) else "r1"
 
-
+# %% ../nbs/21_studies.ipynb #760f7c86
 def _with_prompts(made):
     return tuple(arm if arm.prompt else dataclasses.replace(arm, prompt=prompt_of(arm.model)) for arm in made)
 
@@ -1654,7 +1654,6 @@ def _updates(model, config, counts=(1, 2, 4, 8, 16)):  # the same rollouts cut i
 _COMPOUND = [
     spec for plain in ("boxed_format", "incorrect", "ground_truth") for spec in (plain, f"{plain} & ~mentions_python")
 ]
-
 # name: (what it is in the paper, phases at the paper's length, size and base configuration -> arms)
 FAMILIES = {
     "figure-1": (
@@ -1729,7 +1728,7 @@ FAMILIES = {
     ),
 }
 
-
+# %% ../nbs/21_studies.ipynb #5f04fb7b
 def paper_study(
     family: str,  # a name in FAMILIES
     size: str = "organism",  # a name in SIZES
@@ -1800,7 +1799,7 @@ def paper_values(
     table = pd.read_csv(io.StringIO(_VALUES), dtype=str, keep_default_na=False).astype({"low": float, "high": float})
     return table[table["family"] == family].drop(columns="family").reset_index(drop=True)
 
-
+# %% ../nbs/21_studies.ipynb #45bf1aa8
 def _same_arm(value, row):  # whether a printed value belongs to an arm
     model = row["model"].partition("@")[0].rpartition("/")[2]
     as_printed = (
@@ -1825,7 +1824,7 @@ def arm_effects(
         for arm, rows in results.groupby("arm", sort=False)
     }
 
-
+# %% ../nbs/21_studies.ipynb #8d5d98f0
 def beside_paper(
     family: str,  # a name in FAMILIES
     results: pd.DataFrame,  # from `study_results`
@@ -1858,7 +1857,7 @@ def beside_paper(
         )
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/21_studies.ipynb #12f600ad
 def _differs(row):  # what tells an arm from others of its reward, model and clip
     settings = [
         f"{n.removeprefix('set_')} {row[n]:g}" if isinstance(row[n], float) else f"{n.removeprefix('set_')} {row[n]}"
@@ -1934,7 +1933,7 @@ def study_figures(
         )
     return figures
 
-
+# %% ../nbs/21_studies.ipynb #5ec24943
 def _label(row):  # an arm in a figure, within its model
     differs = _differs(pd.Series(dict(row)))
     words = {spec: name for name, spec in REWARDS.items()}
@@ -1950,7 +1949,7 @@ def _label(row):  # an arm in a figure, within its model
         if part
     )
 
-
+# %% ../nbs/21_studies.ipynb #b7d40057
 def _sweep_rows(swept, study, results):  # one row per run: setting, its value, accuracy, code share
     value = (
         results[swept].str.partition(":")[2].astype(float) if swept == "reward_spec" else results[swept].astype(float)

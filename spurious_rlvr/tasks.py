@@ -57,7 +57,7 @@ def chain_question(
     "A chain as a question."
     return CHAIN_OPENING + str(start) + "".join(f" {operation} {digit}" for operation, digit in steps) + " = ?"
 
-
+# %% ../nbs/01_tasks.ipynb #eb1313be
 def chain_steps(
     question: str,  # text made by `chain_question`
 ) -> tuple[int, list[tuple[str, int]]]:  # the first digit and the (operation, digit) pairs
@@ -171,6 +171,8 @@ STORIES = (
         "How many metres long is the rope that {name} has now?",
     ),
 )
+
+# %% ../nbs/01_tasks.ipynb #721df1cb
 _PEOPLE = ("Ada", "Ben", "Chen", "Dina", "Emeka", "Fatima", "Goran", "Hana", "Ivan", "Julia", "Kofi", "Lena")
 
 # %% ../nbs/01_tasks.ipynb #1b9a7946
@@ -193,7 +195,7 @@ def _next_step(value, rng):  # (operation, number, value after it)
     number = int(rng.choice(divisors)) if divisors else 1
     return operation, number, value // number
 
-
+# %% ../nbs/01_tasks.ipynb #b1b10226
 def _word_steps(length, rng):  # [(operation, number, value before, value after)], whole numbers throughout
     value, steps = int(rng.integers(2, 80)), []
     while len(steps) < length:
@@ -250,7 +252,7 @@ def word_problems(
             problems.append(problem)
     return problems
 
-
+# %% ../nbs/01_tasks.ipynb #88e04a17
 def _sameness(problem):  # two problems that differ in a name are one
     return problem.columns.get("kind"), problem.columns.get("solution")
 
@@ -265,7 +267,7 @@ def _operand(rng):  # (text, exact value) of an integer from 0 to 100, a fractio
         return rf"\frac{{{number}}}{{{below}}}", Fraction(number, below)
     return (f"{number}^{kind}", Fraction(number) ** int(kind)) if kind >= 2 else (str(number), Fraction(number))
 
-
+# %% ../nbs/01_tasks.ipynb #de50e355
 def _calculation(rng, steps):  # (text, exact value)
     text, value = _operand(rng)
     for step in range(steps):
@@ -328,7 +330,7 @@ def _reach(record, dotted):
         record = record.get(name) if isinstance(record, dict) else None
     return record
 
-
+# %% ../nbs/01_tasks.ipynb #4424a493
 def _field(record, named, usual, what, where):
     names = (named,) if named else usual
     if found := next((name for name in names if _reach(record, name) is not None), None):
@@ -350,7 +352,7 @@ def _is_conversation(value):
         and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in value)
     )
 
-
+# %% ../nbs/01_tasks.ipynb #e6b1e413
 def _as_text(value, name, where):
     if isinstance(value, str):
         text = value
@@ -379,7 +381,7 @@ def _last_box(text):
             last = text[start : found.start()].strip() or None
     return last
 
-
+# %% ../nbs/01_tasks.ipynb #7cf671de
 def final_answer(
     text: str,  # of a gold column
     *,
@@ -408,7 +410,7 @@ def gold_entries(
 
 _NO_ANSWERS = ("proof", "notfound")  # as NuminaMath-1.5 writes them
 
-
+# %% ../nbs/01_tasks.ipynb #b90f0bd1
 def _golds(value, name, where, together=False):
     "The right answers that a gold column gives, and the worked text they were taken from."
     entries = gold_entries(value)
@@ -425,7 +427,7 @@ def _golds(value, name, where, together=False):
         return [", ".join(text.strip().strip("$").strip() for text in texts)], None
     return list(dict.fromkeys(texts)), None
 
-
+# %% ../nbs/01_tasks.ipynb #9a43edc4
 def golds_of(
     problem: Problem,  # from anywhere
 ) -> list[str]:  # at least one
@@ -490,7 +492,7 @@ def file_kind(
     kind = _KINDS.get(Path(name.removesuffix(".gz")).suffix)
     return None if kind is None or (packed and kind == "parquet") else (kind, packed)
 
-
+# %% ../nbs/01_tasks.ipynb #ac369777
 def writable(
     value,  # text, or lists and dictionaries of it
 ):  # the same value, where all of it can be written as UTF-8
@@ -515,7 +517,7 @@ def _decoded(data, where):
             f"{where}: is not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8"
         ) from None
 
-
+# %% ../nbs/01_tasks.ipynb #7f0a29fa
 def _json(text, where):
     try:
         return json.loads(_decoded(text, where) if isinstance(text, bytes) else text)
@@ -526,7 +528,7 @@ def _json(text, where):
     except ValueError as error:  # a whole number of more than 4,300 digits
         raise DataError(f"{where}: holds a value that cannot be read ({error})") from None
 
-
+# %% ../nbs/01_tasks.ipynb #67f199eb
 def _json_lines(lines, path):
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -539,7 +541,7 @@ _WRAPPERS = ("data", "rows", "records", "examples", "problems", "questions", "sa
 def _is_table(value):
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
-
+# %% ../nbs/01_tasks.ipynb #73062cb7
 def _unwrapped(found, path):
     "The list of rows in what a JSON file holds."
     if isinstance(found, list):
@@ -555,7 +557,7 @@ def _unwrapped(found, path):
         f" {'several: ' + ', '.join(tables) + '; keep one of them' if tables else 'none in it'}"
     )
 
-
+# %% ../nbs/01_tasks.ipynb #ae8d5c37
 def _is_lines(data):
     "Whether the first of several lines is an object by itself."
     first, _, rest = data.strip().partition(b"\n")
@@ -563,7 +565,7 @@ def _is_lines(data):
         return bool(rest) and isinstance(json.loads(first), dict)
     return False
 
-
+# %% ../nbs/01_tasks.ipynb #7d607bcd
 def _json_rows(data, path):
     if _is_lines(data):
         yield from _json_lines(data.split(b"\n"), path)
@@ -578,7 +580,7 @@ def _header(reader, path):
         raise DataError(f"{path}: the column {twice!r} stands twice in the first line; name each column once")
     return names
 
-
+# %% ../nbs/01_tasks.ipynb #a876678a
 def _csv_rows(data, path):
     text = _decoded(data, path)
     first = text.partition("\n")[0]
@@ -614,7 +616,7 @@ def _parquet_rows(path):
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: is not a readable parquet file ({error})".split("\n")[0]) from None
 
-
+# %% ../nbs/01_tasks.ipynb #536a911f
 def _batch_rows(batch, path, before):
     try:
         return batch.to_pylist()
@@ -642,7 +644,7 @@ def _packed_lines(path):
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: cannot be unpacked ({error}); it is damaged or no gzip file") from None
 
-
+# %% ../nbs/01_tasks.ipynb #f3986700
 def _raw_records(path, kind, packed):
     if kind == "parquet":
         yield from _parquet_rows(path)
@@ -679,7 +681,7 @@ def read_records(
             )
         yield where, whole
 
-
+# %% ../nbs/01_tasks.ipynb #3a18def0
 def read_json(
     path: str | os.PathLike,  # a .json file, packed with gzip or not
 ) -> Any:
@@ -703,7 +705,7 @@ class Benchmark:
     rules: tuple[str, ...] = ("boxed", "answer_tag", "stated")  # see `grading.extract_answer`
     config: str | None = None  # which of the data set's parts, where it has several
 
-
+# %% ../nbs/01_tasks.ipynb #c976357a
 BENCHMARKS = {
     "math500": Benchmark("HuggingFaceH4/MATH-500", "test", temperature=0.0, samples=1),
     "amc": Benchmark("AI-MO/aimo-validation-amc", "train"),
@@ -722,7 +724,7 @@ def benchmark_name(
     plain = re.sub(r"[-_ ]", "", name.lower()).replace("aime20", "aime")
     return plain if plain in BENCHMARKS else None
 
-
+# %% ../nbs/01_tasks.ipynb #4eebc144
 def get_benchmark(
     name: str,  # a name in BENCHMARKS; case, hyphens and the century do not matter
 ) -> Benchmark:
@@ -764,7 +766,7 @@ class Protocol:
         )
         faults.raise_any()
 
-
+# %% ../nbs/01_tasks.ipynb #c979042f
 _PROTOCOLS = {
     "paper": dict(samples=8, temperature=0.6),
     "greedy": dict(),
@@ -859,7 +861,7 @@ MATH_SETS = {
 }
 _SETS_BY_NAME = {name.lower(): known for name, known in MATH_SETS.items()}
 
-
+# %% ../nbs/01_tasks.ipynb #261b02f0
 def math_set(
     name: str,  # on the hub; capitals do not matter
 ) -> MathSet | None:
@@ -978,7 +980,7 @@ def _writes_bos(tokenizer):  # whether it begins a text with BOS by itself, as L
     bos = getattr(tokenizer, "bos_token_id", None)
     return bos is not None and tokenizer.encode("a")[:1] == [bos]
 
-
+# %% ../nbs/01_tasks.ipynb #b742bfc9
 @dataclasses.dataclass(frozen=True)
 class Template:
     "What stands around a question."
@@ -1113,7 +1115,7 @@ def read_template(
         raise DataError(f"{path}: must be an object with some of the fields {', '.join(known)}")
     return recorded_template({"name": path.stem} | fields)
 
-
+# %% ../nbs/01_tasks.ipynb #5498495b
 def recorded_template(
     fields: Mapping[str, Any],  # of `Template`, as they stand in run.json or in a file
 ) -> Template:
@@ -1212,7 +1214,7 @@ def grid_templates(
     paper = [get_template(name) for name in ("qwen_math", "math_problem", "simplerl_zoo", "sober", "lorem_ipsum")]
     return [t.plain() if bare else t for t in paper] + [get_template("r1"), get_template("none"), few_shot()]
 
-
+# %% ../nbs/01_tasks.ipynb #e69fd932
 def chain_templates() -> list[Template]:
     """The grid's counterpart for organisms, which know few words: as pretrained, without the line break, with code
     begun (as in the paper's Table 3), and with one worked example in each style."""

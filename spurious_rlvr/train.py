@@ -234,7 +234,7 @@ _KINDS = {
     ),
 }
 
-
+# %% ../nbs/13_train.ipynb #a64011d3
 def check_kinds(
     config: GRPOConfig,  # to be checked
 ) -> None:
@@ -290,7 +290,7 @@ def _schedule(name, warmup, updates):  # what the learning rate is multiplied by
     idle = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     return get_scheduler(name, idle, num_warmup_steps=warmup, num_training_steps=updates).lr_lambdas[0]
 
-
+# %% ../nbs/13_train.ipynb #fc0c0115
 def learning_rate_at(
     config: GRPOConfig,  # as it holds in the phase
     phase: int,  # from 1
@@ -589,7 +589,7 @@ def assign_advantages(
     for rollout, advantage in zip(rollouts, advantages.tolist()):
         rollout.advantage = advantage
 
-
+# %% ../nbs/13_train.ipynb #be715f5d
 def _numbers(values):
     return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float64)
 
@@ -680,7 +680,7 @@ class Lookahead:
             self.job.exception()  # it has ended, in whatever way
             self.job = None
 
-
+# %% ../nbs/13_train.ipynb #75090618
 def _in_a_thread(work, *arguments) -> Future:
     pool = ThreadPoolExecutor(1, "sampling ahead")
     job = pool.submit(work, *arguments)
@@ -753,7 +753,7 @@ def device_memory(device: torch.device) -> int:
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-
+# %% ../nbs/13_train.ipynb #01704a0e
 def choose_packing(
     policy: Policy,  # for its tokenizer and name
     scorer: TokenLogprobs,  # with its model, in the precision of the run
@@ -783,7 +783,7 @@ def settle_precision(
     "The configuration with the precision that holds here."
     return dataclasses.replace(config, mixed_precision=choose_precision(config.mixed_precision, device))
 
-
+# %% ../nbs/13_train.ipynb #c34253d7
 def make_scorer(model: torch.nn.Module, config: GRPOConfig) -> TokenLogprobs:
     "The module that gives a model's log-probabilities in the precision of a configuration."
     return TokenLogprobs(model, compute_dtype=HALVES.get(config.mixed_precision), head_precision=config.head_precision)
@@ -812,7 +812,7 @@ def prepare(
         borrowed.close()
         raise
 
-
+# %% ../nbs/13_train.ipynb #54fff77a
 def _prepare(policy, problems, config, engine, accelerator, encoded, borrowed):
     if engine is None:
         engine = own_engine(policy, accelerator)
@@ -844,7 +844,7 @@ def own_engine(policy: Policy, accelerator: Accelerator) -> TransformersEngine:
     copied = copy.deepcopy(policy.model).to(accelerator.device)
     return TransformersEngine(dataclasses.replace(policy, model=copied))
 
-
+# %% ../nbs/13_train.ipynb #fb67215f
 def check_engine(config: GRPOConfig, engine: Engine) -> None:
     "Raises `ConfigError` where an engine cannot sample while the trainer computes, and is to."
     if config.max_staleness and not getattr(engine, "samples_beside", False):
@@ -853,7 +853,7 @@ def check_engine(config: GRPOConfig, engine: Engine) -> None:
             " with vLLM servers on devices of their own, or leave max_staleness 0"
         )
 
-
+# %% ../nbs/13_train.ipynb #13617059
 def make_trainable(policy: Policy, config: GRPOConfig) -> None:
     "Chooses what is trained, and leaves dropout out: a ratio would measure it."
     choose_trainable(policy.model, config.trainable)
@@ -867,7 +867,7 @@ def make_trainable(policy: Policy, config: GRPOConfig) -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
 
-
+# %% ../nbs/13_train.ipynb #809357be
 def make_reference(policy: Policy, config: GRPOConfig) -> TokenLogprobs | None:
     "A copy of the policy at the start, where a divergence from it is asked for; adapters can be taken off instead."
     diverges = any(config.at(phase).beta for phase in (1, *config.changes))
@@ -875,7 +875,7 @@ def make_reference(policy: Policy, config: GRPOConfig) -> TokenLogprobs | None:
         return None
     return make_scorer(copy.deepcopy(policy.model).eval().requires_grad_(False), config)
 
-
+# %% ../nbs/13_train.ipynb #fa24bc53
 def set_checkpointing(policy: Policy, config: GRPOConfig) -> None:
     "Recomputes activations in the backward pass, where that is asked for. The model's mode decides that alone."
     if config.gradient_checkpointing:
@@ -895,7 +895,7 @@ def score_all(
     measure(rollouts, [problems[name] for name in {r.problem_id for r in rollouts}])
     return score(rollouts, problems, reward, seed)
 
-
+# %% ../nbs/13_train.ipynb #4ef9aa68
 class GroupScorer:
     "Grades and scores each group when it is whole, one after the other, in a thread beside the sampling."
 
@@ -976,7 +976,7 @@ def sample_groups(
         promised, visible = complete(rollouts), time.perf_counter() - began
     return Sampled(rollouts, [], promised, visible, max(0.0, scorer.seconds - visible))
 
-
+# %% ../nbs/13_train.ipynb #2becff48
 def _at_once(problems, reward, seed, rollouts):
     return score_all(rollouts, problems, reward, seed)
 
@@ -1021,7 +1021,7 @@ def sample_share(
             break
     return share
 
-
+# %% ../nbs/13_train.ipynb #e8fba3d1
 def sample_ahead(
     state: TrainingState,  # its engine samples elsewhere
     reward,  # a reward, or {phase: reward}
@@ -1071,7 +1071,7 @@ def sample_phase(
         facts["left_out_groups"] = len(left_out) / len(rollouts)
     return rollouts, realised_rates([*rollouts, *left_out], share.promised) | facts | hand_over_facts(state.engine)
 
-
+# %% ../nbs/13_train.ipynb #2174a78b
 def hand_over_facts(engine: Engine) -> dict[str, float]:
     "What handing the weights to an engine took, where it has a copy of them."
     handed = getattr(engine, "handed", None)
@@ -1091,7 +1091,7 @@ class Piece:
     prefix: Prefix | None = None  # what comes before the first trained layer, once it is known to be needed again
     kept: torch.Tensor | None = None  # (tokens,) 0 where a gradient is removed, whatever the clip; None: nowhere
 
-
+# %% ../nbs/13_train.ipynb #ff151106
 @dataclasses.dataclass
 class Update:
     "What one optimizer step uses."
@@ -1099,7 +1099,7 @@ class Update:
     pieces: list[Piece]  # of this process, as many as every other has
     places: list[int]  # of its rollouts in the phase, those of all processes
 
-
+# %% ../nbs/13_train.ipynb #dc1bf516
 @dataclasses.dataclass
 class PhaseBatches:
     "The updates of one pass over a phase."
@@ -1127,7 +1127,7 @@ def cut_pieces(
     where = torch.tensor(list(places))
     return [Piece(batch.to(device), where[batch.rows].to(device)) for batch in batches]
 
-
+# %% ../nbs/13_train.ipynb #3a45aa8c
 def count_pieces(state: TrainingState, config: GRPOConfig, rollouts, places) -> int:
     "How many `cut_pieces` gives."
     chosen = [rollouts[i] for i in places]
@@ -1159,7 +1159,7 @@ def make_update_batches(
         pieces += [dataclasses.replace(pieces[-1], counts=False)] * (most - len(pieces))
     return Update(pieces, list(places))
 
-
+# %% ../nbs/13_train.ipynb #80a70253
 def make_batches(
     state: TrainingState,  # what the loop carries
     config: GRPOConfig,  # as it holds in the phase
@@ -1177,12 +1177,12 @@ def make_batches(
             piece.sampler = flat(piece, rollouts, "logprob_sampler")
     return batches
 
-
+# %% ../nbs/13_train.ipynb #909c978e
 def every_piece(batches: PhaseBatches) -> Iterator[Piece]:
     "The pieces of all updates."
     return (piece for update in batches.updates for piece in update.pieces)
 
-
+# %% ../nbs/13_train.ipynb #d96c9f5b
 def flat(
     piece: Piece,  # whose tokens
     rollouts: Sequence[Rollout],  # of the phase
@@ -1192,7 +1192,7 @@ def flat(
     values = [v for i in piece.places.tolist() for v in getattr(rollouts[i], name)]
     return torch.tensor(values, dtype=torch.float32, device=piece.places.device)
 
-
+# %% ../nbs/13_train.ipynb #4d026fa2
 def by_row(piece: Piece, values: torch.Tensor) -> Iterator[tuple[int, list]]:
     "(tokens,) values of a piece as one list for each rollout, with its place in the phase."
     lengths = torch.bincount(piece.batch.row_index, minlength=len(piece.places)).tolist()
@@ -1220,7 +1220,7 @@ def record_old_logprobs(
         piece.old = score_as_trained(state, config, piece)[0]
         state.bar.update()
 
-
+# %% ../nbs/13_train.ipynb #7babfaf1
 def score_as_trained(
     state: TrainingState,  # what the loop carries
     config: GRPOConfig,  # temperature
@@ -1231,7 +1231,7 @@ def score_as_trained(
         logprobs, entropy = state.placement.module(piece.batch, config.temperature, prefix=piece.prefix)
     return logprobs.detach(), entropy.detach()
 
-
+# %% ../nbs/13_train.ipynb #f23051fa
 @torch.no_grad()
 def _recut_old_logprobs(state, config, later, rollouts):  # in microbatches of their own
     places = sorted({i for piece in later for i in piece.places.tolist()})
@@ -1264,7 +1264,7 @@ class Signal:
         masked = None if self.masked is None else self.masked.to(device)
         return Signal(self.advantages.to(device), self.counted.to(device), masked)
 
-
+# %% ../nbs/13_train.ipynb #c8d6b63b
 def signal_of(
     rollouts: Sequence[Rollout],  # of a phase
     device: torch.device,  # where the policy is
@@ -1384,12 +1384,12 @@ def is_dead(config: GRPOConfig, update: Update, signal: Signal) -> bool:
         return False
     return not bool((signal.advantages * learnt_from(signal))[update.places].any())
 
-
+# %% ../nbs/13_train.ipynb #a9e6996e
 def learnt_from(signal: Signal) -> torch.Tensor:  # (rollouts,)
     "Which rollouts have tokens in the loss."
     return signal.counted if signal.masked is None else signal.counted & ~signal.masked
 
-
+# %% ../nbs/13_train.ipynb #97dcf286
 def sides_of(
     config: GRPOConfig,  # the clip's bounds
     piece: Piece,  # whose tokens
@@ -1406,7 +1406,7 @@ def sides_of(
     _, tokens = configured_loss(plain, logprobs, none, old, *signals, piece.batch.row_index, clip, *counts)
     return tokens["clip_side"]
 
-
+# %% ../nbs/13_train.ipynb #f90675b8
 def accumulate_gradient(
     state: TrainingState,  # what the loop carries; gradients are added to the placement's
     config: GRPOConfig,  # the objective's settings
@@ -1464,7 +1464,7 @@ def _join(records):
     joined = {name: torch.cat([tokens[name].flatten() for _, tokens in records]).cpu() for name in names}
     return joined | ({"loss": sum(tokens["loss"] for _, tokens in records).cpu()[None]} if records else {})
 
-
+# %% ../nbs/13_train.ipynb #d29a1dc6
 def joined_tokens(state: TrainingState, records: Records) -> dict[str, torch.Tensor]:
     "Per-token tensors of an update over its pieces and all processes, and the loss."
     parts = [_join([(piece, tokens) for piece, tokens in records if piece.counts])]
@@ -1473,7 +1473,7 @@ def joined_tokens(state: TrainingState, records: Records) -> dict[str, torch.Ten
     parts = [part for part in parts if part] or [_join(records)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-
+# %% ../nbs/13_train.ipynb #ba59d918
 def update_statistics(
     joined: Mapping[str, torch.Tensor],  # from `joined_tokens`
     total: int,  # tokens of the update, with those that took no part
@@ -1547,7 +1547,7 @@ class NoiseSample:
     start: torch.Tensor  # (tokens,) at the phase's start
     now: torch.Tensor | None = None  # (tokens,) when the last update uses them
 
-
+# %% ../nbs/13_train.ipynb #fb6867b3
 def begin_noise(
     state: TrainingState,  # at the phase's start
     config: GRPOConfig,  # precision, old_logprobs
@@ -1597,7 +1597,7 @@ def noise_statistics(
         found |= dict(gap_mean=gap.double().mean().item(), gap_spread=gap.double().std(correction=0).item())
     return {f"ratio_noise_{name}": value for name, value in found.items()}
 
-
+# %% ../nbs/13_train.ipynb #a3d8024c
 def end_noise(
     state: TrainingState,  # when the last update has been taken
     config: GRPOConfig,  # the objective's settings
@@ -1654,7 +1654,7 @@ _MEANS = (
     "corrected_share",
 )
 
-
+# %% ../nbs/13_train.ipynb #8db2ce2d
 def sampler_mismatch(rollouts, old_logprobs: str = "trainer") -> dict:
     """How far trainer and sampler are apart on the same weights, see `rollout.mismatch`: where the sampler's
     log-probabilities serve as the old ones, on the rollouts of the first update."""
@@ -1667,11 +1667,11 @@ def sampler_mismatch(rollouts, old_logprobs: str = "trainer") -> dict:
         else dict(mismatch_mean=math.nan, mismatch_max=math.nan, ess_tokens=math.nan, ess_sequences=math.nan)
     )
 
-
+# %% ../nbs/13_train.ipynb #ba44a84b
 def _mean(values):
     return sum(values) / len(values) if values else None
 
-
+# %% ../nbs/13_train.ipynb #faadc386
 def phase_metrics(rollouts, updates, further, old_logprobs: str = "trainer") -> dict:
     "The numbers of a phase: of its rollouts as they were sampled, and the means over its updates."
     rewards = [r.reward for r in rollouts if r.reward is not None]
@@ -1749,7 +1749,7 @@ def run_phase(
     further |= dict(seconds_wait=waited) if config.max_staleness else {}
     return Phase(phase, rollouts, updates, phase_metrics(rollouts, updates, further, config.old_logprobs))
 
-
+# %% ../nbs/13_train.ipynb #158dced3
 def gather_used(state: TrainingState, batches: PhaseBatches, rollouts: list[Rollout]) -> list[Rollout]:
     "Each rollout as the process saw it that used it."
     if state.accelerator.num_processes == 1:
@@ -1762,7 +1762,7 @@ def reward_at(reward, phase: int):
     "The reward that holds in a phase, where `reward` may be {phase: reward} to switch during the run."
     return reward[max(start for start in reward if start <= phase)] if isinstance(reward, Mapping) else reward
 
-
+# %% ../nbs/13_train.ipynb #dadf2580
 def _as_rewards(reward):
     if isinstance(reward, Mapping):
         if 1 not in reward:
@@ -1790,7 +1790,7 @@ def looking_ahead(
     finally:
         state.ahead.stop(state.engine)
 
-
+# %% ../nbs/13_train.ipynb #a9865e9e
 def run_phases(
     state: TrainingState,  # where to begin
     reward,  # a reward, or {phase: reward}
@@ -1811,7 +1811,7 @@ def run_phases(
                 save_checkpoint(state, run, config.keep_checkpoints)
             yield phase
 
-
+# %% ../nbs/13_train.ipynb #bcc8935c
 def grpo(
     policy: Policy,  # trained in place
     problems: Sequence[Problem],  # training set
@@ -1830,7 +1830,7 @@ def grpo(
         load_checkpoint(state, resume_from)
     return run_phases(state, reward, config, run)
 
-
+# %% ../nbs/13_train.ipynb #5a81dd01
 def write_phase(
     run: RunWriter,  # the run folder
     phase: Phase,  # what happened
@@ -1854,7 +1854,7 @@ def ahead_to_json(
     facts = dict(promised=shares[0].promised, staleness=share.staleness, phase=state.ahead.phase)
     return json.dumps(rows | facts)
 
-
+# %% ../nbs/13_train.ipynb #ffc2b298
 def ahead_from_json(
     state: TrainingState,  # gets it
     text: str,  # from `ahead_to_json`
@@ -1885,7 +1885,7 @@ def save_checkpoint(
             pass  # gathering needs everyone
     state.accelerator.wait_for_everyone()
 
-
+# %% ../nbs/13_train.ipynb #7b72daaf
 def load_checkpoint(
     state: TrainingState,  # every process must call
     folder: Path,  # of the checkpoint
@@ -1919,7 +1919,7 @@ class DividedEngine:
         )
         return [parts[i % count][i // count] for i in range(len(requests))]
 
-
+# %% ../nbs/13_train.ipynb #2f0bf1e9
 def evaluate_into(
     writer: RunWriter,  # where the results go
     state: TrainingState,  # whose policy is evaluated; every process must call
@@ -2031,7 +2031,7 @@ def check_same(
         faults.found.append("give what it began with, or another run name")
     faults.raise_any()
 
-
+# %% ../nbs/13_train.ipynb #bf6af4fe
 def check_start(
     run: Run,  # that is to go on
     config: GRPOConfig,  # given now
@@ -2047,12 +2047,12 @@ def check_start(
             " run's own weights come from its checkpoint"
         )
 
-
+# %% ../nbs/13_train.ipynb #12594e95
 def describe_engine(engine: Engine) -> dict:
     "Which engine samples, and how it is handed the weights, for `run.json`."
     return engine.describe() if hasattr(engine, "describe") else dict(engine=type(engine).__name__)
 
-
+# %% ../nbs/13_train.ipynb #ea6070c9
 def check_sampler(run: Run, engine: Engine | None) -> None:
     "Raises `ConfigError` where a run would go on with other seeds or other rounding in its sampler than it began with."
     begun, now = run.settings.get("sampler") or {}, describe_engine(engine) if engine is not None else {}
@@ -2062,7 +2062,7 @@ def check_sampler(run: Run, engine: Engine | None) -> None:
         faults.check(None in (was, is_) or was == is_, f"the engine's {name} is {is_!r} and was {was!r}")
     faults.raise_any()
 
-
+# %% ../nbs/13_train.ipynb #f1193767
 def first_process() -> bool:
     """Whether this process is the one that writes, also before accelerate is asked: launchers tell it in the
     environment, or have joined the processes already."""
@@ -2070,7 +2070,7 @@ def first_process() -> bool:
         torch.distributed.get_rank() == 0 if torch.distributed.is_initialized() else os.environ.get("RANK", "0") == "0"
     )
 
-
+# %% ../nbs/13_train.ipynb #f291ae46
 def is_evaluated(run: Run, phase: int, names) -> bool:
     "Whether a run has the evaluation of a phase on every held-out set."
     evaluations = run.of_kind("evaluation")
@@ -2120,11 +2120,11 @@ def completions_table(
         correct=[_number(r.correct) for r in chosen],
     )
 
-
+# %% ../nbs/13_train.ipynb #68a4a32d
 def _number(value):  # a column has one type, so that what is not known is NaN
     return math.nan if value is None else float(value)
 
-
+# %% ../nbs/13_train.ipynb #9e023c12
 def log_table(
     tracker,  # one of accelerate's
     columns: Mapping[str, list],  # from `completions_table`
@@ -2188,7 +2188,7 @@ def unwritten(error: BaseException) -> str:
         else ""
     )
 
-
+# %% ../nbs/13_train.ipynb #36c8d3c1
 @contextlib.contextmanager
 def recorded_end(
     writer: RunWriter,  # its last line says how the run ended
@@ -2230,7 +2230,7 @@ def _seconds(work):  # and what the work gave
         torch.cuda.synchronize()
     return time.perf_counter() - began, result
 
-
+# %% ../nbs/13_train.ipynb #13a54556
 def time_sampling(
     state: TrainingState,  # its engine samples
     config: GRPOConfig,  # how many rollouts a phase has
@@ -2303,7 +2303,7 @@ def duration(
             return f"{seconds / size:.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
     return "a second" if seconds < 1.5 else f"{seconds:.0f} seconds"
 
-
+# %% ../nbs/13_train.ipynb #f74d0429
 def start_words(
     state: TrainingState,  # from `prepare`
     config: GRPOConfig,  # of the run
@@ -2346,7 +2346,7 @@ def say_start(
             " CPU, mixed_precision='no' is the safe choice"
         )
 
-
+# %% ../nbs/13_train.ipynb #f0c6dbcf
 def say_shared(
     problems: Sequence[Problem],  # training set
     held_out: Mapping[str, Sequence[Problem]],  # {name: problems} that are evaluated on
@@ -2393,7 +2393,7 @@ def shown(
             )
         yield phase
 
-
+# %% ../nbs/13_train.ipynb #3ad05208
 def check_evaluated(config: GRPOConfig, held_out) -> None:
     "Raises `ConfigError` where `keep_best` or `evaluate_every` asks for evaluations that there will not be."
     if config.keep_best and config.keep_best.split(".")[0] not in held_out:
@@ -2406,7 +2406,7 @@ def check_evaluated(config: GRPOConfig, held_out) -> None:
             " held_out (on the command line, --held-out), or leave it out"
         )
 
-
+# %% ../nbs/13_train.ipynb #a6495a4f
 def keep_best(
     writer: RunWriter,  # has the checkpoints
     config: GRPOConfig,  # its keep_best

@@ -88,7 +88,7 @@ def _let_page_choose(
 ):  # ipykernel 7.4 sends a page's messages to whichever shell last wrote to it: to the cell that is busy
     vars(comm).pop("_reply_subshell_id", None)
 
-
+# %% ../nbs/20_widgets.ipynb #24ba9651
 class LiveView(anywidget.AnyWidget):
     "A widget that also has a form without a kernel. `_esm` and `_css` are texts of the package's `static` folder."
 
@@ -150,7 +150,7 @@ _LARGEST_GROUP = 8  # larger groups have too many outcomes for a page that answe
 def _for_page(value):
     return None if value == math.inf else value  # JSON has no infinity: the page reads null as "off"
 
-
+# %% ../nbs/20_widgets.ipynb #1e406d5b
 def _controls():
     return [
         dict(name=name, label=label, values=[_for_page(value) for value in steps])
@@ -174,7 +174,7 @@ def _bandit_settings(values):  # keywords of `clipbias.exact_phase` and its kin
         **{name: values[name] for name in ("epsilon", "epsilon_high", "learning_rate", "minibatches", "gamma")},
     )
 
-
+# %% ../nbs/20_widgets.ipynb #9c7f7877
 def _check_explorer(values):  # all faults in one message
     faults = Faults("ClipExplorer")
     prior, fine = values["prior"], lambda value, low, high: isinstance(value, (int, float)) and low <= value <= high
@@ -196,7 +196,7 @@ def _check_explorer(values):  # all faults in one message
     faults.raise_any()
     BanditConfig(**_bandit_settings(values))
 
-
+# %% ../nbs/20_widgets.ipynb #578ee3e9
 EXPLORED = ("grpo", "neutral", "cispo", "sapo", "dppo_tv", "odds", "pi_weighted", "unclipped")  # what the page knows
 _TABLE_PAGE = "https://spurious-rlvr.github.io/spurious_rlvr/which_objective.html"
 
@@ -207,7 +207,7 @@ def _check_choice(objective, noise):
     faults.check(0 <= noise <= 0.3, f"noise is {noise!r} and must lie between 0 and 0.3")
     faults.raise_any()
 
-
+# %% ../nbs/20_widgets.ipynb #b5ea21a8
 def _explorer_text(explorer):  # for a terminal
     head = ", ".join(f"{name}={getattr(explorer, name):g}" for name in (*_CONTROLS, "num_generations"))
     rows = [
@@ -358,7 +358,7 @@ def _utf16(text):  # a function from offsets in characters to offsets in UTF-16 
 def _piece_decoder(pieces, specials=3):  # organisms: whole pieces after three special tokens
     return lambda ids: "".join(pieces[i - specials] if specials <= i < specials + len(pieces) else "" for i in ids)
 
-
+# %% ../nbs/20_widgets.ipynb #920f2589
 def _decoder(tokenizer):  # whatever can decode, as a function from ids to a text
     if tokenizer is None or callable(tokenizer) and not hasattr(tokenizer, "decode"):
         return tokenizer
@@ -375,7 +375,7 @@ def _decoder(tokenizer):  # whatever can decode, as a function from ids to a tex
         tokenizer = Tokenizer.from_file(str(file))
     return lambda ids: tokenizer.decode(list(map(int, ids)), skip_special_tokens=True)
 
-
+# %% ../nbs/20_widgets.ipynb #83d2c44b
 def find_decoder(
     run: Run,  # a run folder
 ) -> Callable | None:  # from ids to a text; None where the run folder holds no tokenizer
@@ -389,7 +389,7 @@ def find_decoder(
     if re.fullmatch(r"[a-z][a-z-]*", name) and card.is_file():
         return _piece_decoder(json.loads(card.read_text(encoding="utf-8"))["pieces"])
 
-
+# %% ../nbs/20_widgets.ipynb #08b50246
 def token_ends(
     completion: str,  # what was written
     ids: Iterable[int],  # its tokens
@@ -416,7 +416,7 @@ def _answer_at(text):  # (start, end) of the answer as grading finds it, and its
     at = text.rfind(found.text) if found.text else -1
     return (at, at + len(found.text), found.rule) if at >= 0 else None
 
-
+# %% ../nbs/20_widgets.ipynb #b44a968a
 def _sentences(text, solid):  # sentences of the prose; a stretch of code is one unit
     units, position = [], 0
     for start, end in [*solid, (len(text), len(text))]:
@@ -426,7 +426,7 @@ def _sentences(text, solid):  # sentences of the prose; a stretch of code is one
         position = end
     return units
 
-
+# %% ../nbs/20_widgets.ipynb #adec6809
 def _lines(text, solid):  # lines of code and output; of everything where there is no code
     found = []
     for start, end in solid or [(0, len(text))]:
@@ -474,7 +474,7 @@ def _path(text, spans, sentences, answer):  # stations of the reasoning: (kind, 
         stations.append(("answer", *answer[:2], f"found by the rule {answer[2]}"))
     return list(dict.fromkeys(stations))
 
-
+# %% ../nbs/20_widgets.ipynb #019f46b3
 def anatomy(
     text: str,  # a completion
 ) -> dict:  # spans, answer, units and path, as offsets in characters
@@ -551,11 +551,11 @@ def _newest(values):  # per-token values; of several uses of one rollout the las
         values = list(values[-1])
     return values
 
-
+# %% ../nbs/20_widgets.ipynb #ed95cd51
 def _minus(a, b):
     return None if a is None or b is None or len(a) != len(b) else [x - y for x, y in zip(a, b)]
 
-
+# %% ../nbs/20_widgets.ipynb #a7b474a9
 def token_values(
     row: Mapping,  # a rollout's row
     other: list | None = None,  # log-probabilities of another policy for the same tokens
@@ -603,7 +603,7 @@ class Part(NamedTuple):
             return f"{self.name} after phase {self.phase}" if self.phase else f"{self.name} before training"
         return f"phase {self.phase}" if self.kind == "phase" else "rollouts"
 
-
+# %% ../nbs/20_widgets.ipynb #a1938292
 _LIGHT = (
     "group",
     "problem_id",
@@ -622,7 +622,7 @@ _PAGE_ROWS = 64  # rows that are read together
 def _is_missing(value):
     return value is None or value is pd.NA or isinstance(value, float) and math.isnan(value)
 
-
+# %% ../nbs/20_widgets.ipynb #1874f5b2
 def _light(frame):  # the index of one part: every column there, None where the table lacks it
     frame = frame.reset_index(drop=True).reindex(
         columns=[*_LIGHT, *[name for name in frame.columns if name.startswith("reward_")]]
@@ -639,7 +639,7 @@ def _light(frame):  # the index of one part: every column there, None where the 
         sample = frame.groupby(group.to_numpy()).cumcount()
     return frame.assign(problem_id=problem, group=group.astype(int), sample=sample.astype(int))
 
-
+# %% ../nbs/20_widgets.ipynb #758d83b8
 def _clip_counts(
     column,
 ):  # tokens, and how many were clipped above and below, of a column of lists (of lists, where used more than once)
@@ -658,7 +658,7 @@ def _part_files(folder):  # (phase, whether it is an evaluation, its name, file)
                 found.append((int(path.stem[6:12]), kind == "evals", path.stem[13:], path))
     return sorted(found)
 
-
+# %% ../nbs/20_widgets.ipynb #cbb123b4
 def _new_parts(
     source,
 ):
@@ -802,7 +802,7 @@ class TableSource:
         "None are known."
         return pd.DataFrame()
 
-
+# %% ../nbs/20_widgets.ipynb #50d4d9da
 def _imported(path):  # a lone surrogate has no place in pandas' own columns of text, but in columns of objects
     try:
         return import_rollouts(path)
@@ -812,7 +812,7 @@ def _imported(path):  # a lone surrogate has no place in pandas' own columns of 
             with pd.option_context("future.infer_string", False):
                 return import_rollouts(path)
 
-
+# %% ../nbs/20_widgets.ipynb #cd0b1761
 def open_rollouts(
     rollouts,  # a run folder or `Run`, a table, a list of texts, or a file that `runs.import_rollouts` reads
 ) -> RunSource | TableSource:
@@ -895,7 +895,7 @@ def _number(column):  # of numbers, or of True, False and None
         lambda value: float(value) if isinstance(value, (bool, int, float, np.number, np.bool_)) else math.nan
     ).astype(float)
 
-
+# %% ../nbs/20_widgets.ipynb #85a2d87c
 def _by_group(frame):  # mean share of code of each row's group, and whether all its rewards are equal
     groups = frame.groupby("group", sort=False)
     rewards = groups["reward"]
@@ -1025,7 +1025,7 @@ def _plain(values, digits=4):  # numbers for JSON: whole ones short, missing one
         for value in np.nan_to_num(np.asarray(values, dtype=float), nan=np.nan, posinf=np.nan, neginf=np.nan).tolist()
     ]
 
-
+# %% ../nbs/20_widgets.ipynb #b4632965
 def index_for_page(
     frame: pd.DataFrame,  # of `Index`
     settled: bool = True,  # whether all earlier parts of the family are known, so that the switches are
@@ -1077,7 +1077,7 @@ def _facts(row):  # (what, value) of everything scalar, in the order of interest
         if not _is_missing(value)
     ]
 
-
+# %% ../nbs/20_widgets.ipynb #c3eaf032
 def page_row(
     row: Mapping,  # of a source
     decode: Callable | None,  # from token ids to a text
@@ -1116,7 +1116,7 @@ def page_row(
         path=[[kind, at(start), at(end), note] for kind, start, end, note in found["path"]],
     )
 
-
+# %% ../nbs/20_widgets.ipynb #94810227
 def dump_ready(value):
     "A scalar that JSON can hold."
     if isinstance(value, np.generic):
@@ -1138,7 +1138,7 @@ def _spread(places, count):  # `count` of them: the ends first, then evenly betw
 
 _GROUPS_EACH = 8  # groups of a part; parts between the first and the last come in only where there is room for so many
 
-
+# %% ../nbs/20_widgets.ipynb #32ad12a7
 def choose_rollouts(
     source: RunSource | TableSource,
     index: Index,
@@ -1200,7 +1200,6 @@ CURVES = {  # name in the metrics of a phase -> what the page calls it
     "entropy": "entropy (nats)",
     "completion_length": "length (tokens)",
 }
-
 _PERCENT = frozenset(
     ["accuracy", "code_share", "clip_fraction_high", "clip_fraction_low"]
 )  # shares read better as percentages
@@ -1209,7 +1208,7 @@ _PERCENT = frozenset(
 def _thin(points, most=400):
     return points if len(points) <= most else [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
-
+# %% ../nbs/20_widgets.ipynb #4ddcd693
 def phase_curves(
     source: RunSource | TableSource,  # rollouts
     index: Index,  # stands in where there are no metrics
@@ -1252,7 +1251,6 @@ _PARTS = (
 )
 _INDEXED = 1_000  # rollouts whose index is told with the outline, and saved with a notebook
 _SMALL = 4_000  # rollouts; up to here everything is indexed and measured at once
-
 _STRETCHES = {
     **{kind: "code" for kind in CODE_KINDS},
     "claimed_output": "output",
@@ -1268,7 +1266,7 @@ def _stepper_script():
 def _part_key(part):
     return "-".join(str(piece) for piece in (part.kind, part.phase, part.name) if piece != "")
 
-
+# %% ../nbs/20_widgets.ipynb #2c8c0b77
 def _heading(source):  # a run says who was trained, and for what
     settings = source.run.settings if isinstance(source, RunSource) else {}
     said = [
@@ -1277,7 +1275,7 @@ def _heading(source):  # a run says who was trained, and for what
     ]
     return ": ".join([source.title, ", ".join(filter(None, said))]) if any(said) else source.title
 
-
+# %% ../nbs/20_widgets.ipynb #fc933c1d
 def _outline(source, index):  # what does not depend on the rollout that is shown
     parts = [
         dict(
@@ -1446,7 +1444,7 @@ class Beginning(NamedTuple):
     why: str = ""  # in words; nothing where it is simply the newest
     view: str = "group"  # what is shown beside it
 
-
+# %% ../nbs/20_widgets.ipynb #7730ad2b
 def newest(
     source: RunSource | TableSource,
     places: Iterable[int],  # parts to choose from
@@ -1520,7 +1518,7 @@ def _mixed(source, index):  # the group whose rewards and verdicts differ most, 
             f"Opened at the most mixed group of {visible(source.parts[place].label)}: {', '.join(told)}.",
         )
 
-
+# %% ../nbs/20_widgets.ipynb #b6faaa41
 def telling(
     source: RunSource | TableSource,
     index: Index,  # only what it holds is looked at
@@ -1550,7 +1548,7 @@ def opening(pages: _Pages) -> dict:
             index=[[place, index.for_page(place)] for place in told], rows=rows, shown=shown, why=why, view=view
         )
 
-
+# %% ../nbs/20_widgets.ipynb #dc244c12
 def linked(
     pages: _Pages,
     link: str,  # as a stepper gives it
@@ -1927,7 +1925,7 @@ def _run_state(run):  # in a word, from the last line of status
         else {"started": "running", "resumed": "running"}.get(status["status"].iloc[-1], str(status["status"].iloc[-1]))
     )
 
-
+# %% ../nbs/20_widgets.ipynb #39b43adb
 def _growth(view):  # what is new in the folder of a `RunWatch`, for its page; None: nothing
     pages, source = view._pages, view._pages.source
     with pages.lock:
@@ -1956,7 +1954,7 @@ def _growth(view):  # what is new in the folder of a `RunWatch`, for its page; N
             rows=_first_rows(pages, newest(source, fresh)),
         )
 
-
+# %% ../nbs/20_widgets.ipynb #ad635eb3
 def _first_rows(pages, number, most=16, size=100_000):
     """What a page that follows shows next, told unasked: a front end without subshells delivers its questions only when
     the cell ends."""
@@ -1984,7 +1982,7 @@ def _follow(watch):  # until the run ends or nobody looks any more
             watch._stopped.set()
         watch._tell("grown", dict(state=watch._words()))
 
-
+# %% ../nbs/20_widgets.ipynb #35029ee6
 class RunWatch(RolloutStepper):
     "The stepper on a run that is being written. Made by `watch`."
 
@@ -2123,7 +2121,7 @@ class _Plan:  # what one run of the page asks for
     note: str
     alternatives: int
 
-
+# %% ../nbs/20_widgets.ipynb #ce6f17bf
 def _is_number(value, least, most=math.inf, whole=True):
     return (
         isinstance(value, (int, float))
@@ -2144,7 +2142,7 @@ def _room(policy, engine=None):  # places of the model, and of an engine that wa
     ]
     return min(filter(None, known), default=None)
 
-
+# %% ../nbs/20_widgets.ipynb #0eb5eaa0
 def _check_asked(
     question, manner, prefix, system, samples, temperature, max_completion_length, seed
 ):  # everything that is wrong, in one message
@@ -2181,7 +2179,7 @@ def _check_asked(
     faults.check(_is_number(seed, -(2**53), 2**53), f"seed is {seed!r} and must be a whole number")
     faults.raise_any()
 
-
+# %% ../nbs/20_widgets.ipynb #f3e8ce54
 def _plan(
     policy,
     question,
@@ -2219,7 +2217,7 @@ def _plan(
         alternatives,
     )
 
-
+# %% ../nbs/20_widgets.ipynb #de80a944
 def _with_system(template, system):  # the template with another system message; "": with none, None: as it is
     if system is None or (not template.chat and not system.strip()):
         return template
@@ -2230,7 +2228,7 @@ def _with_system(template, system):  # the template with another system message;
         )
     return dataclasses.replace(template, system=system or None)
 
-
+# %% ../nbs/20_widgets.ipynb #126db6b0
 def _fitting(room, prompt, wanted):  # most tokens of the completion, and what to say about it
     if not prompt:
         raise ConfigError(
@@ -2330,7 +2328,7 @@ def engine_lock(
     shared = getattr(getattr(engine, "policy", None), "model", None)
     return lock_of(engine if shared is None else shared, "turn")
 
-
+# %% ../nbs/20_widgets.ipynb #6dcd559c
 def _take_turn(lock, stopping, say):  # False where stop came first
     if lock.acquire(timeout=0.05):
         return True
@@ -2340,7 +2338,7 @@ def _take_turn(lock, stopping, say):  # False where stop came first
             return True
     return False
 
-
+# %% ../nbs/20_widgets.ipynb #76082366
 def _round_robin(
     streams, stopping
 ):  # (place, token) pairs, (place, None) where a stream has ended; all are closed in the end
@@ -2378,7 +2376,7 @@ class _Request:
     prompt_ids: tuple[int, ...]
     seed: int  # as engines take it; a view imports no engine
 
-
+# %% ../nbs/20_widgets.ipynb #85a65ddb
 def _forbidden(
     policy,
     plan,
@@ -2392,7 +2390,7 @@ def _forbidden(
         known.update(of=policy.tokenizer, ids=code_token_ids(policy))
     return known["ids"]
 
-
+# %% ../nbs/20_widgets.ipynb #63a392be
 def _sample(engine, policy, plan, writings, stopping, tell):  # writes all completions; `tell` sends what is new
     settings = dict(
         max_completion_length=plan.max_completion_length,
@@ -2430,7 +2428,7 @@ def _ascii(value):
 _SAVED = 200_000  # most characters of samples that a notebook saves
 _EXPORTED = 8_000_000  # and that a page of its own holds
 
-
+# %% ../nbs/20_widgets.ipynb #6afaba73
 def _within(message, most):  # the samples as JSON of at most that many characters; what has to go is said
     cuts = [
         ("", {}),
@@ -2451,7 +2449,7 @@ def _within(message, most):  # the samples as JSON of at most that many characte
         )
     )
 
-
+# %% ../nbs/20_widgets.ipynb #dd84b210
 def _lighter(message, what, alternatives=True, tokens=True, characters=None):
     def one(sample):
         rows = [] if not tokens else sample["tokens"] if alternatives else [[*row[:4], []] for row in sample["tokens"]]
@@ -2488,7 +2486,7 @@ def _words_of(policy, ids):  # id -> [name, text to continue with or None]
 
     return {int(i): one(i) for i in ids}
 
-
+# %% ../nbs/20_widgets.ipynb #47e92f71
 def _prompt_text(view):  # for a terminal
     head = (
         f"LivePrompt({getattr(view.policy, 'name', '') or 'policy'}, template {view.defaults['template']!r},"
@@ -2533,7 +2531,7 @@ def _closing(view, writings, status):  # what went wrong, and what the last mess
         news = dict(words=news["words"], samples=[writing.whole() for writing in writings])
     return status, news | dict(counts=[writing.told_tokens for writing in writings])
 
-
+# %% ../nbs/20_widgets.ipynb #e714f3c2
 def _summary(plan, writings):
     head = "Stopped" if any(writing.finish == "stopped" for writing in writings) else "Done"
     note = f" There {plan.note[6:]}." if plan.note else ""
@@ -2747,7 +2745,7 @@ def _start(view, settings, question, manner, prefix):  # the run that the page o
         view.say("begin", run=view.run, running=True, **view.everything())
         view.going.start()
 
-
+# %% ../nbs/20_widgets.ipynb #b5a3bb80
 def _answer(view, content):  # a message from the page; returns at once
     action = content.get("action")
     if action == "stop":
@@ -2808,7 +2806,7 @@ def _open_runs(runs):  # a folder of run folders, one run, or several
         return [read_run(place) for place in inside]
     return [run for entry in runs for run in _open_runs(entry)]
 
-
+# %% ../nbs/20_widgets.ipynb #d6a1e517
 def _described(run):  # what could tell its arm from others
     flat = {
         name: value
@@ -2817,7 +2815,7 @@ def _described(run):  # what could tell its arm from others
     }
     return dict(reward=run.settings.get("reward"), model=(run.settings.get("model") or {}).get("name"), **flat)
 
-
+# %% ../nbs/20_widgets.ipynb #ab3ba6c4
 def group_runs(
     runs,  # {arm: runs}, a list of runs or run folders, or a folder that holds run folders
 ) -> dict[str, list[Run]]:  # arm -> its runs by seed
@@ -2885,7 +2883,7 @@ def mean_interval(
     )
     return mean, mean - half, mean + half
 
-
+# %% ../nbs/20_widgets.ipynb #c1c3d5c8
 @functools.lru_cache(maxsize=1000)
 def _t_quantile(level, freedom):
     return float(stats.t.ppf(0.5 + level / 2, freedom))
@@ -2906,11 +2904,11 @@ def _tables(run):  # (kind, name, table with phase as its index) of what can be 
     for name, part in evaluations.groupby("name", sort=False) if len(evaluations) else ():
         yield "evaluation", str(name), part.set_index("phase")
 
-
+# %% ../nbs/20_widgets.ipynb #e655af8a
 def _short(value):
     return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
 
-
+# %% ../nbs/20_widgets.ipynb #309f6eab
 def _numbers(arms):  # (kind, name, column) -> (title, {run: (arm, values by phase)}), in the order of the page
     found = {}
     for run, (arm, own) in enumerate((arm, own) for arm, runs in enumerate(arms.values()) for own in runs):
@@ -2932,7 +2930,7 @@ def _numbers(arms):  # (kind, name, column) -> (title, {run: (arm, values by pha
         )
     )
 
-
+# %% ../nbs/20_widgets.ipynb #a87c3af5
 def _metric(key, title, own, arms, every):
     phases = sorted({int(phase) for _, values in own.values() for phase in values.index})
     phases = sorted({*phases[::every], phases[-1]})
@@ -2959,7 +2957,7 @@ def _metric(key, title, own, arms, every):
         runs=[[_short(value) for value in table[run]] if run in table else None for run in range(runs)],
     )
 
-
+# %% ../nbs/20_widgets.ipynb #ad9deadb
 _SHARES = frozenset(
     name
     for name in (*COMPARED, *_EVALUATED)
@@ -2998,7 +2996,7 @@ def _clip_of(arm):  # which of the four clips an arm's name says
     last = re.split(r"[-_ ]", arm)[-1]
     return last if last in ARM_STYLES else None
 
-
+# %% ../nbs/20_widgets.ipynb #de3d3df3
 def arm_looks(
     arms: Iterable[str],  # their names
 ) -> list[dict]:  # name, label, light, dark, dashes, marker
@@ -3062,7 +3060,7 @@ def _point_rows(run, kind, name, phase):  # the rollouts behind a point
     except RunError:
         return read(None).reindex(columns=list(_ROW))  # a folder that another tool wrote may lack some
 
-
+# %% ../nbs/20_widgets.ipynb #2872b440
 def _row_for_page(row, graded=True):
     def plain(value):
         return None if value is None or value != value else value.item() if hasattr(value, "item") else value
@@ -3079,7 +3077,7 @@ def _row_for_page(row, graded=True):
         circles=[s for s in spans if s[0] == "repetition"],
     )
 
-
+# %% ../nbs/20_widgets.ipynb #88ebe387
 def _some_rows(run, metric, phase, start, most=_ROWS):  # a page of them
     frame = _point_rows(run, metric["kind"], metric["name"], phase)
     start = min(max(0, int(start)), max(0, len(frame) - 1)) // _ROWS * _ROWS
@@ -3090,7 +3088,7 @@ def _some_rows(run, metric, phase, start, most=_ROWS):  # a page of them
         total=len(frame),
     )
 
-
+# %% ../nbs/20_widgets.ipynb #ff0c49b5
 def _from_coarse_to_fine(items):  # first, last, middle, ...
     items, order = list(items), []
     pieces = collections.deque([(0, len(items) - 1)])
@@ -3159,7 +3157,7 @@ def _head(arms, curved, every):  # what the page draws
         ),
     )
 
-
+# %% ../nbs/20_widgets.ipynb #7f52f4ea
 def _fitting_curves(arms):  # as many phases as may be saved with a notebook
     numbers = _numbers(arms)
     for every in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
@@ -3170,7 +3168,7 @@ def _fitting_curves(arms):  # as many phases as may be saved with a notebook
             return text
     return text
 
-
+# %% ../nbs/20_widgets.ipynb #70fb3cd9
 def _compare_text(view):  # for a terminal
     head = json.loads(view.head)
     lines = [f"CompareRuns({len(head['arms'])} arms, {len(head['runs'])} runs)"]
@@ -3262,7 +3260,7 @@ def _told(view, content):  # a message from the page
         answer = dict(error=visible(str(error))[:500] or "the page asked for a point that there is not")
     view.send({"json": _ascii(dict(answer, asked=content.get("asked")))})
 
-
+# %% ../nbs/20_widgets.ipynb #5bcfbcd5
 def _compare_html(view, page, most):
     kept, words = _kept_points(view.runs, json.loads(view.head)["metrics"], most)
     values = dict(head=view.head, live=False, kept=_ascii(dict(points=kept, words=words)))
