@@ -790,8 +790,8 @@ class Noise:
     between_runs: float  # another training run, same benchmark
     between_problems: float  # another draw of as many problems
     within_run: float  # other answers of the same weights; NaN with one answer a problem, and then within the others
-    runs: int
-    problems: int
+    runs: int  # that the first was found from
+    problems: int  # of the benchmark
     samples: float  # answers a problem, on average
 
 # %% ../nbs/16_compare.ipynb #20721a6f
@@ -833,7 +833,7 @@ class Ratio:
 
     value: float  # ratio of the mean gains
     low: float  # of the set; for "outside", the set is everything up to low and from high on
-    high: float
+    high: float  # the other end; see low
     kind: str  # "bounded", "outside" or "everything"
     level: float  # confidence level
     n: int  # pairs of runs

@@ -304,7 +304,8 @@ def _comments(source):  # {line: comment} of those behind code, and of those on 
 
 # %% ../nbs/00_core.ipynb #540146ee
 def _meaning(field, behind, alone):  # what stands above a field and behind it
-    found = [behind[line] for line in range(field.lineno, field.end_lineno + 1) if line in behind]
+    inside = behind | alone
+    found = [inside[line] for line in range(field.lineno, field.end_lineno + 1) if line in inside]
     line = field.lineno - 1
     while line in alone:
         found.insert(0, alone[line])

@@ -515,7 +515,7 @@ class Demo:
     organism: str = "qwen-like"  # a name, or a folder with an organism
     seeds: tuple[int, ...] = tuple(range(SEED_BASE, SEED_BASE + SEEDS))  # of every arm under the coin
     reward: str = "random:0.5"  # a coin
-    clips: tuple[str, ...] = COIN_CLIPS
+    clips: tuple[str, ...] = COIN_CLIPS  # an arm each, under the coin
     truth_seeds: int = 4  # how many of the seeds ground truth is run with, as the gate of the setting
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # to the preset "organism"
 

@@ -988,7 +988,7 @@ def _some_groups(frame, most, *key):  # (rows,) places of whole groups, at most 
 class Look:
     "A table with what is measured on it once, for all findings."
 
-    table: Table
+    table: Table  # what was read
     against: Table | None = None  # the run or model to compare with
     benchmarks: Sequence = ()  # files of benchmarks whose problems must not be in training
     completed: pd.DataFrame | None = None  # benchmark questions, completed by a model: `complete_questions`
@@ -2752,8 +2752,8 @@ class Parting(NamedTuple):
     "Where two runs with one seed first differ."
 
     phase: int | None  # None: nowhere
-    group: int | None
-    sample: int | None
+    group: int | None  # within the phase
+    sample: int | None  # within the group
     token: int | None  # place in the completion; None: not known
     cause: str  # the likely one
     words: str  # in words

@@ -155,7 +155,7 @@ class Estimate:
     "A mean over problems with its interval."
 
     name: str  # what was measured
-    mean: float
+    mean: float  # over problems
     low: float  # lower end of the interval; NaN where there is none
     high: float  # upper end
     n: int  # problems

@@ -20,7 +20,7 @@ from .core import ConfigError, NotAvailable, organism_names
 class Shape:
     "What the plan needs to know of a decoder-only transformer."
 
-    name: str
+    name: str  # of the model
     hidden: int  # width of the residual stream
     layers: int  # transformer blocks
     heads: int  # attention heads
@@ -139,7 +139,7 @@ _CHUNKS = 4  # logits, log-probabilities, gradient, and one in passing
 class Plan:
     "What a training needs on one GPU, and how long a phase may take."
 
-    shape: Shape
+    shape: Shape  # of the model
     parts: Mapping[str, float]  # bytes on one GPU during an update, by what they are
     resting: float  # bytes of the trainer while it samples
     capacity: float  # bytes of one GPU

@@ -249,7 +249,7 @@ class Reward:
     arguments: tuple  # (name, value) pairs; for an operator, its parts
     rule: Callable = dataclasses.field(compare=False)  # takes a `Batch`, gives one value for each completion
     bounds: tuple | None = dataclasses.field(default=None, compare=False)  # least and greatest value; None: not known
-    memory: Any = dataclasses.field(default_factory=_Memory, compare=False)
+    memory: Any = dataclasses.field(default_factory=_Memory, compare=False)  # answers that were found before
 
     def __call__(
         self,
@@ -1437,8 +1437,8 @@ class LabelReport:
 class Labelled(NamedTuple):
     "Problems with a new column of labels, and the count of what happened."
 
-    problems: list[Problem]
-    report: LabelReport
+    problems: list[Problem]  # with the new column
+    report: LabelReport  # what was done to how many
 
 # %% ../nbs/04_rewards.ipynb #83c18681
 def _is_readable(label):

@@ -165,7 +165,7 @@ class GRPOConfig:
         "adamw"  # "adamw", "sgd", "adamw_bf16" (its moments in bfloat16) or "adamw_8bit" (needs bitsandbytes)
     )
     betas: tuple[float, float] = (0.9, 0.95)  # of Adam
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0  # of AdamW
     max_grad_norm: float = 1.0  # larger gradients are scaled down to it; infinite: never
     trainable: str = "all"  # "all", "lora", or a regular expression that finds parameter names
     lora_rank: int = 16  # rank of the adapters, where trainable is "lora"
@@ -1104,7 +1104,7 @@ class Update:
 class PhaseBatches:
     "The updates of one pass over a phase."
 
-    updates: list[Update]
+    updates: list[Update]  # in the order in which they are made
     users: list[int]  # (rollouts,) the process that uses each; 0 for those that take no part
 
 # %% ../nbs/13_train.ipynb #ff3c53e9

@@ -20,6 +20,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from spurious_rlvr.core import fields_table
+
 ROOT = Path(__file__).resolve().parent.parent
 PROC = ROOT / "_proc"
 PAGE_BUDGET = 1_500_000  # bytes of a processed page; what a reader with a slow line will wait for
@@ -181,6 +183,15 @@ def check_figures(page: Page):
             yield "a picture has no alternative text"
 
 
+def check_fields(page: Page):
+    "Tables of fields are those of today's classes."
+    for cell in page.cells:
+        if found := re.search(r"^fields_table\((['\"])(.+?)\1\)$", cell.source, re.MULTILINE):
+            shown = [o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", [])]
+            if shown != [fields_table(found[2]).data]:
+                yield f"the table of {found[2]} is out of step: run its cell"
+
+
 def check_links(page: Page, pages: dict[str, Page], by_output: dict[str, Page], anchors: dict[str, set[str]]):
     for text in page.texts:
         for nested in re.findall(r"\[\[`[^`]+`\]\([^)]*\)\]\([^)]*\)", FENCE.sub("", text)):
@@ -238,7 +249,7 @@ def check_sidebar(pages: dict[str, Page]):
             yield f"_quarto.yml: the sidebar lists {name} {times} times"
         if name not in pages:
             yield f"_quarto.yml: the sidebar lists {name}, which is not there"
-    for name in pages.keys() - set(entries) - {"404.ipynb"}:
+    for name in pages.keys() - set(entries) - {"not_found.ipynb"}:
         yield f"_quarto.yml: the sidebar does not list {name}"
 
 
@@ -262,6 +273,7 @@ def check() -> list[str]:
         found = [
             *check_cells(page),
             *check_figures(page),
+            *check_fields(page),
             *check_links(page, pages, by_output, anchors),
             *check_signatures(page, public.get(name, set())),
         ]
