@@ -10,8 +10,8 @@ __all__ = ['SEVERITIES', 'RULES', 'FORMATS', 'SOURCES', 'FINDERS', 'Symptom', 'R
            'find_truncation', 'find_collapse', 'find_majority', 'find_contamination', 'complete_questions',
            'find_partial_prompts', 'find_duplicates', 'find_repeats', 'find_numbers', 'Diagnosis', 'diagnose',
            'headline', 'power_sentence', 'paragraph', 'power_table', 'Stepper', 'telling_rows', 'report_html',
-           'report_markdown', 'write_report', 'Check', 'Lint', 'lint_reward', 'other_rules', 'what_if', 'SeedReport',
-           'Parting', 'seeds', 'first_parting']
+           'report_markdown', 'write_report', 'Check', 'Lint', 'lint_reward', 'other_rules', 'what_if', 'Parting',
+           'SeedReport', 'seeds', 'first_parting']
 
 # %% ../nbs/18_diagnose.ipynb #b558694f
 import contextlib
@@ -2726,27 +2726,6 @@ def what_if(
         raise DataError("what_if: the rollouts hold no log-probabilities; TRL's, verl's and prime-rl's files do not")
     return _mass_table(pd.concat(pieces), by if isinstance(by, str) else by.__name__)
 
-# %% ../nbs/18_diagnose.ipynb #af844f96
-@dataclasses.dataclass(frozen=True)
-class SeedReport:
-    "What several runs say about chance."
-
-    accuracies: list[float]  # of each run, last third of the phases
-    by_seed: float  # standard deviation between runs, what is not evaluation noise; accuracy
-    by_evaluation: float  # standard deviation between phases of one run
-    by_problem: float  # standard error of one run that comes from its problems
-    needed: dict[float, int]  # points of a claim -> seeds in each arm, power .8, two-sided .05
-    parting: "Parting | None"  # of the first two runs, where both have one seed
-
-    def __str__(self):
-        listed = ", ".join(f"{points:g} points: {n}" for points, n in self.needed.items())
-        words = (
-            f"{len(self.accuracies)} runs, accuracy {100 * np.mean(self.accuracies):.1f} %; standard deviations in"
-            f" points: {100 * self.by_seed:.1f} by seed, {100 * self.by_evaluation:.1f} by evaluation,"
-            f" {100 * self.by_problem:.1f} by problem. Seeds in each arm for a claim of {listed}."
-        )
-        return words + (f" {self.parting.words}" if self.parting else "")
-
 # %% ../nbs/18_diagnose.ipynb #151be870
 class Parting(NamedTuple):
     "Where two runs with one seed first differ."
@@ -2757,6 +2736,27 @@ class Parting(NamedTuple):
     token: int | None  # place in the completion; None: not known
     cause: str  # the likely one
     words: str  # in words
+
+# %% ../nbs/18_diagnose.ipynb #af844f96
+@dataclasses.dataclass(frozen=True)
+class SeedReport:
+    "What several runs say about chance."
+
+    accuracies: list[float]  # of each run, last third of the phases
+    by_seed: float  # standard deviation between runs, what is not evaluation noise; accuracy
+    by_evaluation: float  # standard deviation between phases of one run
+    by_problem: float  # standard error of one run that comes from its problems
+    needed: dict[float, int]  # points of a claim -> seeds in each arm, power .8, two-sided .05
+    parting: Parting | None  # of the first two runs, where both have one seed
+
+    def __str__(self):
+        listed = ", ".join(f"{points:g} points: {n}" for points, n in self.needed.items())
+        words = (
+            f"{len(self.accuracies)} runs, accuracy {100 * np.mean(self.accuracies):.1f} %; standard deviations in"
+            f" points: {100 * self.by_seed:.1f} by seed, {100 * self.by_evaluation:.1f} by evaluation,"
+            f" {100 * self.by_problem:.1f} by problem. Seeds in each arm for a claim of {listed}."
+        )
+        return words + (f" {self.parting.words}" if self.parting else "")
 
 # %% ../nbs/18_diagnose.ipynb #9933ff08
 def _run_scores(table):  # accuracy of each phase of the last third, and the standard error over problems
