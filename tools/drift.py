@@ -24,5 +24,5 @@ after = files()
 changed = sorted(str(p.relative_to(root)) for p in before.keys() | after.keys() if before.get(p) != after.get(p))
 if changed:
     sys.exit(f"export or notebooks were out of step and have been brought back: {', '.join(changed)}. Commit them.")
-for tool in ("readme.py", "llms.py"):
+for tool in ("readme.py", "llms.py", "architecture.py"):
     subprocess.run([sys.executable, str(root / "tools" / tool), "--check"], check=True)
