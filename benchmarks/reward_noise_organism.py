@@ -18,6 +18,7 @@ import machine
 import numpy as np
 from scipy import stats
 
+from spurious_rlvr.compare import fieller
 from spurious_rlvr.runs import read_run
 from spurious_rlvr.studies import Arm, outcomes, run_cells
 
@@ -37,21 +38,14 @@ def log_odds(share):
 
 def crossing(x, y, level=0.95):
     "Where a least-squares line crosses 0, with Fieller's interval; infinite ends where the slope is not shown."
-    line = stats.linregress(x, y)
-    t = stats.t.ppf(0.5 + level / 2, len(x) - 2)
-    height = line.slope * np.mean(x) + line.intercept
+    line, middle = stats.linregress(x, y), float(np.mean(x))
+    height = line.slope * middle + line.intercept
     rest = y - line.intercept - line.slope * np.asarray(x)
-    of_height, of_slope = (rest**2).sum() / (len(x) - 2) / len(x), line.stderr**2
-    # (height + slope u)² = t² (of_height + of_slope u²), u measured from the mean of x
-    a = line.slope**2 - t**2 * of_slope
-    b, c = height * line.slope, height**2 - t**2 * of_height
+    errors = np.diag([(rest**2).sum() / (len(x) - 2) / len(x), line.stderr**2])  # of height and slope
+    kind, *limits = fieller((-height, line.slope), errors, float(stats.t.ppf(0.5 + level / 2, len(x) - 2)))
+    low, high = (middle + limit for limit in limits) if kind == "bounded" else (-math.inf, math.inf)
     ends = dict(slope=line.slope, slope_se=line.stderr, at_zero=line.intercept, at_zero_se=line.intercept_stderr)
-    if a <= 0:
-        return ends | dict(boundary=-line.intercept / line.slope, low=-math.inf, high=math.inf)
-    root = math.sqrt(b * b - a * c)
-    low, high = sorted(((-b - root) / a, (-b + root) / a))
-    middle = float(np.mean(x))
-    return ends | dict(boundary=-line.intercept / line.slope, low=low + middle, high=high + middle)
+    return ends | dict(boundary=-line.intercept / line.slope, low=low, high=high)
 
 
 def measured(organism, folder):

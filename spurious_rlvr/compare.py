@@ -7,9 +7,9 @@ __all__ = ['FIXED', 'POPULATION', 'CHECKPOINT', 'DEFAULT_SEEDS', 'RESOLUTION', '
            'BEATS_NULLS', 'NOT_JUDGED', 'DIFFERENT_GROUPS', 'TABLE_1', 'FIGURE_7', 'Effect', 'paired_effect', 'holm',
            'Scores', 'score_problems', 'crossed_effect', 'accuracy_effect', 'checkpoint_effect', 'power',
            'seeds_needed', 'Verdict', 'verdict', 'AuditVerdict', 'combine_verdicts', 'partition_gain', 'unseen_share',
-           'design_verdict', 'Noise', 'noise_budget', 'Ratio', 'gain_ratio', 'label_strategy', 'strategy_table',
-           'identity_check', 'switch_contributions', 'switch_table', 'split_gain', 'split_strategies', 'association',
-           'Screen', 'behavior_screen', 'gain_path', 'gain_at']
+           'design_verdict', 'Noise', 'noise_budget', 'fieller', 'Ratio', 'gain_ratio', 'label_strategy',
+           'strategy_table', 'identity_check', 'switch_contributions', 'switch_table', 'split_gain', 'split_strategies',
+           'association', 'Screen', 'behavior_screen', 'gain_path', 'gain_at']
 
 # %% ../nbs/16_compare.ipynb #0036e918
 import dataclasses
@@ -826,6 +826,24 @@ def noise_budget(
         float(after.samples.mean()),
     )
 
+# %% ../nbs/16_compare.ipynb #fd85dfb2
+def fieller(
+    means: Sequence[float],  # of numerator and denominator
+    errors: np.ndarray,  # (2, 2) the covariance of these means
+    quantile: float,  # Student's, at the level wanted
+) -> tuple[str, float, float]:  # kind, and two limits
+    """The ratios that the data do not contradict (Fieller 1954): "bounded" between the limits; "outside" of them, where
+    the denominator may be zero; or "everything", with NaN limits."""
+    (top, bottom), critical = means, quantile**2
+    a = bottom**2 - critical * errors[1][1]
+    b = -2 * (top * bottom - critical * errors[0][1])
+    c = top**2 - critical * errors[0][0]
+    inside = b * b - 4 * a * c
+    if a == 0 or a < 0 and inside <= 0:
+        return "everything", math.nan, math.nan
+    low, high = sorted((-b + sign * math.sqrt(max(inside, 0.0))) / (2 * a) for sign in (-1, 1))
+    return ("bounded" if a > 0 else "outside"), float(low), float(high)
+
 # %% ../nbs/16_compare.ipynb #0d4bf758
 @dataclasses.dataclass(frozen=True)
 class Ratio:
@@ -852,20 +870,9 @@ def gain_ratio(
         raise ConfigError(
             f"gain_ratio: {len(null)} and {len(user)} gains; needs the same seeds in both arms, two or more"
         )
-    n, critical = len(null), float(stats.t.ppf(0.5 + level / 2, len(null) - 1)) ** 2
-    (nn, nu), (_, uu) = np.cov(null, user) / n
-    a, b, c = (
-        user.mean() ** 2 - critical * uu,
-        -2 * (null.mean() * user.mean() - critical * nu),
-        null.mean() ** 2 - critical * nn,
-    )
-    value, inside = float(null.mean() / user.mean()) if user.mean() else math.nan, b * b - 4 * a * c
-    least, most = (
-        sorted((-b + sign * math.sqrt(max(inside, 0.0))) / (2 * a) for sign in (-1, 1)) if a else (math.nan, math.nan)
-    )
-    kind = "bounded" if a > 0 else "outside" if a < 0 < inside else "everything"
-    if kind == "everything":
-        least = most = math.nan
+    n, errors = len(null), np.cov(null, user) / len(null)
+    kind, least, most = fieller((null.mean(), user.mean()), errors, float(stats.t.ppf(0.5 + level / 2, n - 1)))
+    value = float(null.mean() / user.mean()) if user.mean() else math.nan
     unbounded = "The set has no bounds, since the method's own gain may be zero"
     words = dict(
         bounded=f"The null's gain is between {least:.0%} and {most:.0%} of the method's",
