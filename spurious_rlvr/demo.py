@@ -7,8 +7,9 @@ __all__ = ['SAFE', 'COIN_CLIPS', 'LABELS', 'BANDIT', 'CONTRASTS', 'SEEDS', 'SEED
            'graphical_test', 'Claim', 'claim_graph', 'claims', 'circumstances', 'claim_numbers', 'claim_in_words',
            'answer', 'organism_in_words', 'gate_in_words', 'clip_range', 'bandit_arms', 'bandit_table',
            'bandit_effects', 'bandit_in_words', 'bandit_sentence', 'contrasts', 'effect_grid', 'grid_in_words',
-           'arm_table', 'Demo', 'planned', 'organism_template', 'demo', 'real_in_words', 'demo_words', 'drawn_gains',
-           'demo_figures', 'shown_in_words', 'write_demo_report', 'demo_page', 'agreement_in_words', 'looks_table']
+           'arm_table', 'Demo', 'planned', 'organism_template', 'demo', 'replayed_in_words', 'real_in_words',
+           'demo_words', 'drawn_gains', 'demo_figures', 'shown_in_words', 'write_demo_report', 'demo_page',
+           'agreement_in_words', 'looks_table']
 
 # %% ../nbs/23_demo.ipynb #889d0006
 import dataclasses
@@ -587,6 +588,36 @@ def demo(
         )
     return write_demo_report(folder, plan, bandit, [read_run(run) for run in runs], quick)
 
+# %% ../nbs/23_demo.ipynb #ad20929d
+_REDONE = {"both": "GRPO's clip", "neutral": "a clip of either sign"}
+_MOVED = {"logprob": "the log-probability of a token", "log_odds_writes_code": "the log-odds of code"}
+
+
+def _redone_words(rows):  # a side's rows of one outcome, one a prompt
+    told = " and ".join(f"{r['shift']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]" for r in rows)
+    where = [r["prompt"] for r in rows if r["low"] > 0 or r["high"] < 0]
+    return f"{told}, {'shown where ' + _and(['the prompt makes ' + w for w in where]) if where else 'not shown'}"
+
+
+def replayed_in_words() -> str:
+    "What the committed redoings of a real model's phase say; empty where they are not at hand."
+    place = committed("real_neutral.json")
+    if place is None:
+        return ""
+    look = list(json.loads(place.read_text()).values())[-1]
+    prompts = list(dict.fromkeys(row["prompt"] for row in look["rows"]))
+    parts = []
+    for side, name in _REDONE.items():
+        rows = [row for row in look["rows"] if row["side"] == side]
+        cut = 100 * sum(r["clip_fraction_high"] + r["clip_fraction_low"] for r in rows) / len(rows)
+        moved = [f"{what} by {_redone_words([r for r in rows if r['outcome'] == n])}" for n, what in _MOVED.items()]
+        parts.append(f"{name}, which removed {cut:.0f} % of the tokens, shifted {'; '.join(moved)}")
+    return (
+        f"One phase of it at each of two prompts ({' and '.join(prompts)}) was redone under {look['draws']} draws of"
+        f" the coin and their opposites, in float32 (body and output layer) with plain SGD at {look['learning_rate']:g} and"
+        f" ε {look['epsilon']:g}. Against no clip, {'. And '.join(parts)}."
+    )
+
 # %% ../nbs/23_demo.ipynb #0d48e182
 def real_in_words() -> str:
     "What the committed tokens of a real model say; empty where they are not at hand."
@@ -618,7 +649,7 @@ def demo_words(
         answer=answer(found) if found else rehearsal,
         bandit=bandit_sentence(bandit),
         organism=organism_in_words(found, organism) if found else "",
-        real=real_in_words(),
+        real=" ".join(filter(None, [real_in_words(), replayed_in_words()])),
         grid=grid_in_words(pd.read_csv(grid, keep_default_na=False)) if grid else "",
         gate=gate_in_words(frame),
         gains=[claim_in_words(c, circumstances(frame, f"random-{c.arm}")) for c in found if c.kind == "gain"],
