@@ -11,15 +11,16 @@ import numpy
 
 from spurious_rlvr.clipbias import simulate_bandit
 
+OTHERS, MOST = ("cispo", "sapo", "dppo_tv", "gmpo", "vespo", "neutral", "dual", "gspo"), 2.0  # times GRPO's seconds
 CASES = [(4_000, 50, 10.0), (10_000, 50, 5.0)]  # replicas, phases, seconds to hold
 
 
-def seconds(replicas, phases):
+def seconds(replicas, phases, objective="grpo"):
     "The better of two runs, wall clock."
 
     def once():
         start = time.perf_counter()
-        simulate_bandit((0.7, 0.3), learning_rate=2.0, replicas=replicas, phases=phases)
+        simulate_bandit((0.7, 0.3), learning_rate=2.0, replicas=replicas, phases=phases, objective=objective)
         return time.perf_counter() - start
 
     return min(once() for _ in range(2))
@@ -41,3 +42,8 @@ if __name__ == "__main__":
                 }
             )
         )
+    plain = seconds(10_000, 50)
+    for objective in OTHERS:
+        times = seconds(10_000, 50, objective) / plain
+        facts = dict(what=f"{objective} beside grpo", times=round(times, 2), hold=MOST, holds=times <= MOST)
+        print(json.dumps(facts))

@@ -614,8 +614,8 @@ def replayed_in_words() -> str:
         parts.append(f"{name}, which removed {cut:.0f} % of the tokens, shifted {'; '.join(moved)}")
     return (
         f"One phase of it at each of two prompts ({' and '.join(prompts)}) was redone under {look['draws']} draws of"
-        f" the coin and their opposites, in float32 (body and output layer) with plain SGD at {look['learning_rate']:g} and"
-        f" ε {look['epsilon']:g}. Against no clip, {'. And '.join(parts)}."
+        f" the coin and their opposites, in float32 (body and output layer) with plain SGD at {look['learning_rate']:g}"
+        f" and ε {look['epsilon']:g}. Against no clip, {'. And '.join(parts)}."
     )
 
 # %% ../nbs/23_demo.ipynb #0d48e182
