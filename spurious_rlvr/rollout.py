@@ -8,6 +8,7 @@ __all__ = ['Watch', 'Finished', 'Request', 'Completion', 'Token', 'Engine', 'wat
            'sample_rollouts', 'mismatch', 'weight_gap', 'HandOver', 'AdapterVersions', 'VLLMEngine', 'VLLMServerEngine']
 
 # %% ../nbs/09_rollout.ipynb #149e2356
+import collections
 import contextlib
 import copy
 import dataclasses
@@ -273,32 +274,57 @@ class StopTexts:
                 return False  # 8: a window may open inside a character
             size *= 2
 
-# %% ../nbs/09_rollout.ipynb #2ce7a6c7
+# %% ../nbs/09_rollout.ipynb #734f517a
+@dataclasses.dataclass
+class _Columns:
+    next: torch.Tensor  # (rows,) column of the token that is read next
+    room: int  # columns that there are
+    used: int = 0  # columns that a step looks at, the next ones included
+    corners: dict = dataclasses.field(default_factory=dict)  # by number of heads: (rows, heads) first cells in a room
+    cells: dict = dataclasses.field(default_factory=dict)  # by number of heads: (rows x heads,) cells of this step
+
+    def at(self, heads):
+        if heads not in self.corners:
+            first = torch.arange(len(self.next) * heads, device=self.next.device) * self.room
+            self.corners[heads] = first.view(-1, heads)
+        if heads not in self.cells:
+            self.cells[heads] = (self.corners[heads] + self.next[:, None]).view(-1)
+        return self.cells[heads]
+
+# %% ../nbs/09_rollout.ipynb #d37e1376
 @functools.cache
-def _roomy_layer():  # the class of a cache layer with room to spare
+def _room_layer():  # the class
     from transformers.cache_utils import DynamicLayer
 
-    class RoomyLayer(DynamicLayer):
-        def fill(self, keys, values):  # (rows, heads, length, width) each
-            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-            length, spare = keys.shape[2], max(64, keys.shape[2] // 4)
-            self.rooms = [torch.cat([t, t.new_empty(*t.shape[:2], spare, t.shape[3])], 2) for t in (keys, values)]
-            self.keys, self.values = (room[:, :, :length] for room in self.rooms)
+    class RoomLayer(DynamicLayer):
+        def open(self, states, rows, columns):  # states: keys and values of prompts, (prompts, heads, length, width)
+            self.dtype, self.device, self.is_initialized = states[0].dtype, states[0].device, True
+            self.columns = columns
+            self.rooms = [t.new_zeros(rows, t.shape[1], columns.room, t.shape[3]) for t in states]
+            self.keys, self.values = self.rooms
             return self
 
+        def put(self, states, rows, source):  # row rows[i] begins as prompt source[i]
+            for room, new in zip(self.rooms, states):
+                room[:, :, : new.shape[2]].index_copy_(0, rows, new.index_select(0, source))
+
         def update(self, keys, values, *_, **__):
-            length = self.keys.shape[2] + keys.shape[2]
-            if length > self.rooms[0].shape[2]:
-                self.fill(self.keys, self.values)
             for room, new in zip(self.rooms, (keys, values)):
-                room[:, :, length - new.shape[2] : length] = new
-            self.keys, self.values = (room[:, :, :length] for room in self.rooms)
+                cells = self.columns.at(room.shape[1])
+                room.view(-1, room.shape[3]).index_copy_(0, cells, new.reshape(-1, room.shape[3]))
+            self.keys, self.values = (room[:, :, : self.columns.used] for room in self.rooms)
             return self.keys, self.values
 
-        def batch_select_indices(self, indices):
-            self.fill(self.keys[indices], self.values[indices])
+        def get_seq_length(self):
+            return self.columns.used - 1  # before the step adds its own
 
-    return RoomyLayer
+        def batch_select_indices(self, indices):
+            self.rooms = [room.index_select(0, indices) for room in self.rooms]
+
+        def widen(self, more):
+            self.rooms = [torch.nn.functional.pad(room, (0, 0, 0, more)) for room in self.rooms]
+
+    return RoomLayer
 
 # %% ../nbs/09_rollout.ipynb #9f46a02d
 def model_lock(
@@ -320,69 +346,293 @@ def _stepping(model):  # for one forward pass of a sampler
         finally:
             model.train()
 
-# %% ../nbs/09_rollout.ipynb #e13153ef
+# %% ../nbs/09_rollout.ipynb #1be4241b
+def _to(device, values):  # a tensor on the device
+    tensor = torch.from_numpy(np.asarray(values))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+# %% ../nbs/09_rollout.ipynb #76a55e8d
 @dataclasses.dataclass
-class _Batch:  # the rows that are still being written
-    rows: torch.Tensor  # (live,) which request each row is
-    mask: torch.Tensor | None  # (live, length so far) 1 for real tokens; None where nothing is padded
-    position: torch.Tensor  # (live,) the next token's position
-    cache: object  # the model's key-value cache
+class _Job:
+    policy: Policy
+    requests: Sequence[Request]
+    asked: _Asked
+    waiting: collections.deque  # places of requests; those of one prompt stand together
+    slots: int  # most rows
+    late: int = 0  # steps after which is read which rows have ended
+    kept: Any = None  # the prompt that was read last, where a request for it waits
 
-# %% ../nbs/09_rollout.ipynb #fb21ba75
-def _prefill(model, prompts, pad_id, device):
-    "Reads each different prompt once; gives the logits after it, and the batch in that state."
-    longest = max(map(len, prompts))
-    input_ids = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    mask = (
-        None
-        if len(set(map(len, prompts))) == 1
-        else (torch.arange(longest, device=device) >= (longest - lengths)[:, None]).long()
-    )
-    position_ids = None if mask is None else (mask.cumsum(-1) - 1).clamp(min=0)
-    output = model(
-        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=True, logits_to_keep=1
-    )
-    return output.logits[:, -1], _Batch(
-        torch.arange(len(prompts), device=device), mask, lengths, output.past_key_values
-    )
+    def __post_init__(self):
+        device, forbidden = self.policy.device, sorted(set(self.asked.forbidden_ids))
+        self.refills = use_attention(self.policy.model)
+        self.ends = torch.tensor(sorted(self.policy.end_ids), dtype=torch.long, device=device)
+        self.forbidden = torch.tensor(forbidden, dtype=torch.long, device=device) if forbidden else None
+        self.stops, self.texts = StopTexts(self.asked.stop, self.policy.decode), {}
 
-# %% ../nbs/09_rollout.ipynb #2b425040
-def _select(batch, keep, rows):
-    "Only the rows in keep, in that order; they now stand for the requests in rows."
+# %% ../nbs/09_rollout.ipynb #c471c961
+class _Rows:
+    cache: Any = None  # the model's, with rooms for its layers
+    logits: Any = None  # (rows, vocabulary) for the next token
+    layers: Any = ()  # of the cache, those with rooms
+    most: int = 0  # columns that a row can come to need
+
+    def __init__(self, rows, limit, device):
+        self.place = np.full(rows, -1)  # which request each row is; -1: none
+        self.counts = np.zeros((3, rows), np.int64)  # first column, next column, tokens drawn
+        self.on_device = torch.zeros(4, rows, dtype=torch.long, device=device)  # the same, and 1 for a row in use
+        self.columns = _Columns(self.on_device[1], room=0)
+        self.uniforms = torch.zeros(rows, limit + 1, dtype=torch.float64, device=device)
+        self.ids = torch.zeros(rows, limit + 1, dtype=torch.long, device=device)  # one more, for rows at their limit
+        self.logprobs = torch.zeros(rows, limit + 1, device=device)
+
+# %% ../nbs/09_rollout.ipynb #6fe9141b
+@dataclasses.dataclass
+class _Read:
+    prompts: list  # each of them once
+    starts: list  # columns of padding before each
+    logits: torch.Tensor  # (prompts, vocabulary) after each
+    cache: Any
+    states: list  # (keys, values) of each layer that keeps all tokens
+
+# %% ../nbs/09_rollout.ipynb #d9a6d1b1
+def _read(model, prompts, pad_id, device):
     from transformers.cache_utils import DynamicLayer
 
-    for i, layer in enumerate(batch.cache.layers):  # other kinds, such as sliding windows, have their own way
+    longest = max(map(len, prompts))
+    starts = [longest - len(p) for p in prompts]
+    input_ids = torch.tensor([[pad_id] * start + list(p) for start, p in zip(starts, prompts)], device=device)
+    mask = (torch.arange(longest, device=device) >= torch.tensor(starts, device=device)[:, None]).long()
+    position_ids = (mask.cumsum(-1) - 1).clamp(min=0)
+    padding = dict(attention_mask=mask, position_ids=position_ids) if any(starts) else {}
+    output = model(input_ids=input_ids, use_cache=True, logits_to_keep=1, **padding)
+    cache = output.past_key_values
+    states = [(layer.keys, layer.values) for layer in cache.layers if type(layer) is DynamicLayer]
+    return _Read(prompts, starts, output.logits[:, -1], cache, states)
+
+# %% ../nbs/09_rollout.ipynb #a9564729
+def _last_of(read):
+    start = read.starts[-1]
+    states = [tuple(t[-1:, :, start:].clone() for t in pair) for pair in read.states]
+    return _Read(read.prompts[-1:], [0], read.logits[-1:].clone(), None, states)
+
+# %% ../nbs/09_rollout.ipynb #6361557f
+def _open_cache(rows, read, source):
+    from transformers.cache_utils import DynamicLayer
+
+    rows.cache, rows.logits = read.cache, read.logits.new_empty(len(rows.place), read.logits.shape[1])
+    states, rows.layers = iter(read.states), []
+    for i, layer in enumerate(read.cache.layers):
         if type(layer) is DynamicLayer:
-            batch.cache.layers[i] = _roomy_layer()().fill(layer.keys[keep], layer.values[keep])
+            rows.layers.append(_room_layer()().open(next(states), len(rows.place), rows.columns))
+            read.cache.layers[i] = rows.layers[-1]
         else:
-            layer.batch_select_indices(keep)
-    return _Batch(rows, None if batch.mask is None else batch.mask[keep], batch.position[keep], batch.cache)
+            layer.batch_select_indices(source)
 
-# %% ../nbs/09_rollout.ipynb #13d7632c
-def _begin(model, requests, pad_id, device):
-    "Reads the prompts; gives the logits after each request's, and the batch in that state."
-    prompts = list(dict.fromkeys(r.prompt_ids for r in requests))
-    place = {prompt: i for i, prompt in enumerate(prompts)}
-    logits, batch = _prefill(model, prompts, pad_id, device)
-    source = torch.tensor([place[r.prompt_ids] for r in requests], device=device)
-    return logits[source], _select(batch, source, torch.arange(len(requests), device=device))
+# %% ../nbs/09_rollout.ipynb #c2d20405
+def _make_room(rows, length):  # for so many columns
+    if length > rows.columns.room:
+        room = max(length, min(rows.most, length + max(64, length // 4)))
+        for layer in rows.layers:
+            layer.widen(room - rows.columns.room)
+        rows.columns.room, rows.columns.corners = room, {}
 
-# %% ../nbs/09_rollout.ipynb #91461153
-def _step(model, batch, tokens):
-    "Appends one token to every row; gives the logits after it."
-    if batch.mask is not None:
-        batch.mask = torch.cat([batch.mask, torch.ones_like(batch.mask[:, :1])], 1)
-    output = model(
+# %% ../nbs/09_rollout.ipynb #2aadc393
+def _seat(job, rows, read, places, free):  # in the free rows, one for each place
+    device, requests = job.policy.device, [job.requests[i] for i in places]
+    number = {prompt: i for i, prompt in enumerate(read.prompts)}
+    source = [number[r.prompt_ids] for r in requests]
+    index, sources = _to(device, np.array(free)), _to(device, np.array(source))
+    length = len(read.prompts[0]) + read.starts[0]
+    _make_room(rows, length + 1)
+    if rows.cache is None:
+        _open_cache(rows, read, sources)
+    for layer, states in zip(rows.layers, read.states):
+        layer.put(states, index, sources)
+    rows.logits.index_copy_(0, index, read.logits.index_select(0, sources))
+    rows.place[free] = places
+    rows.counts[:, free] = [[read.starts[s] for s in source], [length] * len(free), [0] * len(free)]
+    rows.on_device[:, index] = _to(device, np.vstack([rows.counts[:, free], np.ones(len(free), np.int64)]))
+    uniforms = np.stack([keyed_rng(r.seed, "tokens").random(job.asked.limit) for r in requests])
+    rows.uniforms[index, :-1] = _to(device, uniforms)
+
+# %% ../nbs/09_rollout.ipynb #80b038e3
+def _admit(job, rows, free):  # as many as there are free rows
+    places = [job.waiting.popleft() for _ in free]
+    prompts = list(dict.fromkeys(job.requests[i].prompt_ids for i in places))
+    reads = [job.kept] if job.kept is not None and job.kept.prompts == prompts[:1] else []
+    if prompts[len(reads) :]:
+        reads.append(_read(job.policy.model, prompts[len(reads) :], job.policy.pad_id, job.policy.device))
+    for read in reads:
+        mine = [(i, row) for i, row in zip(places, free) if job.requests[i].prompt_ids in read.prompts]
+        _seat(job, rows, read, *map(list, zip(*mine)))
+    again = job.refills and job.waiting and job.requests[job.waiting[0]].prompt_ids == prompts[-1]
+    job.kept = (reads[-1] if reads[-1] is job.kept else _last_of(reads[-1])) if again else None
+
+# %% ../nbs/09_rollout.ipynb #c03ac09b
+def _begin(job):  # with the first of those that wait
+    rows = _Rows(min(job.slots, len(job.waiting)), job.asked.limit, job.policy.device)
+    job.kept = None
+    rows.most = max(len(job.requests[i].prompt_ids) for i in job.waiting) + job.asked.limit
+    _admit(job, rows, list(range(len(rows.place))))
+    return rows
+
+# %% ../nbs/09_rollout.ipynb #0a1f752f
+def _draw(job, rows):  # tokens, their log-probabilities, and which are the last ones, (rows,) each
+    drawn = rows.on_device[2][:, None]
+    uniforms = rows.uniforms.gather(1, drawn)[:, 0]
+    tokens, logprobs = sample_tokens(rows.logits, uniforms, job.asked.temperature, job.forbidden)
+    rows.ids.scatter_(1, drawn, tokens[:, None])
+    rows.logprobs.scatter_(1, drawn, logprobs[:, None])
+    rows.on_device[2] += rows.on_device[3]
+    rows.counts[2] += rows.place >= 0
+    ended = (tokens[:, None] == job.ends).any(1)
+    return tokens, logprobs, (ended | _stopped(job, rows, tokens)) if job.asked.stop else ended
+
+# %% ../nbs/09_rollout.ipynb #89e831f8
+def _stopped(job, rows, tokens):  # which have completed a stop text, (rows,)
+    found = np.zeros(len(rows.place), bool)
+    for row, token in enumerate(tokens.tolist()):
+        if rows.place[row] >= 0:
+            text = job.texts.setdefault(rows.place[row], [])
+            text.append(token)
+            found[row] = job.stops(text)
+    return _to(job.policy.device, found)
+
+# %% ../nbs/09_rollout.ipynb #54d531a6
+def _hold(rows, limit):
+    rows.on_device[3] *= rows.on_device[2] < limit
+    rows.counts[2] = np.minimum(rows.counts[2], limit)
+
+# %% ../nbs/09_rollout.ipynb #5c43c86b
+@dataclasses.dataclass
+class _Flags:
+    late: int  # steps
+    coming: collections.deque = dataclasses.field(default_factory=collections.deque)
+
+    def note(self, rows, ended):
+        arrived, host = None, ended
+        if ended.device.type == "cuda":
+            host = torch.empty(ended.shape, dtype=torch.bool, pin_memory=True).copy_(ended, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self.coming.append((rows.place.copy(), rows.counts[2].copy(), host, arrived))
+
+    def read(self, limit):  # {place of a request that is over: (tokens, whether it ended by itself)}
+        if len(self.coming) <= self.late:
+            return {}
+        places, drawn, flags, arrived = self.coming.popleft()
+        if arrived is not None:
+            arrived.synchronize()
+        flags = flags.cpu().numpy()
+        over = np.nonzero((places >= 0) & (flags | (drawn == limit)))[0]
+        return {places[row]: (drawn[row], flags[row]) for row in over}
+
+# %% ../nbs/09_rollout.ipynb #4a7800ab
+class _Over(NamedTuple):
+    places: list  # of requests
+    lengths: list
+    stopped: list  # whether each ended by itself
+    ids: torch.Tensor  # (requests, tokens)
+    logprobs: torch.Tensor
+
+    def completions(self):  # with their places
+        ids, logprobs = self.ids.tolist(), self.logprobs.tolist()
+        for row, (place, length, stopped) in enumerate(zip(self.places, self.lengths, self.stopped)):
+            yield place, Completion(ids[row][:length], logprobs[row][:length], "stop" if stopped else "length")
+
+# %% ../nbs/09_rollout.ipynb #3b1c33a2
+def _take_out(rows, ended):  # ended: see `_Flags.read`; those that were taken out before count no more
+    free = [row for row, place in enumerate(rows.place.tolist()) if place in ended] if ended else []
+    if not free:
+        return None
+    places = rows.place[free].tolist()
+    lengths, stopped = zip(*(ended[place] for place in places))
+    index = _to(rows.ids.device, np.array(free))
+    over = _Over(places, lengths, stopped, rows.ids[index, : max(lengths)], rows.logprobs[index, : max(lengths)])
+    rows.place[free] = -1
+    rows.counts[:, free] = 0
+    rows.on_device[:, index] = 0
+    return over
+
+# %% ../nbs/09_rollout.ipynb #7f88ebc1
+def _drop(rows, keep, tokens):  # only the rows in keep remain; gives their tokens
+    index = _to(rows.ids.device, keep)
+    rows.place, rows.counts = rows.place[keep], rows.counts[:, keep]
+    rows.on_device = rows.on_device[:, index]
+    rows.columns.next, rows.columns.corners = rows.on_device[1], {}
+    rows.uniforms, rows.ids, rows.logprobs = rows.uniforms[index], rows.ids[index], rows.logprobs[index]
+    for layer in rows.cache.layers:
+        layer.batch_select_indices(index)
+    return tokens[index]
+
+# %% ../nbs/09_rollout.ipynb #0491b5cc
+def _mask(rows, refills):  # (rows, 1, 1, columns), or (rows, columns) 1 for real tokens
+    starts, ends = (rows.counts[i][rows.place >= 0] for i in (0, 1))
+    if not starts.any() and (ends == ends[0]).all():
+        return None
+    columns = torch.arange(rows.columns.used, device=rows.ids.device)
+    seen = columns >= rows.on_device[0][:, None]
+    return (seen & (columns <= rows.on_device[1][:, None]))[:, None, None] if refills else seen.long()
+
+# %% ../nbs/09_rollout.ipynb #86ec1a85
+def _advance(job, rows, tokens):  # reads a token in every row
+    in_use = rows.place >= 0
+    columns = rows.columns
+    columns.used, columns.cells = int(rows.counts[1][in_use].max()) + 1, {}
+    _make_room(rows, columns.used)
+    output = job.policy.model(
         input_ids=tokens[:, None],
-        attention_mask=batch.mask,
-        position_ids=batch.position[:, None],
-        past_key_values=batch.cache,
+        attention_mask=_mask(rows, job.refills),
+        position_ids=(rows.on_device[1] - rows.on_device[0])[:, None],
+        past_key_values=rows.cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    batch.position = batch.position + 1
-    return output.logits[:, -1]
+    rows.logits = output.logits[:, -1]
+    rows.on_device[1] += rows.on_device[3]
+    rows.counts[1] += in_use & (rows.counts[2] < job.asked.limit)
+
+# %% ../nbs/09_rollout.ipynb #522fc54a
+class _Step(NamedTuple):
+    tokens: torch.Tensor  # (rows,) that were drawn
+    logprobs: torch.Tensor  # (rows,)
+    logits: torch.Tensor  # (rows, vocabulary) from which they were drawn
+    longest: int  # tokens drawn so far in the oldest row
+    over: _Over | None  # what has ended
+
+# %% ../nbs/09_rollout.ipynb #b10c6e5b
+def _draw_step(job, rows, flags):
+    with torch.inference_mode():
+        tokens, logprobs, ended = _draw(job, rows)
+        flags.note(rows, ended)
+        longest = min(job.asked.limit, int(rows.counts[2].max()))
+        if job.late:
+            _hold(rows, job.asked.limit)
+        over = _take_out(rows, flags.read(job.asked.limit))
+    return _Step(tokens, logprobs, rows.logits, longest, over)
+
+# %% ../nbs/09_rollout.ipynb #f2ed4be4
+def _go_on(job, rows, tokens):
+    in_use = rows.place >= 0
+    refills = job.refills and job.waiting
+    if not refills and in_use.sum() < 0.75 * len(in_use):
+        with torch.inference_mode():
+            tokens = _drop(rows, np.nonzero(in_use)[0], tokens)
+    with _stepping(job.policy.model):
+        _advance(job, rows, tokens)
+        free = np.nonzero(rows.place < 0)[0].tolist()
+        if refills and len(free) >= max(1, len(rows.place) // 8):
+            _admit(job, rows, free[: len(job.waiting)])
+
+# %% ../nbs/09_rollout.ipynb #ff489fec
+def _steps(job):  # until nothing waits and no row is in use
+    while job.waiting:
+        with _stepping(job.policy.model):
+            rows, flags = _begin(job), _Flags(job.late)
+        while (rows.place >= 0).any():
+            yield (step := _draw_step(job, rows, flags))
+            if (rows.place >= 0).any():
+                _go_on(job, rows, step.tokens)
 
 # %% ../nbs/09_rollout.ipynb #fdc800a9
 def is_out_of_memory(
@@ -405,13 +655,81 @@ def is_out_of_memory(
         )
     )
 
-# %% ../nbs/09_rollout.ipynb #cb043056
-def _tell(finished, places, rows, ended, ids, logprobs, length):  # of the rows that a step has finished
-    tokens, values = ids[rows, :length].tolist(), logprobs[rows, :length].tolist()
-    for row, end, written, chosen in zip(rows.tolist(), ended.tolist(), tokens, values):
-        finished(places[row], Completion(written, chosen, "stop" if end else "length"))
+# %% ../nbs/09_rollout.ipynb #78a72062
+def _halve(rows, reason):  # the rows that are tried next
+    if rows == 1:
+        raise RunError(
+            f"generate: out of memory with a single completion ({reason}); lower max_completion_length, load the"
+            " policy in bfloat16, or free the device"
+        )
+    warnings.warn(
+        f"generate: out of memory with {rows} completions side by side; goes on with {rows // 2}, more slowly"
+        f" and with the same results (set max_rows={rows // 2} to begin there)",
+        stacklevel=4,
+    )
+    _give_back()
+    return rows // 2
 
-# %% ../nbs/09_rollout.ipynb #3aec6787
+# %% ../nbs/09_rollout.ipynb #21eefc76
+def _give_back():
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+# %% ../nbs/09_rollout.ipynb #3ecb0d9f
+def _write_all(engine, job, completions):  # as many as memory allows; gives what the device said when it ran out
+    aside = []
+    try:
+        for step in _steps(job):
+            if step.over is not None:
+                aside.append(step.over)
+            if engine.finished is not None:
+                _file(completions, aside, engine.finished)
+            if engine.watch is not None:
+                ended = 0 if step.over is None else len(step.over.places)
+                engine.watch(ended, f"token {step.longest} of at most {job.asked.limit}")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    finally:
+        _file(completions, aside, engine.finished)
+    return None
+
+# %% ../nbs/09_rollout.ipynb #afc0781c
+def _file(completions, aside, finished):  # what was set aside goes to its place
+    while aside:
+        for place, completion in aside.pop().completions():
+            completions[place] = completion
+            if finished is not None:
+                finished(place, completion)
+
+# %% ../nbs/09_rollout.ipynb #fc2d7b9b
+_LATE = dict(cuda=4)  # steps by which flags are read late, by kind of device
+
+
+def _generate_here(engine, requests, asked):
+    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids))
+    late = 0 if asked.stop else _LATE.get(engine.policy.device.type, 0)
+    completions: list[Any] = [None] * len(requests)
+    while waiting := collections.deque(i for i in order if completions[i] is None):
+        rows = min(engine.max_rows, len(waiting))
+        short = _write_all(engine, _Job(engine.policy, requests, asked, waiting, rows, late), completions)
+        if short is not None:  # out here, where the error no longer holds the tensors of the failed attempt
+            engine.max_rows = _halve(rows, short)
+    return completions
+
+# %% ../nbs/09_rollout.ipynb #fe1647a7
+def _stream_here(policy, request, asked, alternatives):
+    job = _Job(policy, [request], asked, collections.deque([0]), 1)
+    with contextlib.closing(_steps(job)) as steps:
+        for step in steps:
+            logprobs = token_logprobs(step.logits[0], asked.temperature, job.forbidden)
+            best = logprobs.topk(min(alternatives, len(logprobs)))
+            likeliest = tuple(zip(best.indices.tolist(), best.values.tolist()))
+            yield Token(step.tokens.item(), step.logprobs.item(), likeliest)
+
+# %% ../nbs/09_rollout.ipynb #9df41d8a
 class TransformersEngine:
     "Samples with the policy's own model, in this process; always has its present weights."
 
@@ -444,17 +762,6 @@ class TransformersEngine:
             for name, tensor in policy.weights():
                 own[name].copy_(tensor)
 
-    def sleep(self):
-        "Nothing to free: the model is the trainer's own."
-
-    def wake(self):
-        "Nothing to do."
-
-    def close(self):
-        "Nothing to free: the model is the trainer's own. Its attention has the name again that it had."
-        if getattr(self.policy.model.config, "_attn_implementation", None) != self.attention_before:
-            self.policy.model.set_attn_implementation(self.attention_before)
-
     def generate(
         self,
         requests: Sequence[Request],  # what to sample
@@ -466,101 +773,9 @@ class TransformersEngine:
     ) -> list[Completion]:  # one for each request, in order
         """Samples all requests. Raises `ConfigError` on settings that cannot be, `RunError` where memory does not
         suffice for one row."""
-        check_sampling(self.policy, requests, max_completion_length, temperature, stop, forbidden_ids)
-        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids))
-        completions, start = [None] * len(requests), 0
-        while start < len(order):
-            chunk, short = order[start : start + self.max_rows], None
-            try:
-                for i, completion in zip(
-                    chunk,
-                    self._generate(
-                        [requests[i] for i in chunk], max_completion_length, temperature, stop, forbidden_ids, chunk
-                    ),
-                ):
-                    completions[i] = completion
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                short = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if short is None:
-                start += len(chunk)
-            else:
-                self._halve(
-                    len(chunk), short
-                )  # out here, where the error no longer holds the tensors of the failed attempt
-        return completions
-
-    def _halve(self, rows, reason):
-        if rows == 1:
-            raise RunError(
-                f"generate: out of memory with a single completion ({reason}); lower max_completion_length, load the"
-                " policy in bfloat16, or free the device"
-            )
-        self.max_rows = rows // 2
-        warnings.warn(
-            f"generate: out of memory with {rows} completions side by side; goes on with {self.max_rows}, more slowly"
-            f" and with the same results (set max_rows={self.max_rows} to begin there)",
-            stacklevel=3,
-        )
-        gc.collect()
-        if self.policy.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _generate(self, requests, limit, temperature, stop, forbidden_ids, places):
-        ids, logprobs = torch.zeros(len(requests), limit, dtype=torch.long), torch.zeros(len(requests), limit)
-        ids, logprobs, lengths = (
-            t.to(self.policy.device) for t in (ids, logprobs, torch.zeros(len(requests), dtype=torch.long))
-        )
-        for number, (batch, live, tokens, chosen, ended, _) in enumerate(
-            self._steps(requests, limit, temperature, stop, forbidden_ids)
-        ):
-            ids[batch.rows, number], logprobs[batch.rows, number] = tokens, chosen
-            lengths[batch.rows[live & ended]] = number + 1
-            if self.watch is not None:
-                over = live if number == limit - 1 else live & ended
-                self.watch(int(over.sum()), f"token {number + 1} of at most {limit}")
-            if self.finished is not None:
-                over = live if number == limit - 1 else live & ended
-                _tell(self.finished, places, batch.rows[over], (ended & live)[over], ids, logprobs, number + 1)
-        lengths = lengths.tolist()
-        return [
-            Completion(row[: length or limit], values[: length or limit], "stop" if length else "length")
-            for row, values, length in zip(ids.tolist(), logprobs.tolist(), lengths)
-        ]
-
-    def _steps(self, requests, limit, temperature, stop, forbidden_ids):
-        """Step by step: the batch, which rows live, and for each row the token, its log-probability, whether it ends,
-        the logits."""
-        policy, device = self.policy, self.policy.device
-        ends = torch.tensor(sorted(policy.end_ids), dtype=torch.long, device=device)
-        forbidden = (
-            torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=device) if len(forbidden_ids) else None
-        )
-        uniforms = torch.from_numpy(np.stack([keyed_rng(r.seed, "tokens").random(limit) for r in requests])).to(device)
-        stops, written = StopTexts(stop, policy.decode), [[] for _ in requests]
-        with _stepping(policy.model):
-            logits, batch = _begin(policy.model, requests, policy.pad_id, device)
-        live = torch.ones(len(requests), dtype=torch.bool, device=device)
-        for number in range(limit):
-            with torch.inference_mode():
-                tokens, chosen = sample_tokens(logits, uniforms[batch.rows, number], temperature, forbidden)
-            ended = torch.isin(tokens, ends)
-            if stop:
-                for row, token in zip(batch.rows.tolist(), tokens.tolist()):
-                    written[row].append(token)
-                ended |= torch.tensor([stops(written[row]) for row in batch.rows.tolist()], device=device)
-            yield batch, live, tokens, chosen, ended, logits
-            live = live & ~ended
-            left = int(live.sum())
-            if not left or number == limit - 1:
-                return
-            if left < 0.75 * len(live):  # dropping rows copies the cache: worth it once a quarter is done
-                keep = live.nonzero()[:, 0]
-                with torch.inference_mode():
-                    tokens, live, batch = tokens[keep], live[keep], _select(batch, keep, batch.rows[keep])
-            with _stepping(policy.model):
-                logits = _step(policy.model, batch, tokens)
+        asked = _Asked(max_completion_length, temperature, stop, forbidden_ids)
+        check_sampling(self.policy, requests, *asked)
+        return _generate_here(self, requests, asked)
 
     def stream(
         self,
@@ -573,21 +788,20 @@ class TransformersEngine:
         alternatives: int = 0,  # how many of the likeliest tokens to give with each
     ) -> Iterator[Token]:  # closing it stops the sampling
         "The tokens of one completion as they are sampled: those that `generate` writes."
-        check_sampling(self.policy, [request], max_completion_length, temperature, stop, forbidden_ids)
-        return self._stream(request, max_completion_length, temperature, stop, forbidden_ids, alternatives)
+        asked = _Asked(max_completion_length, temperature, stop, forbidden_ids)
+        check_sampling(self.policy, [request], *asked)
+        return _stream_here(self.policy, request, asked, alternatives)
 
-    def _stream(self, request, limit, temperature, stop, forbidden_ids, alternatives):
-        forbidden = (
-            torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=self.policy.device)
-            if len(forbidden_ids)
-            else None
-        )
-        with contextlib.closing(self._steps([request], limit, temperature, stop, forbidden_ids)) as steps:
-            for _, _, tokens, chosen, ended, logits in steps:
-                best = token_logprobs(logits[0], temperature, forbidden).topk(min(alternatives, logits.shape[-1]))
-                yield Token(tokens.item(), chosen.item(), tuple(zip(best.indices.tolist(), best.values.tolist())))
-                if ended:
-                    return
+    def sleep(self):
+        "Nothing to free: the model is the trainer's own."
+
+    def wake(self):
+        "Nothing to do."
+
+    def close(self):
+        "Nothing to free: the model is the trainer's own. Its attention has the name again that it had."
+        if getattr(self.policy.model.config, "_attn_implementation", None) != self.attention_before:
+            self.policy.model.set_attn_implementation(self.attention_before)
 
 # %% ../nbs/09_rollout.ipynb #f72a980a
 def _by_group(size, rollout, finished):  # files completions under their groups, and tells of a group that is whole
@@ -1141,12 +1355,6 @@ def _send_to_sleep(engine):
     elif not torch.cuda.is_available() and not engine._said:
         warnings.warn("VLLMEngine.sleep: vLLM has no sleep mode on the CPU; its memory stays in use", stacklevel=3)
         engine._said = True
-
-# %% ../nbs/09_rollout.ipynb #75926a36
-def _give_back():  # what the trainer has freed is PyTorch's until it is given back
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 # %% ../nbs/09_rollout.ipynb #206de391
 def _wake_up(engine):
