@@ -300,13 +300,15 @@ def _room_layer():  # the class
         def open(self, states, rows, columns):  # states: keys and values of prompts, (prompts, heads, length, width)
             self.dtype, self.device, self.is_initialized = states[0].dtype, states[0].device, True
             self.columns = columns
-            self.rooms = [t.new_zeros(rows, t.shape[1], columns.room, t.shape[3]) for t in states]
+            self.rooms = [t.new_empty(rows, t.shape[1], columns.room, t.shape[3]) for t in states]
             self.keys, self.values = self.rooms
             return self
 
-        def put(self, states, rows, source):  # row rows[i] begins as prompt source[i]
+        def put(self, states, rows, source, later):  # row rows[i] begins as prompt source[i]
             for room, new in zip(self.rooms, states):
                 room[:, :, : new.shape[2]].index_copy_(0, rows, new.index_select(0, source))
+                if later:
+                    room[:, :, new.shape[2] :].index_fill_(0, rows, 0)
 
         def update(self, keys, values, *_, **__):
             for room, new in zip(self.rooms, (keys, values)):
@@ -318,8 +320,10 @@ def _room_layer():  # the class
         def get_seq_length(self):
             return self.columns.used - 1  # before the step adds its own
 
-        def batch_select_indices(self, indices):
-            self.rooms = [room.index_select(0, indices) for room in self.rooms]
+        def close_up(self, rows, gaps, movers):  # rows that move into gaps, so that the first ones are left
+            for room in self.rooms:
+                room.index_copy_(0, gaps, room.index_select(0, movers))
+            self.rooms = [room[:rows] for room in self.rooms]
 
         def widen(self, more):
             self.rooms = [torch.nn.functional.pad(room, (0, 0, 0, more)) for room in self.rooms]
@@ -444,10 +448,11 @@ def _seat(job, rows, read, places, free):  # in the free rows, one for each plac
     index, sources = _to(device, np.array(free)), _to(device, np.array(source))
     length = len(read.prompts[0]) + read.starts[0]
     _make_room(rows, length + 1)
-    if rows.cache is None:
+    later = rows.cache is not None
+    if not later:
         _open_cache(rows, read, sources)
     for layer, states in zip(rows.layers, read.states):
-        layer.put(states, index, sources)
+        layer.put(states, index, sources, later)
     rows.logits.index_copy_(0, index, read.logits.index_select(0, sources))
     rows.place[free] = places
     rows.counts[:, free] = [[read.starts[s] for s in source], [length] * len(free), [0] * len(free)]
@@ -555,14 +560,19 @@ def _take_out(rows, ended):  # ended: see `_Flags.read`; those that were taken o
     return over
 
 # %% ../nbs/09_rollout.ipynb #7f88ebc1
-def _drop(rows, keep, tokens):  # only the rows in keep remain; gives their tokens
-    index = _to(rows.ids.device, keep)
-    rows.place, rows.counts = rows.place[keep], rows.counts[:, keep]
-    rows.on_device = rows.on_device[:, index]
+def _drop(rows, tokens):  # rows without a request; gives the tokens of those that remain
+    left = int((rows.place >= 0).sum())
+    keep, gaps = np.arange(left), np.nonzero(rows.place[:left] < 0)[0]
+    keep[gaps] = movers = left + np.nonzero(rows.place[left:] >= 0)[0]
+    index, gaps, movers = (_to(rows.ids.device, rows_of) for rows_of in (keep, gaps, movers))
+    rows.place, rows.counts, rows.on_device = rows.place[keep], rows.counts[:, keep], rows.on_device[:, index]
     rows.columns.next, rows.columns.corners = rows.on_device[1], {}
     rows.uniforms, rows.ids, rows.logprobs = rows.uniforms[index], rows.ids[index], rows.logprobs[index]
     for layer in rows.cache.layers:
-        layer.batch_select_indices(index)
+        if layer in rows.layers:
+            layer.close_up(left, gaps, movers)
+        else:
+            layer.batch_select_indices(index)
     return tokens[index]
 
 # %% ../nbs/09_rollout.ipynb #0491b5cc
@@ -617,7 +627,7 @@ def _go_on(job, rows, tokens):
     refills = job.refills and job.waiting
     if not refills and in_use.sum() < 0.75 * len(in_use):
         with torch.inference_mode():
-            tokens = _drop(rows, np.nonzero(in_use)[0], tokens)
+            tokens = _drop(rows, tokens)
     with _stepping(job.policy.model):
         _advance(job, rows, tokens)
         free = np.nonzero(rows.place < 0)[0].tolist()

@@ -741,6 +741,23 @@ def test_the_batch_stays_full_and_a_prompt_is_read_once(monkeypatch):
     assert sum(rows for rows, length in calls if length == 1) < 1.3 * tokens, "rows that are done go on computing"
 
 
+def test_what_a_room_was_made_of_is_never_read(monkeypatch):
+    "Memory that nobody has written to holds anything; PyTorch fills it with NaN here."
+    policy = grouped_query_policy("abcdefgh")
+    requests = long_tailed(policy)
+    expected = TransformersEngine(policy).generate(requests, max_completion_length=100)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.zeros(1).new_empty(1).isnan()
+        for rows, late in ((8, 0), (20, 0), (96, 0), (20, 3)):
+            monkeypatch.setattr(rollout, "_LATE", dict(cpu=late))
+            found = TransformersEngine(policy, max_rows=rows).generate(requests, max_completion_length=100)
+            same(found, expected)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_rows_of_a_window_are_not_refilled_and_are_the_same():
     build = dict(other_models())["gemma2, every other layer slides"]
     torch.manual_seed(0)
