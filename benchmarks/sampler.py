@@ -1,13 +1,13 @@
 """Seconds that the transformers engine and `model.generate` take for the same samples, alternating in one process.
 
-    python benchmarks/sampler.py [--json FILE] [--repeats 5] [--prompts 64] [--samples 16] [--tokens 64]
+    python benchmarks/sampler.py [--json FILE] [--repeats 5] [--prompts 64] [--samples 16] [--tokens 64] [--rows 256]
 
 The model is a Qwen2 with random weights: 4 layers, 128 wide, 4 heads over 2 key heads, vocabulary 512, tied, float32.
-Two cases. "fixed": end tokens are forbidden on both sides, so that every completion has all tokens. "long_tail": the
-end
-token's logit is raised on both sides by the same bias, so that lengths follow one geometric law, cut at the limit,
-with a
-mean of about 0.3 of it. Both sides have the whole batch at once, SDPA attention, inference mode and temperature 1.
+Three cases. "fixed": end tokens are forbidden on both sides, so that every completion has all tokens. "long_tail": the
+end token's logit is raised on both sides by the same bias, so that lengths follow one geometric law, cut at the limit,
+with a mean of about 0.3 of it. "in_turns": the same, with room for `--rows` completions at a time; our side refills
+rows that are done, the other takes as many prompts at a time as fill the rows. Elsewhere both sides have the whole
+batch at once. SDPA attention, inference mode and temperature 1 throughout.
 """
 
 import argparse
@@ -61,19 +61,25 @@ def build(end_probability=None):
     return Policy(model, piece_tokenizer([f"w{i} " for i in range(509)]), get_template("chain"), name="qwen2-128x4")
 
 
-def ours(policy, prompts, samples, tokens, fixed, repeat):
+def ours(policy, prompts, samples, tokens, fixed, repeat, rows):
     requests = [
         Request(prompt, keyed_seed(0, "sampler", repeat, i, k))
         for i, prompt in enumerate(prompts)
         for k in range(samples)
     ]
-    completions = TransformersEngine(policy, max_rows=len(requests)).generate(
+    completions = TransformersEngine(policy, max_rows=rows).generate(
         requests, max_completion_length=tokens, forbidden_ids=[END] if fixed else []
     )
     return [len(c.token_ids) for c in completions]
 
 
-def theirs(policy, prompts, samples, tokens, fixed, repeat):
+def theirs(policy, prompts, samples, tokens, fixed, repeat, rows):
+    size = max(1, rows // samples)
+    chunks = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+    return [length for chunk in chunks for length in their_chunk(policy, chunk, samples, tokens, fixed)]
+
+
+def their_chunk(policy, prompts, samples, tokens, fixed):
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts])
     config = GenerationConfig(
@@ -94,7 +100,7 @@ def theirs(policy, prompts, samples, tokens, fixed, repeat):
     return torch.where(ended.any(1), ended.argmax(1) + 1, written.shape[1]).tolist()
 
 
-def measure(arguments, fixed):
+def measure(arguments, fixed, rows):
     policy = build(None if fixed else arguments.end_probability)
     rng = keyed_rng(0, "sampler prompts")
     prompts = [tuple(rng.integers(3, 512, rng.integers(12, 21)).tolist()) for _ in range(arguments.prompts)]
@@ -103,7 +109,7 @@ def measure(arguments, fixed):
     for repeat in range(-1, arguments.repeats):  # the first round is a warm-up
         for name, run in sides.items():
             wall, cpu = time.perf_counter(), time.process_time()
-            lengths = run(policy, prompts, arguments.samples, arguments.tokens, fixed, repeat)
+            lengths = run(policy, prompts, arguments.samples, arguments.tokens, fixed, repeat, rows)
             if repeat >= 0:
                 found[name].append(
                     dict(
@@ -147,6 +153,7 @@ def main():
     parser.add_argument("--json", help="write the figures to this file")
     for name, default in (("repeats", 5), ("prompts", 64), ("samples", 16), ("tokens", 64), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rows", type=int, default=256, help="completions at a time in the case in_turns")
     parser.add_argument("--end-probability", type=float, default=0.052, help="of the long-tailed case, at every step")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -156,8 +163,9 @@ def main():
         work=vars(arguments),
         versions=dict(python=platform.python_version(), torch=torch.__version__, transformers=transformers.__version__),
     )
-    for name in ("fixed", "long_tail"):
-        result[name] = case = measure(arguments, name == "fixed")
+    everything = arguments.prompts * arguments.samples
+    for name, rows in (("fixed", everything), ("long_tail", everything), ("in_turns", arguments.rows)):
+        result[name] = case = measure(arguments, name == "fixed", rows)
         for side in ("ours", "generate"):
             print(
                 f"{name:9} {side:8} "

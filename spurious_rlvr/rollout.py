@@ -8,6 +8,7 @@ __all__ = ['Watch', 'Finished', 'Request', 'Completion', 'Token', 'Engine', 'wat
            'sample_rollouts', 'mismatch', 'weight_gap', 'HandOver', 'AdapterVersions', 'VLLMEngine', 'VLLMServerEngine']
 
 # %% ../nbs/09_rollout.ipynb #149e2356
+import collections
 import contextlib
 import copy
 import dataclasses
@@ -26,7 +27,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -143,6 +144,28 @@ def heard(
     with _told(engine, "finished", finished) as tells:
         yield tells
 
+# %% ../nbs/09_rollout.ipynb #b7443f1c
+def _announce(engine, place, completion):  # that it has just ended
+    if engine.watch is not None:
+        engine.watch(1, "")
+    if engine.finished is not None:
+        engine.finished(place, completion)
+
+# %% ../nbs/09_rollout.ipynb #b4c5ba65
+class _Asked(NamedTuple):  # how the completions of a call are to be
+    limit: int  # most tokens in each
+    temperature: float  # 0: greedy
+    stop: tuple[str, ...]  # texts that end one
+    forbidden_ids: Sequence[int]  # tokens that are never written
+
+# %% ../nbs/09_rollout.ipynb #2409c236
+class _Closing:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
 # %% ../nbs/09_rollout.ipynb #6dc913d2
 def check_sampling(
     policy: Policy,  # that samples
@@ -251,32 +274,61 @@ class StopTexts:
                 return False  # 8: a window may open inside a character
             size *= 2
 
-# %% ../nbs/09_rollout.ipynb #2ce7a6c7
+# %% ../nbs/09_rollout.ipynb #734f517a
+@dataclasses.dataclass
+class _Columns:
+    next: torch.Tensor  # (rows,) column of the token that is read next
+    room: int  # columns that there are
+    used: int = 0  # columns that a step looks at, the next ones included
+    corners: dict = dataclasses.field(default_factory=dict)  # by number of heads: (rows, heads) first cells in a room
+    cells: dict = dataclasses.field(default_factory=dict)  # by number of heads: (rows x heads,) cells of this step
+
+    def at(self, heads):
+        if heads not in self.corners:
+            first = torch.arange(len(self.next) * heads, device=self.next.device) * self.room
+            self.corners[heads] = first.view(-1, heads)
+        if heads not in self.cells:
+            self.cells[heads] = (self.corners[heads] + self.next[:, None]).view(-1)
+        return self.cells[heads]
+
+# %% ../nbs/09_rollout.ipynb #d37e1376
 @functools.cache
-def _roomy_layer():  # the class of a cache layer with room to spare
+def _room_layer():  # the class
     from transformers.cache_utils import DynamicLayer
 
-    class RoomyLayer(DynamicLayer):
-        def fill(self, keys, values):  # (rows, heads, length, width) each
-            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-            length, spare = keys.shape[2], max(64, keys.shape[2] // 4)
-            self.rooms = [torch.cat([t, t.new_empty(*t.shape[:2], spare, t.shape[3])], 2) for t in (keys, values)]
-            self.keys, self.values = (room[:, :, :length] for room in self.rooms)
+    class RoomLayer(DynamicLayer):
+        def open(self, states, rows, columns):  # states: keys and values of prompts, (prompts, heads, length, width)
+            self.dtype, self.device, self.is_initialized = states[0].dtype, states[0].device, True
+            self.columns = columns
+            self.rooms = [t.new_empty(rows, t.shape[1], columns.room, t.shape[3]) for t in states]
+            self.keys, self.values = self.rooms
             return self
 
+        def put(self, states, rows, source, later):  # row rows[i] begins as prompt source[i]
+            for room, new in zip(self.rooms, states):
+                room[:, :, : new.shape[2]].index_copy_(0, rows, new.index_select(0, source))
+                if later:
+                    room[:, :, new.shape[2] :].index_fill_(0, rows, 0)
+
         def update(self, keys, values, *_, **__):
-            length = self.keys.shape[2] + keys.shape[2]
-            if length > self.rooms[0].shape[2]:
-                self.fill(self.keys, self.values)
             for room, new in zip(self.rooms, (keys, values)):
-                room[:, :, length - new.shape[2] : length] = new
-            self.keys, self.values = (room[:, :, :length] for room in self.rooms)
+                cells = self.columns.at(room.shape[1])
+                room.view(-1, room.shape[3]).index_copy_(0, cells, new.reshape(-1, room.shape[3]))
+            self.keys, self.values = (room[:, :, : self.columns.used] for room in self.rooms)
             return self.keys, self.values
 
-        def batch_select_indices(self, indices):
-            self.fill(self.keys[indices], self.values[indices])
+        def get_seq_length(self):
+            return self.columns.used - 1  # before the step adds its own
 
-    return RoomyLayer
+        def close_up(self, rows, gaps, movers):  # rows that move into gaps, so that the first ones are left
+            for room in self.rooms:
+                room.index_copy_(0, gaps, room.index_select(0, movers))
+            self.rooms = [room[:rows] for room in self.rooms]
+
+        def widen(self, more):
+            self.rooms = [torch.nn.functional.pad(room, (0, 0, 0, more)) for room in self.rooms]
+
+    return RoomLayer
 
 # %% ../nbs/09_rollout.ipynb #9f46a02d
 def model_lock(
@@ -298,69 +350,299 @@ def _stepping(model):  # for one forward pass of a sampler
         finally:
             model.train()
 
-# %% ../nbs/09_rollout.ipynb #e13153ef
+# %% ../nbs/09_rollout.ipynb #1be4241b
+def _to(device, values):  # a tensor on the device
+    tensor = torch.from_numpy(np.asarray(values))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+# %% ../nbs/09_rollout.ipynb #76a55e8d
 @dataclasses.dataclass
-class _Batch:  # the rows that are still being written
-    rows: torch.Tensor  # (live,) which request each row is
-    mask: torch.Tensor | None  # (live, length so far) 1 for real tokens; None where nothing is padded
-    position: torch.Tensor  # (live,) the next token's position
-    cache: object  # the model's key-value cache
+class _Job:
+    policy: Policy
+    requests: Sequence[Request]
+    asked: _Asked
+    waiting: collections.deque  # places of requests; those of one prompt stand together
+    slots: int  # most rows
+    late: int = 0  # steps after which is read which rows have ended
+    kept: Any = None  # the prompt that was read last, where a request for it waits
 
-# %% ../nbs/09_rollout.ipynb #fb21ba75
-def _prefill(model, prompts, pad_id, device):
-    "Reads each different prompt once; gives the logits after it, and the batch in that state."
-    longest = max(map(len, prompts))
-    input_ids = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    mask = (
-        None
-        if len(set(map(len, prompts))) == 1
-        else (torch.arange(longest, device=device) >= (longest - lengths)[:, None]).long()
-    )
-    position_ids = None if mask is None else (mask.cumsum(-1) - 1).clamp(min=0)
-    output = model(
-        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=True, logits_to_keep=1
-    )
-    return output.logits[:, -1], _Batch(
-        torch.arange(len(prompts), device=device), mask, lengths, output.past_key_values
-    )
+    def __post_init__(self):
+        device, forbidden = self.policy.device, sorted(set(self.asked.forbidden_ids))
+        self.refills = use_attention(self.policy.model)
+        self.ends = torch.tensor(sorted(self.policy.end_ids), dtype=torch.long, device=device)
+        self.forbidden = torch.tensor(forbidden, dtype=torch.long, device=device) if forbidden else None
+        self.stops, self.texts = StopTexts(self.asked.stop, self.policy.decode), {}
 
-# %% ../nbs/09_rollout.ipynb #2b425040
-def _select(batch, keep, rows):
-    "Only the rows in keep, in that order; they now stand for the requests in rows."
+# %% ../nbs/09_rollout.ipynb #c471c961
+class _Rows:
+    cache: Any = None  # the model's, with rooms for its layers
+    logits: Any = None  # (rows, vocabulary) for the next token
+    layers: Any = ()  # of the cache, those with rooms
+    most: int = 0  # columns that a row can come to need
+
+    def __init__(self, rows, limit, device):
+        self.place = np.full(rows, -1)  # which request each row is; -1: none
+        self.counts = np.zeros((3, rows), np.int64)  # first column, next column, tokens drawn
+        self.on_device = torch.zeros(4, rows, dtype=torch.long, device=device)  # the same, and 1 for a row in use
+        self.columns = _Columns(self.on_device[1], room=0)
+        self.uniforms = torch.zeros(rows, limit + 1, dtype=torch.float64, device=device)
+        self.ids = torch.zeros(rows, limit + 1, dtype=torch.long, device=device)  # one more, for rows at their limit
+        self.logprobs = torch.zeros(rows, limit + 1, device=device)
+
+# %% ../nbs/09_rollout.ipynb #6fe9141b
+@dataclasses.dataclass
+class _Read:
+    prompts: list  # each of them once
+    starts: list  # columns of padding before each
+    logits: torch.Tensor  # (prompts, vocabulary) after each
+    cache: Any
+    states: list  # (keys, values) of each layer that keeps all tokens
+
+# %% ../nbs/09_rollout.ipynb #d9a6d1b1
+def _read(model, prompts, pad_id, device):
     from transformers.cache_utils import DynamicLayer
 
-    for i, layer in enumerate(batch.cache.layers):  # other kinds, such as sliding windows, have their own way
+    longest = max(map(len, prompts))
+    starts = [longest - len(p) for p in prompts]
+    input_ids = torch.tensor([[pad_id] * start + list(p) for start, p in zip(starts, prompts)], device=device)
+    mask = (torch.arange(longest, device=device) >= torch.tensor(starts, device=device)[:, None]).long()
+    position_ids = (mask.cumsum(-1) - 1).clamp(min=0)
+    padding = dict(attention_mask=mask, position_ids=position_ids) if any(starts) else {}
+    output = model(input_ids=input_ids, use_cache=True, logits_to_keep=1, **padding)
+    cache = output.past_key_values
+    states = [(layer.keys, layer.values) for layer in cache.layers if type(layer) is DynamicLayer]
+    return _Read(prompts, starts, output.logits[:, -1], cache, states)
+
+# %% ../nbs/09_rollout.ipynb #a9564729
+def _last_of(read):
+    start = read.starts[-1]
+    states = [tuple(t[-1:, :, start:].clone() for t in pair) for pair in read.states]
+    return _Read(read.prompts[-1:], [0], read.logits[-1:].clone(), None, states)
+
+# %% ../nbs/09_rollout.ipynb #6361557f
+def _open_cache(rows, read, source):
+    from transformers.cache_utils import DynamicLayer
+
+    rows.cache, rows.logits = read.cache, read.logits.new_empty(len(rows.place), read.logits.shape[1])
+    states, rows.layers = iter(read.states), []
+    for i, layer in enumerate(read.cache.layers):
         if type(layer) is DynamicLayer:
-            batch.cache.layers[i] = _roomy_layer()().fill(layer.keys[keep], layer.values[keep])
+            rows.layers.append(_room_layer()().open(next(states), len(rows.place), rows.columns))
+            read.cache.layers[i] = rows.layers[-1]
         else:
-            layer.batch_select_indices(keep)
-    return _Batch(rows, None if batch.mask is None else batch.mask[keep], batch.position[keep], batch.cache)
+            layer.batch_select_indices(source)
 
-# %% ../nbs/09_rollout.ipynb #13d7632c
-def _begin(model, requests, pad_id, device):
-    "Reads the prompts; gives the logits after each request's, and the batch in that state."
-    prompts = list(dict.fromkeys(r.prompt_ids for r in requests))
-    place = {prompt: i for i, prompt in enumerate(prompts)}
-    logits, batch = _prefill(model, prompts, pad_id, device)
-    source = torch.tensor([place[r.prompt_ids] for r in requests], device=device)
-    return logits[source], _select(batch, source, torch.arange(len(requests), device=device))
+# %% ../nbs/09_rollout.ipynb #c2d20405
+def _make_room(rows, length):  # for so many columns
+    if length > rows.columns.room:
+        room = max(length, min(rows.most, length + max(64, length // 4)))
+        for layer in rows.layers:
+            layer.widen(room - rows.columns.room)
+        rows.columns.room, rows.columns.corners = room, {}
 
-# %% ../nbs/09_rollout.ipynb #91461153
-def _step(model, batch, tokens):
-    "Appends one token to every row; gives the logits after it."
-    if batch.mask is not None:
-        batch.mask = torch.cat([batch.mask, torch.ones_like(batch.mask[:, :1])], 1)
-    output = model(
+# %% ../nbs/09_rollout.ipynb #2aadc393
+def _seat(job, rows, read, places, free):  # in the free rows, one for each place
+    device, requests = job.policy.device, [job.requests[i] for i in places]
+    number = {prompt: i for i, prompt in enumerate(read.prompts)}
+    source = [number[r.prompt_ids] for r in requests]
+    index, sources = _to(device, np.array(free)), _to(device, np.array(source))
+    length = len(read.prompts[0]) + read.starts[0]
+    _make_room(rows, length + 1)
+    later = rows.cache is not None
+    if not later:
+        _open_cache(rows, read, sources)
+    for layer, states in zip(rows.layers, read.states):
+        layer.put(states, index, sources, later)
+    rows.logits.index_copy_(0, index, read.logits.index_select(0, sources))
+    rows.place[free] = places
+    rows.counts[:, free] = [[read.starts[s] for s in source], [length] * len(free), [0] * len(free)]
+    rows.on_device[:, index] = _to(device, np.vstack([rows.counts[:, free], np.ones(len(free), np.int64)]))
+    uniforms = np.stack([keyed_rng(r.seed, "tokens").random(job.asked.limit) for r in requests])
+    rows.uniforms[index, :-1] = _to(device, uniforms)
+
+# %% ../nbs/09_rollout.ipynb #80b038e3
+def _admit(job, rows, free):  # as many as there are free rows
+    places = [job.waiting.popleft() for _ in free]
+    prompts = list(dict.fromkeys(job.requests[i].prompt_ids for i in places))
+    reads = [job.kept] if job.kept is not None and job.kept.prompts == prompts[:1] else []
+    if prompts[len(reads) :]:
+        reads.append(_read(job.policy.model, prompts[len(reads) :], job.policy.pad_id, job.policy.device))
+    for read in reads:
+        mine = [(i, row) for i, row in zip(places, free) if job.requests[i].prompt_ids in read.prompts]
+        _seat(job, rows, read, *map(list, zip(*mine)))
+    again = job.refills and job.waiting and job.requests[job.waiting[0]].prompt_ids == prompts[-1]
+    job.kept = (reads[-1] if reads[-1] is job.kept else _last_of(reads[-1])) if again else None
+
+# %% ../nbs/09_rollout.ipynb #c03ac09b
+def _begin(job):  # with the first of those that wait
+    rows = _Rows(min(job.slots, len(job.waiting)), job.asked.limit, job.policy.device)
+    job.kept = None
+    rows.most = max(len(job.requests[i].prompt_ids) for i in job.waiting) + job.asked.limit
+    _admit(job, rows, list(range(len(rows.place))))
+    return rows
+
+# %% ../nbs/09_rollout.ipynb #0a1f752f
+def _draw(job, rows):  # tokens, their log-probabilities, and which are the last ones, (rows,) each
+    drawn = rows.on_device[2][:, None]
+    uniforms = rows.uniforms.gather(1, drawn)[:, 0]
+    tokens, logprobs = sample_tokens(rows.logits, uniforms, job.asked.temperature, job.forbidden)
+    rows.ids.scatter_(1, drawn, tokens[:, None])
+    rows.logprobs.scatter_(1, drawn, logprobs[:, None])
+    rows.on_device[2] += rows.on_device[3]
+    rows.counts[2] += rows.place >= 0
+    ended = (tokens[:, None] == job.ends).any(1)
+    return tokens, logprobs, (ended | _stopped(job, rows, tokens)) if job.asked.stop else ended
+
+# %% ../nbs/09_rollout.ipynb #89e831f8
+def _stopped(job, rows, tokens):  # which have completed a stop text, (rows,)
+    found = np.zeros(len(rows.place), bool)
+    for row, token in enumerate(tokens.tolist()):
+        if rows.place[row] >= 0:
+            text = job.texts.setdefault(rows.place[row], [])
+            text.append(token)
+            found[row] = job.stops(text)
+    return _to(job.policy.device, found)
+
+# %% ../nbs/09_rollout.ipynb #54d531a6
+def _hold(rows, limit):
+    rows.on_device[3] *= rows.on_device[2] < limit
+    rows.counts[2] = np.minimum(rows.counts[2], limit)
+
+# %% ../nbs/09_rollout.ipynb #5c43c86b
+@dataclasses.dataclass
+class _Flags:
+    late: int  # steps
+    coming: collections.deque = dataclasses.field(default_factory=collections.deque)
+
+    def note(self, rows, ended):
+        arrived, host = None, ended
+        if ended.device.type == "cuda":
+            host = torch.empty(ended.shape, dtype=torch.bool, pin_memory=True).copy_(ended, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self.coming.append((rows.place.copy(), rows.counts[2].copy(), host, arrived))
+
+    def read(self, limit):  # {place of a request that is over: (tokens, whether it ended by itself)}
+        if len(self.coming) <= self.late:
+            return {}
+        places, drawn, flags, arrived = self.coming.popleft()
+        if arrived is not None:
+            arrived.synchronize()
+        flags = flags.cpu().numpy()
+        over = np.nonzero((places >= 0) & (flags | (drawn == limit)))[0]
+        return {places[row]: (drawn[row], flags[row]) for row in over}
+
+# %% ../nbs/09_rollout.ipynb #4a7800ab
+class _Over(NamedTuple):
+    places: list  # of requests
+    lengths: list
+    stopped: list  # whether each ended by itself
+    ids: torch.Tensor  # (requests, tokens)
+    logprobs: torch.Tensor
+
+    def completions(self):  # with their places
+        ids, logprobs = self.ids.tolist(), self.logprobs.tolist()
+        for row, (place, length, stopped) in enumerate(zip(self.places, self.lengths, self.stopped)):
+            yield place, Completion(ids[row][:length], logprobs[row][:length], "stop" if stopped else "length")
+
+# %% ../nbs/09_rollout.ipynb #3b1c33a2
+def _take_out(rows, ended):  # ended: see `_Flags.read`; those that were taken out before count no more
+    free = [row for row, place in enumerate(rows.place.tolist()) if place in ended] if ended else []
+    if not free:
+        return None
+    places = rows.place[free].tolist()
+    lengths, stopped = zip(*(ended[place] for place in places))
+    index = _to(rows.ids.device, np.array(free))
+    over = _Over(places, lengths, stopped, rows.ids[index, : max(lengths)], rows.logprobs[index, : max(lengths)])
+    rows.place[free] = -1
+    rows.counts[:, free] = 0
+    rows.on_device[:, index] = 0
+    return over
+
+# %% ../nbs/09_rollout.ipynb #7f88ebc1
+def _drop(rows, tokens):  # rows without a request; gives the tokens of those that remain
+    left = int((rows.place >= 0).sum())
+    keep, gaps = np.arange(left), np.nonzero(rows.place[:left] < 0)[0]
+    keep[gaps] = movers = left + np.nonzero(rows.place[left:] >= 0)[0]
+    index, gaps, movers = (_to(rows.ids.device, rows_of) for rows_of in (keep, gaps, movers))
+    rows.place, rows.counts, rows.on_device = rows.place[keep], rows.counts[:, keep], rows.on_device[:, index]
+    rows.columns.next, rows.columns.corners = rows.on_device[1], {}
+    rows.uniforms, rows.ids, rows.logprobs = rows.uniforms[index], rows.ids[index], rows.logprobs[index]
+    for layer in rows.cache.layers:
+        if layer in rows.layers:
+            layer.close_up(left, gaps, movers)
+        else:
+            layer.batch_select_indices(index)
+    return tokens[index]
+
+# %% ../nbs/09_rollout.ipynb #0491b5cc
+def _mask(rows, refills):  # (rows, 1, 1, columns), or (rows, columns) 1 for real tokens
+    starts, ends = (rows.counts[i][rows.place >= 0] for i in (0, 1))
+    if not starts.any() and (ends == ends[0]).all():
+        return None
+    columns = torch.arange(rows.columns.used, device=rows.ids.device)
+    seen = columns >= rows.on_device[0][:, None]
+    return (seen & (columns <= rows.on_device[1][:, None]))[:, None, None] if refills else seen.long()
+
+# %% ../nbs/09_rollout.ipynb #86ec1a85
+def _advance(job, rows, tokens):  # reads a token in every row
+    in_use = rows.place >= 0
+    columns = rows.columns
+    columns.used, columns.cells = int(rows.counts[1][in_use].max()) + 1, {}
+    _make_room(rows, columns.used)
+    output = job.policy.model(
         input_ids=tokens[:, None],
-        attention_mask=batch.mask,
-        position_ids=batch.position[:, None],
-        past_key_values=batch.cache,
+        attention_mask=_mask(rows, job.refills),
+        position_ids=(rows.on_device[1] - rows.on_device[0])[:, None],
+        past_key_values=rows.cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    batch.position = batch.position + 1
-    return output.logits[:, -1]
+    rows.logits = output.logits[:, -1]
+    rows.on_device[1] += rows.on_device[3]
+    rows.counts[1] += in_use & (rows.counts[2] < job.asked.limit)
+
+# %% ../nbs/09_rollout.ipynb #522fc54a
+class _Step(NamedTuple):
+    tokens: torch.Tensor  # (rows,) that were drawn
+    logprobs: torch.Tensor  # (rows,)
+    logits: torch.Tensor  # (rows, vocabulary) from which they were drawn
+    longest: int  # tokens drawn so far in the oldest row
+    over: _Over | None  # what has ended
+
+# %% ../nbs/09_rollout.ipynb #b10c6e5b
+def _draw_step(job, rows, flags):
+    with torch.inference_mode():
+        tokens, logprobs, ended = _draw(job, rows)
+        flags.note(rows, ended)
+        longest = min(job.asked.limit, int(rows.counts[2].max()))
+        if job.late:
+            _hold(rows, job.asked.limit)
+        over = _take_out(rows, flags.read(job.asked.limit))
+    return _Step(tokens, logprobs, rows.logits, longest, over)
+
+# %% ../nbs/09_rollout.ipynb #f2ed4be4
+def _go_on(job, rows, tokens):
+    in_use = rows.place >= 0
+    refills = job.refills and job.waiting
+    if not refills and in_use.sum() < 0.75 * len(in_use):
+        with torch.inference_mode():
+            tokens = _drop(rows, tokens)
+    with _stepping(job.policy.model):
+        _advance(job, rows, tokens)
+        free = np.nonzero(rows.place < 0)[0].tolist()
+        if refills and len(free) >= max(1, len(rows.place) // 8):
+            _admit(job, rows, free[: len(job.waiting)])
+
+# %% ../nbs/09_rollout.ipynb #ff489fec
+def _steps(job):  # until nothing waits and no row is in use
+    while job.waiting:
+        with _stepping(job.policy.model):
+            rows, flags = _begin(job), _Flags(job.late)
+        while (rows.place >= 0).any():
+            yield (step := _draw_step(job, rows, flags))
+            if (rows.place >= 0).any():
+                _go_on(job, rows, step.tokens)
 
 # %% ../nbs/09_rollout.ipynb #fdc800a9
 def is_out_of_memory(
@@ -383,13 +665,81 @@ def is_out_of_memory(
         )
     )
 
-# %% ../nbs/09_rollout.ipynb #cb043056
-def _tell(finished, places, rows, ended, ids, logprobs, length):  # of the rows that a step has finished
-    tokens, values = ids[rows, :length].tolist(), logprobs[rows, :length].tolist()
-    for row, end, written, chosen in zip(rows.tolist(), ended.tolist(), tokens, values):
-        finished(places[row], Completion(written, chosen, "stop" if end else "length"))
+# %% ../nbs/09_rollout.ipynb #78a72062
+def _halve(rows, reason):  # the rows that are tried next
+    if rows == 1:
+        raise RunError(
+            f"generate: out of memory with a single completion ({reason}); lower max_completion_length, load the"
+            " policy in bfloat16, or free the device"
+        )
+    warnings.warn(
+        f"generate: out of memory with {rows} completions side by side; goes on with {rows // 2}, more slowly"
+        f" and with the same results (set max_rows={rows // 2} to begin there)",
+        stacklevel=4,
+    )
+    _give_back()
+    return rows // 2
 
-# %% ../nbs/09_rollout.ipynb #3aec6787
+# %% ../nbs/09_rollout.ipynb #21eefc76
+def _give_back():
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+# %% ../nbs/09_rollout.ipynb #3ecb0d9f
+def _write_all(engine, job, completions):  # as many as memory allows; gives what the device said when it ran out
+    aside = []
+    try:
+        for step in _steps(job):
+            if step.over is not None:
+                aside.append(step.over)
+            if engine.finished is not None:
+                _file(completions, aside, engine.finished)
+            if engine.watch is not None:
+                ended = 0 if step.over is None else len(step.over.places)
+                engine.watch(ended, f"token {step.longest} of at most {job.asked.limit}")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    finally:
+        _file(completions, aside, engine.finished)
+    return None
+
+# %% ../nbs/09_rollout.ipynb #afc0781c
+def _file(completions, aside, finished):  # what was set aside goes to its place
+    while aside:
+        for place, completion in aside.pop().completions():
+            completions[place] = completion
+            if finished is not None:
+                finished(place, completion)
+
+# %% ../nbs/09_rollout.ipynb #fc2d7b9b
+_LATE = dict(cuda=4)  # steps by which flags are read late, by kind of device
+
+
+def _generate_here(engine, requests, asked):
+    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids))
+    late = 0 if asked.stop else _LATE.get(engine.policy.device.type, 0)
+    completions: list[Any] = [None] * len(requests)
+    while waiting := collections.deque(i for i in order if completions[i] is None):
+        rows = min(engine.max_rows, len(waiting))
+        short = _write_all(engine, _Job(engine.policy, requests, asked, waiting, rows, late), completions)
+        if short is not None:  # out here, where the error no longer holds the tensors of the failed attempt
+            engine.max_rows = _halve(rows, short)
+    return completions
+
+# %% ../nbs/09_rollout.ipynb #fe1647a7
+def _stream_here(policy, request, asked, alternatives):
+    job = _Job(policy, [request], asked, collections.deque([0]), 1)
+    with contextlib.closing(_steps(job)) as steps:
+        for step in steps:
+            logprobs = token_logprobs(step.logits[0], asked.temperature, job.forbidden)
+            best = logprobs.topk(min(alternatives, len(logprobs)))
+            likeliest = tuple(zip(best.indices.tolist(), best.values.tolist()))
+            yield Token(step.tokens.item(), step.logprobs.item(), likeliest)
+
+# %% ../nbs/09_rollout.ipynb #9df41d8a
 class TransformersEngine:
     "Samples with the policy's own model, in this process; always has its present weights."
 
@@ -422,17 +772,6 @@ class TransformersEngine:
             for name, tensor in policy.weights():
                 own[name].copy_(tensor)
 
-    def sleep(self):
-        "Nothing to free: the model is the trainer's own."
-
-    def wake(self):
-        "Nothing to do."
-
-    def close(self):
-        "Nothing to free: the model is the trainer's own. Its attention has the name again that it had."
-        if getattr(self.policy.model.config, "_attn_implementation", None) != self.attention_before:
-            self.policy.model.set_attn_implementation(self.attention_before)
-
     def generate(
         self,
         requests: Sequence[Request],  # what to sample
@@ -444,101 +783,9 @@ class TransformersEngine:
     ) -> list[Completion]:  # one for each request, in order
         """Samples all requests. Raises `ConfigError` on settings that cannot be, `RunError` where memory does not
         suffice for one row."""
-        check_sampling(self.policy, requests, max_completion_length, temperature, stop, forbidden_ids)
-        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids))
-        completions, start = [None] * len(requests), 0
-        while start < len(order):
-            chunk, short = order[start : start + self.max_rows], None
-            try:
-                for i, completion in zip(
-                    chunk,
-                    self._generate(
-                        [requests[i] for i in chunk], max_completion_length, temperature, stop, forbidden_ids, chunk
-                    ),
-                ):
-                    completions[i] = completion
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                short = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if short is None:
-                start += len(chunk)
-            else:
-                self._halve(
-                    len(chunk), short
-                )  # out here, where the error no longer holds the tensors of the failed attempt
-        return completions
-
-    def _halve(self, rows, reason):
-        if rows == 1:
-            raise RunError(
-                f"generate: out of memory with a single completion ({reason}); lower max_completion_length, load the"
-                " policy in bfloat16, or free the device"
-            )
-        self.max_rows = rows // 2
-        warnings.warn(
-            f"generate: out of memory with {rows} completions side by side; goes on with {self.max_rows}, more slowly"
-            f" and with the same results (set max_rows={self.max_rows} to begin there)",
-            stacklevel=3,
-        )
-        gc.collect()
-        if self.policy.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _generate(self, requests, limit, temperature, stop, forbidden_ids, places):
-        ids, logprobs = torch.zeros(len(requests), limit, dtype=torch.long), torch.zeros(len(requests), limit)
-        ids, logprobs, lengths = (
-            t.to(self.policy.device) for t in (ids, logprobs, torch.zeros(len(requests), dtype=torch.long))
-        )
-        for number, (batch, live, tokens, chosen, ended, _) in enumerate(
-            self._steps(requests, limit, temperature, stop, forbidden_ids)
-        ):
-            ids[batch.rows, number], logprobs[batch.rows, number] = tokens, chosen
-            lengths[batch.rows[live & ended]] = number + 1
-            if self.watch is not None:
-                over = live if number == limit - 1 else live & ended
-                self.watch(int(over.sum()), f"token {number + 1} of at most {limit}")
-            if self.finished is not None:
-                over = live if number == limit - 1 else live & ended
-                _tell(self.finished, places, batch.rows[over], (ended & live)[over], ids, logprobs, number + 1)
-        lengths = lengths.tolist()
-        return [
-            Completion(row[: length or limit], values[: length or limit], "stop" if length else "length")
-            for row, values, length in zip(ids.tolist(), logprobs.tolist(), lengths)
-        ]
-
-    def _steps(self, requests, limit, temperature, stop, forbidden_ids):
-        """Step by step: the batch, which rows live, and for each row the token, its log-probability, whether it ends,
-        the logits."""
-        policy, device = self.policy, self.policy.device
-        ends = torch.tensor(sorted(policy.end_ids), dtype=torch.long, device=device)
-        forbidden = (
-            torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=device) if len(forbidden_ids) else None
-        )
-        uniforms = torch.from_numpy(np.stack([keyed_rng(r.seed, "tokens").random(limit) for r in requests])).to(device)
-        stops, written = StopTexts(stop, policy.decode), [[] for _ in requests]
-        with _stepping(policy.model):
-            logits, batch = _begin(policy.model, requests, policy.pad_id, device)
-        live = torch.ones(len(requests), dtype=torch.bool, device=device)
-        for number in range(limit):
-            with torch.inference_mode():
-                tokens, chosen = sample_tokens(logits, uniforms[batch.rows, number], temperature, forbidden)
-            ended = torch.isin(tokens, ends)
-            if stop:
-                for row, token in zip(batch.rows.tolist(), tokens.tolist()):
-                    written[row].append(token)
-                ended |= torch.tensor([stops(written[row]) for row in batch.rows.tolist()], device=device)
-            yield batch, live, tokens, chosen, ended, logits
-            live = live & ~ended
-            left = int(live.sum())
-            if not left or number == limit - 1:
-                return
-            if left < 0.75 * len(live):  # dropping rows copies the cache: worth it once a quarter is done
-                keep = live.nonzero()[:, 0]
-                with torch.inference_mode():
-                    tokens, live, batch = tokens[keep], live[keep], _select(batch, keep, batch.rows[keep])
-            with _stepping(policy.model):
-                logits = _step(policy.model, batch, tokens)
+        asked = _Asked(max_completion_length, temperature, stop, forbidden_ids)
+        check_sampling(self.policy, requests, *asked)
+        return _generate_here(self, requests, asked)
 
     def stream(
         self,
@@ -551,21 +798,20 @@ class TransformersEngine:
         alternatives: int = 0,  # how many of the likeliest tokens to give with each
     ) -> Iterator[Token]:  # closing it stops the sampling
         "The tokens of one completion as they are sampled: those that `generate` writes."
-        check_sampling(self.policy, [request], max_completion_length, temperature, stop, forbidden_ids)
-        return self._stream(request, max_completion_length, temperature, stop, forbidden_ids, alternatives)
+        asked = _Asked(max_completion_length, temperature, stop, forbidden_ids)
+        check_sampling(self.policy, [request], *asked)
+        return _stream_here(self.policy, request, asked, alternatives)
 
-    def _stream(self, request, limit, temperature, stop, forbidden_ids, alternatives):
-        forbidden = (
-            torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=self.policy.device)
-            if len(forbidden_ids)
-            else None
-        )
-        with contextlib.closing(self._steps([request], limit, temperature, stop, forbidden_ids)) as steps:
-            for _, _, tokens, chosen, ended, logits in steps:
-                best = token_logprobs(logits[0], temperature, forbidden).topk(min(alternatives, logits.shape[-1]))
-                yield Token(tokens.item(), chosen.item(), tuple(zip(best.indices.tolist(), best.values.tolist())))
-                if ended:
-                    return
+    def sleep(self):
+        "Nothing to free: the model is the trainer's own."
+
+    def wake(self):
+        "Nothing to do."
+
+    def close(self):
+        "Nothing to free: the model is the trainer's own. Its attention has the name again that it had."
+        if getattr(self.policy.model.config, "_attn_implementation", None) != self.attention_before:
+            self.policy.model.set_attn_implementation(self.attention_before)
 
 # %% ../nbs/09_rollout.ipynb #f72a980a
 def _by_group(size, rollout, finished):  # files completions under their groups, and tells of a group that is whole
@@ -694,7 +940,7 @@ def _handing_over(engine):  # to be filled: what is handed over, and its bytes
     yield given
     engine.handed = HandOver(**given, seconds=time.perf_counter() - began)
 
-
+# %% ../nbs/09_rollout.ipynb #06fcc8b6
 def _counted(weights, given):  # the same, with their bytes added up
     for name, tensor in weights:
         given["bytes"] += tensor.numel() * tensor.element_size()
@@ -705,7 +951,7 @@ def _writes(policy):  # which model it is, and how often each of its own weights
     bare = unadapted(policy.model)
     return weakref.ref(bare), [p._version for name, p in bare.named_parameters() if "lora_" not in name]
 
-
+# %% ../nbs/09_rollout.ipynb #fe00e6d4
 def _adapter_settings(policy):  # what peft says of the adapters
     return policy.model.peft_config[policy.model.active_adapters[0]]
 
@@ -753,6 +999,29 @@ class AdapterVersions:
 
     def _place(self, version):
         return self.folder.parent / f"{self.folder.name}-adapter-{version}"
+
+# %% ../nbs/09_rollout.ipynb #f872828e
+class _Due(NamedTuple):
+    alone: bool  # adapters by themselves
+    whole: bool  # what lies beneath them, or everything merged
+
+# %% ../nbs/09_rollout.ipynb #352cc12d
+def _due(adapters, policy):  # `adapters` is None where everything is merged
+    alone = adapters is not None and adapters.alone(policy)
+    return _Due(alone, not (adapters is not None and adapters.knows(policy) and alone))
+
+# %% ../nbs/09_rollout.ipynb #92d59b1c
+def _written(adapters, policy, given, dtype=None):  # the folder of the next version
+    folder = adapters.write(policy, dtype)
+    given |= dict(what="adapters", bytes=given["bytes"] + (folder / "adapter_model.safetensors").stat().st_size)
+    return folder
+
+# %% ../nbs/09_rollout.ipynb #7c6cf16b
+def _ready(engine):
+    if engine._asleep:
+        engine.wake()
+    if engine._stale:
+        engine.load_weights(engine.policy)
 
 # %% ../nbs/09_rollout.ipynb #76371687
 @contextlib.contextmanager
@@ -825,7 +1094,28 @@ def _import_vllm():  # the module, set up for one process
         operations._supports_onednn = False
     return vllm
 
-# %% ../nbs/09_rollout.ipynb #d3a365e1
+# %% ../nbs/09_rollout.ipynb #1e2f622c
+_RUNNING = weakref.WeakSet()  # engines of this process: vLLM's process groups are global, so that there can be one
+
+
+def _check_place(seeds):  # and what cannot be asked anywhere
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "VLLMEngine: runs in one training process only, since vLLM claims the processes' communication for"
+            " itself; with several, start vLLM servers and use VLLMServerEngine"
+        )
+    if seeds not in ("request", "phase"):
+        raise ConfigError(f"VLLMEngine: seeds is {seeds!r}; give 'request' or 'phase'")
+
+# %% ../nbs/09_rollout.ipynb #5833641f
+def _close_running():  # such as the engine of this cell's last run
+    for other in [e for e in _RUNNING if e.vllm is not None]:
+        warnings.warn(
+            "VLLMEngine: one runs in this process already, and vLLM takes only one; it is closed", stacklevel=3
+        )
+        other.close()
+
+# %% ../nbs/09_rollout.ipynb #4c739120
 def _sampling_parameters(policy, request, limit, temperature, stop, forbidden_ids, kind, **more):
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -843,18 +1133,34 @@ def _sampling_parameters(policy, request, limit, temperature, stop, forbidden_id
         **more,
     )
 
-
-def _finals(policy, request, limit, temperature, stop, forbidden_ids):  # of a completion that is given when it is over
+# %% ../nbs/09_rollout.ipynb #83775ce9
+def _finals(engine, request, asked):
     more = dict(logprobs=0, flat_logprobs=True)
-    return _sampling_parameters(policy, request, limit, temperature, stop, forbidden_ids, "FINAL_ONLY", **more)
+    parameters = _sampling_parameters(engine.policy, request, *asked, kind="FINAL_ONLY", **more)
+    parameters.seed = None if engine.seeds == "phase" else request.seed
+    return parameters
 
-# %% ../nbs/09_rollout.ipynb #275b6955
+# %% ../nbs/09_rollout.ipynb #2deea984
+def _deltas(engine, request, asked, alternatives):
+    return _sampling_parameters(engine.policy, request, *asked, kind="DELTA", logprobs=alternatives)
+
+# %% ../nbs/09_rollout.ipynb #df3a09a7
 def _from_vllm(output):  # a finished request's output as a Completion
     [written] = output.outputs
     flat = written.logprobs  # the sampled token stands first at each place
     return Completion(
         list(written.token_ids), [flat.logprobs[start] for start in flat.start_indices], written.finish_reason
     )
+
+# %% ../nbs/09_rollout.ipynb #0ea7ec50
+def _likeliest(logprobs, alternatives):  # of a dictionary, likeliest first
+    return tuple(sorted(logprobs.items(), key=lambda pair: -pair[1])[:alternatives])
+
+# %% ../nbs/09_rollout.ipynb #1ab9c5ed
+def _tokens_from_vllm(written, alternatives):
+    for token, values in zip(written.token_ids, written.logprobs):
+        likeliest = _likeliest({i: value.logprob for i, value in values.items()}, alternatives)
+        yield Token(token, values[token].logprob, likeliest)
 
 # %% ../nbs/09_rollout.ipynb #026f3eb9
 def _check_vllm(temperature, forbidden_ids, requests, limit, longest, alternatives=0):
@@ -871,7 +1177,21 @@ def _check_vllm(temperature, forbidden_ids, requests, limit, longest, alternativ
             " give the engine or server a larger one, or lower max_completion_length"
         )
 
-# %% ../nbs/09_rollout.ipynb #6e8c7c1e
+# %% ../nbs/09_rollout.ipynb #ad01e8d8
+def _asked_of_vllm(engine, requests, *settings, alternatives=0):  # the settings of a call, checked
+    asked = _Asked(*settings)
+    check_sampling(engine.policy, requests, *asked)
+    _check_vllm(asked.temperature, asked.forbidden_ids, requests, asked.limit, engine._longest, alternatives)
+    return asked
+
+# %% ../nbs/09_rollout.ipynb #20684854
+@contextlib.contextmanager
+def _one_seed(requests):  # all draws of a call come from one generator, which these requests seed
+    with _global_randomness_kept():
+        torch.manual_seed(keyed_seed(requests[0].seed, "call") if requests else 0)
+        yield
+
+# %% ../nbs/09_rollout.ipynb #55f20913
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 
 
@@ -881,38 +1201,194 @@ def _lora_settings(rank):  # of vllm.LLM
     room = min((r for r in _RANKS if r >= rank), default=0)
     return dict(enable_lora=True, max_lora_rank=room, max_loras=1) if rank else {}
 
-# %% ../nbs/09_rollout.ipynb #4988d1dd
+# %% ../nbs/09_rollout.ipynb #0dacd193
+def _vllm_settings(policy, folder, dtype, lora_rank):  # of vllm.LLM, what no argument changes
+    cuda = torch.cuda.is_available()
+    own = "bfloat16" if cuda else str(policy.model.dtype).removeprefix("torch.")
+    return dict(
+        model=str(folder),
+        load_format="dummy",
+        dtype=own if dtype == "auto" else dtype,
+        enable_sleep_mode=cuda,
+        enable_prefix_caching=True,
+        logprobs_mode="processed_logprobs",
+        generation_config="vllm",
+        distributed_executor_backend="uni",
+        seed=0,
+        disable_log_stats=True,
+    ) | _lora_settings(lora_rank)
+
+# %% ../nbs/09_rollout.ipynb #c42fcac5
 def _into_vllm(vllm, adapters, policy, given):  # the adapter that requests are to name; None: it is in the weights
-    alone = adapters is not None and adapters.alone(policy)
-    if not (adapters is not None and adapters.knows(policy) and alone):
-        weights = _counted(plain_weights(policy.model, merged=not alone), given)
+    due = _due(adapters, policy)
+    if due.whole:
+        weights = _counted(plain_weights(policy.model, merged=not due.alone), given)
         vllm.collective_rpc("reload_weights", kwargs=dict(weights_iterator=weights))
-    if not alone:
+    if not due.alone:
         return None
     from vllm.lora.request import LoRARequest
 
-    folder = adapters.write(policy)
-    given |= dict(what="adapters", bytes=given["bytes"] + (folder / "adapter_model.safetensors").stat().st_size)
+    folder = _written(adapters, policy, given)
     adapter = LoRARequest(folder.name, adapters.version, str(folder))
     vllm.llm_engine.add_lora(adapter)
     return adapter
 
-# %% ../nbs/09_rollout.ipynb #5edd0c56
-@contextlib.contextmanager
-def _one_seed(requests):  # all draws of a call come from one generator, which these requests seed
-    with _global_randomness_kept():
-        torch.manual_seed(keyed_seed(requests[0].seed, "call") if requests else 0)
-        yield
+# %% ../nbs/09_rollout.ipynb #bfe36db6
+def _load_into_vllm(engine, policy):
+    _check_open(engine.vllm)
+    if engine._asleep:
+        engine.wake()
+    engine.policy = policy
+    with _handing_over(engine) as given:
+        engine._adapter = _into_vllm(engine.vllm, engine._adapters, policy, given)
+    engine.vllm.reset_prefix_cache()  # what was cached belongs to the old weights
+    engine._stale = False
 
+# %% ../nbs/09_rollout.ipynb #d0c2204c
+def _check_open(vllm):
+    if vllm is None:
+        raise RunError("VLLMEngine: it was closed; make a new one")
 
+# %% ../nbs/09_rollout.ipynb #9919adc5
+def _as_started(config):  # the most tokens of a sequence, and the precision
+    return config.max_model_len, str(config.dtype).removeprefix("torch.")
+
+# %% ../nbs/09_rollout.ipynb #fd0025d8
+def _check_copy(engine, version):
+    gap = weight_gap(engine, engine.policy)
+    if not gap < 0.5:
+        engine.close()
+        raise RunError(
+            f"VLLMEngine: vLLM and the policy differ by {gap:.2f} nats on the same tokens, so that the weights did"
+            f" not arrive whole; this vLLM ({version}) may treat this model in its own way"
+        )
+
+# %% ../nbs/09_rollout.ipynb #3dfd58b0
+class _Mail:
+    def __init__(self, engine):
+        self.engine, self.lock = engine, threading.RLock()  # vLLM's own engine; None once it is closed
+        self.numbers, self.boxes = itertools.count(), {}  # where the results of a request go, by its name
+
+    def __len__(self):  # requests that are under way
+        return len(self.boxes)
+
+    def add(self, box, request, parameters, adapter):
+        name = str(next(self.numbers))
+        self.boxes[name] = box
+        prompt = dict(prompt_token_ids=list(request.prompt_ids))
+        self.engine.add_request(name, prompt, parameters, lora_request=adapter)
+        return name
+
+    def collect(self, box):  # what has come for a caller, after one step where nothing has
+        with self.lock:
+            if not box:
+                _step_vllm(self.engine, self.boxes)
+            found = box[:]
+            box.clear()
+        return found
+
+    def forget(self, box):  # aborts what is still under way for a caller
+        with self.lock:
+            live = [name for name, other in self.boxes.items() if other is box]
+            for name in live:
+                del self.boxes[name]
+            if live and self.engine is not None:
+                self.engine.abort_request(live)
+
+    def abort(self):
+        with self.lock:
+            self.engine.abort_request(list(self.boxes))
+            self.boxes.clear()
+
+# %% ../nbs/09_rollout.ipynb #3a12f5f0
+def _step_vllm(engine, boxes):
+    _check_open(engine)
+    if not engine.has_unfinished_requests():
+        raise RunError(
+            "VLLMEngine: it was put to sleep, or its requests were aborted, while a completion was being written"
+        )
+    with _interrupts_wait():
+        for output in engine.step():
+            if output.request_id in boxes:
+                boxes[output.request_id].append(output)
+
+# %% ../nbs/09_rollout.ipynb #cfbf97c1
+def _post(engine, box, requests, asked):  # the places of the requests, by name
+    with engine._mail.lock:
+        _check_open(engine.vllm)
+        _ready(engine)
+        return {
+            engine._mail.add(box, request, _finals(engine, request, asked), engine._adapter): place
+            for place, request in enumerate(requests)
+        }
+
+# %% ../nbs/09_rollout.ipynb #e68cd5ad
+def _generate_in_vllm(engine, requests, asked):
+    mail, box, completions = engine._mail, [], [None] * len(requests)
+    with contextlib.ExitStack() as left:
+        left.callback(mail.forget, box)
+        if engine.seeds == "phase":
+            left.enter_context(_one_seed(requests))
+        places = _post(engine, box, requests, asked)
+        while places:
+            for output in (o for o in mail.collect(box) if o.finished):
+                mail.boxes.pop(output.request_id)
+                place = places.pop(output.request_id)
+                completions[place] = _from_vllm(output)
+                _announce(engine, place, completions[place])
+    return completions
+
+# %% ../nbs/09_rollout.ipynb #8b07a610
+def _stream_from_vllm(engine, request, parameters, alternatives):
+    mail, box, finished = engine._mail, [], False
+    try:
+        with mail.lock:
+            _check_open(engine.vllm)
+            _ready(engine)
+            name = mail.add(box, request, parameters, engine._adapter)
+        while not finished:
+            for output in mail.collect(box):
+                finished = output.finished
+                if finished:
+                    mail.boxes.pop(name)
+                yield from _tokens_from_vllm(output.outputs[0], alternatives)
+    finally:
+        mail.forget(box)
+
+# %% ../nbs/09_rollout.ipynb #f6006fa2
+def _send_to_sleep(engine):
+    _check_open(engine.vllm)
+    if torch.cuda.is_available() and not engine._asleep:
+        engine.abort()
+        engine.vllm.sleep(level=1 if engine._adapters else 2)  # 1: what lies beneath adapters waits in memory
+        engine._asleep, engine._stale = True, engine._adapters is None
+    elif not torch.cuda.is_available() and not engine._said:
+        warnings.warn("VLLMEngine.sleep: vLLM has no sleep mode on the CPU; its memory stays in use", stacklevel=3)
+        engine._said = True
+
+# %% ../nbs/09_rollout.ipynb #206de391
+def _wake_up(engine):
+    _check_open(engine.vllm)
+    if engine._asleep:
+        _give_back()
+        engine.vllm.wake_up()
+        engine._asleep = False
+
+# %% ../nbs/09_rollout.ipynb #43601d1a
+def _shut_down(engine):
+    if engine.vllm is not None:
+        engine.abort()
+        engine._engine.engine_core.shutdown()
+        engine.vllm = engine._engine = engine._mail.engine = None
+        engine._remove()
+        _give_back()
+
+# %% ../nbs/09_rollout.ipynb #d427aa50
 def _described(engine, what, dtype, seeds):
     return dict(engine=type(engine).__name__, hand_over=what, dtype=dtype, seeds=seeds)
 
-# %% ../nbs/09_rollout.ipynb #565d13aa
-_RUNNING = weakref.WeakSet()  # engines of this process: vLLM's process groups are global, so that there can be one
-
-
-class VLLMEngine:
+# %% ../nbs/09_rollout.ipynb #f8dbeda8
+class VLLMEngine(_Closing):
     "Samples with vLLM in this process, with a copy of the policy's weights."
 
     watch: Watch | None = None  # see `watched`
@@ -934,72 +1410,30 @@ class VLLMEngine:
         check: bool = True,  # raise `RunError` where the copy disagrees with the policy
         **options,  # further arguments of vllm.LLM
     ):
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError(
-                "VLLMEngine: runs in one training process only, since vLLM claims the processes' communication for"
-                " itself; with several, start vLLM servers and use VLLMServerEngine"
-            )
-        if seeds not in ("request", "phase"):
-            raise ConfigError(f"VLLMEngine: seeds is {seeds!r}; give 'request' or 'phase'")
-        vllm, self.policy, self.vllm, self.seeds = _import_vllm(), policy, None, seeds
-        for other in [e for e in _RUNNING if e.vllm is not None]:  # such as the one of this cell's last run
-            warnings.warn(
-                "VLLMEngine: one runs in this process already, and vLLM takes only one; it is closed", stacklevel=2
-            )
-            other.close()
+        _check_place(seeds)
+        vllm = _import_vllm()
+        _close_running()
+        self.policy, self.seeds, self._asleep, self._stale, self._said = policy, seeds, False, True, False
         self._folder = Path(tempfile.mkdtemp(prefix="spurious-rlvr-vllm-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         _write_shell(policy, self._folder)
-        self._cuda, self._asleep, self._stale, self._said = torch.cuda.is_available(), False, True, False
-        self._lock, self._numbers, self._mail = threading.RLock(), itertools.count(), {}
         self._adapters, self._adapter = AdapterVersions(lora_rank, self._folder) if lora_rank else None, None
-        settings = dict(
-            model=str(self._folder),
-            load_format="dummy",
-            dtype=(
-                dtype
-                if dtype != "auto"
-                else "bfloat16"
-                if self._cuda
-                else str(policy.model.dtype).removeprefix("torch.")
-            ),
-            max_model_len=max_model_len,
-            gpu_memory_utilization=gpu_memory_utilization,
-            enforce_eager=enforce_eager,
-            enable_sleep_mode=self._cuda,
-            enable_prefix_caching=True,
-            logprobs_mode="processed_logprobs",
-            generation_config="vllm",
-            distributed_executor_backend="uni",
-            seed=0,
-            disable_log_stats=True,
-        )
-        self.vllm = _start_vllm(vllm, settings | _lora_settings(lora_rank) | options)
+        usual = _vllm_settings(policy, self._folder, dtype, lora_rank)
+        given = dict(gpu_memory_utilization=gpu_memory_utilization, enforce_eager=enforce_eager) | options
+        self.vllm = _start_vllm(vllm, usual | dict(max_model_len=max_model_len) | given)
         _RUNNING.add(self)
-        self._engine, self._longest = self.vllm.llm_engine, self.vllm.llm_engine.model_config.max_model_len
-        self.dtype = str(self._engine.model_config.dtype).removeprefix("torch.")
-        gap = weight_gap(self, policy) if check else 0.0
-        if not gap < 0.5:
-            self.close()
-            raise RunError(
-                f"VLLMEngine: vLLM and the policy differ by {gap:.2f} nats on the same tokens, so that the weights did"
-                f" not arrive whole; this vLLM ({vllm.__version__}) may treat this model in its own way"
-            )
+        self._engine, self._mail = self.vllm.llm_engine, _Mail(self.vllm.llm_engine)
+        self._longest, self.dtype = _as_started(self._engine.model_config)
+        if check:
+            _check_copy(self, vllm.__version__)
 
     def load_weights(
         self,
         policy: Policy,  # the policy that is trained
     ):
         "Copies the policy's present weights, in memory; adapters by themselves where `lora_rank` says so."
-        with self._lock:
-            self._open()
-            if self._asleep:
-                self.wake()
-            self.policy = policy
-            with _handing_over(self) as given:
-                self._adapter = _into_vllm(self.vllm, self._adapters, policy, given)
-            self.vllm.reset_prefix_cache()  # what was cached belongs to the old weights
-            self._stale = False
+        with self._mail.lock:
+            _load_into_vllm(self, policy)
 
     def describe(self) -> dict:
         "What it was asked to be, for `run.json`."
@@ -1007,95 +1441,22 @@ class VLLMEngine:
 
     def sleep(self):
         "Gives the GPU's memory back; running requests are aborted. On the CPU vLLM cannot, which is said once."
-        with self._lock:
-            self._open()
-            if self._cuda and not self._asleep:
-                self.abort()
-                self.vllm.sleep(level=1 if self._adapters else 2)  # 1: what lies beneath adapters waits in memory
-                self._asleep, self._stale = True, self._adapters is None
-            elif not self._cuda and not self._said:
-                warnings.warn(
-                    "VLLMEngine.sleep: vLLM has no sleep mode on the CPU; its memory stays in use", stacklevel=2
-                )
-                self._said = True
+        with self._mail.lock:
+            _send_to_sleep(self)
 
     def wake(self):
         "Takes the memory again; the weights come with the next `load_weights`, or before the next token."
-        with self._lock:
-            self._open()
-            if not self._asleep:
-                return
-            gc.collect()
-            torch.cuda.empty_cache()  # what the trainer has freed is PyTorch's until it is given back
-            self.vllm.wake_up()
-            self._asleep = False
+        with self._mail.lock:
+            _wake_up(self)
 
     def abort(self):
         "Ends all requests that are under way."
-        with self._lock:
-            self._engine.abort_request(list(self._mail))
-            self._mail.clear()
+        self._mail.abort()
 
     def close(self):
         "Frees everything vLLM holds; the engine cannot be used again."
-        with self._lock:
-            if self.vllm is None:
-                return
-            if getattr(self, "_engine", None) is not None:
-                self.abort()
-                self._engine.engine_core.shutdown()
-            self.vllm = self._engine = None
-            self._remove()
-            gc.collect()
-            if self._cuda:
-                torch.cuda.empty_cache()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def _open(self):
-        if self.vllm is None:
-            raise RunError("VLLMEngine: it was closed; make a new one")
-
-    def _add(self, box, request, parameters):  # results of the request go into the box
-        name = str(next(self._numbers))
-        self._mail[name] = box
-        prompt = dict(prompt_token_ids=list(request.prompt_ids))
-        self._engine.add_request(name, prompt, parameters, lora_request=self._adapter)
-        return name
-
-    def _collect(self, box):  # what has come for a caller, after one step where nothing has
-        with self._lock:
-            if not box:
-                self._open()
-                if not self._engine.has_unfinished_requests():
-                    raise RunError(
-                        "VLLMEngine: it was put to sleep, or its requests were aborted, while a completion was being"
-                        " written"
-                    )
-                with _interrupts_wait():
-                    for output in self._engine.step():
-                        if output.request_id in self._mail:
-                            self._mail[output.request_id].append(output)
-            found = box[:]
-            box.clear()
-            return found
-
-    def _forget(self, box):  # aborts what is still under way for a caller
-        with self._lock:
-            live = [name for name, other in self._mail.items() if other is box]
-            for name in live:
-                del self._mail[name]
-            if live and self.vllm is not None:
-                self._engine.abort_request(live)
-
-    def _ready(self):
-        self._open()
-        if self._stale:
-            self.load_weights(self.policy)
+        with self._mail.lock:
+            _shut_down(self)
 
     def generate(
         self,
@@ -1107,33 +1468,8 @@ class VLLMEngine:
         forbidden_ids: Sequence[int] = (),  # tokens that are never written
     ) -> list[Completion]:  # one for each request, in order
         "Samples all requests. Wakes where it must. An interrupt aborts what is under way."
-        check_sampling(self.policy, requests, max_completion_length, temperature, stop, forbidden_ids)
-        _check_vllm(temperature, forbidden_ids, requests, max_completion_length, self._longest)
-        box: list[Any] = []
-        places: dict[str, int] = {}
-        completions: list[Any] = [None] * len(requests)
-        settings = (max_completion_length, temperature, stop, forbidden_ids)
-        with contextlib.ExitStack() as left:
-            left.callback(self._forget, box)
-            if self.seeds == "phase":
-                left.enter_context(_one_seed(requests))
-            with self._lock:
-                self._ready()
-                for place, request in enumerate(requests):
-                    parameters = _finals(self.policy, request, *settings)
-                    parameters.seed = None if self.seeds == "phase" else request.seed
-                    places[self._add(box, request, parameters)] = place
-            while places:
-                for output in self._collect(box):
-                    if output.finished:
-                        place = places.pop(output.request_id)
-                        completions[place] = _from_vllm(output)
-                        self._mail.pop(output.request_id)
-                        if self.watch is not None:
-                            self.watch(1, "")
-                        if self.finished is not None:
-                            self.finished(place, completions[place])
-        return completions
+        settings = max_completion_length, temperature, stop, forbidden_ids
+        return _generate_in_vllm(self, requests, _asked_of_vllm(self, requests, *settings))
 
     def stream(
         self,
@@ -1146,42 +1482,9 @@ class VLLMEngine:
         alternatives: int = 0,  # how many of the likeliest tokens to give with each
     ) -> Iterator[Token]:  # closing it aborts the request
         "The tokens of one completion as they are sampled: those that `generate` writes."
-        check_sampling(self.policy, [request], max_completion_length, temperature, stop, forbidden_ids)
-        _check_vllm(temperature, forbidden_ids, [request], max_completion_length, self._longest, alternatives)
-        return self._stream(
-            request,
-            _sampling_parameters(
-                self.policy,
-                request,
-                max_completion_length,
-                temperature,
-                stop,
-                forbidden_ids,
-                "DELTA",
-                logprobs=alternatives,
-            ),
-            alternatives,
-        )
-
-    def _stream(self, request, parameters, alternatives):
-        box = []
-        try:
-            with self._lock:
-                self._ready()
-                name = self._add(box, request, parameters)
-            while True:
-                for output in self._collect(box):
-                    if output.finished:
-                        self._mail.pop(name)
-                    for token, values in zip(output.outputs[0].token_ids, output.outputs[0].logprobs):
-                        likeliest = sorted(
-                            ((i, value.logprob) for i, value in values.items()), key=lambda pair: -pair[1]
-                        )
-                        yield Token(token, values[token].logprob, tuple(likeliest[:alternatives]))
-                    if output.finished:
-                        return
-        finally:
-            self._forget(box)
+        settings = max_completion_length, temperature, stop, forbidden_ids
+        asked = _asked_of_vllm(self, [request], *settings, alternatives=alternatives)
+        return _stream_from_vllm(self, request, _deltas(self, request, asked, alternatives), alternatives)
 
 # %% ../nbs/09_rollout.ipynb #68c317a9
 _SERVE = (
@@ -1211,7 +1514,7 @@ def _ask(connection, path, body, api_key):  # the response object of a POST; of 
     connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body), headers)
     return connection.getresponse()
 
-
+# %% ../nbs/09_rollout.ipynb #1a208c2d
 def _as_it_is(text):
     return text
 
@@ -1240,6 +1543,24 @@ def _answer(
     except ValueError:
         raise OSError(f"an answer that is not JSON: {text[:100]!r}") from None
 
+# %% ../nbs/09_rollout.ipynb #f4c28c80
+def _hang_up(connection):
+    import socket
+
+    with contextlib.suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+# %% ../nbs/09_rollout.ipynb #a72f6ced
+class _Call:
+    def __init__(self):
+        self.open_now, self.stopped = set(), threading.Event()
+
+    def hang_up(self):
+        self.stopped.set()
+        for connection in list(self.open_now):
+            _hang_up(connection)
+
 # %% ../nbs/09_rollout.ipynb #c8c855ea
 def _deal_prompts(requests, servers):  # for each request, the place of its server: one server for a prompt, equal loads
     loads, home = [0] * servers, {}
@@ -1251,8 +1572,243 @@ def _deal_prompts(requests, servers):  # for each request, the place of its serv
         loads[home[prompt]] += count
     return [home[r.prompt_ids] for r in requests]
 
-# %% ../nbs/09_rollout.ipynb #66839d81
-class VLLMServerEngine:
+# %% ../nbs/09_rollout.ipynb #d2246121
+def _body(engine, request, asked, alternatives=0, stream=False):
+    parameters = dict(
+        temperature=asked.temperature,
+        seed=request.seed,
+        max_tokens=asked.limit,
+        stop_token_ids=sorted(engine.policy.end_ids),
+        ignore_eos=True,
+        stop=list(asked.stop),
+        include_stop_str_in_output=True,
+        detokenize=bool(asked.stop),
+        logprobs=alternatives and alternatives + 1,
+        top_p=1.0,
+        top_k=0,
+        min_p=0.0,
+    )
+    if len(asked.forbidden_ids):
+        parameters["logit_bias"] = {str(i): -1e9 for i in sorted(set(asked.forbidden_ids))}
+    named = dict(model=engine._adapter) if engine._adapter else {}
+    return named | dict(token_ids=list(request.prompt_ids), sampling_params=parameters, stream=stream)
+
+# %% ../nbs/09_rollout.ipynb #ab196687
+def _addresses(given):  # one for each server
+    addresses = [a if "//" in a else f"http://{a}" for a in ([given] if isinstance(given, str) else given)]
+    if not addresses:
+        raise ConfigError("VLLMServerEngine: addresses is empty; give at least one, such as 'http://127.0.0.1:8000'")
+    return addresses
+
+# %% ../nbs/09_rollout.ipynb #b877558b
+def _try_out(engine, address, call):  # the log-probability of a token that is all but certain, and the longest lengths
+    biased = _body(engine, Request((3,), 0), _Asked(1, 0.0, (), ()))
+    biased["sampling_params"]["logit_bias"] = {"4": 100.0}
+    try:
+        _answer(address, "/health", None, min(engine.timeout, 10), engine.api_key)
+        answer = call(address, "/inference/v1/generate", biased)
+        models = call(address, "/v1/models", None)
+    except (OSError, _Refused) as error:
+        raise NotAvailable(
+            f"no vLLM server that takes token ids answers at {address} ({error}); start it with: {_SERVE}"
+        ) from None
+    reported = answer["choices"][0]["logprobs"]["content"][0]["logprob"]
+    return reported, [model.get("max_model_len") for model in models.get("data", ())]
+
+# %% ../nbs/09_rollout.ipynb #20b5bf53
+def _check_server(engine, address):  # the longest lengths that it takes: it would cut silently
+    call = functools.partial(_answer, timeout=engine.timeout, api_key=engine.api_key)
+    reported, lengths = _try_out(engine, address, call)
+    if reported < -1:
+        raise ConfigError(
+            f"the vLLM server at {address} reports log-probabilities before temperature and forbidden tokens; start"
+            f" it with: {_SERVE}"
+        )
+    return lengths
+
+# %% ../nbs/09_rollout.ipynb #d0f5090e
+def _from_server(answer):  # as a Completion
+    [choice] = answer["choices"]
+    logprobs = [entry["logprob"] for entry in choice["logprobs"]["content"]]
+    return Completion(choice["token_ids"], logprobs, "length" if choice["finish_reason"] == "length" else "stop")
+
+# %% ../nbs/09_rollout.ipynb #80a1f0ff
+def _complete(engine, first, body, call):  # None where the call was stopped
+    for attempt in range(engine.retries + 1):
+        if call.stopped.is_set():
+            return None
+        address = engine.addresses[(first + attempt) % len(engine.addresses)]
+        try:
+            path = "/inference/v1/generate"
+            return _from_server(_answer(address, path, body, engine.timeout, engine.api_key, call.open_now))
+        except _Refused as error:
+            raise RunError(f"the vLLM server at {address} refused a request: {error}") from None
+        except OSError as error:
+            problem = str(error) or type(error).__name__
+        if attempt < engine.retries:
+            call.stopped.wait(min(8, 0.5 * 2**attempt))
+    raise RunError(
+        f"no answer after {engine.retries + 1} attempts, at last from the vLLM server at {address} ({problem}); see"
+        " its log, and whether it is overloaded or out of memory"
+    )
+
+# %% ../nbs/09_rollout.ipynb #a737721a
+def _place_one(engine, place, first, body, call):
+    completion = _complete(engine, first, body, call)
+    if completion is not None:
+        _announce(engine, place, completion)
+    return completion
+
+# %% ../nbs/09_rollout.ipynb #34cc2404
+def _results(jobs, call):
+    from concurrent.futures import FIRST_EXCEPTION, wait
+
+    wait(jobs, return_when=FIRST_EXCEPTION)
+    failed = next((job.exception() for job in jobs if job.done() and job.exception()), None)
+    if failed:
+        raise failed
+    if call.stopped.is_set():
+        raise RunError("VLLMServerEngine: its requests were aborted")
+    return [job.result() for job in jobs]
+
+# %% ../nbs/09_rollout.ipynb #88050412
+def _generate_on_servers(engine, requests, asked):
+    from concurrent.futures import ThreadPoolExecutor
+
+    _ready(engine)
+    pool = ThreadPoolExecutor(min(max(1, len(requests)), engine.concurrency * len(engine.addresses)))
+    engine._under_way.add(call := _Call())
+    try:
+        dealt = _deal_prompts(requests, len(engine.addresses))
+        jobs = [
+            pool.submit(_place_one, engine, place, first, _body(engine, request, asked), call)
+            for place, (request, first) in enumerate(zip(requests, dealt))
+        ]
+        return _results(jobs, call)
+    finally:  # on an error or an interrupt, closed connections tell the servers to stop
+        engine._under_way.discard(call)
+        pool.shutdown(wait=False, cancel_futures=True)
+        call.hang_up()
+
+# %% ../nbs/09_rollout.ipynb #f35aca71
+def _open_stream(connection, path, body, engine, address):  # the lines that come
+    try:
+        response = _ask(connection, path, body, engine.api_key)
+    except OSError as error:
+        raise RunError(f"the vLLM server at {address} does not answer: {error}") from None
+    if response.status != 200:
+        raise RunError(
+            f"the vLLM server at {address} refused a stream: HTTP {response.status}:"
+            f" {response.read(300).decode('utf-8', 'replace')}"
+        )
+    return response
+
+# %% ../nbs/09_rollout.ipynb #ebeecf6a
+def _tokens_of_event(event, alternatives):
+    for choice in event.get("choices", ()):
+        for entry in (choice.get("logprobs") or {}).get("content") or ():
+            likeliest = _likeliest({e["token_id"]: e["logprob"] for e in entry["top_logprobs"]}, alternatives)
+            yield Token(entry["token_id"], entry["logprob"], likeliest)
+
+# %% ../nbs/09_rollout.ipynb #22a982ad
+def _stream_from_server(engine, body, alternatives):
+    _ready(engine)
+    address = engine.addresses[body["sampling_params"]["seed"] % len(engine.addresses)]
+    connection, start = _connect(address, engine.timeout, set())
+    try:
+        for line in _open_stream(connection, start + "/inference/v1/generate", body, engine, address):
+            if line.startswith(b"data:") and line.strip() != b"data: [DONE]":
+                event = json.loads(line[5:])
+                if "error" in event:
+                    raise RunError(f"the vLLM server at {address} broke off: {str(event['error'])[:300]}")
+                yield from _tokens_of_event(event, alternatives)
+    finally:
+        _hang_up(connection)
+
+# %% ../nbs/09_rollout.ipynb #cddbaac2
+def _needs(path, adapters):  # what a server must have been started with
+    if "lora" in path:
+        return (
+            f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank {adapters.rank}, and see the folder"
+            " under the same path"
+        )
+    return "VLLM_SERVER_DEV_MODE=1" + (" and see the folder under the same path" if "rpc" in path else "")
+
+# %% ../nbs/09_rollout.ipynb #874c94dd
+def _everywhere(engine, path, body):
+    for address in engine.addresses:
+        try:
+            _answer(address, path, body, engine.timeout, engine.api_key, read=_as_it_is)
+        except (OSError, _Refused) as error:
+            raise RunError(
+                f"the vLLM server at {address} did not do {path.partition('?')[0]} ({error}); it must run with"
+                f" {_needs(path, engine._adapters)}"
+            ) from None
+
+# %% ../nbs/09_rollout.ipynb #6efada80
+def _write_weights(policy, folder, dtype=None, merged=True):  # a plain save_pretrained folder, replaced whole
+    import safetensors.torch
+
+    fresh = folder.parent / f".{folder.name}.{os.getpid()}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    _write_shell(policy, fresh)
+    safetensors.torch.save_file(
+        {name: tensor.to(dtype).cpu().contiguous() for name, tensor in plain_weights(policy.model, merged)},
+        fresh / "model.safetensors",
+        metadata=dict(format="pt"),
+    )
+    if folder.exists():
+        folder.rename(old := folder.parent / f".{folder.name}.old")
+        fresh.rename(folder)
+        shutil.rmtree(old)
+    else:
+        fresh.rename(folder)
+    return folder
+
+# %% ../nbs/09_rollout.ipynb #84be5e10
+def _gather(policy, due):  # and let it go
+    for _ in plain_weights(policy.model, merged=not due.alone) if due.whole else ():
+        pass
+    for _ in adapter_weights(policy.model) if due.alone else ():
+        pass
+
+# %% ../nbs/09_rollout.ipynb #27dd1a6a
+def _send(engine, policy, due, given):
+    dtype = torch.bfloat16 if engine.weights_dtype == "bfloat16" else None
+    if due.whole:
+        folder = _write_weights(policy, Path(engine.weights_folder).absolute(), dtype, merged=not due.alone)
+        given["bytes"] += (folder / "model.safetensors").stat().st_size
+        _everywhere(engine, "/collective_rpc", dict(method="reload_weights", kwargs=dict(weights_path=str(folder))))
+    if due.alone:
+        folder = _written(engine._adapters, policy, given, dtype)
+        loading = dict(lora_name="policy", lora_path=str(folder), load_inplace=True)
+        _everywhere(engine, "/v1/load_lora_adapter", loading)
+    _everywhere(engine, "/reset_prefix_cache", {})  # what was cached belongs to the old weights
+
+# %% ../nbs/09_rollout.ipynb #80c5debb
+def _to_servers(engine, policy):  # every process calls
+    engine.policy, due = policy, _due(engine._adapters, policy)
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    with _handing_over(engine) as given:
+        if several and torch.distributed.get_rank():
+            _gather(policy, due)
+        else:
+            _send(engine, policy, due, given)
+        engine._adapter = "policy" if due.alone else None
+        if several:
+            torch.distributed.barrier()
+    engine._stale = False
+
+# %% ../nbs/09_rollout.ipynb #27966a7c
+def _send_servers_to_sleep(engine):
+    _everywhere(engine, f"/sleep?level={engine.sleep_level}", {})
+    engine._asleep, engine._stale = True, engine.sleep_level == 2
+    if engine._adapters is not None and engine._stale:
+        engine._adapters.beneath = None  # it is gone, too
+
+# %% ../nbs/09_rollout.ipynb #40c0893e
+class VLLMServerEngine(_Closing):
     "Samples with vLLM servers on other GPUs or hosts, over HTTP."
 
     watch: Watch | None = None  # see `watched`
@@ -1276,96 +1832,13 @@ class VLLMServerEngine:
     ):
         if weights_dtype not in ("same", "bfloat16"):
             raise ConfigError(f"VLLMServerEngine: weights_dtype is {weights_dtype!r}; give 'same' or 'bfloat16'")
-        self.addresses = [
-            a if "//" in a else f"http://{a}" for a in ([addresses] if isinstance(addresses, str) else addresses)
-        ]
-        if not self.addresses:
-            raise ConfigError(
-                "VLLMServerEngine: addresses is empty; give at least one, such as 'http://127.0.0.1:8000'"
-            )
-        self.policy, self.weights_folder, self.concurrency, self.timeout, self.retries = (
-            policy,
-            weights_folder,
-            concurrency,
-            timeout,
-            retries,
-        )
-        self.sleep_level, self.api_key, self._asleep, self._stale = sleep_level, api_key, False, False
-        self.weights_dtype, self._under_way, self._adapter, self._longest = weights_dtype, set(), None, None
+        self.addresses, self.policy = _addresses(addresses), policy
+        self.weights_folder, self.weights_dtype, self.sleep_level = weights_folder, weights_dtype, sleep_level
+        self.concurrency, self.timeout, self.retries, self.api_key = concurrency, timeout, retries, api_key
+        self._asleep, self._stale, self._under_way, self._adapter = False, False, set(), None
         self._adapters = AdapterVersions(lora_rank, Path(weights_folder or ".").absolute()) if lora_rank else None
-        for address in self.addresses:
-            self._check(address)
-
-    def _check(
-        self, address
-    ):  # that it answers, takes token ids, and reports the log-probabilities that were sampled from
-        biased = self._body(Request((3,), 0), 1, 0.0, (), ())
-        biased["sampling_params"]["logit_bias"] = {"4": 100.0}  # makes token 4 all but certain
-        try:
-            _answer(address, "/health", None, min(self.timeout, 10), self.api_key)
-            answer = _answer(address, "/inference/v1/generate", biased, self.timeout, self.api_key)
-            lengths = [
-                model.get("max_model_len")
-                for model in _answer(address, "/v1/models", None, self.timeout, self.api_key).get("data", ())
-            ]
-        except (OSError, _Refused) as error:
-            raise NotAvailable(
-                f"no vLLM server that takes token ids answers at {address} ({error}); start it with: {_SERVE}"
-            ) from None
-        reported = answer["choices"][0]["logprobs"]["content"][0]["logprob"]
-        self._longest = min(filter(None, [self._longest, *lengths]), default=None)  # a server would cut silently
-        if reported < -1:
-            raise ConfigError(
-                f"the vLLM server at {address} reports log-probabilities before temperature and forbidden tokens; start"
-                f" it with: {_SERVE}"
-            )
-
-    def _body(self, request, limit, temperature, stop, forbidden_ids, alternatives=0, stream=False):
-        parameters = dict(
-            temperature=temperature,
-            seed=request.seed,
-            max_tokens=limit,
-            stop_token_ids=sorted(self.policy.end_ids),
-            ignore_eos=True,
-            stop=list(stop),
-            include_stop_str_in_output=True,
-            detokenize=bool(stop),
-            logprobs=alternatives and alternatives + 1,
-            top_p=1.0,
-            top_k=0,
-            min_p=0.0,
-        )
-        if len(forbidden_ids):
-            parameters["logit_bias"] = {str(i): -1e9 for i in sorted(set(forbidden_ids))}
-        named = dict(model=self._adapter) if self._adapter else {}
-        return named | dict(token_ids=list(request.prompt_ids), sampling_params=parameters, stream=stream)
-
-    def _complete(
-        self, first, body, open_now, stopped
-    ):  # one completion, from the server at that place or the next that answers
-        for attempt in range(self.retries + 1):
-            if stopped.is_set():
-                return None
-            address = self.addresses[(first + attempt) % len(self.addresses)]
-            try:
-                answer = _answer(address, "/inference/v1/generate", body, self.timeout, self.api_key, open_now)
-            except _Refused as error:
-                raise RunError(f"the vLLM server at {address} refused a request: {error}") from None
-            except OSError as error:
-                problem = str(error) or type(error).__name__
-            else:
-                [choice] = answer["choices"]
-                return Completion(
-                    choice["token_ids"],
-                    [entry["logprob"] for entry in choice["logprobs"]["content"]],
-                    "length" if choice["finish_reason"] == "length" else "stop",
-                )
-            if attempt < self.retries:
-                stopped.wait(min(8, 0.5 * 2**attempt))
-        raise RunError(
-            f"no answer after {self.retries + 1} attempts, at last from the vLLM server at {address} ({problem}); see"
-            " its log, and whether it is overloaded or out of memory"
-        )
+        lengths = [length for address in self.addresses for length in _check_server(self, address)]
+        self._longest = min(filter(None, lengths), default=None)
 
     def generate(
         self,
@@ -1378,57 +1851,8 @@ class VLLMServerEngine:
     ) -> list[Completion]:  # one for each request, in order
         """Samples all requests; raises `RunError` where no server gives an answer. An interrupt cancels what is under
         way."""
-        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-
-        check_sampling(self.policy, requests, max_completion_length, temperature, stop, forbidden_ids)
-        _check_vllm(temperature, forbidden_ids, requests, max_completion_length, self._longest)
-        self._ready()
-        open_now, stopped = set(), threading.Event()
-        pool = ThreadPoolExecutor(min(max(1, len(requests)), self.concurrency * len(self.addresses)))
-        hang_up = functools.partial(_stop, stopped, open_now)
-        self._under_way.add((stopped, hang_up))
-        try:
-            jobs = [
-                pool.submit(
-                    _pass_on,
-                    self.finished,
-                    place,
-                    self._complete,
-                    first,
-                    self._body(request, max_completion_length, temperature, stop, forbidden_ids),
-                    open_now,
-                    stopped,
-                )
-                for place, (request, first) in enumerate(zip(requests, _deal_prompts(requests, len(self.addresses))))
-            ]
-            if (watch := self.watch) is not None:
-                for job in jobs:
-                    job.add_done_callback(lambda _: watch(1, ""))
-            wait(jobs, return_when=FIRST_EXCEPTION)
-            failed = next((job.exception() for job in jobs if job.done() and job.exception()), None)
-            if failed:
-                raise failed
-            if stopped.is_set():
-                raise RunError("VLLMServerEngine: its requests were aborted")
-            return [job.result() for job in jobs]
-        finally:  # on an error or an interrupt, closed connections tell the servers to stop
-            self._under_way.discard((stopped, hang_up))
-            pool.shutdown(wait=False, cancel_futures=True)
-            hang_up()
-
-    def abort(self):
-        "Ends what is being sampled, from any thread; its `generate` raises `RunError`."
-        for _, hang_up in list(self._under_way):
-            hang_up()
-
-    @property
-    def samples_beside(self) -> bool:
-        "Whether it may sample while the trainer computes: not where both take turns on a GPU."
-        return not self.sleep_level
-
-    def describe(self) -> dict:
-        "What it was asked to be, for `run.json`."
-        return _described(self, "adapters" if self._adapters else "weights", self.weights_dtype, "request")
+        settings = max_completion_length, temperature, stop, forbidden_ids
+        return _generate_on_servers(self, requests, _asked_of_vllm(self, requests, *settings))
 
     def stream(
         self,
@@ -1441,52 +1865,23 @@ class VLLMServerEngine:
         alternatives: int = 0,  # how many of the likeliest tokens to give with each
     ) -> Iterator[Token]:  # closing it closes the connection, at which the server stops
         "The tokens of one completion as they are sampled."
-        check_sampling(self.policy, [request], max_completion_length, temperature, stop, forbidden_ids)
-        _check_vllm(temperature, forbidden_ids, [request], max_completion_length, self._longest, alternatives)
-        return self._stream(
-            self._body(request, max_completion_length, temperature, stop, forbidden_ids, alternatives, stream=True),
-            alternatives,
-        )
+        settings = max_completion_length, temperature, stop, forbidden_ids
+        asked = _asked_of_vllm(self, [request], *settings, alternatives=alternatives)
+        return _stream_from_server(self, _body(self, request, asked, alternatives, stream=True), alternatives)
 
-    def _stream(self, body, alternatives):
-        self._ready()
-        address = self.addresses[body["sampling_params"]["seed"] % len(self.addresses)]
-        connection, start = _connect(address, self.timeout, set())
-        try:
-            try:
-                response = _ask(connection, start + "/inference/v1/generate", body, self.api_key)
-            except OSError as error:
-                raise RunError(f"the vLLM server at {address} does not answer: {error}") from None
-            if response.status != 200:
-                raise RunError(
-                    f"the vLLM server at {address} refused a stream: HTTP {response.status}:"
-                    f" {response.read(300).decode('utf-8', 'replace')}"
-                )
-            for line in response:
-                if not line.startswith(b"data:") or line.strip() == b"data: [DONE]":
-                    continue
-                event = json.loads(line[5:])
-                if "error" in event:
-                    raise RunError(f"the vLLM server at {address} broke off: {str(event['error'])[:300]}")
-                for choice in event.get("choices", ()):
-                    for entry in (choice.get("logprobs") or {}).get("content") or ():
-                        likeliest = sorted(
-                            {e["token_id"]: e["logprob"] for e in entry["top_logprobs"]}.items(),
-                            key=lambda pair: -pair[1],
-                        )
-                        yield Token(entry["token_id"], entry["logprob"], tuple(likeliest[:alternatives]))
-        finally:
-            _hang_up(connection)
+    def abort(self):
+        "Ends what is being sampled, from any thread; its `generate` raises `RunError`."
+        for call in list(self._under_way):
+            call.hang_up()
 
-    def _everywhere(self, path, body):  # a call that every server must answer
-        for address in self.addresses:
-            try:
-                _answer(address, path, body, self.timeout, self.api_key, read=_as_it_is)
-            except (OSError, _Refused) as error:
-                raise RunError(
-                    f"the vLLM server at {address} did not do {path.partition('?')[0]} ({error}); it must run with"
-                    f" {_needs(path, self._adapters)}"
-                ) from None
+    @property
+    def samples_beside(self) -> bool:
+        "Whether it may sample while the trainer computes: not where both take turns on a GPU."
+        return not self.sleep_level
+
+    def describe(self) -> dict:
+        "What it was asked to be, for `run.json`."
+        return _described(self, "adapters" if self._adapters else "weights", self.weights_dtype, "request")
 
     def load_weights(
         self,
@@ -1499,115 +1894,19 @@ class VLLMServerEngine:
                 "VLLMServerEngine: to hand weights over, give weights_folder=, a folder that the trainer and all"
                 " servers see under the same path"
             )
-        if self._asleep:
-            self.wake()
-        self.policy = policy
-        several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        with _handing_over(self) as given:
-            _to_servers(self, policy, given, writes=not several or torch.distributed.get_rank() == 0)
-            if several:
-                torch.distributed.barrier()
-        self._stale = False
+        self.wake()
+        _to_servers(self, policy)
 
     def sleep(self):
         "Frees the servers' GPUs where `sleep_level` says so; servers with GPUs of their own stay awake."
         if self.sleep_level and not self._asleep:
-            self._everywhere(f"/sleep?level={self.sleep_level}", {})
-            self._asleep, self._stale = True, self.sleep_level == 2
-            if self._adapters is not None and self._stale:
-                self._adapters.beneath = None  # it is gone, too
+            _send_servers_to_sleep(self)
 
     def wake(self):
         "Wakes servers that were put to sleep."
         if self._asleep:
-            self._everywhere("/wake_up", {})
+            _everywhere(self, "/wake_up", {})
             self._asleep = False
-
-    def _ready(self):
-        if self._asleep:
-            self.wake()
-        if self._stale:
-            self.load_weights(self.policy)
 
     def close(self):
         "Nothing to free here; the servers go on."
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-# %% ../nbs/09_rollout.ipynb #0c71d9c4
-def _hang_up(connection):  # from any thread, also while another one reads
-    import socket
-
-    with contextlib.suppress(OSError, AttributeError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
-    connection.close()
-
-# %% ../nbs/09_rollout.ipynb #6efada80
-def _write_weights(policy, folder, dtype=None, merged=True):  # a plain save_pretrained folder, replaced whole
-    import safetensors.torch
-
-    fresh = folder.parent / f".{folder.name}.{os.getpid()}"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    _write_shell(policy, fresh)
-    safetensors.torch.save_file(
-        {name: tensor.to(dtype).cpu().contiguous() for name, tensor in plain_weights(policy.model, merged)},
-        fresh / "model.safetensors",
-        metadata=dict(format="pt"),
-    )
-    if folder.exists():
-        folder.rename(old := folder.parent / f".{folder.name}.old")
-        fresh.rename(folder)
-        shutil.rmtree(old)
-    else:
-        fresh.rename(folder)
-    return folder
-
-# %% ../nbs/09_rollout.ipynb #d749c413
-def _stop(stopped, open_now):  # what is under way
-    stopped.set()
-    for connection in list(open_now):
-        _hang_up(connection)
-
-
-def _pass_on(finished, place, complete, *arguments):  # a completion, also to whoever hears of it
-    completion = complete(*arguments)
-    if finished is not None and completion is not None:
-        finished(place, completion)
-    return completion
-
-# %% ../nbs/09_rollout.ipynb #8709ea7f
-def _needs(path, adapters):  # what a server must have been started with
-    if "lora" in path:
-        return (
-            f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank {adapters.rank}, and see the folder"
-            " under the same path"
-        )
-    return "VLLM_SERVER_DEV_MODE=1" + (" and see the folder under the same path" if "rpc" in path else "")
-
-# %% ../nbs/09_rollout.ipynb #f5345267
-def _to_servers(engine, policy, given, writes):  # every process calls, since weights may lie in parts
-    adapters, dtype = engine._adapters, torch.bfloat16 if engine.weights_dtype == "bfloat16" else None
-    alone = adapters is not None and adapters.alone(policy)
-    whole = not (adapters is not None and adapters.knows(policy) and alone)
-    if not writes:
-        for _ in plain_weights(policy.model, merged=not alone) if whole else ():
-            pass  # takes part in gathering
-        for _ in adapter_weights(policy.model) if alone else ():
-            pass
-    elif whole:
-        folder = _write_weights(policy, Path(engine.weights_folder).absolute(), dtype, merged=not alone)
-        given["bytes"] += (folder / "model.safetensors").stat().st_size
-        engine._everywhere("/collective_rpc", dict(method="reload_weights", kwargs=dict(weights_path=str(folder))))
-    if writes and alone:
-        folder = adapters.write(policy, dtype)
-        given |= dict(what="adapters", bytes=given["bytes"] + (folder / "adapter_model.safetensors").stat().st_size)
-        loading = dict(lora_name="policy", lora_path=str(folder), load_inplace=True)
-        engine._everywhere("/v1/load_lora_adapter", loading)
-    if writes:
-        engine._everywhere("/reset_prefix_cache", {})  # what was cached belongs to the old weights
-    engine._adapter = "policy" if alone else None

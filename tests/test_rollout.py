@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pace import PATIENCE
 from scipy.stats import chi2
 
+from spurious_rlvr import rollout
 from spurious_rlvr.core import ConfigError, NotAvailable, RunError, keyed_seed
 from spurious_rlvr.policy import Policy, piece_tokenizer, random_policy
 from spurious_rlvr.rollout import (
@@ -30,6 +31,7 @@ from spurious_rlvr.rollout import (
     is_out_of_memory,
     mismatch,
     model_lock,
+    watched,
 )
 from spurious_rlvr.tasks import get_template
 
@@ -671,3 +673,136 @@ def test_completions_are_told_by_their_place_whatever_the_chunk():
     with heard(engine, early.__setitem__):
         found = engine.generate(requests, max_completion_length=5)
     assert [early[place] for place in range(6)] == found  # over two chunks
+
+
+# refilling
+
+
+def long_tailed(policy, prompts=6, samples=16):
+    "Requests in groups whose completions have very different lengths, and prompts that do not all have one length."
+    with torch.no_grad():
+        policy.model.lm_head.weight.mul_(0.1)
+    return [
+        Request(tuple(3 + (i + k) % 8 for k in range(2 + i % 4)), keyed_seed(21, "tail", i, sample))
+        for i in range(prompts)
+        for sample in range(samples)
+    ]
+
+
+def same(found, expected):
+    "Token for token, and log-probabilities as far as float32 carries."
+    assert [(c.token_ids, c.finish_reason) for c in found] == [(c.token_ids, c.finish_reason) for c in expected]
+    assert all(np.allclose(f.logprobs, e.logprobs, atol=1e-5) for f, e in zip(found, expected))
+
+
+def counting(policy, monkeypatch):
+    "Notes the shapes of what a policy's model reads."
+    calls, plain = [], policy.model.forward
+
+    def forward(input_ids, **rest):
+        calls.append(tuple(input_ids.shape))
+        return plain(input_ids=input_ids, **rest)
+
+    monkeypatch.setattr(policy.model, "forward", forward)
+    return calls
+
+
+@pytest.mark.parametrize("stop", [(), ("ab",)], ids=str)
+@pytest.mark.parametrize("late", [0, 1, 4])
+@pytest.mark.parametrize("rows", [3, 8, 64])
+def test_refilling_and_flags_read_late_change_no_completion(rows, late, stop, monkeypatch):
+    policy = grouped_query_policy("abcdefgh")
+    requests = long_tailed(policy)
+    expected = [
+        TransformersEngine(policy).generate([r], max_completion_length=40, stop=stop, temperature=0.9)[0]
+        for r in requests
+    ]
+    lengths = sorted(len(c.token_ids) for c in expected)
+    assert lengths[-1] == 40 > 3 * lengths[len(lengths) // 2], "no long tail"
+    monkeypatch.setattr(rollout, "_LATE", dict(cpu=late))
+    told, early, engine = [], {}, TransformersEngine(policy, max_rows=rows)
+    with watched(engine, lambda ended, words: told.append(ended)), heard(engine, early.__setitem__):
+        same(engine.generate(requests, max_completion_length=40, stop=stop, temperature=0.9), expected)
+    assert sum(told) == len(requests) and [early[i].token_ids for i in range(len(requests))] == [
+        c.token_ids for c in expected
+    ]
+
+
+def test_the_batch_stays_full_and_a_prompt_is_read_once(monkeypatch):
+    policy = grouped_query_policy("abcdefgh")
+    requests = long_tailed(policy)
+    tokens = sum(len(c.token_ids) for c in TransformersEngine(policy).generate(requests, max_completion_length=40))
+    calls = counting(policy, monkeypatch)
+    TransformersEngine(policy, max_rows=16).generate(requests, max_completion_length=40)
+    reading = [rows for rows, length in calls if length > 1]
+    assert sum(reading) == len({r.prompt_ids for r in requests})
+    last = max(i for i, (_, length) in enumerate(calls) if length > 1)
+    assert {rows for rows, length in calls[:last] if length == 1} == {16}
+    assert sum(rows for rows, length in calls if length == 1) < 1.3 * tokens, "rows that are done go on computing"
+
+
+def test_what_a_room_was_made_of_is_never_read(monkeypatch):
+    "Memory that nobody has written to holds anything; PyTorch fills it with NaN here."
+    policy = grouped_query_policy("abcdefgh")
+    requests = long_tailed(policy)
+    expected = TransformersEngine(policy).generate(requests, max_completion_length=100)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.zeros(1).new_empty(1).isnan()
+        for rows, late in ((8, 0), (20, 0), (96, 0), (20, 3)):
+            monkeypatch.setattr(rollout, "_LATE", dict(cpu=late))
+            found = TransformersEngine(policy, max_rows=rows).generate(requests, max_completion_length=100)
+            same(found, expected)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_rows_of_a_window_are_not_refilled_and_are_the_same():
+    build = dict(other_models())["gemma2, every other layer slides"]
+    torch.manual_seed(0)
+    policy = Policy(build().eval(), piece_tokenizer([chr(97 + i) for i in range(26)]), get_template("chain"))
+    requests = [Request(tuple(range(3, 5 + i % 4)), keyed_seed(4, "window", i)) for i in range(24)]
+    alone = [TransformersEngine(policy).generate([r], max_completion_length=30)[0] for r in requests]
+    same(TransformersEngine(policy, max_rows=5).generate(requests, max_completion_length=30), alone)
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_what_is_finished_stays_when_memory_runs_out(late, monkeypatch):
+    "Memory runs out in the middle, once: halved, and only what was not finished begins again."
+    policy = grouped_query_policy("abcdefgh")
+    requests = long_tailed(policy)
+    expected = TransformersEngine(policy).generate(requests, max_completion_length=40)
+    calls, plain = [], policy.model.forward
+
+    def forward(input_ids, **rest):
+        calls.append(len(input_ids))
+        if len(calls) == 12:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return plain(input_ids=input_ids, **rest)
+
+    monkeypatch.setattr(policy.model, "forward", forward)
+    monkeypatch.setattr(rollout, "_LATE", dict(cpu=late))
+    told, engine = [], TransformersEngine(policy, max_rows=32)
+    with (
+        pytest.warns(UserWarning, match="with 32 completions side by side; goes on with 16"),
+        heard(engine, lambda place, completion: told.append(place)),
+    ):
+        same(engine.generate(requests, max_completion_length=40), expected)
+    assert sorted(told) == list(range(len(requests))), "a finished completion was written again"
+    assert engine.max_rows == 16 and max(calls[12:]) == 16
+
+
+def test_the_models_positions_are_never_exceeded(monkeypatch):
+    "Rows that go on until their end is read stay within prompt and limit, which is all some models have places for."
+    policy, most = grouped_query_policy("abcdefgh"), []
+    requests, plain = long_tailed(policy), policy.model.forward
+
+    def forward(input_ids, position_ids=None, **rest):
+        most.append(-1 if position_ids is None else int(position_ids.max()))
+        return plain(input_ids=input_ids, position_ids=position_ids, **rest)
+
+    monkeypatch.setattr(policy.model, "forward", forward)
+    monkeypatch.setattr(rollout, "_LATE", dict(cpu=4))
+    TransformersEngine(policy, max_rows=8).generate(requests, max_completion_length=20)
+    assert max(most) <= max(len(r.prompt_ids) for r in requests) + 20 - 1
