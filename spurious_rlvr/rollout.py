@@ -58,7 +58,7 @@ class Completion:
 class Token:
     "One token of a stream."
 
-    token_id: int
+    token_id: int  # in the vocabulary
     logprob: float  # under the distribution that was sampled from
     alternatives: tuple[
         tuple[int, float], ...
@@ -930,8 +930,8 @@ class HandOver:
     "What an engine was given, and what that took."
 
     what: str  # "weights", or "adapters"
-    bytes: int
-    seconds: float
+    bytes: int  # that were given away
+    seconds: float  # that it took
 
 # %% ../nbs/09_rollout.ipynb #1d5ce03c
 @contextlib.contextmanager
