@@ -211,8 +211,13 @@ def _canonical(part):
 _write = json.JSONEncoder(separators=(",", ":")).encode  # once: a run digests some fifty thousand keys
 
 # %% ../nbs/00_core.ipynb #297572b1
+_PLAIN = frozenset((int, str, bool, type(None)))  # what JSON writes as it is; a run asks for some fifty thousand keys
+
+
 def _digest(size, parts):
-    return hashlib.blake2b(_write(_canonical(list(parts))).encode("ascii"), digest_size=size)
+    plain = all(type(part) in _PLAIN for part in parts)
+    written = _write(parts if plain else _canonical(list(parts)))
+    return hashlib.blake2b(written.encode("ascii"), digest_size=size)
 
 # %% ../nbs/00_core.ipynb #b7bb0a90
 def stable_id(

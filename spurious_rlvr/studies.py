@@ -17,6 +17,7 @@ __all__ = ['CLIPS', 'ESTIMATORS', 'REWARDS', 'ORGANISMS', 'SMALL_MODELS', 'PAPER
 # %% ../nbs/21_studies.ipynb #6ad16ae9
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import html
 import importlib.resources
@@ -697,6 +698,16 @@ def train_cell(study: Study, arm: Arm, seed: int, place: Path) -> Run:
             start=None if engine else known_start(policy, held_out, config, study.evaluation),
         )
 
+# %% ../nbs/21_studies.ipynb #a6784816
+@contextlib.contextmanager
+def _rare_collections():  # small lists come and go by the ten thousand, and none of them form circles
+    kept = gc.get_threshold()
+    gc.set_threshold(50_000, *kept[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*kept)
+
 # %% ../nbs/21_studies.ipynb #dcacacdb
 def run_cell(
     study: Study,  # any study
@@ -717,7 +728,8 @@ def run_cell(
             if not ours:
                 return f"{place.name}: another process is at work on it"
             if not is_finished(place):
-                train_cell(study, arm, seed, place)
+                with _rare_collections():
+                    train_cell(study, arm, seed, place)
             if study.divergence and not (place / "divergence.csv").exists():
                 record_divergence(study, arm, read_run(place))
             if study.grid and not (place / "grid.parquet").exists():

@@ -74,7 +74,7 @@ def by_length(completions, **_):
         "permuted(random:0.3)",
         "online_majority",
         "0.5*boxed_format + random:0.2",
-        by_length,
+        pytest.param(by_length, id="by_length"),
     ],
     ids=str,
 )
