@@ -604,7 +604,8 @@ def replayed_in_words() -> str:
     place = committed("real_neutral.json")
     if place is None:
         return ""
-    look = list(json.loads(place.read_text()).values())[-1]
+    looks = json.loads(place.read_text()).values()
+    look = [look for look in looks if set(_REDONE) <= {row["side"] for row in look["rows"]}][-1]
     prompts = list(dict.fromkeys(row["prompt"] for row in look["rows"]))
     parts = []
     for side, name in _REDONE.items():
