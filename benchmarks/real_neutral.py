@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 import real_replay
 
-from spurious_rlvr import replay, train
+from spurious_rlvr import replay
 from spurious_rlvr.compare import paired_effect
 from spurious_rlvr.policy import load_policy
-from spurious_rlvr.tasks import TEMPLATES, word_problems
+from spurious_rlvr.tasks import TEMPLATES
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SIDES, AT_RANDOM = ("none", "both", "neutral"), "neutral@float32/float32 shuffled"
@@ -39,14 +39,8 @@ OUTCOMES = ("logprob", "entropy", "log_odds_writes_code")
 def redone(prompt: str, draws: int, seed: int, sides: tuple) -> pd.DataFrame:
     "One phase, sampled and redone under every side."
     policy = load_policy(real_replay.MODEL, TEMPLATES[real_replay.PROMPTS[prompt]])
-    problems = word_problems(CONFIG.prompts_per_phase, seed=100 + seed)
     with tempfile.TemporaryDirectory() as folder:
-        start = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
-        place = pathlib.Path(folder) / "run"
-        run = train.train(
-            policy, problems, real_replay.REWARD, dataclasses.replace(CONFIG, seed=seed), place, progress=False
-        )
-        policy.model.load_state_dict(start)
+        run = real_replay.stored_phase(policy, dataclasses.replace(CONFIG, seed=seed), folder)
         table = replay.replay(run, 1, draws, sides, policy=policy, seed=seed, progress=False)
     return table.assign(prompt=prompt)
 

@@ -70,17 +70,22 @@ def move_off_grid(model: torch.nn.Module, key: int) -> None:
         parameter.add_(cell * (torch.rand(parameter.shape, generator=generator) - 0.5) * 0.98)
 
 
+def stored_phase(policy, config: train.GRPOConfig, folder: str):
+    "A run of one phase, whose policy has its first weights again."
+    problems = word_problems(config.prompts_per_phase, seed=100 + config.seed)
+    start = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+    run = train.train(policy, problems, REWARD, config, pathlib.Path(folder) / "run", progress=False)
+    policy.model.load_state_dict(start)
+    return run
+
+
 def measure(prompt: str, number: int) -> pd.DataFrame:
     "One phase, sampled anew and redone in every cell."
     policy = load_policy(MODEL, TEMPLATES[PROMPTS[prompt]])
     move_off_grid(policy.model, keyed_seed(number, "off the grid", prompt))
-    problems = word_problems(CONFIG.prompts_per_phase, seed=100 + number)
     parts = []
     with tempfile.TemporaryDirectory() as folder:
-        config = dataclasses.replace(CONFIG, seed=number)
-        start = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
-        run = train.train(policy, problems, REWARD, config, pathlib.Path(folder) / "run", progress=False)
-        policy.model.load_state_dict(start)
+        run = stored_phase(policy, dataclasses.replace(CONFIG, seed=number), folder)
         for cell, (changes, sides) in CELLS.items():
             began = time.perf_counter()
             how = dict(policy=policy, seed=number, name=str(len(parts)), old_logprobs="anew", progress=False)
