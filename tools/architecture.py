@@ -3,8 +3,9 @@
 --check only says whether the picture is in step."""
 
 import ast
-import sys
 from pathlib import Path
+
+from written import keep
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "nbs" / "images" / "architecture.svg"
@@ -95,8 +96,4 @@ def drawing() -> str:
 
 
 if __name__ == "__main__":
-    picture = drawing()
-    if "--check" not in sys.argv:
-        PLACE.write_text(picture)
-    elif not PLACE.exists() or PLACE.read_text() != picture:
-        sys.exit("nbs/images/architecture.svg is not in step with the imports: run tools/architecture.py")
+    keep(PLACE, drawing())

@@ -121,24 +121,19 @@ def listed(contents) -> list[str]:
     return [page for entry in contents for page in (listed(entry["contents"]) if isinstance(entry, dict) else [entry])]
 
 
+def public_definitions(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
+    "Classes and functions of a module that stand in its `__all__`."
+    named = (n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__")
+    public = {name for n in named for name in ast.literal_eval(n.value)}
+    return [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in public]
+
+
 def exported() -> dict[str, set[str]]:
     "Public classes and functions of every module, by its notebook."
     found = {}
     for module in sorted((ROOT / "spurious_rlvr").glob("*.py")):
-        if not (source := re.search(r"File to edit: \.\./nbs/(\S+\.ipynb)", text := module.read_text())):
-            continue
-        tree = ast.parse(text)
-        public = next(
-            (
-                ast.literal_eval(n.value)
-                for n in tree.body
-                if isinstance(n, ast.Assign) and any(getattr(t, "id", "") == "__all__" for t in n.targets)
-            ),
-            [],
-        )
-        found[source[1]] = {
-            n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in public
-        }
+        if source := re.search(r"File to edit: \.\./nbs/(\S+\.ipynb)", text := module.read_text()):
+            found[source[1]] = {n.name for n in public_definitions(ast.parse(text))}
     return found
 
 

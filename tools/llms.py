@@ -4,11 +4,12 @@ whether it is in step."""
 
 import ast
 import re
-import sys
 from pathlib import Path
 
 import nbformat
 import yaml
+from check_site import public_definitions
+from written import keep
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "nbs" / "llms.txt"
@@ -39,15 +40,11 @@ def first_line(node) -> str:
 
 def api_lines(module: Path):
     "Public classes and functions of a module, each with the first paragraph of its docstring."
-    tree = ast.parse(module.read_text())
-    assigned = (n for n in tree.body if isinstance(n, ast.Assign))
-    names = next((ast.literal_eval(n.value) for n in assigned if getattr(n.targets[0], "id", "") == "__all__"), [])
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in names:
-            yield f"- `{module.stem}.{node.name}`: {first_line(node)}"
+    for node in public_definitions(ast.parse(module.read_text())):
+        yield f"- `{module.stem}.{node.name}`: {first_line(node)}"
 
 
-def written() -> str:
+def listing() -> str:
     website = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]
     lines, last = [f"# {website['title']}", "", f"> {website['description']}"], None
     for section, name in entries(website["sidebar"]["contents"]):
@@ -65,8 +62,4 @@ def written() -> str:
 
 
 if __name__ == "__main__":
-    text = written()
-    if "--check" not in sys.argv:
-        PLACE.write_text(text)
-    elif not PLACE.exists() or PLACE.read_text() != text:
-        sys.exit("nbs/llms.txt is not in step with pages and modules: run tools/llms.py")
+    keep(PLACE, listing())

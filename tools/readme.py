@@ -2,10 +2,10 @@
 """Writes README.md from nbs/index.ipynb; with --check only says whether it is in step."""
 
 import re
-import sys
 from pathlib import Path
 
 import nbformat
+from written import keep
 
 root = Path(__file__).resolve().parent.parent
 HIDDEN = re.compile(r"^#\|\s*(hide|include:\s*false)\b", re.MULTILINE)
@@ -35,9 +35,5 @@ def render(book) -> str:
     )
 
 
-text = render(nbformat.read(root / "nbs" / "index.ipynb", 4))
-if "--check" in sys.argv:
-    if (root / "README.md").read_text() != text:
-        sys.exit("README.md is not in step with nbs/index.ipynb: run tools/readme.py")
-else:
-    (root / "README.md").write_text(text)
+if __name__ == "__main__":
+    keep(root / "README.md", render(nbformat.read(root / "nbs" / "index.ipynb", 4)))
