@@ -972,13 +972,10 @@ def sample_groups(
         )
         began = time.perf_counter()
         state.bar.begin(f"phase {phase}, grading and reward", len(rollouts), "completions")
-        complete = scorer.complete if config.score_while_sampling else functools.partial(_at_once, *scorer.known)
-        promised, visible = complete(rollouts), time.perf_counter() - began
+        early = config.score_while_sampling
+        promised = scorer.complete(rollouts) if early else score_all(rollouts, *scorer.known)
+        visible = time.perf_counter() - began
     return Sampled(rollouts, [], promised, visible, max(0.0, scorer.seconds - visible))
-
-# %% ../nbs/13_train.ipynb #2becff48
-def _at_once(problems, reward, seed, rollouts):
-    return score_all(rollouts, problems, reward, seed)
 
 # %% ../nbs/13_train.ipynb #1acfb1f5
 def refilled(
