@@ -249,7 +249,7 @@ def make_plan(
     )
     cache = 2 * shape.layers * shape.kv_width * 2 * (config.max_prompt_length + config.max_completion_length)
     cache *= 2 if cpu else 1  # float32
-    room = capacity - (0 if engine == "server" else resting) - (2 * shape.weights if engine != "transformers" else 0)
+    room = capacity - (0 if engine == "server" else resting) - (0 if cpu else 2 * shape.weights)
     plan = Plan(
         shape,
         {n: s for n, s in parts.items() if s},

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Watch', 'Finished', 'Request', 'Completion', 'Token', 'Engine', 'watched', 'heard', 'check_sampling',
-           'token_logprobs', 'sample_tokens', 'StopTexts', 'model_lock', 'is_out_of_memory', 'TransformersEngine',
-           'sample_rollouts', 'mismatch', 'weight_gap', 'HandOver', 'AdapterVersions', 'VLLMEngine', 'VLLMServerEngine']
+           'token_logprobs', 'sample_tokens', 'StopTexts', 'model_lock', 'is_out_of_memory', 'sampling_dtype',
+           'TransformersEngine', 'sample_rollouts', 'mismatch', 'weight_gap', 'HandOver', 'AdapterVersions',
+           'VLLMEngine', 'VLLMServerEngine']
 
 # %% ../nbs/09_rollout.ipynb #149e2356
 import collections
@@ -300,15 +301,13 @@ def _room_layer():  # the class
         def open(self, states, rows, columns):  # states: keys and values of prompts, (prompts, heads, length, width)
             self.dtype, self.device, self.is_initialized = states[0].dtype, states[0].device, True
             self.columns = columns
-            self.rooms = [t.new_empty(rows, t.shape[1], columns.room, t.shape[3]) for t in states]
+            self.rooms = [t.new_zeros(rows, t.shape[1], columns.room, t.shape[3]) for t in states]
             self.keys, self.values = self.rooms
             return self
 
-        def put(self, states, rows, source, later):  # row rows[i] begins as prompt source[i]
+        def put(self, states, rows, source):  # row rows[i] begins as prompt source[i]
             for room, new in zip(self.rooms, states):
                 room[:, :, : new.shape[2]].index_copy_(0, rows, new.index_select(0, source))
-                if later:
-                    room[:, :, new.shape[2] :].index_fill_(0, rows, 0)
 
         def update(self, keys, values, *_, **__):
             for room, new in zip(self.rooms, (keys, values)):
@@ -364,6 +363,7 @@ class _Job:
     waiting: collections.deque  # places of requests; those of one prompt stand together
     slots: int  # most rows
     late: int = 0  # steps after which is read which rows have ended
+    recorder: Any = None  # of the engine, see `_Recorder`
     kept: Any = None  # the prompt that was read last, where a request for it waits
 
     def __post_init__(self):
@@ -373,9 +373,14 @@ class _Job:
         self.forbidden = torch.tensor(forbidden, dtype=torch.long, device=device) if forbidden else None
         self.stops, self.texts = StopTexts(self.asked.stop, self.policy.decode), {}
 
+    @property
+    def recorded(self):
+        return self.refills and self.recorder is not None and self.recorder.record is not None
+
 # %% ../nbs/09_rollout.ipynb #c471c961
 class _Rows:
     cache: Any = None  # the model's, with rooms for its layers
+    column_bytes: int = 0  # of a column in all of them
     logits: Any = None  # (rows, vocabulary) for the next token
     layers: Any = ()  # of the cache, those with rooms
     most: int = 0  # columns that a row can come to need
@@ -388,6 +393,7 @@ class _Rows:
         self.uniforms = torch.zeros(rows, limit + 1, dtype=torch.float64, device=device)
         self.ids = torch.zeros(rows, limit + 1, dtype=torch.long, device=device)  # one more, for rows at their limit
         self.logprobs = torch.zeros(rows, limit + 1, device=device)
+        self.tokens, self.steps = torch.zeros(rows, dtype=torch.long, device=device), {}  # see `_play`
 
 # %% ../nbs/09_rollout.ipynb #6fe9141b
 @dataclasses.dataclass
@@ -432,13 +438,25 @@ def _open_cache(rows, read, source):
         else:
             layer.batch_select_indices(source)
 
+# %% ../nbs/09_rollout.ipynb #48e77725
+def _column_bytes(read):
+    return sum(tensor[0, :, 0].numel() * tensor.element_size() for pair in read.states for tensor in pair)
+
+
+def _free_bytes(device):  # 0 on a CPU
+    if device.type != "cuda":
+        return 0
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
+
 # %% ../nbs/09_rollout.ipynb #c2d20405
 def _make_room(rows, length):  # for so many columns
     if length > rows.columns.room:
-        room = max(length, min(rows.most, length + max(64, length // 4)))
+        all_at_once = rows.column_bytes * rows.most <= _free_bytes(rows.ids.device) // 2
+        room = max(length, rows.most if all_at_once else min(rows.most, length + max(64, length // 4)))
         for layer in rows.layers:
             layer.widen(room - rows.columns.room)
-        rows.columns.room, rows.columns.corners = room, {}
+        rows.columns.room, rows.columns.corners, rows.steps = room, {}, {}
 
 # %% ../nbs/09_rollout.ipynb #2aadc393
 def _seat(job, rows, read, places, free):  # in the free rows, one for each place
@@ -447,12 +465,12 @@ def _seat(job, rows, read, places, free):  # in the free rows, one for each plac
     source = [number[r.prompt_ids] for r in requests]
     index, sources = _to(device, np.array(free)), _to(device, np.array(source))
     length = len(read.prompts[0]) + read.starts[0]
+    rows.column_bytes = len(rows.place) * _column_bytes(read)
     _make_room(rows, length + 1)
-    later = rows.cache is not None
-    if not later:
+    if rows.cache is None:
         _open_cache(rows, read, sources)
     for layer, states in zip(rows.layers, read.states):
-        layer.put(states, index, sources, later)
+        layer.put(states, index, sources)
     rows.logits.index_copy_(0, index, read.logits.index_select(0, sources))
     rows.place[free] = places
     rows.counts[:, free] = [[read.starts[s] for s in source], [length] * len(free), [0] * len(free)]
@@ -567,6 +585,7 @@ def _drop(rows, tokens):  # rows without a request; gives the tokens of those th
     index, gaps, movers = (_to(rows.ids.device, rows_of) for rows_of in (keep, gaps, movers))
     rows.place, rows.counts, rows.on_device = rows.place[keep], rows.counts[:, keep], rows.on_device[:, index]
     rows.columns.next, rows.columns.corners = rows.on_device[1], {}
+    rows.tokens, rows.steps = rows.tokens[:left], {}
     rows.uniforms, rows.ids, rows.logprobs = rows.uniforms[index], rows.ids[index], rows.logprobs[index]
     for layer in rows.cache.layers:
         if layer in rows.layers:
@@ -576,29 +595,89 @@ def _drop(rows, tokens):  # rows without a request; gives the tokens of those th
     return tokens[index]
 
 # %% ../nbs/09_rollout.ipynb #0491b5cc
+def _seen(rows):  # (rows, columns)
+    columns = torch.arange(rows.columns.used, device=rows.ids.device)
+    return (columns >= rows.on_device[0][:, None]) & (columns <= rows.on_device[1][:, None])
+
+# %% ../nbs/09_rollout.ipynb #06a82a00
 def _mask(rows, refills):  # (rows, 1, 1, columns), or (rows, columns) 1 for real tokens
     starts, ends = (rows.counts[i][rows.place >= 0] for i in (0, 1))
     if not starts.any() and (ends == ends[0]).all():
         return None
-    columns = torch.arange(rows.columns.used, device=rows.ids.device)
-    seen = columns >= rows.on_device[0][:, None]
-    return (seen & (columns <= rows.on_device[1][:, None]))[:, None, None] if refills else seen.long()
+    return _seen(rows)[:, None, None] if refills else _seen(rows).long()
 
-# %% ../nbs/09_rollout.ipynb #86ec1a85
-def _advance(job, rows, tokens):  # reads a token in every row
-    in_use = rows.place >= 0
-    columns = rows.columns
-    columns.used, columns.cells = int(rows.counts[1][in_use].max()) + 1, {}
-    _make_room(rows, columns.used)
+# %% ../nbs/09_rollout.ipynb #a185c549
+def _forward(job, rows, tokens, mask):  # logits, (rows, vocabulary)
+    rows.columns.cells = {}
     output = job.policy.model(
         input_ids=tokens[:, None],
-        attention_mask=_mask(rows, job.refills),
+        attention_mask=mask,
         position_ids=(rows.on_device[1] - rows.on_device[0])[:, None],
         past_key_values=rows.cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    rows.logits = output.logits[:, -1]
+    return output.logits[:, -1]
+
+# %% ../nbs/09_rollout.ipynb #6cdcd5c8
+_ROUND_COLUMNS = 128  # a recorded step serves as many tokens
+
+
+@dataclasses.dataclass
+class _Recorder:
+    record: Callable | None = None  # from a function without arguments to what repeats it, and the tensor that it fills
+
+
+def _record_cuda(step):
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on with their own work
+        filled = step()
+    return graph.replay, filled
+
+
+_RECORD = dict(cuda=_record_cuda)  # by kind of device
+
+# %% ../nbs/09_rollout.ipynb #b32caef6
+def _play(job, rows, tokens):  # logits, (rows, vocabulary)
+    rows.tokens.copy_(tokens)
+    used = rows.columns.used
+
+    def step():
+        return _forward(job, rows, rows.tokens, _seen(rows)[:, None, None])
+
+    if used not in rows.steps:
+        rows.steps[used] = None
+        return step()
+    if rows.steps[used] is None:
+        rows.steps[used] = job.recorder.record(step)
+    again, logits = rows.steps[used]
+    again()
+    return logits
+
+# %% ../nbs/09_rollout.ipynb #fc09bf36
+def _read_step(job, rows, tokens):  # logits, (rows, vocabulary)
+    if not job.recorded:
+        return _forward(job, rows, tokens, _mask(rows, job.refills))
+    try:
+        return _play(job, rows, tokens)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        warnings.warn(
+            f"generate: a step of this model cannot be recorded as a CUDA graph ({str(error).splitlines()[0]}); goes on"
+            " without, more slowly and with the same results",
+            stacklevel=2,
+        )
+        job.recorder.record, rows.steps = None, {}
+        return _forward(job, rows, tokens, _mask(rows, job.refills))
+
+# %% ../nbs/09_rollout.ipynb #dd919fd8
+def _advance(job, rows, tokens):  # reads a token in every row
+    in_use = rows.place >= 0
+    used = int(rows.counts[1][in_use].max()) + 1
+    rows.columns.used = used + (-used % _ROUND_COLUMNS if job.recorded else 0)
+    _make_room(rows, rows.columns.used)
+    rows.logits = _read_step(job, rows, tokens)
     rows.on_device[1] += rows.on_device[3]
     rows.counts[1] += in_use & (rows.counts[2] < job.asked.limit)
 
@@ -714,24 +793,75 @@ def _file(completions, aside, finished):  # what was set aside goes to its place
             if finished is not None:
                 finished(place, completion)
 
+# %% ../nbs/09_rollout.ipynb #77de6d27
+def sampling_dtype(
+    policy: Policy,  # that samples
+    device: torch.device | None = None,  # where it will; None: where it is
+) -> torch.dtype:
+    "Half precision for float32 weights on a CUDA device: bfloat16, or float16 where it has none. Else their own."
+    own = next(policy.model.parameters()).dtype
+    if (device or policy.device).type != "cuda" or own != torch.float32:
+        return own
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+# %% ../nbs/09_rollout.ipynb #26a6e550
+def _shell(policy, dtype):  # the policy with a model of its own
+    empty = {
+        id(p): torch.nn.Parameter(p.new_empty(0, dtype=dtype), requires_grad=False) for p in policy.model.parameters()
+    }
+    model: Any = copy.deepcopy(policy.model, empty)
+    return dataclasses.replace(policy, model=(model.unload() if hasattr(model, "peft_config") else model).eval())
+
+
+@torch.no_grad()
+def _copy_weights(weights, model):  # by name
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name, tensor in weights:
+        if own[name].shape != tensor.shape:
+            own[name].data = torch.empty_like(tensor, dtype=own[name].dtype)
+        own[name].copy_(tensor)
+
+# %% ../nbs/09_rollout.ipynb #47ae6c86
+def _dtype_of(engine):  # by name
+    return str(engine.dtype or sampling_dtype(engine.policy)).removeprefix("torch.")
+
+
+def _sampler(engine):  # the policy that samples, with the weights of this moment
+    wanted = engine.dtype or sampling_dtype(engine.policy)
+    if wanted == next(engine.policy.model.parameters()).dtype:
+        return engine.policy
+    with model_lock(engine.policy.model):
+        engine.copied = engine.copied or _shell(engine.policy, wanted)
+        with model_lock(engine.copied.model):
+            _copy_weights(engine.policy.weights(), engine.copied.model)
+    return engine.copied
+
+
+def _recorder(engine):
+    if engine.recorder is None:
+        record = _RECORD.get(engine.policy.device.type) if engine.cuda_graphs else None
+        engine.recorder = _Recorder(record)
+    return engine.recorder
+
 # %% ../nbs/09_rollout.ipynb #fc2d7b9b
 _LATE = dict(cuda=4)  # steps by which flags are read late, by kind of device
 
 
 def _generate_here(engine, requests, asked):
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids))
-    late = 0 if asked.stop else _LATE.get(engine.policy.device.type, 0)
+    policy, recorder = _sampler(engine), _recorder(engine)
+    late = 0 if asked.stop else _LATE.get(policy.device.type, 0)
     completions: list[Any] = [None] * len(requests)
     while waiting := collections.deque(i for i in order if completions[i] is None):
         rows = min(engine.max_rows, len(waiting))
-        short = _write_all(engine, _Job(engine.policy, requests, asked, waiting, rows, late), completions)
+        short = _write_all(engine, _Job(policy, requests, asked, waiting, rows, late, recorder), completions)
         if short is not None:  # out here, where the error no longer holds the tensors of the failed attempt
             engine.max_rows = _halve(rows, short)
     return completions
 
 # %% ../nbs/09_rollout.ipynb #fe1647a7
-def _stream_here(policy, request, asked, alternatives):
-    job = _Job(policy, [request], asked, collections.deque([0]), 1)
+def _stream_here(engine, request, asked, alternatives):
+    job = _Job(_sampler(engine), [request], asked, collections.deque([0]), 1, recorder=_recorder(engine))
     with contextlib.closing(_steps(job)) as steps:
         for step in steps:
             logprobs = token_logprobs(step.logits[0], asked.temperature, job.forbidden)
@@ -741,20 +871,24 @@ def _stream_here(policy, request, asked, alternatives):
 
 # %% ../nbs/09_rollout.ipynb #9df41d8a
 class TransformersEngine:
-    "Samples with the policy's own model, in this process; always has its present weights."
+    """Samples in this process, with the policy's own model or a copy in another precision; always with its present
+    weights."""
 
     watch: Watch | None = None  # see `watched`
     finished: Finished | None = None  # see `heard`
 
     def __init__(
         self,
-        policy: Policy,  # its model is used, not copied
+        policy: Policy,  # whose weights sample
         *,
         max_rows: int = 1024,  # completions that are written side by side; halved where memory runs out
+        dtype: torch.dtype | None = None,  # of the weights that it samples with; None: see `sampling_dtype`
+        cuda_graphs: bool = True,  # records steps on a CUDA device, which is quicker
     ):
         if max_rows < 1:
             raise ConfigError(f"TransformersEngine: max_rows is {max_rows} and must be at least 1")
-        self.policy, self.max_rows = policy, max_rows
+        self.policy, self.max_rows, self.dtype, self.cuda_graphs = policy, max_rows, dtype, cuda_graphs
+        self.copied, self.recorder = None, None
         self.attention_before = getattr(policy.model.config, "_attn_implementation", None)
         use_attention(policy.model)
 
@@ -768,9 +902,7 @@ class TransformersEngine:
         if policy is self.policy:
             return
         with model_lock(self.policy.model):
-            own = dict(self.policy.model.named_parameters()) | dict(self.policy.model.named_buffers())
-            for name, tensor in policy.weights():
-                own[name].copy_(tensor)
+            _copy_weights(policy.weights(), self.policy.model)
 
     def generate(
         self,
@@ -800,16 +932,22 @@ class TransformersEngine:
         "The tokens of one completion as they are sampled: those that `generate` writes."
         asked = _Asked(max_completion_length, temperature, stop, forbidden_ids)
         check_sampling(self.policy, [request], *asked)
-        return _stream_here(self.policy, request, asked, alternatives)
+        return _stream_here(self, request, asked, alternatives)
+
+    def describe(self) -> dict:
+        "Its name and the precision of the weights that it samples with, for `run.json`."
+        return dict(engine=type(self).__name__, dtype=_dtype_of(self))
 
     def sleep(self):
-        "Nothing to free: the model is the trainer's own."
+        "Lets its copy go; the policy's own model is left alone."
+        self.copied = None
 
     def wake(self):
-        "Nothing to do."
+        "Nothing to do: a copy is made when it is needed."
 
     def close(self):
-        "Nothing to free: the model is the trainer's own. Its attention has the name again that it had."
+        "Lets its copy go. The attention of the policy's model has the name again that it had."
+        self.sleep()
         if getattr(self.policy.model.config, "_attn_implementation", None) != self.attention_before:
             self.policy.model.set_attn_implementation(self.attention_before)
 

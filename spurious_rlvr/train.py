@@ -107,7 +107,15 @@ from spurious_rlvr.placement import (
 from .plan import check_memory
 from .policy import Policy, unadapted
 from .rewards import Reward, as_reward, realised_rate, summands
-from .rollout import Engine, Request, TransformersEngine, mismatch, sample_rollouts, watched
+from spurious_rlvr.rollout import (
+    Engine,
+    Request,
+    TransformersEngine,
+    mismatch,
+    sample_rollouts,
+    sampling_dtype,
+    watched,
+)
 from spurious_rlvr.runs import (
     PRECISION_WORDS,
     Run,
@@ -841,8 +849,10 @@ def own_engine(policy: Policy, accelerator: Accelerator) -> TransformersEngine:
     "Samples with the policy's own model; where its weights will lie in parts, with a whole copy."
     if not will_be_in_parts(accelerator.num_processes):
         return TransformersEngine(policy)
-    copied = copy.deepcopy(policy.model).to(accelerator.device)
-    return TransformersEngine(dataclasses.replace(policy, model=copied))
+    copied, dtype = copy.deepcopy(policy.model), sampling_dtype(policy, accelerator.device)
+    for parameter in copied.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return TransformersEngine(dataclasses.replace(policy, model=copied.to(accelerator.device)))
 
 # %% ../nbs/13_train.ipynb #fb67215f
 def check_engine(config: GRPOConfig, engine: Engine) -> None:

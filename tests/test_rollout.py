@@ -1,15 +1,19 @@
 """Engines: exact distributions, other models' caches, stop texts, memory, threads, and servers that misbehave. A real
 vLLM is in test_vllm.py."""
 
+import copy
 import dataclasses
+import gc
 import http.server
 import itertools
 import json
 import os
 import signal
+import tempfile
 import threading
 import time
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -18,6 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pace import PATIENCE
 from scipy.stats import chi2
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from spurious_rlvr import rollout
 from spurious_rlvr.core import ConfigError, NotAvailable, RunError, keyed_seed
@@ -53,11 +59,10 @@ def grouped_query_policy(pieces="abc", spread=25.0, layers=2, length=64, **setti
             num_key_value_heads=2,
             intermediate_size=64,
             max_position_embeddings=length,
-            tie_word_embeddings=False,
             bos_token_id=None,
             eos_token_id=END,
             pad_token_id=0,
-            **settings,
+            **dict(tie_word_embeddings=False) | settings,
         )
     ).eval()
     with torch.no_grad():  # sharp attention, so that a wrong mask or a wrong head shows
@@ -806,3 +811,168 @@ def test_the_models_positions_are_never_exceeded(monkeypatch):
     monkeypatch.setattr(rollout, "_LATE", dict(cpu=4))
     TransformersEngine(policy, max_rows=8).generate(requests, max_completion_length=20)
     assert max(most) <= max(len(r.prompt_ids) for r in requests) + 20 - 1
+
+
+# steps that are recorded, and copies in another precision
+
+
+class Tape(TorchDispatchMode):
+    """Records a function kernel by kernel, and repeats it as a CUDA graph does: without Python, on the memory and with
+    the shapes of that time. What a graph cannot hold fails here as it does there."""
+
+    READ_BY_THE_HOST = {f"aten::{n}" for n in "item _local_scalar_dense nonzero lift_fresh masked_select equal".split()}
+
+    def __init__(self):
+        super().__init__()
+        self.kernels, self.plays = [], 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._schema.name in self.READ_BY_THE_HOST:
+            raise RuntimeError(f"{func}: operation not permitted when stream is capturing")
+        output = func(*args, **(kwargs or {}))
+        self.kernels.append((func, args, kwargs or {}, output))
+        return output
+
+    def again(self):
+        self.plays += 1
+        for func, args, kwargs, output in self.kernels:
+            for before, now in zip(tree_leaves(output), tree_leaves(func(*args, **kwargs))):
+                if isinstance(before, torch.Tensor) and before.data_ptr() != now.data_ptr():
+                    before.copy_(now)
+
+
+@pytest.fixture
+def tapes(monkeypatch):
+    "What was recorded; steps are recorded on a CPU, too."
+    recorded = []
+
+    def record(step):
+        recorded.append(Tape())
+        with recorded[-1]:
+            filled = step()
+        return recorded[-1].again, filled
+
+    monkeypatch.setattr(rollout, "_RECORD", dict(cpu=record))
+    monkeypatch.setattr(rollout, "_ROUND_COLUMNS", 8)
+    return recorded
+
+
+@pytest.mark.parametrize(("rows", "late", "stop"), [(5, 0, ()), (20, 4, ()), (96, 4, ()), (8, 0, ("ab",))], ids=str)
+def test_recorded_steps_change_no_completion(rows, late, stop, tapes, monkeypatch):
+    policy = grouped_query_policy("abcdefgh")
+    requests = long_tailed(policy)
+    plain = TransformersEngine(policy, cuda_graphs=False)
+    expected = plain.generate(requests, max_completion_length=60, stop=stop)
+    assert not tapes
+    monkeypatch.setattr(rollout, "_LATE", dict(cpu=late))
+    engine = TransformersEngine(policy, max_rows=rows)
+    same(engine.generate(requests, max_completion_length=60, stop=stop), expected)
+    assert len(tapes) > 3 and sum(tape.plays for tape in tapes) > 2 * len(tapes)
+    same(engine.generate(requests[:7], max_completion_length=60, stop=stop), expected[:7])
+
+
+def test_a_recorded_stream_is_generate(tapes):
+    policy = grouped_query_policy("abcdefgh")
+    request = Request((3, 4, 5), 5)
+    settings = dict(max_completion_length=40, forbidden_ids=sorted(policy.end_ids))
+    expected = TransformersEngine(policy, cuda_graphs=False).generate([request], **settings)[0]
+    found = list(TransformersEngine(policy).stream(request, **settings))
+    assert [token.token_id for token in found] == expected.token_ids and tapes
+
+
+def test_a_model_that_cannot_be_recorded_goes_on_without(tapes, monkeypatch):
+    policy = grouped_query_policy("abcdefgh")
+    requests, plain = long_tailed(policy), policy.model.forward
+    expected = TransformersEngine(policy, cuda_graphs=False).generate(requests, max_completion_length=40)
+
+    def forward(input_ids, **rest):
+        assert int(input_ids.max()) < 64  # looks at its numbers
+        return plain(input_ids=input_ids, **rest)
+
+    monkeypatch.setattr(policy.model, "forward", forward)
+    engine = TransformersEngine(policy, max_rows=16)
+    with pytest.warns(UserWarning, match="cannot be recorded as a CUDA graph .*not permitted.* goes on without"):
+        same(engine.generate(requests, max_completion_length=40), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(engine.generate(requests, max_completion_length=40), expected)
+    assert len(tapes) == 1, "what failed was tried again"
+
+
+def test_memory_that_runs_out_while_recording_halves_the_rows(monkeypatch):
+    policy = grouped_query_policy("abcdefgh")
+    requests = long_tailed(policy)
+    expected = TransformersEngine(policy).generate(requests, max_completion_length=40)
+
+    def record(step):
+        if len(step()) > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return (lambda: None), step()
+
+    def once(step):  # so that no step is ever played
+        again, filled = record(step)
+        return (lambda: filled.copy_(step())), filled
+
+    monkeypatch.setattr(rollout, "_RECORD", dict(cpu=once))
+    engine = TransformersEngine(policy, max_rows=32)
+    with pytest.warns(UserWarning, match="with 32 completions side by side; goes on with 16"):
+        same(engine.generate(requests, max_completion_length=40), expected)
+
+
+def in_bfloat16(policy):
+    "As transformers loads it."
+    with tempfile.TemporaryDirectory() as folder:
+        policy.model.save_pretrained(folder)
+        return dataclasses.replace(
+            policy, model=type(policy.model).from_pretrained(folder, dtype=torch.bfloat16).eval()
+        )
+
+
+def nudge(policy, parameters):
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_copy_in_bfloat16_has_the_present_weights(tied):
+    policy = grouped_query_policy("abcdefgh", tie_word_embeddings=tied)
+    requests, limit = [Request((3, 4 + i % 3), keyed_seed(7, i)) for i in range(20)], dict(max_completion_length=12)
+    engine = TransformersEngine(policy, dtype=torch.bfloat16)
+    for _ in range(2):  # the second time after a step of training
+        expected = TransformersEngine(in_bfloat16(policy)).generate(requests, **limit)
+        assert engine.generate(requests, **limit) == expected
+        assert [t.token_id for t in engine.stream(requests[3], **limit)] == expected[3].token_ids
+        nudge(policy, policy.model.parameters())
+    assert {p.dtype for p in policy.model.parameters()} == {torch.float32}
+    assert {p.dtype for p in engine.copied.model.parameters()} == {torch.bfloat16}
+    copied = weakref.ref(engine.copied.model)
+    engine.sleep()
+    gc.collect()
+    assert copied() is None, "its memory is not free"
+    assert engine.describe() == dict(engine="TransformersEngine", dtype="bfloat16")
+
+
+@pytest.mark.parametrize("when", ["before the engine", "after its first call"])
+def test_a_copy_has_adapters_merged_in(when):
+    policy = grouped_query_policy("abcdefgh")
+    requests = [Request((3, 4 + i % 3), keyed_seed(7, i)) for i in range(20)]
+    engine = TransformersEngine(policy, dtype=torch.bfloat16)
+    if when == "after its first call":
+        engine.generate(requests, max_completion_length=2)
+    policy.model = with_adapters(policy).model
+    nudge(policy, [p for n, p in policy.model.named_parameters() if "lora_" in n])
+    merged = dataclasses.replace(policy, model=copy.deepcopy(policy.model).merge_and_unload())
+    expected = TransformersEngine(in_bfloat16(merged)).generate(requests, max_completion_length=12)
+    assert engine.generate(requests, max_completion_length=12) == expected
+    assert any("lora_" in n for n, _ in policy.model.named_parameters())
+
+
+@pytest.mark.parametrize(("half", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_samples_in_half_precision(half, expected, monkeypatch):
+    policy = grouped_query_policy()
+    assert rollout.sampling_dtype(policy) == torch.float32
+    monkeypatch.setattr(Policy, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: half)
+    assert rollout.sampling_dtype(policy) == expected
+    assert rollout.sampling_dtype(in_bfloat16(policy)) == torch.bfloat16
