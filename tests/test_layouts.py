@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from spurious_rlvr.placement import computes_on_cpu
 from spurious_rlvr.policy import load_policy, random_policy
 from spurious_rlvr.runs import read_run
 
@@ -125,3 +126,56 @@ def test_adapters_are_trained_alone_and_saved_merged(alone):
     assert torch.linalg.matrix_rank((end[name] - start[name]).double(), rtol=1e-4) <= 16
     loaded = load_policy(alone["lora"].latest_checkpoint / "policy", "chain", device="cpu")
     assert not hasattr(loaded.model, "peft_config")
+
+
+@pytest.mark.parametrize(
+    ("processes", "asked", "gpu", "device", "on_cpu"),
+    [
+        ("2", "fsdp", True, "cpu", False),  # a model that will lie in parts waits in ordinary memory
+        ("2", "fsdp", False, "cpu", True),
+        ("1", "fsdp", True, "cpu", True),  # one process has no parts
+        ("2", "ddp", True, "cpu", True),  # what is on the CPU stays there, unless it waits
+        ("2", "zero3", True, "cpu", True),
+        ("2", "ddp", True, "cuda", False),
+    ],
+)
+def test_a_training_runs_where_the_policy_is_or_waits_for(monkeypatch, processes, asked, gpu, device, on_cpu):
+    for name, value in (dict(WORLD_SIZE=processes) | ENVIRONMENT[asked]).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert computes_on_cpu(torch.device(device)) == on_cpu
+
+
+def test_fsdp_takes_a_layer_at_a_time(monkeypatch):
+    "No call hands more than a layer, or what is outside all layers, to the device."
+    from types import SimpleNamespace
+
+    import torch.distributed.fsdp._fully_shard._fsdp_init as torchs
+
+    from spurious_rlvr.logprobs import TokenLogprobs
+    from spurious_rlvr.placement import Sharded
+
+    taken, policy = [], random_policy()
+    weights = sum(p.numel() for p in policy.model.parameters())
+    layers = policy.model.model.layers
+    move = torchs._move_states_to_device
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+
+    def noted(parameters, buffers, device):
+        taken.append(sum(p.numel() for p in parameters))
+        return move(parameters, buffers, device)
+
+    monkeypatch.setattr(torchs, "_move_states_to_device", noted)
+    settings = SimpleNamespace(
+        mixed_precision="no",
+        trainable="all",
+        optimizer="sgd",
+        learning_rate=1.0,
+        betas=(0.9, 0.95),
+        weight_decay=0.0,
+    )
+    try:
+        Sharded(TokenLogprobs(policy.model), SimpleNamespace(device=torch.device("cpu"), num_processes=1), settings)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(taken) == len(layers) + 1 and sum(taken) == weights and max(taken) < 0.6 * weights
