@@ -53,6 +53,8 @@ class Microbatch:
     layout: Layout | None = None  # packed only
 
     def to(self, device):
+        if self.input_ids.device == device:
+            return self
         return dataclasses.replace(
             _moved(self, device), rows=self.rows
         )  # looked up one by one, which a GPU would have to wait for
@@ -82,7 +84,7 @@ def _lay_out(sequences, tokens, exact):  # sequences: for each, the packed token
         count, longest = buckets[-1]
         buckets[-1] = (count + 1, longest)
         back[sequences[i]] = start + np.arange(size)
-        gather.append(np.pad(sequences[i], (0, longest - size)))
+        gather.append(np.pad(sequences[i], (0, longest - size)) if size < longest else sequences[i])
         start += longest
     bounds = torch.tensor([0, *np.cumsum([len(places) for places in gather])], dtype=torch.int32) if exact else None
     return Layout(torch.from_numpy(np.concatenate(gather)), torch.from_numpy(back), buckets, bounds)

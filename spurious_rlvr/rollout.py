@@ -281,6 +281,7 @@ class _Columns:
     next: torch.Tensor  # (rows,) column of the token that is read next
     room: int  # columns that there are
     used: int = 0  # columns that a step looks at, the next ones included
+    uneven: bool = True  # a step may look at columns that some rows have not written
     corners: dict = dataclasses.field(default_factory=dict)  # by number of heads: (rows, heads) first cells in a room
     cells: dict = dataclasses.field(default_factory=dict)  # by number of heads: (rows x heads,) cells of this step
 
@@ -301,7 +302,8 @@ def _room_layer():  # the class
         def open(self, states, rows, columns):  # states: keys and values of prompts, (prompts, heads, length, width)
             self.dtype, self.device, self.is_initialized = states[0].dtype, states[0].device, True
             self.columns = columns
-            self.rooms = [t.new_zeros(rows, t.shape[1], columns.room, t.shape[3]) for t in states]
+            shapes = [(rows, t.shape[1], columns.room, t.shape[3]) for t in states]
+            self.rooms = [(t.new_zeros if columns.uneven else t.new_empty)(shape) for t, shape in zip(states, shapes)]
             self.keys, self.values = self.rooms
             return self
 
@@ -496,6 +498,7 @@ def _begin(job):  # with the first of those that wait
     rows = _Rows(min(job.slots, len(job.waiting)), job.asked.limit, job.policy.device)
     job.kept = None
     rows.most = max(len(job.requests[i].prompt_ids) for i in job.waiting) + job.asked.limit
+    rows.columns.uneven = job.recorded or len(job.waiting) > len(rows.place)
     _admit(job, rows, list(range(len(rows.place))))
     return rows
 
