@@ -23,13 +23,15 @@ MODEL = "smollm2-135m"
 CARRIED = (  # what these scripts need and such a machine lacks; versions are those of constraints.txt
     "math-verify latex2sympy2_extended antlr4-python3-runtime datasets dill multiprocess platformdirs gguf trl".split()
 )
-HELD = """absl-py accelerate annotated-doc anyio attrs build certifi charset-normalizer click cloudpickle contourpy
-cycler execnet filelock fonttools fsspec grpcio h11 hf-xet httpcore httpx huggingface-hub hypothesis idna
-iniconfig jinja2 joblib kiwisolver markdown markdown-it-py markupsafe matplotlib mdurl mpmath msgpack mypy-
-extensions networkx numpy packaging pandas pathspec peft pillow pip pluggy prometheus-client protobuf psutil
-pyarrow pygments pyparsing pyproject-hooks pytest pytest-xdist python-dateutil pyyaml regex requests rich
-safetensors scipy setuptools shellingham six sortedcontainers sympy tensorboard tensorboard-data-server
-tokenizers torch tqdm transformers triton typer typing-extensions urllib3 werkzeug wheel xxhash""".split()  # of the packages pinned here, those that such a machine has
+# of the packages pinned here, those that such a machine has
+HELD = """absl-py accelerate annotated-doc anyio attrs build certifi charset-normalizer click cloudpickle
+contourpy cycler execnet filelock fonttools fsspec grpcio h11 hf-xet httpcore httpx huggingface-hub
+hypothesis idna iniconfig jinja2 joblib kiwisolver markdown markdown-it-py markupsafe matplotlib
+mdurl mpmath msgpack mypy-extensions networkx numpy packaging pandas pathspec peft pillow pip pluggy
+prometheus-client protobuf psutil pyarrow pygments pyparsing pyproject-hooks pytest pytest-xdist
+python-dateutil pyyaml regex requests rich safetensors scipy setuptools shellingham six
+sortedcontainers sympy tensorboard tensorboard-data-server tokenizers torch tqdm transformers triton
+typer typing-extensions urllib3 werkzeug wheel xxhash""".split()
 PLATFORMS = [f"manylinux_2_{n}_x86_64" for n in (28, 27, 17)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
 
 
@@ -149,7 +151,7 @@ def fetch(place, index):
 
 # In a rehearsal
 
-PRETENCE = '''"Python as on a machine that lacks these packages, unless they were carried there."
+PRETENCE = """"Python as on a machine that lacks these packages, unless they were carried there."
 import sys
 from importlib.machinery import PathFinder
 
@@ -172,7 +174,7 @@ class Lacking(PathFinder):
 
 
 sys.meta_path[:] = [Lacking if finder is PathFinder else finder for finder in sys.meta_path]
-'''
+"""
 
 
 def pretend(given):
