@@ -124,6 +124,7 @@ class Result:
         self.head |= dict(what=what, versions=versions(), work=work)
         if not given.rehearse:
             self.head |= dict(machine=machine(given))
+        self.write()
 
     def case(self, name, measure, *arguments):
         "Measures a case where there is time. Whatever goes wrong in it is a finding, and the next case has its turn."
@@ -204,22 +205,27 @@ def versions():
     return found
 
 
-def machine(given):
-    "The GPU, with its bfloat16 peak, and what a large matrix product and a large copy reach on it."
+def ceilings(given):
+    "What a large matrix product and a large copy reach."
     import torch
 
-    peak, source = peak_of(given.gpu["name"])
     a, b = (torch.randn(8192, 8192, device=given.device, dtype=torch.bfloat16) for _ in range(2))
     large = torch.randn(2**29, device=given.device)
     product, copy = times(lambda: a @ b, given, warmups=3), times(large.clone, given, warmups=3)
-    return given.gpu | dict(
-        capability=".".join(map(str, given.gpu["capability"])),
-        cores=os.cpu_count(),
-        peak_tflops=peak,
-        peak_source=source,
+    return dict(
         matrix_product_tflops=spread([2 * 8192**3 / s / 1e12 for s in product]),
         copy_tb_per_second=spread([2 * large.nbytes / s / 1e12 for s in copy]),
     )
+
+
+def machine(given):
+    "The GPU, with its bfloat16 peak and what is reached of it."
+    peak, source = peak_of(given.gpu["name"])
+    capability = ".".join(map(str, given.gpu["capability"]))
+    found = given.gpu | dict(capability=capability, cores=os.cpu_count(), peak_tflops=peak, peak_source=source)
+    found |= ceilings(given)
+    forget()
+    return found
 
 
 def spread(values):

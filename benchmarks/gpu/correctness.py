@@ -193,14 +193,14 @@ def compare_attention(given, shape, kind, packed, exact, precision, kernel):
 # The trainer
 
 
-def compare_ratio(given, precision):
+def compare_ratio(given, shape, precision):
     "A phase at learning rate 0, in both orders of minibatches."
     from spurious_rlvr import train
     from spurious_rlvr.rewards import as_reward
 
     extremes, words = {}, common.lengths(given, longest=128)
     for order in ("group", "shuffled"):
-        policy = common.sharpen(common.random_policy(common.shape_of("0.5b", given.rehearse), given.device))
+        policy = common.sharpen(common.random_policy(shape, given.device))
         config = train.GRPOConfig(
             phases=1,
             prompts_per_phase=8,
@@ -319,7 +319,7 @@ def main(arguments=None):
         for name, variant in VARIANTS.items():
             result.case(f"{kind}, {name}", compare_attention, given, shape, kind, *variant)
     for precision in ("bf16", "fp16", "bf16_weights", "no"):
-        result.case(f"learning rate 0, {precision}", compare_ratio, given, precision)
+        result.case(f"learning rate 0, {precision}", compare_ratio, given, shape, precision)
     result.case("masters", compare_masters, given)
     for name, settings in RESUMED.items():
         result.case(f"resume, {name}", compare_resume, given, settings)
