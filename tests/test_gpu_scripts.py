@@ -361,3 +361,43 @@ def test_a_rehearsal_lacks_what_the_machine_lacks(tmp_path):
     version = "import importlib.metadata as m; m.version('spurious-rlvr')"
     done = subprocess.run([sys.executable, "-c", version], capture_output=True, text=True, env=environment)
     assert "PackageNotFoundError" in done.stderr
+
+
+# The order and the shares
+
+
+def told_minutes(tmp_path, *given):
+    "What `run_all.sh` tells each script, which is not run."
+    stub, told = tmp_path / "python", tmp_path / "told"
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {told}\n')
+    stub.chmod(0o755)
+    environment = os.environ | dict(PYTHON=str(stub), RESULTS=str(tmp_path / "results"), CARRIED=str(tmp_path / "none"))
+    told.unlink(missing_ok=True)
+    subprocess.run(["bash", FOLDER / "run_all.sh", *given], check=True, env=environment, capture_output=True)
+    words = [line.split() for line in told.read_text().splitlines()]
+    return {Path(line[0]).stem: float(line[line.index("--minutes") + 1]) for line in words}
+
+
+def test_eight_minutes_are_shared_by_worth(tmp_path):
+    minutes = told_minutes(tmp_path)
+    assert list(minutes) == list(CASES)
+    shares = dict(correctness=1, update_speed=3, sampler_speed=1.5, memory=1, real_model=2)
+    assert {name: minutes[name] for name in shares} == pytest.approx(
+        {n: s * 8 / 8.5 for n, s in shares.items()}, rel=0.05
+    )
+
+
+@pytest.mark.parametrize("asked,first,last", [("24", 2, 2), ("4", 0.47, 0.47), ("10", 1, 1)])
+def test_shares_grow_and_shrink_with_the_minutes(asked, first, last, tmp_path):
+    minutes = told_minutes(tmp_path, asked)
+    assert [minutes[name] for name in ("correctness", "organism_demo")] == pytest.approx([first, last], rel=0.05)
+
+
+def test_named_scripts_alone_run_and_leave_room_for_what_comes_then(tmp_path):
+    minutes = told_minutes(tmp_path, "4.5", "real_model", "phase_against_trl", "clip_binds")
+    assert minutes == pytest.approx(dict(real_model=2, phase_against_trl=1.5, clip_binds=1), rel=0.05)
+
+
+def test_an_unknown_script_is_refused():
+    done = subprocess.run(["bash", FOLDER / "run_all.sh", "8", "speed"], capture_output=True, text=True)
+    assert done.returncode == 2 and "no script speed" in done.stderr
