@@ -588,7 +588,7 @@ def _drop(rows, tokens):  # rows without a request; gives the tokens of those th
     index, gaps, movers = (_to(rows.ids.device, rows_of) for rows_of in (keep, gaps, movers))
     rows.place, rows.counts, rows.on_device = rows.place[keep], rows.counts[:, keep], rows.on_device[:, index]
     rows.columns.next, rows.columns.corners = rows.on_device[1], {}
-    rows.tokens, rows.steps = rows.tokens[:left], {}
+    rows.tokens, rows.logits, rows.steps = rows.tokens[:left], rows.logits[:left], {}
     rows.uniforms, rows.ids, rows.logprobs = rows.uniforms[index], rows.ids[index], rows.logprobs[index]
     for layer in rows.cache.layers:
         if layer in rows.layers:
@@ -626,53 +626,69 @@ def _forward(job, rows, tokens, mask):  # logits, (rows, vocabulary)
 _ROUND_COLUMNS = 128  # a recorded step serves as many tokens
 
 
+@functools.cache
+def _recording_stream(device):
+    return torch.cuda.Stream(device)
+
+
+class _CudaGraph:
+    def __init__(self, step, earlier):  # a function without arguments; another graph of these rows, or None
+        self.graph, stream = torch.cuda.CUDAGraph(), _recording_stream(torch.cuda.current_device())
+        stream.wait_stream(torch.cuda.current_stream())
+        # graphs of the same rows use the same memory in turn; other threads go on with their own work
+        shared = () if earlier is None else (earlier.graph.pool(),)
+        with torch.cuda.stream(stream):
+            self.graph.capture_begin(*shared, capture_error_mode="thread_local")
+            try:
+                step()
+            finally:
+                self.graph.capture_end()
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def __call__(self):
+        self.graph.replay()
+
+
+_RECORD = dict(cuda=_CudaGraph)  # by kind of device: what repeats a step
+
+
 @dataclasses.dataclass
 class _Recorder:
-    record: Callable | None = None  # from a function without arguments to what repeats it, and the tensor that it fills
-
-
-def _record_cuda(step):
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on with their own work
-        filled = step()
-    return graph.replay, filled
-
-
-_RECORD = dict(cuda=_record_cuda)  # by kind of device
+    record: Callable | None  # as `_CudaGraph`
 
 # %% ../nbs/09_rollout.ipynb #b32caef6
-def _play(job, rows, tokens):  # logits, (rows, vocabulary)
+def _play(job, rows, tokens):
     rows.tokens.copy_(tokens)
     used = rows.columns.used
 
     def step():
-        return _forward(job, rows, rows.tokens, _seen(rows)[:, None, None])
+        rows.logits.copy_(_forward(job, rows, rows.tokens, _seen(rows)[:, None, None]))
 
     if used not in rows.steps:
         rows.steps[used] = None
-        return step()
+        step()
+        return
     if rows.steps[used] is None:
-        rows.steps[used] = job.recorder.record(step)
-    again, logits = rows.steps[used]
-    again()
-    return logits
+        earlier = next((graph for graph in rows.steps.values() if graph is not None), None)
+        rows.steps[used] = job.recorder.record(step, earlier)
+    rows.steps[used]()
 
 # %% ../nbs/09_rollout.ipynb #fc09bf36
 def _read_step(job, rows, tokens):  # logits, (rows, vocabulary)
-    if not job.recorded:
-        return _forward(job, rows, tokens, _mask(rows, job.refills))
-    try:
-        return _play(job, rows, tokens)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        warnings.warn(
-            f"generate: a step of this model cannot be recorded as a CUDA graph ({str(error).splitlines()[0]}); goes on"
-            " without, more slowly and with the same results",
-            stacklevel=2,
-        )
-        job.recorder.record, rows.steps = None, {}
-        return _forward(job, rows, tokens, _mask(rows, job.refills))
+    if job.recorded:
+        try:
+            _play(job, rows, tokens)
+            return rows.logits
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            job.recorder.record, rows.steps = None, {}
+            warnings.warn(
+                f"generate: a step of this model cannot be recorded as a CUDA graph ({str(error).splitlines()[0]});"
+                " goes on without, more slowly and with the same results",
+                stacklevel=2,
+            )
+    return _forward(job, rows, tokens, _mask(rows, job.refills))
 
 # %% ../nbs/09_rollout.ipynb #dd919fd8
 def _advance(job, rows, tokens):  # reads a token in every row

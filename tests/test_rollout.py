@@ -833,7 +833,7 @@ class Tape(TorchDispatchMode):
         self.kernels.append((func, args, kwargs or {}, output))
         return output
 
-    def again(self):
+    def __call__(self):
         self.plays += 1
         for func, args, kwargs, output in self.kernels:
             for before, now in zip(tree_leaves(output), tree_leaves(func(*args, **kwargs))):
@@ -846,11 +846,12 @@ def tapes(monkeypatch):
     "What was recorded; steps are recorded on a CPU, too."
     recorded = []
 
-    def record(step):
+    def record(step, earlier):
+        assert earlier is None or earlier is recorded[-1] or earlier.plays
         recorded.append(Tape())
         with recorded[-1]:
-            filled = step()
-        return recorded[-1].again, filled
+            step()
+        return recorded[-1]
 
     monkeypatch.setattr(rollout, "_RECORD", dict(cpu=record))
     monkeypatch.setattr(rollout, "_ROUND_COLUMNS", 8)
@@ -904,16 +905,14 @@ def test_memory_that_runs_out_while_recording_halves_the_rows(monkeypatch):
     requests = long_tailed(policy)
     expected = TransformersEngine(policy).generate(requests, max_completion_length=40)
 
-    def record(step):
-        if len(step()) > 16:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return (lambda: None), step()
+    def record(step, earlier):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    def once(step):  # so that no step is ever played
-        again, filled = record(step)
-        return (lambda: filled.copy_(step())), filled
+    def record_few(step, earlier):
+        return step if calls[-1][0] <= 16 else record(step, earlier)
 
-    monkeypatch.setattr(rollout, "_RECORD", dict(cpu=once))
+    calls = counting(policy, monkeypatch)
+    monkeypatch.setattr(rollout, "_RECORD", dict(cpu=record_few))
     engine = TransformersEngine(policy, max_rows=32)
     with pytest.warns(UserWarning, match="with 32 completions side by side; goes on with 16"):
         same(engine.generate(requests, max_completion_length=40), expected)
