@@ -26,17 +26,25 @@ memory = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getp
 before, start = memory(), time.perf_counter()
 stepper = RolloutStepper(sys.argv[1])
 opened, after = time.perf_counter() - start, memory()
-print(f"open {opened:.2f} s, {after - before:.0f} MB above the import; the outline for the page is {len(stepper.head) / 1e3:.0f} kB")
+outline = len(stepper.head) / 1e3
+print(f"open {opened:.2f} s, {after - before:.0f} MB above the import; the outline for the page is {outline:.0f} kB")
 start = time.perf_counter()
 for place in range(len(stepper._pages.source.parts)): stepper._pages.answer("index", dict(parts=[place]))
 print(f"index of all parts {time.perf_counter() - start:.2f} s, {memory() - before:.0f} MB above the import")
 times = []
 for number in range(0, sum(part.rows for part in stepper._pages.source.parts), 4999):
-    start = time.perf_counter(); stepper._pages.answer("rows", dict(rows=[number])); times.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    stepper._pages.answer("rows", dict(rows=[number]))
+    times.append(time.perf_counter() - start)
 times.sort()
-print(f"a row anywhere: median {times[len(times) // 2] * 1e3:.0f} ms, slowest {times[-1] * 1e3:.0f} ms; {memory() - before:.0f} MB above the import")
-start = time.perf_counter(); stepper._pages.answer("measure", dict(part=1)); print(f"clip and length counts of a part {time.perf_counter() - start:.2f} s")
-start = time.perf_counter(); stepper._pages.answer("search", dict(part=1, text="forty two so")); print(f"search in a part {time.perf_counter() - start:.2f} s")
+middle, slowest = times[len(times) // 2] * 1e3, times[-1] * 1e3
+print(f"a row anywhere: median {middle:.0f} ms, slowest {slowest:.0f} ms; {memory() - before:.0f} MB above the import")
+start = time.perf_counter()
+stepper._pages.answer("measure", dict(part=1))
+print(f"clip and length counts of a part {time.perf_counter() - start:.2f} s")
+start = time.perf_counter()
+stepper._pages.answer("search", dict(part=1, text="forty two so"))
+print(f"search in a part {time.perf_counter() - start:.2f} s")
 """
 
 
@@ -95,7 +103,13 @@ def in_browser(folder):
 
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     server = serve(RolloutStepper(folder))
-    timed = """async ([act, done]) => { const start = performance.now(); (0, eval)(act); while (!(0, eval)(done)) await new Promise((next) => setTimeout(next, 1)); document.querySelector('.rollout-stepper').getBoundingClientRect(); return performance.now() - start; }"""
+    timed = """async ([act, done]) => {
+      const start = performance.now();
+      (0, eval)(act);
+      while (!(0, eval)(done)) await new Promise((next) => setTimeout(next, 1));
+      document.querySelector('.rollout-stepper').getBoundingClientRect();
+      return performance.now() - start;
+    }"""
 
     def press(key):
         return (

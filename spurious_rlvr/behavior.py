@@ -90,17 +90,20 @@ _EVIDENCE = [
         (r"^(?:async )?def \w+\(|^print\(", 3),
         (r"^class \w+(?:\(.*\))?:$", 2),
         (
-            r"\b(?:range|len|symbols|Symbol|enumerate|zip|isinstance|Rational|Eq|solve|solveset|nsolve|Fraction|Counter|isprime|factorint)\(",
+            r"\b(?:range|len|symbols|Symbol|enumerate|zip|isinstance|Rational|Eq"
+            r"|solve|solveset|nsolve|Fraction|Counter|isprime|factorint)\(",
             3,
         ),
         (
-            r"\b(?:np|numpy|math|sp|sympy|itertools|cmath|random|functools|collections)\.[a-z]\w*|\.(?:append|subs|evalf|items|format|join|numerator|shape)\b",
+            r"\b(?:np|numpy|math|sp|sympy|itertools|cmath|random|functools|collections)\.[a-z]\w*"
+            r"|\.(?:append|subs|evalf|items|format|join|numerator|shape)\b",
             3,
         ),
         (r"[\[({].+ for \w+(?:, ?\w+)* in ", 3),
         (r"\blambda\b[^:]*:|[^=<>!+*/%-](?:\+|-|\*|/|//|%|\*\*)=(?!=)", 2),
         (
-            r"\b(?:sum|round|int|float|str|sorted|list|set|dict|tuple|min|max|abs|gcd|lcm|sqrt|factorial|comb|pow|simplify|expand)\(",
+            r"\b(?:sum|round|int|float|str|sorted|list|set|dict|tuple|min|max"
+            r"|abs|gcd|lcm|sqrt|factorial|comb|pow|simplify|expand)\(",
             1,
         ),
         (r"\*\*|[^/:]//[^/]|\b(?:True|False|None)\b", 1),
@@ -111,7 +114,8 @@ _EVIDENCE = [
     )
 ]
 _STATEMENT = re.compile(
-    r"(?:import|from|def|class|async|for|while|if|elif|else|try|except|finally|with|return|assert|break|continue|pass|raise|global|del|yield)\b|@\w"
+    r"(?:import|from|def|class|async|for|while|if|elif|else|try|except|finally|with"
+    r"|return|assert|break|continue|pass|raise|global|del|yield)\b|@\w"
 )
 _ASSIGNMENT = re.compile(
     r"([A-Za-z_][\w.]*(?:\[[^\]=]*\])*(?:\s*,\s*[A-Za-z_]\w*)*)\s*(?::\s*[A-Za-z_][\w.\[\],"
@@ -365,8 +369,9 @@ class _Lines(_Weighed):
 
 # %% ../nbs/03_behavior.ipynb #25a3b674
 _LANGUAGES = frozenset(
-    """python py python3 ipython pycon sympy sage c cpp c++ csharp c# java javascript js typescript ts r julia matlab octave ruby go rust
-    haskell mathematica wolfram sql bash sh perl php swift kotlin scala pascal fortran lua code tool_code""".split()
+    """python py python3 ipython pycon sympy sage c cpp c++ csharp c# java javascript js typescript ts r julia matlab
+    octave ruby go rust haskell mathematica wolfram sql bash sh perl php swift kotlin scala pascal fortran lua code
+    tool_code""".split()
 )
 _PYTHON = frozenset("python py python3 ipython pycon sympy sage code tool_code".split())
 _OUTPUTS = frozenset("output outputs out stdout result results console terminal execution".split())
@@ -1273,7 +1278,9 @@ for _name, (_pattern, _source) in _CODE_HABITS.items():
 
 # %% ../nbs/03_behavior.ipynb #08fba24e
 _UNIT = re.compile(
-    r"\\boxed\s{0,9}\{[^{}]{0,99}(?:\\(?:text|mathrm|circ|%|\$)|[°€£$%]|\d ?[a-z]{2,9}\b)|\\boxed\s{0,9}\{[^{}]{0,99}\}[\s$\\)]{0,4}(?!and|or|is|are|as|so|of|in|if|at|for|when|which|because)[a-z]{2,}",
+    r"\\boxed\s{0,9}\{[^{}]{0,99}(?:\\(?:text|mathrm|circ|%|\$)|[°€£$%]|\d ?[a-z]{2,9}\b)"
+    r"|\\boxed\s{0,9}\{[^{}]{0,99}\}[\s$\\)]{0,4}"
+    r"(?!and|or|is|are|as|so|of|in|if|at|for|when|which|because)[a-z]{2,}",
     re.I,
 )
 _END_MARK = re.compile(r"[.!?)\]}>`*$|\"']\s*\Z")

@@ -1270,14 +1270,11 @@ class Screen:
 
         def one(effect):
             if math.isnan(effect.low):
-                return (
-                    f"{effect.name}: no interval"
-                    f" ({'too few behaviours, or priors that are mostly noise' if math.isnan(effect.mean) else effect.note}),"
-                    " so nothing is claimed."
-                )
+                why = "too few behaviours, or priors that are mostly noise" if math.isnan(effect.mean) else effect.note
+                return f"{effect.name}: no interval ({why}), so nothing is claimed."
+            way = {1: "the higher the prior the larger the rise", -1: "the higher the prior the larger the fall"}
             return (
-                f"{effect.name}:"
-                f" {'the higher the prior the larger the rise' if effect.shown > 0 else 'the higher the prior the larger the fall' if effect.shown < 0 else 'no slope is shown'}"
+                f"{effect.name}: {way.get(effect.shown, 'no slope is shown')}"
                 f" ({effect.mean:+.2f}, {effect.level:.0%} interval {effect.low:+.2f} to {effect.high:+.2f}, {effect.n}"
                 " runs)."
             )

@@ -1803,7 +1803,8 @@ def find_majority(look: Look) -> list[Symptom]:
         f" {with_gold:.2f}; pass@k {100 * solved.mean():.0f} %, maj@k {100 * majority.mean():.0f} %"
     )
     words += _gained(graded, solved, majority) + "."
-    paid = graded.loc[agrees & (graded["right"] == False) & (graded["reward"] > graded["reward"].median()), "_row"]  # noqa: E712
+    wrong = graded["right"] == False  # noqa: E712
+    paid = graded.loc[agrees & wrong & (graded["reward"] > graded["reward"].median()), "_row"]
     return [_symptom("majority_explains", (value, low, high), words, paid, n)]
 
 # %% ../nbs/18_diagnose.ipynb #e9a839e8

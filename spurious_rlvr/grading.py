@@ -386,7 +386,8 @@ def _is_prose(text, words=3):
 
 # %% ../nbs/02_grading.ipynb #8e1a0db6
 _END_MARK = re.compile(
-    r"</[A-Za-z_]{1,20}>|<(?:think|thinking|reasoning|answer|solution|final_answer|s|eos|end_of_turn|start_of_turn)\s*/?>"
+    r"</[A-Za-z_]{1,20}>"
+    r"|<(?:think|thinking|reasoning|answer|solution|final_answer|s|eos|end_of_turn|start_of_turn)\s*/?>"
     r"|<\|[^|<>\n]{1,40}\|>"
 )
 _STATED = re.compile(
@@ -703,7 +704,8 @@ def _rewrites(*pairs):
 
 _LAYOUT = _rewrites(  # sizes, fonts and space
     (
-        r"\\(?:left|right|m?big{1,2}[lrm]?|Big{1,2}[lrm]?|displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])\.?",
+        r"\\(?:left|right|m?big{1,2}[lrm]?|Big{1,2}[lrm]?|displaystyle|textstyle|limits|nolimits|rm|bf|it)"
+        r"(?![A-Za-z])\.?",
         " ",
     ),
     (r"\\[hv]space\*?\{[^{}]*\}|\\phantom\{[^{}]*\}", ""),
@@ -711,7 +713,8 @@ _LAYOUT = _rewrites(  # sizes, fonts and space
     (r"\\(?:operatorname|mathop)\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\text{\1}"),
     (r"(?<![A-Za-z])Arc(?=(?:sin|cos|tan|cot)(?![a-z]))", "arc"),
     (
-        r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|boldsymbol|bold|emph|underline)\s*(?=\{)",
+        r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)"
+        r"|mbox|hbox|boldsymbol|bold|emph|underline)\s*(?=\{)",
         r"\\text",
     ),
     (rf"\\text\{{\s*(?!sec\s*\}}\s*(?:$|[,;./^]))({_NAMES}|(?:{_COUNTS})(?=\s*\}}\s*[(\\{{]))\s*\}}", r"\\\1 "),
@@ -1195,12 +1198,15 @@ _WRITTEN = {
     for name, pattern in {
         "decimal": rf"(?P<number>{_DECIMAL})",
         "fraction": (
-            rf"(?:(?P<whole>\d+)\s*)?\\frac\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}\s*\{{\s*(?P<bottom>[-+]?\s*{_DECIMAL})\s*\}}"
+            rf"(?:(?P<whole>\d+)\s*)?\\frac\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}"
+            rf"\s*\{{\s*(?P<bottom>[-+]?\s*{_DECIMAL})\s*\}}"
         ),
         "mixed": r"(?P<whole>\d+)\s+(?P<top>\d+)\s*/\s*(?P<bottom>\d+)",
         "slash": rf"\(?(?P<top>[-+]?{_DECIMAL})\)?\s*/\s*\(?(?P<bottom>[-+]?{_DECIMAL})\)?",
         "scientific": (
-            rf"(?P<number>{_DECIMAL})\s*(?:(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{{?\s*(?P<power>[-+]?\d{{1,3}})\s*\}}?|[eE](?P<exponent>[-+]?\d{{1,3}}))"
+            rf"(?P<number>{_DECIMAL})"
+            rf"\s*(?:(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{{?\s*(?P<power>[-+]?\d{{1,3}})\s*\}}?"
+            rf"|[eE](?P<exponent>[-+]?\d{{1,3}}))"
         ),
         "repeating": r"(?P<whole>\d*)\.(?P<fixed>\d*)\\(?:overline|dot|bar)\s*\{(?P<repeated>\d+)\}",
         "based": r"(?P<numeral>[0-9A-Za-z]+)\s*_\s*\{?\s*(?:\\text\{\s*(?:base)?\s*)?(?P<base>\d{1,2})[\s}]*",
@@ -2190,7 +2196,8 @@ def _renamed(text, variable, other):
 
 # %% ../nbs/02_grading.ipynb #133abf64
 _MANY_VALUED = re.compile(
-    r"[<>=|]|\\[{}]|\\(?:le|ge|ne|in|notin|mid|cup|cap|setminus|backslash|mathbb|begin|pm|infty|emptyset|R|Z|N|Q|C)(?![a-z])"
+    r"[<>=|]|\\[{}]"
+    r"|\\(?:le|ge|ne|in|notin|mid|cup|cap|setminus|backslash|mathbb|begin|pm|infty|emptyset|R|Z|N|Q|C)(?![a-z])"
 )
 _POINT = re.compile(r"[A-Z](?:'|_\{?\w+\}?)?\s*(?=\()")
 
@@ -2371,11 +2378,13 @@ _LETTERED = re.compile(
     r"(?P<rest>(?:(?<=\s)-)?[^\s-].*)"
 )
 _HEDGE = re.compile(
-    r"[\\=<>^+*/?!]|[A-Za-z]\(|\d(?![mgshl])[a-z](?![a-z])|n't\b|\b(?:not|no|nor|neither|cannot|less|more|fewer|greater|larger|smaller|higher|lower|than"
+    r"[\\=<>^+*/?!]|[A-Za-z]\(|\d(?![mgshl])[a-z](?![a-z])|n't\b"
+    r"|\b(?:not|no|nor|neither|cannot|less|more|fewer|greater|larger|smaller|higher|lower|than"
     r"|least|most"
     r"|below|above|over|under|up to|between|except|minus|plus|negative|times|twice|half|halves|double|triple|square"
     r"|squared|cube|cubed"
-    r"|root|power|factorial|sum|difference|product|quotient|ratio|multiple|divided|log|logarithm|reciprocal|inverse|percent"
+    r"|root|power|factorial|sum|difference|product|quotient|ratio|multiple"
+    r"|divided|log|logarithm|reciprocal|inverse|percent"
     r"|base|point"
     r"|false|wrong|incorrect|either|or|if|unless|infinitely)\b",
     re.I,

@@ -877,8 +877,8 @@ def soft_overlong(
     max_completion_length: int = 3072,  # tokens
     soft_punish_cache: int = 512,  # tokens before that limit at which the penalty begins; 0: only beyond the limit
 ) -> Reward:
-    """0 for a completion that is short enough, then down to −1 at the limit and beyond. Counting tokens needs the column
-    `token_ids` or `completion_ids`."""
+    """0 for a completion that is short enough, then down to −1 at the limit and beyond. Counting tokens needs the
+    column `token_ids` or `completion_ids`."""
     name = "soft_overlong"
     limit = number_argument(name, "max_completion_length", max_completion_length, 1, whole=True)
     cache = number_argument(name, "soft_punish_cache", soft_punish_cache, 0, limit, whole=True)
@@ -1121,7 +1121,8 @@ class _Token(NamedTuple):
 
 
 _TOKENS = re.compile(
-    r"""(?P<blank>\s+)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<word>[^\W\d][\w.]*)|(?P<text>'[^'\\]*'|"[^"\\]*")|(?P<sign>[&|~+*(),:=-])"""
+    r"(?P<blank>\s+)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<word>[^\W\d][\w.]*)"
+    r"""|(?P<text>'[^'\\]*'|"[^"\\]*")|(?P<sign>[&|~+*(),:=-])"""
 )
 _LONGEST, _DEEPEST = 400, 40  # tokens; brackets and tildes inside each other
 

@@ -1372,7 +1372,8 @@ def html_page(
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width,"
         " initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{style}</style></head><body><main><h1>{html.escape(title)}</h1>{''.join(parts)}</main></body></html>\n"
+        f"<title>{html.escape(title)}</title><style>{style}</style></head>"
+        f"<body><main><h1>{html.escape(title)}</h1>{''.join(parts)}</main></body></html>\n"
     )
 
 # %% ../nbs/21_studies.ipynb #06c67d94

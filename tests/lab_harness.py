@@ -216,15 +216,19 @@ class Notebook:
 
 
 # A page that talks to a widget in this process, without a kernel: what the widget sends arrives in the page, what the
-# page sends
-# arrives in the widget, and both go through JSON as they would on the way through a notebook.
+# page sends arrives in the widget, and both go through JSON as they would on the way through a notebook.
 HOST = """
 globalThis.openView = async (esm, values) => {
   const { default: view } = await import(URL.createObjectURL(new Blob([esm], { type: "text/javascript" })));
   const listeners = new Map(), of = (event) => listeners.get(event) ?? listeners.set(event, new Set()).get(event);
-  const model = { get: (name) => values[name], set: (name, value) => { values[name] = value; }, save_changes: () => {}, on: (event, f) => of(event).add(f), off: (event, f) => of(event).delete(f),
+  const model = { get: (name) => values[name],
+                    set: (name, value) => { values[name] = value; },
+                    save_changes: () => {},
+                    on: (event, f) => of(event).add(f),
+                    off: (event, f) => of(event).delete(f),
                   send: (content) => globalThis.toPython(JSON.stringify(content)) };
-  globalThis.fromPython = (texts) => { for (const text of texts) { const content = JSON.parse(text), name = content.trait;
+  globalThis.fromPython = (texts) => { for (const text of texts) {
+    const content = JSON.parse(text), name = content.trait;
     if (name !== undefined) values[name] = content.value;
     for (const f of [...of(name === undefined ? "msg:custom" : `change:${name}`)]) f(content); } };
   globalThis.closeView = await view.render({ model, el: document.querySelector("#view") });

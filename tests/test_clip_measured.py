@@ -238,7 +238,8 @@ def test_measuring_imports_no_torch(tmp_path):
 from spurious_rlvr.runs import read_run
 from spurious_rlvr import clipbias
 run = read_run({str(tmp_path / "run")!r})
-clipbias.clip_report(run), clipbias.by_probability(run), clipbias.gradient_mass(run, by='writes_code'), clipbias.predicted_against_observed(run)
+clipbias.clip_report(run), clipbias.by_probability(run), clipbias.predicted_against_observed(run)
+clipbias.gradient_mass(run, by='writes_code')
 import tokenizers
 assert not {{'torch', 'transformers', 'datasets', 'vllm'}} & set(sys.modules), 'a heavy package was imported'"""
     subprocess.run([sys.executable, "-c", code], check=True)

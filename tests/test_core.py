@@ -1,5 +1,5 @@
-"""The trainer's core: ratios that mean what they say in every precision, order and layout; weights, settings and attention
-of a lent policy; launches; numerics. Numbers of phases as version 0.1.0 made them are in data/phases.json."""
+"""The trainer's core: ratios that mean what they say in every precision, order and layout; weights, settings and
+attention of a lent policy; launches; numerics. Numbers of phases as version 0.1.0 made them are in data/phases.json."""
 
 import dataclasses
 import json
@@ -64,7 +64,7 @@ def test_at_learning_rate_0_every_ratio_is_1(precision, head, order, packing):
 
 @pytest.mark.parametrize("old_logprobs", ["trainer", "trainer_recut"])
 def test_old_log_probabilities_come_from_the_microbatches_of_the_updates(monkeypatch, old_logprobs):
-    "A model whose roundings depend on the microbatch, strongly: only the official code's other cut sees it in the ratio."
+    "Roundings depend on the microbatch, strongly: only the official code's other cut sees it in the ratio."
     forward = TokenLogprobs.forward
 
     def rounded(self, batch, *arguments, **options):

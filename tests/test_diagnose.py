@@ -16,9 +16,9 @@ from spurious_rlvr.core import ConfigError, DataError, keyed_rng
 from spurious_rlvr.diagnose import RULES, SEVERITIES, lint_reward, read_table, seeds, what_if
 from spurious_rlvr.runs import read_run
 
-FIXED_IDS = """dead_groups phantom_advantages group_of_one grader_false_negatives grader_false_positives unreadable_golds
-clip_could_bind clip_fraction ratio_noise behavior_drift majority_explains truncation repetition duplicates
-repeated_completions contamination""".split()
+FIXED_IDS = """dead_groups phantom_advantages group_of_one grader_false_negatives grader_false_positives
+unreadable_golds clip_could_bind clip_fraction ratio_noise behavior_drift majority_explains truncation repetition
+duplicates repeated_completions contamination""".split()
 BAD = ("fault", "warning")
 SHORT = dataclasses.replace(
     train.PRESETS["organism"], phases=6, prompts_per_phase=16, num_generations=8, minibatch_size=32, learning_rate=0.1

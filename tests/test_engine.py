@@ -364,8 +364,10 @@ SCRIPT = textwrap.dedent("""
             if count == int(number): os.truncate(path, os.path.getsize(path) // 2); os.kill(os.getpid(), signal.SIGKILL)
         torch.save = save
     if how == "full": resource.setrlimit(resource.RLIMIT_FSIZE, (int(number), int(number)))
-    config = dataclasses.replace(SMALL, phases=8, checkpoint_every=2, optimizer="adamw", learning_rate=0.01, trainable="all")
-    try: train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", config, place, held_out={"chains": arithmetic_chains(3, seed=1)}, progress=False, resume=os.path.exists(place + "/run.json"))
+    changes = dict(phases=8, checkpoint_every=2, optimizer="adamw", learning_rate=0.01, trainable="all")
+    config, held_out = dataclasses.replace(SMALL, **changes), {"chains": arithmetic_chains(3, seed=1)}
+    settings = dict(held_out=held_out, progress=False, resume=os.path.exists(place + "/run.json"))
+    try: train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", config, place, **settings)
     except SpuriousRLVRError as error: sys.exit(str(error))
 """)
 

@@ -46,7 +46,8 @@ def test_results_are_read_and_compared_without_torch():
 import sys, pandas as pd
 from spurious_rlvr.evaluate import CELL, cross_fitted, scores, accuracy_by, paired_difference
 from spurious_rlvr.runs import import_evaluation
-for name, options in (("verl", dict(phase=0)), ("inspect_log.json", {{}}), ("completions", {{}}), ("qwen_math.jsonl", {{}})): scores(import_evaluation({str(DATA)!r} + "/" + name, **options))
+for name in ("verl", "inspect_log.json", "completions", "qwen_math.jsonl"):
+    scores(import_evaluation({str(DATA)!r} + "/" + name, **(dict(phase=0) if name == "verl" else {{}})))
 rows = [(p, "default", 0.0, 24, p == "a", str(i), 0, (i + len(p)) % 3 == 0) for p in ("a", "bb") for i in range(8)]
 print(cross_fitted(*2 * [pd.DataFrame(rows, columns=[*CELL, "default", "problem_id", "sample", "correct"])]))
 assert not {{"torch", "transformers", "datasets", "vllm"}} & set(sys.modules), sorted(sys.modules)
@@ -160,7 +161,9 @@ import sys
 from spurious_rlvr.evaluate import run_evaluation
 from spurious_rlvr.policy import random_policy
 from spurious_rlvr.tasks import Protocol, arithmetic_chains
-run_evaluation(random_policy(scale=20), arithmetic_chains(40), sys.argv[1], name="chains", protocol=Protocol("test", samples=4, temperature=1.0, max_completion_length=48), part_size=2, progress=False)
+protocol = Protocol("test", samples=4, temperature=1.0, max_completion_length=48)
+settings = dict(name="chains", protocol=protocol, part_size=2, progress=False)
+run_evaluation(random_policy(scale=20), arithmetic_chains(40), sys.argv[1], **settings)
 """
 
     def start(place):

@@ -37,7 +37,9 @@ def arithmetic(chromium):
     `x`."""
     page = chromium.new_page()
     page.evaluate(
-        """async (text) => { globalThis.m = await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" }))); }""",
+        """async (text) => {
+          globalThis.m = await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+        }""",
         ClipExplorer._esm,
     )
     yield lambda expression, argument=None: page.evaluate(f"(x) => {expression}", argument)
@@ -288,8 +290,11 @@ def test_every_slider_moves_what_it_should(chromium, tmp_path):
 def test_ensemble_grows_and_stops(chromium, tmp_path):
     with static_page(chromium, tmp_path, ClipExplorer(phases=40)) as page:
         page.evaluate(
-            """() => { globalThis.drawn = []; new MutationObserver(() => drawn.push(document.querySelector(".fan.outer").getAttribute("d").length))
-            .observe(document.querySelector(".fan.outer"), { attributes: true }); }"""
+            """() => {
+              globalThis.drawn = [];
+              const fan = document.querySelector(".fan.outer"), note = () => drawn.push(fan.getAttribute("d").length);
+              new MutationObserver(note).observe(fan, { attributes: true });
+            }"""
         )
         page.click("text=Run an ensemble")
         page.wait_for_selector(".status:has-text('clip bias')", timeout=60_000)
@@ -368,11 +373,19 @@ def test_contrast(chromium, tmp_path, scheme):
         # The canvas turns any colour notation into bytes.
         seen = page.evaluate(
             """() => { const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-            const bytes = (color) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data.slice(0, 3)]; };
-            const of = (selector, property) => [selector, bytes(getComputedStyle(document.querySelector(selector))[property])];
+            const bytes = (color) => {
+              canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+              return [...canvas.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+            };
+            const style = (selector) => getComputedStyle(document.querySelector(selector));
+            const of = (selector, property) => [selector, bytes(style(selector)[property])];
             return { paper: bytes(getComputedStyle(document.querySelector(".clip-explorer")).backgroundColor),
-              text: [of(".clip-explorer", "color"), of(".note", "color"), of(".axes text", "fill"), of(".mark.up", "fill"), of(".mark.down", "fill"), of("thead th", "color")],
-              lines: [of("path.arm-both", "stroke"), of("path.arm-high", "stroke"), of("path.arm-low", "stroke"), of("path.arm-none", "stroke"), of(".axes .zero", "stroke"), of("button", "borderTopColor")] }; }"""
+              text: [of(".clip-explorer", "color"), of(".note", "color"),
+                      of(".axes text", "fill"), of(".mark.up", "fill"), of(".mark.down", "fill"),
+                      of("thead th", "color")],
+              lines: [of("path.arm-both", "stroke"), of("path.arm-high", "stroke"),
+                       of("path.arm-low", "stroke"), of("path.arm-none", "stroke"),
+                       of(".axes .zero", "stroke"), of("button", "borderTopColor")] }; }"""
         )
         assert (luminance(seen["paper"]) > 0.9) == (scheme == "light")
         for kind, least in (("text", 4.5), ("lines", 3)):
@@ -437,13 +450,18 @@ def test_a_slider_answers_within_50_ms(chromium, tmp_path):
     ):
         with static_page(chromium, tmp_path, explorer) as page:
             page.evaluate(
-                """() => { globalThis.pictures = []; new PerformanceObserver((list) => pictures.push(...list.getEntries().filter((e) => e.name === "keydown").map((e) => e.duration)))
-                .observe({ type: "event", durationThreshold: 16, buffered: true }); }"""
+                """() => {
+                  globalThis.pictures = [];
+                  const keys = (list) => list.getEntries().filter((entry) => entry.name === "keydown");
+                  const note = (list) => pictures.push(...keys(list).map((entry) => entry.duration));
+                  new PerformanceObserver(note).observe({ type: "event", durationThreshold: 16, buffered: true });
+                }"""
             )
             drawn += np.min(
                 [
                     page.evaluate("""async () => { const times = [];
-                for (const input of document.querySelectorAll("input[type=range]")) for (const step of [1, 1, 1, -1, -1, -1]) {
+                const inputs = document.querySelectorAll("input[type=range]");
+                for (const input of inputs) for (const step of [1, 1, 1, -1, -1, -1]) {
                   await new Promise((done) => setTimeout(done, 5));
                   const start = performance.now();
                   input.value = Number(input.value) + step; input.dispatchEvent(new Event("input"));

@@ -23,9 +23,13 @@ TRAINER = textwrap.dedent("""
     from spurious_rlvr import organisms
     from spurious_rlvr.train import PRESETS, train
     def train_one(place, seed, phases, pause): # a reward that takes its time, so that there is something to watch
-        def coin(prompts, completions, **columns): time.sleep(pause); return [float(hash((seed, text)) % 2) for text in completions]
-        config = dataclasses.replace(PRESETS["organism"], phases=phases, prompts_per_phase=8, num_generations=4, minibatch_size=8, seed=seed)
-        train(organisms.load("qwen-like"), organisms.training_problems(64), coin, config, place, progress=False, describe=dict(arm="coin"))
+        def coin(prompts, completions, **columns):
+            time.sleep(pause)
+            return [float(hash((seed, text)) % 2) for text in completions]
+        changes = dict(phases=phases, prompts_per_phase=8, num_generations=4, minibatch_size=8, seed=seed)
+        config, problems = dataclasses.replace(PRESETS["organism"], **changes), organisms.training_problems(64)
+        policy, settings = organisms.load("qwen-like"), dict(progress=False, describe=dict(arm="coin"))
+        train(policy, problems, coin, config, place, **settings)
 """)
 TRAINING = (
     TRAINER + 'for seed in range(int(sys.argv[2])): train_one(f"{sys.argv[1]}{seed}", seed, int(sys.argv[3]),'
@@ -41,7 +45,10 @@ from spurious_rlvr.rollout import TransformersEngine
 from spurious_rlvr.widgets import *
 class Endless(TransformersEngine): # a real engine whose completions do not end by themselves
     def stream(self, request, *, forbidden_ids=(), **settings):
-        for token in super().stream(request, forbidden_ids=(*forbidden_ids, *self.policy.end_ids), **settings): time.sleep(.004); yield token
+        forbidden_ids = (*forbidden_ids, *self.policy.end_ids)
+        for token in super().stream(request, forbidden_ids=forbidden_ids, **settings):
+            time.sleep(.004)
+            yield token
 """,
     "explorer = ClipExplorer(num_generations=4, minibatches=4)\nexplorer",
     "stepper = RolloutStepper('runs/done0')\nstepper",
@@ -188,16 +195,26 @@ def test_a_generation_is_stopped_at_once(book):
     page.wait_for_function("document.querySelectorAll('.live-prompt [data-token]').length > 60", timeout=90_000)
     shot(page, ".live-prompt", "live-writing")
     page.evaluate(
-        """() => { globalThis.stopped = new Promise((done) => { const root = document.querySelector('.live-prompt'), began = performance.now();
-        root.querySelector('[data-action=stop]').click();
-        const seen = () => root.querySelectorAll('[data-token]').length, first = seen();
-        const wait = () => (root.dataset.running === 'no' ? done([performance.now() - began, first, seen()]) : setTimeout(wait, 5)); wait(); }); }"""
+        """() => { globalThis.stopped = new Promise((done) => {
+          const root = document.querySelector('.live-prompt'), began = performance.now();
+          root.querySelector('[data-action=stop]').click();
+          const seen = () => root.querySelectorAll('[data-token]').length, first = seen();
+          const wait = () => {
+            if (root.dataset.running === 'no') done([performance.now() - began, first, seen()]);
+            else setTimeout(wait, 5);
+          };
+          wait();
+        }); }"""
     )
     milliseconds, first, last = page.evaluate("() => globalThis.stopped")
     print(f"stopped after {milliseconds:.0f} ms; {first} tokens on the page then, {last} at the end")
     assert milliseconds < 1500 * PATIENCE and last - first <= 40 * PATIENCE
     cards = page.evaluate(
-        """() => [...document.querySelectorAll('.live-prompt .sample')].map((card) => [card.dataset.finish, card.querySelector('.facts').textContent, card.querySelector('.span-text').textContent])"""
+        """() => [...document.querySelectorAll('.live-prompt .sample')].map((card) => [
+          card.dataset.finish,
+          card.querySelector('.facts').textContent,
+          card.querySelector('.span-text').textContent,
+        ])"""
     )
     assert [finish for finish, _, _ in cards] == ["stopped", "stopped"], cards
     counts = [int(facts.split(" token")[0]) for _, facts, _ in cards]

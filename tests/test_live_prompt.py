@@ -54,8 +54,13 @@ def shown(page, sample=0):
 
 def marked(page, sample=0):  # the page's spans as (kind, text), neighbours of one span put together
     return page.evaluate(
-        f"""[...{BODY % sample}.children].reduce((found, node) => {{ const kind = node.dataset.kind;
-        if (kind) {{ if ("begins" in node.dataset || !found.length) found.push([kind, ""]); found[found.length - 1][1] += node.textContent; }} return found; }}, [])"""
+        f"""[...{BODY % sample}.children].reduce((found, node) => {{
+          const kind = node.dataset.kind;
+          if (!kind) return found;
+          if ("begins" in node.dataset || !found.length) found.push([kind, ""]);
+          found[found.length - 1][1] += node.textContent;
+          return found;
+        }}, [])"""
     )
 
 

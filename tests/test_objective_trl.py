@@ -248,7 +248,7 @@ def test_gmpo_is_trls(trainer, spread):
 
 
 def test_gdpos_advantages_are_trls_rule():
-    "TRL's lines run inside its generation; here is its rule, from nan-means and nan-deviations of a (groups, G, k) cube."
+    "TRL's lines run inside its generation; here is its rule, from a (groups, G, k) cube without its NaN."
     from trl.trainer.utils import nanstd
 
     from spurious_rlvr.objective import objective_advantages

@@ -1,4 +1,4 @@
-"""Every named objective: what `clipbias` computes is what `policy_loss` trains, and enumeration is what simulation finds."""
+"""Every named objective: `clipbias` computes what `policy_loss` trains, and enumeration is what simulation finds."""
 
 import dataclasses
 import math

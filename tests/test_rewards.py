@@ -542,7 +542,8 @@ def test_draws_are_the_same_in_another_process():
         from spurious_rlvr.rewards import parse
         n = 64
         place = dict(seed=[7] * n, phase=[3] * n, group=[i // 8 for i in range(n)], sample=[i % 8 for i in range(n)])
-        print(json.dumps([parse(spec)(["?"] * n, ["x" * (i % 7) for i in range(n)], **place) for spec in json.loads(sys.argv[1])]))"""
+        texts = ["x" * (i % 7) for i in range(n)]
+        print(json.dumps([parse(spec)(["?"] * n, texts, **place) for spec in json.loads(sys.argv[1])]))"""
     runs = [
         subprocess.run(
             [sys.executable, "-c", code, json.dumps(RANDOM)],

@@ -202,11 +202,19 @@ def live_page(chromium, stepper, **settings):
         """async ([esm, css, values]) => {
       document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
       const listeners = new Map(), of = (event) => listeners.get(event) ?? listeners.set(event, new Set()).get(event);
-      globalThis.deliver = (content, text) => { for (const each of [...of("msg:custom")]) each(content, [new DataView(new TextEncoder().encode(text).buffer)]); };
-      const model = { get: (name) => values[name], set: (name, value) => { values[name] = value; for (const each of [...of(`change:${name}`)]) each(); }, on: (e, l) => of(e).add(l), off: (e, l) => of(e).delete(l), save_changes: () => {},
-        send: async (content) => { for (const [head, text] of await globalThis.kernel(content)) deliver(head, text); } };
+      globalThis.deliver = (content, text) => {
+        const bytes = new DataView(new TextEncoder().encode(text).buffer);
+        for (const each of [...of("msg:custom")]) each(content, [bytes]);
+      };
+      const model = {
+        get: (name) => values[name],
+        set: (name, value) => { values[name] = value; for (const each of [...of(`change:${name}`)]) each(); },
+        on: (e, l) => of(e).add(l), off: (e, l) => of(e).delete(l), save_changes: () => {},
+        send: async (content) => { for (const [head, text] of await globalThis.kernel(content)) deliver(head, text); },
+      };
       const module = await import(URL.createObjectURL(new Blob([esm], { type: "text/javascript" })));
-      globalThis.model = model; globalThis.view = module.default; globalThis.cleanup = view.render({ model, el: document.body });
+      globalThis.model = model; globalThis.view = module.default;
+      globalThis.cleanup = view.render({ model, el: document.body });
     }""",
         [stepper._esm, stepper._css, dict(head=stepper.head, link=stepper.link, live=True, page=False)],
     )
@@ -951,7 +959,8 @@ def test_two_views_of_one_widget(chromium, large):
             "6010",
         ]
         page.evaluate("""async () => { // one moves while the other, which moved before, has not yet said where it is
-          const press = (view, key) => document.querySelector(`${view} > .rollout-stepper .text`).dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+          const text = (view) => document.querySelector(`${view} > .rollout-stepper .text`);
+          const press = (view, key) => text(view).dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
           press("body", "n"); await new Promise((done) => setTimeout(done, 100)); press("main", "p");
         }""")
         wait_until(
@@ -1304,10 +1313,21 @@ def test_contrast(chromium, tmp_path, run, scheme):
     with static_page(chromium, tmp_path, RolloutStepper(run), color_scheme=scheme) as page:
         seen = page.evaluate(
             """() => { const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-            const bytes = (color) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
-            const root = document.querySelector(".rollout-stepper"), probe = root.appendChild(document.createElement("span")), found = {};
-            for (const [kind, bins] of [["falling", 6], ["rising", 6], ["diverging", 7], ["sides", 3]]) for (let bin = 0; bin < bins; bin++) { probe.className = `heat ${kind} b${bin}`; found[`${kind} ${bin}`] = bytes(getComputedStyle(probe).backgroundColor); }
-            return { found, ink: bytes(getComputedStyle(root).color), paper: bytes(getComputedStyle(root).backgroundColor), quiet: bytes(getComputedStyle(document.querySelector(".note")).color) }; }"""
+            const bytes = (color) => {
+              canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+              return [...canvas.getImageData(0, 0, 1, 1).data];
+            };
+            const root = document.querySelector(".rollout-stepper"), found = {};
+            const probe = root.appendChild(document.createElement("span"));
+            const kinds = { falling: 6, rising: 6, diverging: 7, sides: 3 };
+            for (const [kind, bins] of Object.entries(kinds)) for (let bin = 0; bin < bins; bin++) {
+              probe.className = `heat ${kind} b${bin}`;
+              found[`${kind} ${bin}`] = bytes(getComputedStyle(probe).backgroundColor);
+            }
+            const { color, backgroundColor } = getComputedStyle(root), note = document.querySelector(".note");
+            const quiet = bytes(getComputedStyle(note).color);
+            return { found, ink: bytes(color), paper: bytes(backgroundColor), quiet };
+            }"""
         )
 
         def ratio(a, b):
@@ -1366,8 +1386,16 @@ def test_ten_thousand_tokens(chromium, tmp_path):
             times["to the end"] = [page.evaluate(press, key) for key in ("End", "Home", "End", "Home")]
             times["recolour"] = [page.evaluate(press, "h") for _ in range(4)]
             frames = page.evaluate(
-                """() => new Promise((done) => { const text = document.querySelector(".text"), gaps = []; text.scrollTop = 0; let last = performance.now();
-                const next = (now) => { gaps.push(now - last); last = now; text.scrollTop += 120; if (gaps.length < 90) requestAnimationFrame(next); else done(gaps.slice(2)); }; requestAnimationFrame(next); })"""
+                """() => new Promise((done) => {
+                  const text = document.querySelector(".text"), gaps = [];
+                  text.scrollTop = 0;
+                  let last = performance.now();
+                  const next = (now) => {
+                    gaps.push(now - last); last = now; text.scrollTop += 120;
+                    if (gaps.length < 90) requestAnimationFrame(next); else done(gaps.slice(2));
+                  };
+                  requestAnimationFrame(next);
+                })"""
             )
             times["frame while scrolling"] = frames
             page.evaluate("document.querySelector('.text').scrollTop = 1e6")

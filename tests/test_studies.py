@@ -295,7 +295,8 @@ import dataclasses, resource, sys
 sys.path.insert(0, {tests!r})
 from test_studies import TINY, small
 from spurious_rlvr.studies import arms, run_study
-study = small(arms=arms(rewards=["random:0.5", "ground_truth"]), seeds=(0, 1), divergence=False, changes={{**TINY, "phases": {phases}, "checkpoint_every": 1}})
+changes = {{**TINY, "phases": {phases}, "checkpoint_every": 1}}
+study = small(arms=arms(rewards=["random:0.5", "ground_truth"]), seeds=(0, 1), divergence=False, changes=changes)
 if {limit}: resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 status = run_study(study, {folder!r}, jobs={jobs}, retries=0, progress=False)
 print(status.to_json())

@@ -191,8 +191,8 @@ def test_rows_that_repeat_a_problem_are_kept_once_and_counted(tmp_path, rows, ti
         problems = load_problems(tmp_path / "train.parquet")
     assert [(p.question, p.gold) for p in problems] == rows
     assert len(said) == 1 and str(said[0].message) == (
-        f"{tmp_path}/train.parquet: {len(rows) * (times - 1)} rows repeat a problem and are left out; {len(rows)} problems"
-        f" are kept; the first repeat: {tmp_path}/train.parquet row {len(rows) + 1}"
+        f"{tmp_path}/train.parquet: {len(rows) * (times - 1)} rows repeat a problem and are left out; {len(rows)}"
+        f" problems are kept; the first repeat: {tmp_path}/train.parquet row {len(rows) + 1}"
     )
 
 

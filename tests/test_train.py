@@ -32,7 +32,9 @@ SCRIPT = textwrap.dedent("""
     from spurious_rlvr.policy import random_policy
     from spurious_rlvr.tasks import arithmetic_chains
     from spurious_rlvr.train import train
-    train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", dataclasses.replace(SMALL, phases=int(sys.argv[2])), sys.argv[1], progress=False, resume=len(sys.argv) > 3)
+    config = dataclasses.replace(SMALL, phases=int(sys.argv[2]))
+    settings = dict(progress=False, resume=len(sys.argv) > 3)
+    train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", config, sys.argv[1], **settings)
 """)
 
 

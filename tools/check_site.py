@@ -34,11 +34,14 @@ MD_LINK = re.compile(
 )
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*(?:\{([^}]*)\})?\s*$", re.MULTILINE)
 FETCHED = re.compile(
-    r"""(?:<(?:script|link|img|iframe|source|video|audio)\b[^>]*\b(?:src|href)\s*=\s*["']?\s*(?:https?:)?//)|@import\s+(?:url\()?\s*["']?\s*(?:https?:)?//|url\(\s*["']?\s*(?:https?:)?//|\bimport\s*\(?\s*["']https?://|\bfrom\s+["']https?://|\brequire\(\[?["']https?://|\bfetch\(\s*["']https?://""",
+    r"""(?:<(?:script|link|img|iframe|source|video|audio)\b[^>]*\b(?:src|href)\s*=\s*["']?\s*(?:https?:)?//)"""
+    r"""|@import\s+(?:url\()?\s*["']?\s*(?:https?:)?//|url\(\s*["']?\s*(?:https?:)?//"""
+    r"""|\bimport\s*\(?\s*["']https?://|\bfrom\s+["']https?://|\brequire\(\[?["']https?://|\bfetch\(\s*["']https?://""",
     re.IGNORECASE,
 )
 ABSOLUTE = re.compile(
-    r"(?<![\w./:~-])/(?:home|root|Users|tmp|work|opt|usr|var|private|mnt|data|workspace|runner|github|content)/[\w.-]+(?:/[\w.-]+)*"
+    r"(?<![\w./:~-])/(?:home|root|Users|tmp|work|opt|usr|var|private|mnt|data|workspace|runner|github|content)"
+    r"/[\w.-]+(?:/[\w.-]+)*"
 )
 INNER = re.compile(
     r"^_|\."
