@@ -9,7 +9,7 @@ __all__ = ['SAFE', 'COIN_CLIPS', 'LABELS', 'BANDIT', 'CONTRASTS', 'SEEDS', 'SEED
            'bandit_table', 'bandit_effects', 'bandit_in_words', 'bandit_sentence', 'contrasts', 'effect_grid',
            'grid_in_words', 'arm_table', 'Demo', 'planned', 'organism_template', 'demo', 'replayed_in_words',
            'real_in_words', 'demo_words', 'drawn_gains', 'demo_figures', 'shown_in_words', 'write_demo_report',
-           'demo_page', 'committed_looks', 'agreement_in_words', 'looks_table']
+           'trained_in_words', 'demo_page', 'committed_looks', 'agreement_in_words', 'looks_table']
 
 # %% ../nbs/23_demo.ipynb #889d0006
 import dataclasses
@@ -28,7 +28,7 @@ from .clipbias import judge_objectives, rounding_sentence, rounding_table, simul
 from .compare import Effect, holm, paired_effect
 from .core import ConfigError, RunError
 from .plots import ARM_LABELS, phase_frame, plot_arms, plot_bandit, plot_paths
-from .runs import Run, atomic_path, dump_json, read_run
+from .runs import Run, atomic_path, dump_json, precision_words, read_run
 from spurious_rlvr.studies import (
     CLIPS,
     Arm,
@@ -718,6 +718,13 @@ def write_demo_report(folder: Path, plan: Demo, bandit: Mapping[str, Any], runs:
         partial.write_text(demo_page(plan, frame, figures, bandit, words, gained, config), encoding="utf-8")
     return folder / "report.html"
 
+# %% ../nbs/23_demo.ipynb #b0ecb906
+def trained_in_words(
+    config: Mapping,  # of a run
+) -> str:
+    "The precision and the learning rate, for beside a figure."
+    return f"Trained in {precision_words(config)}."
+
 # %% ../nbs/23_demo.ipynb #2ce078c8
 _PROCEDURE = (
     "Fixed beforehand: does a coin change each arm's accuracy, and does each clip end elsewhere than no clip? Each gain"
@@ -738,20 +745,21 @@ _CAPTIONS = dict(
 )
 
 
-def _drawn(figure, name, effects=(), scale=1):  # one size of lettering; the caption is the page's
+def _drawn(figure, name, effects=(), scale=1, note=""):  # one size of lettering; the caption is the page's
     from matplotlib.text import Text
 
     figure.supxlabel("")
     for text in figure.findobj(Text):
         text.set_fontsize(9)
     alt = shown_in_words(effects, scale) if effects else _CAPTIONS[name]
-    return figure_part(figure, _CAPTIONS[name], alt)
+    return figure_part(figure, f"{_CAPTIONS[name]} {note}".strip(), alt)
 
 # %% ../nbs/23_demo.ipynb #70341b2e
-def _first_screen(words, figures, bandit, gained):  # the answer, two figures, a sentence each
+def _first_screen(words, figures, bandit, gained, trained):  # the answer, two figures, a sentence each
     three = [("Exactly", words["bandit"]), ("A small policy", words["organism"]), ("A real model", words["real"])]
     said = "".join(f"<li><b>{title}.</b> {html.escape(text)}</li>" for title, text in three if text)
-    pair = _drawn(figures["exact"], "exact", bandit_effects(bandit)) + _drawn(figures["gains"], "gains", gained, 100)
+    exact = _drawn(figures["exact"], "exact", bandit_effects(bandit))
+    pair = exact + _drawn(figures["gains"], "gains", gained, 100, note=trained)
     return [
         "<p class=lead>What does a reward that tosses a coin do to a policy under GRPO, and is it the clip?</p>",
         f"<p class=verdict>{html.escape(words['answer'])}</p>",
@@ -787,15 +795,16 @@ def _setting(plan, config):  # what was run, as a sentence
 # %% ../nbs/23_demo.ipynb #1b2885af
 def demo_page(plan, frame, figures, bandit, words, gained, config) -> str:
     "The report of a demo as a page."
-    apart = [_drawn(figures["clip"], "clip")] if "clip" in figures else []
+    trained = trained_in_words(config)
+    apart = [_drawn(figures["clip"], "clip", note=trained)] if "clip" in figures else []
     decided = [f"<p>{_PROCEDURE}</p>", words_part(words["gains"]), words_part(words["clip"]), *apart]
     exact = [words_part(bandit_in_words(bandit)), _drawn(figures["bandit"], "bandit"), html_table(bandit_table(bandit))]
     about = f"<p>{html.escape(_setting(plan, config))}</p><p>{html.escape(words['gate'])}</p>"
-    runs = [about, _drawn(figures["paths"], "paths"), html_table(arm_table(frame)), _SPREAD]
+    runs = [about, _drawn(figures["paths"], "paths", note=trained), html_table(arm_table(frame)), _SPREAD]
     return html_page(
         "Random rewards, clip on and off",
         [
-            *_first_screen(words, figures, bandit, gained),
+            *_first_screen(words, figures, bandit, gained, trained),
             *([folded_part("Every claim, and how it was decided", decided)] if words["gains"] else []),
             folded_part("Two actions, phase by phase", [*exact, _SHIFT]),
             folded_part("The small policy's runs", runs),

@@ -1,6 +1,7 @@
 "The checks of the site find what they are for; the pages themselves are checked by tools/check_site.py."
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import nbformat
@@ -17,7 +18,8 @@ def tool(name):
     return module
 
 
-site, local = tool("check_site"), tool("local_pages")
+sys.path.insert(0, str(ROOT / "tools"))  # tools import each other
+site, local, browser_tool = tool("check_site"), tool("local_pages"), tool("site_in_browser")
 
 
 def page(tmp_path, monkeypatch, *cells):
@@ -91,3 +93,57 @@ def test_rendered_pages_lose_the_scripts_of_other_hosts_and_nothing_else():
         " window.jQuery;})</script>\n"
     )
     assert local.without_fetched_scripts(fetched + kept) == kept
+
+
+# --- in Chromium
+
+WIDE = "x" * 400
+DRAWN = '<svg width="200" height="90">{}<rect width="200" height="90"/></svg>'
+
+
+def looked_at(chromium, tmp_path, monkeypatch, *cells):
+    "A page of these cells, rendered and looked at."
+    made = page(tmp_path, monkeypatch, *cells)
+    for name in ("styles.css", "site.scss", "site-dark.scss", "llms.txt"):
+        (tmp_path / name).write_text((ROOT / "nbs" / name).read_text())
+    (tmp_path / "images").mkdir()
+    folder = tmp_path / "rendered"
+    browser_tool.render([made], tmp_path, folder)
+    tab = chromium.new_page()
+    faults, links, anchors = browser_tool.look_at(tab, made, folder, browser_tool.asked_of_others(tab))
+    tab.close()
+    return faults + list(browser_tool.broken_links(links, folder, {made.output: anchors}))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "cell, fault",
+    [
+        (v4.new_markdown_cell(f'<p style="white-space: nowrap">{WIDE}</p>'), "scrolls sideways"),
+        (output({"text/html": f'<div class="cell-output"><pre style="white-space: pre">{WIDE}</pre></div>'}), "cut"),
+        (output({"text/html": DRAWN.format("")}), "alternative text"),
+        (output({"image/png": "iVBORw0KGgo="}), "alternative text"),
+        (v4.new_markdown_cell("[there](nowhere.html)"), "leads nowhere"),
+        (v4.new_markdown_cell("[there](#not-there)"), "anchor is not there"),
+        (output({"text/html": '<img alt="a" src="https://example.invalid/a.png">'}), "another host"),
+    ],
+)
+def test_faults_that_only_a_browser_sees_are_found(chromium, tmp_path, monkeypatch, cell, fault):
+    found = looked_at(chromium, tmp_path, monkeypatch, cell)
+    assert any(fault in words for words in found), found
+
+
+@pytest.mark.browser
+def test_a_page_as_it_should_be_has_no_fault_in_a_browser(chromium, tmp_path, monkeypatch):
+    text = v4.new_markdown_cell(f"## A *heading*\n\n[here](#a-heading) and [there](01_page.ipynb), $x_1$, `{WIDE}`")
+    printed = v4.new_code_cell(f"print({WIDE!r})", outputs=[v4.new_output("stream", text=WIDE)])
+    figure = output({"text/html": DRAWN.format("<title>A square</title>")})
+    assert looked_at(chromium, tmp_path, monkeypatch, text, printed, figure) == []
+
+
+@pytest.mark.browser
+def test_what_lies_below_the_first_screen_of_home_is_named(chromium):
+    tab = chromium.new_page(viewport={"width": 390, "height": 844})
+    tab.set_content("<main><h1>Home</h1><p>Why?</p><div style='height: 900px'></div><p>The exact policy.</p></main>")
+    assert browser_tool.first_screen(tab) == ["the first screen does not hold the first verdict"]
+    tab.close()

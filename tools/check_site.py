@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Lets nbdev process every notebook for the site, and checks what Quarto would get. Rendering needs the real Quarto
-and is left to `nbdev_docs`.
+"""Lets nbdev process every notebook for the site, and checks what Quarto would get, also in Chromium
+(`site_in_browser.py`). Rendering needs the real Quarto and is left to `nbdev_docs`.
 
 tools/check_site.py            checks and cleans up
 tools/check_site.py --keep     leaves the processed pages in _proc
@@ -285,9 +285,22 @@ def check() -> list[str]:
     return faults
 
 
+def in_browser() -> list[str]:
+    "What Chromium finds in the pages; where there is none, only CI takes that for a fault."
+    from site_in_browser import CHROMIUM, look
+
+    if CHROMIUM is None:
+        missing = "no Chromium found to look at the pages (Debian: apt-get install chromium fonts-dejavu-core)"
+        if os.environ.get("CI") == "true":
+            return [missing]
+        print(missing, file=sys.stderr)
+        return []
+    return look((Page(path) for path in sorted(PROC.rglob("*.ipynb"))), PROC)
+
+
 if __name__ == "__main__":
     process()
-    faults = check()
+    faults = [*check(), *in_browser()]
     if "--keep" not in sys.argv:
         shutil.rmtree(PROC, ignore_errors=True)
     for fault in faults:
