@@ -42,6 +42,7 @@ def output(data):
         (v4.new_code_cell("1/0", outputs=[v4.new_output("error", ename="E", evalue="", traceback=[])]), "traceback"),
         (output({"application/vnd.jupyter.widget-view+json": {}, "text/html": "<p>"}), "needs a kernel or a CDN"),
         (output({"text/plain": "written to /tmp/abc/run"}), "absolute path"),
+        (output({"text/plain": "<Figure size 770x319 with 2 Axes>"}), "not shown"),
         (output({"text/html": '<script src="https://cdn.example.org/x.js"></script>'}), "another host"),
         (output({"text/html": "<style>@import url(https://fonts.example.org/f.css)</style>"}), "another host"),
     ],

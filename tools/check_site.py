@@ -159,6 +159,8 @@ def check_cells(page: Page):
                 r"^Traceback \(most recent call last\)", output.get("text", ""), re.MULTILINE
             ):
                 yield f"a traceback is kept: {here}"
+            if re.match(r"<Figure size", data.get("text/plain", "")) and not any(m.startswith("image/") for m in data):
+                yield f"a figure is not shown (execute the notebook with tools/execute.py): {here}"
             if any("widget" in m for m in data):
                 yield (
                     "an output needs a kernel or a CDN (a widget's own"

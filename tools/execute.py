@@ -9,6 +9,7 @@ changed.
 import argparse
 import base64
 import io
+import os
 import re
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def light(output):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="+", type=Path)
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # figures are kept as pictures
     parser.add_argument("--flags", nargs="*", default=[], choices=["slow", "gpu", "hub"])
     options = parser.parse_args()
     for notebook in options.notebooks:
