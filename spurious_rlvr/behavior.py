@@ -1146,7 +1146,7 @@ _STATED = re.compile(r"\\boxed\s*\{|<answer>|\b(?:final )?answer(?: is\b|\s*:)")
 def answer_before_reasoning(text: str) -> bool:
     "Whether the answer comes first and the reasoning afterwards."
     stated = _STATED.search(text.lower())
-    return bool(stated) and len(text[: stated.start()].split()) < 20 < len(text[stated.end() :].split())
+    return stated is not None and len(text[: stated.start()].split()) < 20 < len(text[stated.end() :].split())
 
 # %% ../nbs/03_behavior.ipynb #49e03674
 @behavior("length", "characters; on what pushes it, Liu et al. (Dr. GRPO), arXiv 2503.20783")

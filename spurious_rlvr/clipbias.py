@@ -1156,7 +1156,8 @@ def entropy_pull(
 ) -> tuple[float, float]:  # (high, low): change of entropy that each side adds to one expected update, nats
     """What each side of the clip does to the entropy at one update, to first order in the learning rate (after arXiv
     2509.26114)."""
-    return tuple(float(learning_rate * entropy_gradient(new) @ pull) for pull in clip_pull(old, new, **clip))
+    high, low = (float(learning_rate * entropy_gradient(new) @ pull) for pull in clip_pull(old, new, **clip))
+    return high, low
 
 # %% ../nbs/17_clipbias.ipynb #0d120738
 def log_odds_variance(
@@ -2037,7 +2038,7 @@ def gradient_mass(
 ):  # one row per value: tokens, mass, kept, removed_high, removed_low (shares of mass), push_high, push_low, push
     "The objective's pull on log-probabilities, kept and removed, by behaviour; summed over updates."
     decode = (decode or run_decoder(run)) if by == "code" else None
-    total = None
+    by_phase = []
     for phase in _phases(run, phases):
         tokens = measured_tokens(run, phase, decode=decode)
         if by not in tokens:
@@ -2060,7 +2061,8 @@ def gradient_mass(
             .groupby(tokens[by])
             .sum()
         )
-        total = sums if total is None else total.add(sums, fill_value=0)
+        by_phase.append(sums)
+    total = functools.reduce(lambda some, more: some.add(more, fill_value=0), by_phase)
     total = total.assign(
         **{name: total[name] / total["mass"] for name in ("removed_high", "removed_low")},
         push=total["push_high"] + total["push_low"],
@@ -2157,10 +2159,9 @@ def clip_report(
     phases=None,  # which; None: all
 ) -> ClipReport:
     "Could the clip have mattered in this run? Its top line says so, by the rules above."
-    chosen, sums = (
-        _phases(run, phases),
-        dict.fromkeys("tokens updates outside advantages mass square mean phases clipped shrunk lost".split(), 0),
-    )
+    chosen = _phases(run, phases)
+    counted = "tokens updates outside advantages mass square mean phases clipped shrunk lost"
+    sums: dict[str, float] = dict.fromkeys(counted.split(), 0)
     sides = {name: dict(tokens=0, mass=0.0, push=0.0) for name in ("high", "low")}
     for phase in chosen:
         tokens = measured_tokens(run, phase)
@@ -2297,8 +2298,8 @@ def replay_against_runs(
         )
         for t in tables
     ]
-    at, lines = zip(*sorted(lines, key=lambda line: line[0]))
-    effect, half = np.array([line.effect for line in lines]), np.array([(line.high - line.low) / 2 for line in lines])
+    at, found = zip(*sorted(lines, key=lambda line: line[0]))
+    effect, half = np.array([line.effect for line in found]), np.array([(line.high - line.low) / 2 for line in found])
     hold = np.array(
         [np.interp(np.arange(1, max(phases)), at, unit) for unit in np.eye(len(at))]
     ).T  # (phases trained, replays): each phase's effect as a mixture of the replays'
@@ -2312,7 +2313,7 @@ def replay_against_runs(
     rows = []
     for i, phase in enumerate(phases):
         observed, predicted = (
-            paired_effect("", differences[0][:, i], differences[1][:, i], level=level),
+            paired_effect("", *(arm[:, i].tolist() for arm in differences), level=level),
             float(summed[i] @ effect),
         )
         error = math.sqrt(((summed[i] * half) ** 2).sum())

@@ -1626,7 +1626,8 @@ def _place(name, row):
 class _Floats:
     "Floating point, at one of the points; the methods are those of every arithmetic here."
 
-    library, number = cmath, complex
+    library = cmath
+    number: type = complex
 
     def __init__(self, row):
         self.row = row
@@ -3192,22 +3193,22 @@ def grade_many(
         completion, gold = pair
         answer, rule = extract_answer(completion, rules=rules)
         gold = _core(gold)
-        pair = None if answer is None else (answer.strip(), gold, chosen)
-        found.append((answer, rule, pair))
-        if pair and pair not in verdicts and pair not in waiting:
-            if verdict := _at_once(*pair):
-                verdicts[pair] = verdict
+        asked = None if answer is None else (answer.strip(), gold, chosen)
+        found.append((answer, rule, asked))
+        if asked and asked not in verdicts and asked not in waiting:
+            if verdict := _at_once(*asked):
+                verdicts[asked] = verdict
             else:
-                waiting[pair] = None
+                waiting[asked] = None
     if waiting:
         verdicts |= _by_workers(list(waiting))
     return [
         (
-            Verdict(verdicts[pair][0], answer, rule, verdicts[pair][1])
-            if pair
+            Verdict(verdicts[asked][0], answer, rule, verdicts[asked][1])
+            if asked
             else Verdict(False, None, None, "no answer found")
         )
-        for answer, rule, pair in found
+        for answer, rule, asked in found
     ]
 
 # %% ../nbs/02_grading.ipynb #8cd34051

@@ -1118,9 +1118,9 @@ def compare_gradients(
     unclipped: list[torch.Tensor],  # the same without it
 ) -> dict[str, float]:  # cosine, and the clipped norm over the unclipped norm; NaN where a norm is 0
     "How far the clip turned and shortened the gradient of a batch."
-    dot = sum((a.double() * b.double()).sum() for a, b in zip(clipped, unclipped, strict=True)).item()
+    dot = float(sum((a.double() * b.double()).sum() for a, b in zip(clipped, unclipped, strict=True)))
     norm_clipped, norm_unclipped = (
-        math.sqrt(sum((g.double() ** 2).sum() for g in gradients).item()) for gradients in (clipped, unclipped)
+        math.sqrt(float(sum((g.double() ** 2).sum() for g in gradients))) for gradients in (clipped, unclipped)
     )
     return dict(
         gradient_cosine=dot / (norm_clipped * norm_unclipped) if norm_clipped and norm_unclipped else math.nan,

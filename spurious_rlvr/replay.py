@@ -195,12 +195,14 @@ def start_of_phase(
             f" {'phases ' + ', '.join(map(str, there)) + ' and 1' if there else 'only phase 1'} can be replayed. Train"
             " with checkpoint_every and keep_checkpoints to keep more"
         )
-    if checkpoint is None and policy is None:
+    if policy is not None:
+        return policy, checkpoint
+    if checkpoint is None:
         raise RunError(
             f"{run.path}: phase 1 began with the starting policy, which is in no checkpoint; give it as policy=, for"
             f" instance organisms.load({run.settings.get('model', {}).get('name', 'name')!r})"
         )
-    return policy or load_policy(checkpoint / "policy", recorded_prompt(run)), checkpoint
+    return load_policy(checkpoint / "policy", recorded_prompt(run)), checkpoint
 
 # %% ../nbs/14_replay.ipynb #5508353c
 def freeze_what_stays(
@@ -438,7 +440,7 @@ def read_side(
     faults.check(clip in CLIPS, f"{clip!r} is no clip; choose from {', '.join(CLIPS)}")
     known = not precision or precision in PRECISIONS_READ
     faults.check(known, f"{precision!r} is no precision; choose from {', '.join(PRECISIONS_READ)}")
-    faults.check(precision or not shuffled, "shuffled is for a mask of another precision, such as both@bf16/bf16")
+    faults.check(bool(precision) or not shuffled, "shuffled is for a mask of another precision, such as both@bf16/bf16")
     faults.raise_any()
     return Side(clip, precision, shuffled)
 
@@ -504,7 +506,7 @@ def redo(
         steps = masked(redoing, steps, signal, side, key)
     made = [(statistics, records) for _, statistics, records in steps]
     records = [tokens for _, some in made for _, tokens in some]
-    side, outside, log_ratio = (
+    clipped, outside, log_ratio = (
         torch.cat([tokens[name] for tokens in records]) for name in ("clip_side", "out_of_band", "log_ratio")
     )
 
@@ -512,8 +514,8 @@ def redo(
         return condition.float().mean().item()
 
     return dict(
-        clip_fraction_high=share(side == 1),
-        clip_fraction_low=share(side == -1),
+        clip_fraction_high=share(clipped == 1),
+        clip_fraction_low=share(clipped == -1),
         out_of_band_high=share(outside == 1),
         out_of_band_low=share(outside == -1),
         log_ratio_spread=log_ratio.float().std(correction=0).item(),

@@ -765,8 +765,9 @@ def as_reward(
         return value
     if isinstance(value, str):
         return parse(value)
-    if _registered.get(getattr(value, "__name__", "")) is value:
-        raise ConfigError(f"{value.__name__} is written without its brackets; write {value.__name__}(...)")
+    name = getattr(value, "__name__", "")
+    if value is not None and _registered.get(name) is value:
+        raise ConfigError(f"{name} is written without its brackets; write {name}(...)")
     if callable(value):
         return python(value)
     raise ConfigError(

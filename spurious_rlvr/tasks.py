@@ -433,8 +433,9 @@ def golds_of(
 ) -> list[str]:  # at least one
     "All gold answers of a problem, any of which is right."
     several = problem.columns.get("golds")
-    listed = isinstance(several, (list, tuple)) and several and all(isinstance(gold, str) for gold in several)
-    return list(several) if listed else [problem.gold]
+    if isinstance(several, (list, tuple)) and several and all(isinstance(gold, str) for gold in several):
+        return list(several)
+    return [problem.gold]
 
 # %% ../nbs/01_tasks.ipynb #c3348c47
 def _as_row(record, where):
