@@ -1,6 +1,7 @@
 "The checks of the site find what they are for; the pages themselves are checked by tools/check_site.py."
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,6 +95,20 @@ def test_rendered_pages_lose_the_scripts_of_other_hosts_and_nothing_else():
         " window.jQuery;})</script>\n"
     )
     assert local.without_fetched_scripts(fetched + kept) == kept
+
+
+def test_every_page_of_the_reference_says_what_is_public(tmp_path):
+    page = '<header id="title-block-header" class="x"><h1>core</h1></header>\n<p>Records.</p>'
+    told = local.with_public_names(page, "core")
+    assert told.index("</header>") < told.index("underscore is internal") < told.index("Records.")
+    assert '<a href="#problem"><code>Problem</code></a>' in told and "<code>_" not in told
+    assert local.with_public_names(told, "core") == told
+    assert local.with_public_names(page, "glossary") == page
+    rendered = tmp_path / "_docs" / "core.html"
+    rendered.parent.mkdir()
+    rendered.write_text(page)
+    subprocess.run([sys.executable, str(ROOT / "tools" / "local_pages.py"), str(rendered)], check=True)
+    assert rendered.read_text() == told
 
 
 # --- in Chromium

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
+from public import public_definitions
 
 from spurious_rlvr.core import fields_table
 
@@ -122,13 +123,6 @@ def process() -> None:
 def listed(contents) -> list[str]:
     "Pages of a sidebar, in order."
     return [page for entry in contents for page in (listed(entry["contents"]) if isinstance(entry, dict) else [entry])]
-
-
-def public_definitions(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
-    "Classes and functions of a module that stand in its `__all__`."
-    named = (n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__")
-    public = {name for n in named for name in ast.literal_eval(n.value)}
-    return [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in public]
 
 
 def exported() -> dict[str, set[str]]:

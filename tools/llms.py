@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from check_site import public_definitions
+from public import public_definitions
 from written import keep
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import yaml
+from local_pages import what_is_public
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,7 +170,7 @@ class Writer:
             "<meta name=viewport content='width=device-width, initial-scale=1'>"
             f"<link rel=stylesheet href={up}theme.css><link rel=stylesheet href={up}styles.css></head><body>"
             f"<header>spurious_rlvr</header><main><h1 class=title>{title}</h1><p class=description>{about}</p>"
-            f"{body}</main></body></html>\n"
+            f"{what_is_public(Path(self.page.output).with_suffix('').as_posix())}{body}</main></body></html>\n"
         )
 
 
