@@ -25,13 +25,15 @@ from spurious_rlvr.runs import read_run
 from spurious_rlvr.tasks import Template, arithmetic_chains
 from spurious_rlvr.train import GRPOConfig, grpo, train
 
-SCRIPT = textwrap.dedent("""
+PREPARED = textwrap.dedent("""
     import dataclasses, sys, torch
     torch.set_num_threads(1)
     from test_train import SMALL
     from spurious_rlvr.policy import random_policy
     from spurious_rlvr.tasks import arithmetic_chains
-    from spurious_rlvr.train import train
+    from spurious_rlvr.train import grpo, train
+""")
+SCRIPT = PREPARED + textwrap.dedent("""
     config = dataclasses.replace(SMALL, phases=int(sys.argv[2]))
     settings = dict(progress=False, resume=len(sys.argv) > 3)
     train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", config, sys.argv[1], **settings)
@@ -170,10 +172,8 @@ def test_two_processes_make_the_same_run(tmp_path, undisturbed):
     script = tmp_path / "two.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        + SCRIPT.replace("import train\n", "import train, grpo\n").replace(
-            'train(random_policy(scale=10), arithmetic_chains(20), "random:0.5", dataclasses.replace(SMALL,'
-            " phases=int(sys.argv[2])), sys.argv[1], progress=False, resume=len(sys.argv) > 3)",
-            textwrap.dedent("""
+        + PREPARED
+        + textwrap.dedent("""
             import json
             from accelerate import PartialState
             policy = random_policy(scale=10)
@@ -184,8 +184,7 @@ def test_two_processes_make_the_same_run(tmp_path, undisturbed):
                 print(json.dumps([[(r.problem_id, r.group, r.sample, r.reward) for r in p.rollouts] for p in phases]))
             PartialState().wait_for_everyone()  # a process that leaves while the other still talks to it aborts
             PartialState().destroy_process_group()
-        """),
-        )
+        """)
     )
     command = [
         sys.executable,
