@@ -1,5 +1,5 @@
-"""The scripts of benchmarks/gpu without a GPU: they refuse in one line, write after every case, and their rehearsals run
-the same code and claim nothing. What is carried to a machine without a network arrives whole or is refused."""
+"""The scripts of benchmarks/gpu without a GPU: they refuse in one line, write after every case, and their rehearsals
+run the same code and claim nothing. What is carried to a machine without a network arrives whole or is refused."""
 
 import importlib
 import json
