@@ -327,7 +327,7 @@ class _Forbidding:
         return self.engine.generate(requests, forbidden_ids=self.forbidden_ids, **settings)
 
 # %% ../nbs/10_evaluate.ipynb #84856db1
-def _engine(engine, policy, forbidden_ids=()):
+def _engine(engine, policy, forbidden_ids=()):  # on a CUDA device the usual one samples from rounded weights
     from spurious_rlvr.rollout import TransformersEngine
 
     engine = engine or TransformersEngine(policy)

@@ -305,6 +305,7 @@ def _register_attention():
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for every shape, and shapes change with every step
     AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 

@@ -365,7 +365,7 @@ class _Job:
     waiting: collections.deque  # places of requests; those of one prompt stand together
     slots: int  # most rows
     late: int = 0  # steps after which is read which rows have ended
-    recorder: Any = None  # of the engine, see `_Recorder`
+    record: Callable | None = None  # as `_CudaGraph`; None: steps are not recorded
     kept: Any = None  # the prompt that was read last, where a request for it waits
 
     def __post_init__(self):
@@ -377,7 +377,7 @@ class _Job:
 
     @property
     def recorded(self):
-        return self.refills and self.recorder is not None and self.recorder.record is not None
+        return self.refills and self.record is not None and type(self.policy.model) not in _NOT_RECORDABLE
 
 # %% ../nbs/09_rollout.ipynb #c471c961
 class _Rows:
@@ -498,6 +498,7 @@ def _begin(job):  # with the first of those that wait
     rows = _Rows(min(job.slots, len(job.waiting)), job.asked.limit, job.policy.device)
     job.kept = None
     rows.most = max(len(job.requests[i].prompt_ids) for i in job.waiting) + job.asked.limit
+    rows.most += -rows.most % _ROUND_COLUMNS if job.recorded else 0
     rows.columns.uneven = job.recorded or len(job.waiting) > len(rows.place)
     _admit(job, rows, list(range(len(rows.place))))
     return rows
@@ -605,7 +606,7 @@ def _seen(rows):  # (rows, columns)
 # %% ../nbs/09_rollout.ipynb #06a82a00
 def _mask(rows, refills):  # (rows, 1, 1, columns), or (rows, columns) 1 for real tokens
     starts, ends = (rows.counts[i][rows.place >= 0] for i in (0, 1))
-    if not starts.any() and (ends == ends[0]).all():
+    if not starts.any() and (ends == rows.columns.used - 1).all():
         return None
     return _seen(rows)[:, None, None] if refills else _seen(rows).long()
 
@@ -622,39 +623,48 @@ def _forward(job, rows, tokens, mask):  # logits, (rows, vocabulary)
     )
     return output.logits[:, -1]
 
-# %% ../nbs/09_rollout.ipynb #6cdcd5c8
+# %% ../nbs/09_rollout.ipynb #9e549729
 _ROUND_COLUMNS = 128  # a recorded step serves as many tokens
+_NOT_RECORDABLE: set[type] = set()  # models of which a step could not be recorded
+_RECORDING = threading.Lock()  # one at a time in a process: they share a stream
 
 
 @functools.cache
 def _recording_stream(device):
     return torch.cuda.Stream(device)
 
+# %% ../nbs/09_rollout.ipynb #e0469d06
+@contextlib.contextmanager
+def _undisturbed():
+    collects = gc.isenabled()
+    with _RECORDING:
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collects:
+                gc.enable()
+
 
 class _CudaGraph:
-    def __init__(self, step, earlier):  # a function without arguments; another graph of these rows, or None
-        self.graph, stream = torch.cuda.CUDAGraph(), _recording_stream(torch.cuda.current_device())
-        stream.wait_stream(torch.cuda.current_stream())
-        # graphs of the same rows use the same memory in turn; other threads go on with their own work
+    def __init__(self, step, earlier, device):  # a function without arguments; another graph of these rows, or None
+        self.graph, stream = torch.cuda.CUDAGraph(), _recording_stream(device)
         shared = () if earlier is None else (earlier.graph.pool(),)
-        with torch.cuda.stream(stream):
-            self.graph.capture_begin(*shared, capture_error_mode="thread_local")
-            try:
-                step()
-            finally:
-                self.graph.capture_end()
-        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.device(device), _undisturbed():
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self.graph.capture_begin(*shared, capture_error_mode="thread_local")
+                try:
+                    step()
+                finally:
+                    self.graph.capture_end()
+            torch.cuda.current_stream().wait_stream(stream)
 
     def __call__(self):
         self.graph.replay()
 
 
-_RECORD = dict(cuda=_CudaGraph)  # by kind of device: what repeats a step
-
-
-@dataclasses.dataclass
-class _Recorder:
-    record: Callable | None  # as `_CudaGraph`
+_RECORD: dict[str, Callable] = dict(cuda=_CudaGraph)  # by kind of device: what repeats a step
 
 # %% ../nbs/09_rollout.ipynb #b32caef6
 def _play(job, rows, tokens):
@@ -662,7 +672,8 @@ def _play(job, rows, tokens):
     used = rows.columns.used
 
     def step():
-        rows.logits.copy_(_forward(job, rows, rows.tokens, _seen(rows)[:, None, None]))
+        added = torch.where(_seen(rows), 0.0, -torch.inf).to(rows.logits.dtype)
+        rows.logits.copy_(_forward(job, rows, rows.tokens, added[:, None, None]))
 
     if used not in rows.steps:
         rows.steps[used] = None
@@ -670,8 +681,19 @@ def _play(job, rows, tokens):
         return
     if rows.steps[used] is None:
         earlier = next((graph for graph in rows.steps.values() if graph is not None), None)
-        rows.steps[used] = job.recorder.record(step, earlier)
+        rows.steps[used] = job.record(step, earlier, rows.ids.device)
     rows.steps[used]()
+
+# %% ../nbs/09_rollout.ipynb #c40804e9
+def _go_on_without(job, rows, error):
+    _NOT_RECORDABLE.add(type(job.policy.model))
+    rows.steps = {}
+    warnings.warn(
+        f"generate: a step of {type(job.policy.model).__name__} cannot be recorded as a CUDA graph"
+        f" ({(str(error) or type(error).__name__).splitlines()[0]}); goes on without, more slowly and with the same"
+        " results",
+        stacklevel=2,
+    )
 
 # %% ../nbs/09_rollout.ipynb #fc09bf36
 def _read_step(job, rows, tokens):  # logits, (rows, vocabulary)
@@ -682,12 +704,7 @@ def _read_step(job, rows, tokens):  # logits, (rows, vocabulary)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            job.recorder.record, rows.steps = None, {}
-            warnings.warn(
-                f"generate: a step of this model cannot be recorded as a CUDA graph ({str(error).splitlines()[0]});"
-                " goes on without, more slowly and with the same results",
-                stacklevel=2,
-            )
+            _go_on_without(job, rows, error.__context__ or error)  # the end of a failed recording fails, too
     return _forward(job, rows, tokens, _mask(rows, job.refills))
 
 # %% ../nbs/09_rollout.ipynb #dd919fd8
@@ -823,7 +840,7 @@ def sampling_dtype(
         return own
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
-# %% ../nbs/09_rollout.ipynb #26a6e550
+# %% ../nbs/09_rollout.ipynb #ef6f029f
 def _shell(policy, dtype):  # the policy with a model of its own
     empty = {
         id(p): torch.nn.Parameter(p.new_empty(0, dtype=dtype), requires_grad=False) for p in policy.model.parameters()
@@ -831,7 +848,7 @@ def _shell(policy, dtype):  # the policy with a model of its own
     model: Any = copy.deepcopy(policy.model, empty)
     return dataclasses.replace(policy, model=(model.unload() if hasattr(model, "peft_config") else model).eval())
 
-
+# %% ../nbs/09_rollout.ipynb #4ec41bd5
 @torch.no_grad()
 def _copy_weights(weights, model):  # by name
     own = dict(model.named_parameters()) | dict(model.named_buffers())
@@ -840,27 +857,25 @@ def _copy_weights(weights, model):  # by name
             own[name].data = torch.empty_like(tensor, dtype=own[name].dtype)
         own[name].copy_(tensor)
 
-# %% ../nbs/09_rollout.ipynb #47ae6c86
-def _dtype_of(engine):  # by name
-    return str(engine.dtype or sampling_dtype(engine.policy)).removeprefix("torch.")
+# %% ../nbs/09_rollout.ipynb #7e5a74d4
+def _dtype_of(engine):
+    return engine.dtype or sampling_dtype(engine.policy)
 
 
+def _record_of(engine):  # as `_CudaGraph`, or None
+    return _RECORD.get(engine.policy.device.type) if engine.cuda_graphs else None
+
+# %% ../nbs/09_rollout.ipynb #a829570a
 def _sampler(engine):  # the policy that samples, with the weights of this moment
-    wanted = engine.dtype or sampling_dtype(engine.policy)
+    wanted = _dtype_of(engine)
     if wanted == next(engine.policy.model.parameters()).dtype:
         return engine.policy
     with model_lock(engine.policy.model):
-        engine.copied = engine.copied or _shell(engine.policy, wanted)
-        with model_lock(engine.copied.model):
-            _copy_weights(engine.policy.weights(), engine.copied.model)
-    return engine.copied
-
-
-def _recorder(engine):
-    if engine.recorder is None:
-        record = _RECORD.get(engine.policy.device.type) if engine.cuda_graphs else None
-        engine.recorder = _Recorder(record)
-    return engine.recorder
+        copied = engine.copied or _shell(engine.policy, wanted)
+        engine.copied = copied
+        with model_lock(copied.model):
+            _copy_weights(engine.policy.weights(), copied.model)
+    return copied
 
 # %% ../nbs/09_rollout.ipynb #fc2d7b9b
 _LATE = dict(cuda=4)  # steps by which flags are read late, by kind of device
@@ -868,19 +883,19 @@ _LATE = dict(cuda=4)  # steps by which flags are read late, by kind of device
 
 def _generate_here(engine, requests, asked):
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids))
-    policy, recorder = _sampler(engine), _recorder(engine)
+    policy, record = _sampler(engine), _record_of(engine)
     late = 0 if asked.stop else _LATE.get(policy.device.type, 0)
     completions: list[Any] = [None] * len(requests)
     while waiting := collections.deque(i for i in order if completions[i] is None):
         rows = min(engine.max_rows, len(waiting))
-        short = _write_all(engine, _Job(policy, requests, asked, waiting, rows, late, recorder), completions)
+        short = _write_all(engine, _Job(policy, requests, asked, waiting, rows, late, record), completions)
         if short is not None:  # out here, where the error no longer holds the tensors of the failed attempt
             engine.max_rows = _halve(rows, short)
     return completions
 
 # %% ../nbs/09_rollout.ipynb #fe1647a7
 def _stream_here(engine, request, asked, alternatives):
-    job = _Job(_sampler(engine), [request], asked, collections.deque([0]), 1, recorder=_recorder(engine))
+    job = _Job(_sampler(engine), [request], asked, collections.deque([0]), 1, record=_record_of(engine))
     with contextlib.closing(_steps(job)) as steps:
         for step in steps:
             logprobs = token_logprobs(step.logits[0], asked.temperature, job.forbidden)
@@ -907,7 +922,7 @@ class TransformersEngine:
         if max_rows < 1:
             raise ConfigError(f"TransformersEngine: max_rows is {max_rows} and must be at least 1")
         self.policy, self.max_rows, self.dtype, self.cuda_graphs = policy, max_rows, dtype, cuda_graphs
-        self.copied, self.recorder = None, None
+        self.copied = None
         self.attention_before = getattr(policy.model.config, "_attn_implementation", None)
         use_attention(policy.model)
 
@@ -955,7 +970,7 @@ class TransformersEngine:
 
     def describe(self) -> dict:
         "Its name and the precision of the weights that it samples with, for `run.json`."
-        return dict(engine=type(self).__name__, dtype=_dtype_of(self))
+        return dict(engine=type(self).__name__, dtype=str(_dtype_of(self)).removeprefix("torch."))
 
     def sleep(self):
         "Lets its copy go; the policy's own model is left alone."

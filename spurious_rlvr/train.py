@@ -100,6 +100,7 @@ from spurious_rlvr.placement import (
     asked_placement,
     check_float32,
     choose_trainable,
+    computes_on_cpu,
     is_divided,
     make_placement,
     open_accelerator,
@@ -423,17 +424,17 @@ def _check_values(config, faults):  # of each setting alone
 # %% ../nbs/13_train.ipynb #2bc942b4
 _RULES = (  # of several settings together: what must hold, and what is said where it does not
     (
-        lambda c: c.prompts_per_phase * c.num_generations % c.minibatch_size == 0,
+        lambda c: c.minibatch_size < 1 or c.prompts_per_phase * c.num_generations % c.minibatch_size == 0,
         "minibatch_size {c.minibatch_size} does not divide the phase's {c.prompts_per_phase} x {c.num_generations}"
         " rollouts",
     ),
     (
-        lambda c: c.minibatch_order == "shuffled" or c.minibatch_size % c.num_generations == 0,
+        lambda c: c.minibatch_order == "shuffled" or c.num_generations < 1 or c.minibatch_size % c.num_generations == 0,
         "minibatch_size {c.minibatch_size} is not a multiple of num_generations {c.num_generations}, so that groups"
         " would be split: change one, or set minibatch_order='shuffled'",
     ),
     (
-        lambda c: c.num_generations > 1 or c.baseline in ("batch_mean", "none"),
+        lambda c: c.num_generations != 1 or c.baseline in ("batch_mean", "none"),
         "num_generations is 1 and baseline {c.baseline!r}: a group of one has no other to be compared with, so that"
         " nothing is learnt; give at least 2, or baseline='batch_mean' or 'none'",
     ),
@@ -515,8 +516,7 @@ def check_config(
     check_kinds(config)
     faults = Faults("GRPOConfig")
     _check_values(config, faults)
-    if all(getattr(config, name) >= 1 for name in _AT_LEAST_ONE):  # else there are no numbers to compare
-        _check_together(config, faults)
+    _check_together(config, faults)
     _check_changes(config, faults)
     faults.raise_any()
     return config
@@ -846,8 +846,9 @@ def settle_precision(
     config: GRPOConfig,  # mixed_precision may be "auto"
     device: torch.device,  # where the policy is
 ) -> GRPOConfig:  # mixed_precision says what is computed in
-    "The configuration with the precision that holds here."
-    return dataclasses.replace(config, mixed_precision=choose_precision(config.mixed_precision, device))
+    "The configuration with the precision that holds here, or where a policy that waits on the CPU will be."
+    there = device if (device.type == "cpu") == computes_on_cpu(device) else torch.device("cuda")
+    return dataclasses.replace(config, mixed_precision=choose_precision(config.mixed_precision, there))
 
 # %% ../nbs/13_train.ipynb #c34253d7
 def make_scorer(model: torch.nn.Module, config: GRPOConfig) -> TokenLogprobs:
@@ -869,7 +870,7 @@ def prepare(
             "one update per phase: the ratio is 1 in every update, so that the clip never binds, whatever epsilon is"
         )
     accelerator = open_accelerator(policy.device)
-    config = settle_precision(config, accelerator.device)
+    config = settle_precision(config, policy.device)
     borrowed = contextlib.ExitStack()
     borrowed.enter_context(settings_kept(policy))
     try:
@@ -881,7 +882,7 @@ def prepare(
 # %% ../nbs/13_train.ipynb #54fff77a
 def _prepare(policy, problems, config, engine, accelerator, encoded, borrowed):
     if engine is None:
-        engine = own_engine(policy, accelerator)
+        engine = own_engine(policy, accelerator, config)
     check_engine(config, engine)
     if config.trainable == "lora":
         add_adapters(policy, config)
@@ -893,7 +894,7 @@ def _prepare(policy, problems, config, engine, accelerator, encoded, borrowed):
     shape, memory = unadapted(policy.model).config, device_memory(accelerator.device)
     processes = accelerator.num_processes if is_divided(accelerator.num_processes) else 1
     check_memory(shape, config, memory, processes)
-    set_checkpointing(policy, config)
+    set_checkpointing(policy, config, accelerator.device)
     if config.compile:
         [layer.compile(dynamic=True) for layer in unadapted(policy.model).base_model.layers]
     if accelerator.device.type == "cpu":
@@ -904,14 +905,17 @@ def _prepare(policy, problems, config, engine, accelerator, encoded, borrowed):
     return TrainingState(policy, placement, engine, reference, usable, encoded, packed, borrowed=borrowed)
 
 # %% ../nbs/13_train.ipynb #d3df71b6
-def own_engine(policy: Policy, accelerator: Accelerator) -> TransformersEngine:
-    "Samples with the policy's own model; where its weights will lie in parts, with a whole copy."
+def own_engine(policy: Policy, accelerator: Accelerator, config: GRPOConfig) -> TransformersEngine:
+    """Samples with the policy's own weights, rounded where that is quicker and nothing rests on them; where they will
+    lie in parts, with a whole copy."""
+    own = next(policy.model.parameters()).dtype
+    dtype = own if config.old_logprobs == "sampler" else sampling_dtype(policy, accelerator.device)
     if not will_be_in_parts(accelerator.num_processes):
-        return TransformersEngine(policy)
-    copied, dtype = copy.deepcopy(policy.model), sampling_dtype(policy, accelerator.device)
-    for parameter in copied.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return TransformersEngine(dataclasses.replace(policy, model=copied.to(accelerator.device)))
+        return TransformersEngine(policy, dtype=dtype)
+    weights = policy.model.parameters()
+    copied = {id(p): torch.nn.Parameter(p.detach().to(accelerator.device, dtype, copy=True), False) for p in weights}
+    model = copy.deepcopy(policy.model, copied).to(accelerator.device)
+    return TransformersEngine(dataclasses.replace(policy, model=model), dtype=dtype)
 
 # %% ../nbs/13_train.ipynb #fb67215f
 def check_engine(config: GRPOConfig, engine: Engine) -> None:
@@ -945,10 +949,10 @@ def make_reference(policy: Policy, config: GRPOConfig, device: torch.device) -> 
     return make_scorer(copy.deepcopy(policy.model).eval().requires_grad_(False).to(device), config)
 
 # %% ../nbs/13_train.ipynb #fa24bc53
-def set_checkpointing(policy: Policy, config: GRPOConfig) -> None:
+def set_checkpointing(policy: Policy, config: GRPOConfig, device: torch.device) -> None:
     "Recomputes activations in the backward pass, where that is asked for. The model's mode decides that alone."
     if config.gradient_checkpointing:
-        again = functools.partial(quick_products, policy.device)
+        again = functools.partial(quick_products, device)
         settings = dict(use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), again()))
         policy.model.gradient_checkpointing_enable(settings)
     policy.model.train(config.gradient_checkpointing)
@@ -2293,7 +2297,7 @@ def _seconds(work):  # and what the work gave
     began = time.perf_counter()
     result = work()
     if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        torch.cuda.current_stream().synchronize()  # a view may be recording in another thread
     return time.perf_counter() - began, result
 
 # %% ../nbs/13_train.ipynb #13a54556

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from spurious_rlvr.placement import computes_on_cpu
 from spurious_rlvr.policy import load_policy, random_policy
 from spurious_rlvr.runs import read_run
+from spurious_rlvr.train import GRPOConfig, own_engine, settle_precision
 
 ENVIRONMENT = {
     "ddp": {},
@@ -146,10 +148,23 @@ def test_a_training_runs_where_the_policy_is_or_waits_for(monkeypatch, processes
     assert computes_on_cpu(torch.device(device)) == on_cpu
 
 
+def test_a_policy_that_waits_for_its_gpu_computes_as_one_does(monkeypatch):
+    for name, value in (dict(WORLD_SIZE="2") | ENVIRONMENT["fsdp"]).items():
+        monkeypatch.setenv(name, value)
+    assert settle_precision(GRPOConfig(), torch.device("cpu")).mixed_precision == "no"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert settle_precision(GRPOConfig(), torch.device("cpu")).mixed_precision == "bf16"
+
+
+@pytest.mark.parametrize(("old", "dtype"), [("trainer", torch.bfloat16), ("sampler", torch.float32)])
+def test_what_serves_as_the_old_policy_is_not_rounded(monkeypatch, old, dtype):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    place = SimpleNamespace(num_processes=1, device=torch.device("cuda"))
+    assert own_engine(random_policy(), place, GRPOConfig(old_logprobs=old)).dtype == dtype
+
+
 def test_fsdp_takes_a_layer_at_a_time(monkeypatch):
     "No call hands more than a layer, or what is outside all layers, to the device."
-    from types import SimpleNamespace
-
     import torch.distributed.fsdp._fully_shard._fsdp_init as torchs
 
     from spurious_rlvr.logprobs import TokenLogprobs

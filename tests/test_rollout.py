@@ -818,20 +818,42 @@ def test_the_models_positions_are_never_exceeded(monkeypatch):
 
 class Tape(TorchDispatchMode):
     """Records a function kernel by kernel, and repeats it as a CUDA graph does: without Python, on the memory and with
-    the shapes of that time. What a graph cannot hold fails here as it does there."""
+    the shapes of that time. As there, nothing has happened when the recording is over: what was written is put back,
+    and what is new holds nothing. What a graph cannot hold fails here as it does there."""
 
-    READ_BY_THE_HOST = {f"aten::{n}" for n in "item _local_scalar_dense nonzero lift_fresh masked_select equal".split()}
+    READ_BY_THE_HOST = {
+        f"aten::{name}"
+        for name in (
+            "item _local_scalar_dense is_nonzero nonzero lift_fresh masked_select equal repeat_interleave _unique2"
+        ).split()
+    }
 
     def __init__(self):
         super().__init__()
-        self.kernels, self.plays = [], 0
+        self.kernels, self.written, self.plays = [], [], 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func._schema.name in self.READ_BY_THE_HOST:
+        by_mask = func._schema.name == "aten::index" and any(t is not None and t.dtype == torch.bool for t in args[1])
+        if func._schema.name in self.READ_BY_THE_HOST or by_mask:
             raise RuntimeError(f"{func}: operation not permitted when stream is capturing")
+        for argument, value in zip(func._schema.arguments, args):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                self.written.append((value, value.clone()))
         output = func(*args, **(kwargs or {}))
         self.kernels.append((func, args, kwargs or {}, output))
         return output
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        for tensor, before in reversed(self.written):
+            tensor.copy_(before)
+        known = {t.untyped_storage().data_ptr() for _, args, _, _ in self.kernels for t in tensors(args)}
+        made = {t.untyped_storage().data_ptr() for _, _, _, output in self.kernels for t in tensors(output)}
+        for _, _, _, output in self.kernels:
+            for tensor in tensors(output):
+                if tensor.untyped_storage().data_ptr() in made - known and tensor.is_floating_point():
+                    tensor.fill_(torch.nan)
+        self.written.clear()
 
     def __call__(self):
         self.plays += 1
@@ -841,19 +863,37 @@ class Tape(TorchDispatchMode):
                     before.copy_(now)
 
 
+def tensors(values):
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+
+
 @pytest.fixture
 def tapes(monkeypatch):
     "What was recorded; steps are recorded on a CPU, too."
-    recorded = []
+    recorded, undisturbed = [], threading.Lock()
 
-    def record(step, earlier):
-        assert earlier is None or earlier is recorded[-1] or earlier.plays
+    def not_while_recording(name):
+        usual = getattr(torch.Tensor, name)
+
+        def method(self, *given, **named):
+            if undisturbed.locked():
+                raise RuntimeError(f"{name}: operation not permitted when stream is capturing")
+            return usual(self, *given, **named)
+
+        return method
+
+    for name in ("tolist", "numpy", "cpu", "__bool__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, not_while_recording(name))
+
+    def record(step, earlier, device):
+        assert device.type == "cpu" and (earlier is None or earlier.plays)
         recorded.append(Tape())
-        with recorded[-1]:
+        with undisturbed, recorded[-1]:
             step()
         return recorded[-1]
 
     monkeypatch.setattr(rollout, "_RECORD", dict(cpu=record))
+    monkeypatch.setattr(rollout, "_NOT_RECORDABLE", set())
     monkeypatch.setattr(rollout, "_ROUND_COLUMNS", 8)
     return recorded
 
@@ -881,9 +921,11 @@ def test_a_recorded_stream_is_generate(tapes):
     assert [token.token_id for token in found] == expected.token_ids and tapes
 
 
-def test_a_model_that_cannot_be_recorded_goes_on_without(tapes, monkeypatch):
+@pytest.mark.parametrize("alike", [True, False], ids=["prompts of one length", "of several"])
+def test_a_model_that_cannot_be_recorded_goes_on_without(alike, tapes, monkeypatch):
     policy = grouped_query_policy("abcdefgh")
-    requests, plain = long_tailed(policy), policy.model.forward
+    plain = policy.model.forward
+    requests = {True: [Request((3, 4, 5), keyed_seed(2, i)) for i in range(40)], False: long_tailed(policy)}[alike]
     expected = TransformersEngine(policy, cuda_graphs=False).generate(requests, max_completion_length=40)
 
     def forward(input_ids, **rest):
@@ -896,8 +938,31 @@ def test_a_model_that_cannot_be_recorded_goes_on_without(tapes, monkeypatch):
         same(engine.generate(requests, max_completion_length=40), expected)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        same(engine.generate(requests, max_completion_length=40), expected)
+        same(TransformersEngine(policy, max_rows=16).generate(requests, max_completion_length=40), expected)
     assert len(tapes) == 1, "what failed was tried again"
+
+
+def test_with_enough_memory_a_room_is_made_once(tapes, monkeypatch):
+    policy = grouped_query_policy("abcdefgh", length=256)
+    requests, moved = long_tailed(policy), []
+    expected = TransformersEngine(policy, cuda_graphs=False).generate(requests, max_completion_length=60)
+    monkeypatch.setattr(rollout, "_free_bytes", lambda device: 2**40)
+    monkeypatch.setattr(rollout._room_layer(), "widen", lambda self, more: moved.append(more))
+    same(TransformersEngine(policy, max_rows=20).generate(requests, max_completion_length=60), expected)
+    assert not moved
+
+
+def test_a_copy_that_is_let_go_meanwhile_is_still_there_for_who_samples():
+    policy = grouped_query_policy("abcdefgh")
+    engine = TransformersEngine(policy, dtype=torch.bfloat16)
+    weights = policy.weights
+
+    def let_go():
+        engine.sleep()  # as a trainer does, from another thread
+        return weights()
+
+    policy.weights = let_go
+    assert len(engine.generate([Request((3, 4), 1)], max_completion_length=3)[0].token_ids)
 
 
 def test_memory_that_runs_out_while_recording_halves_the_rows(monkeypatch):
@@ -905,14 +970,15 @@ def test_memory_that_runs_out_while_recording_halves_the_rows(monkeypatch):
     requests = long_tailed(policy)
     expected = TransformersEngine(policy).generate(requests, max_completion_length=40)
 
-    def record(step, earlier):
+    def record(step, *_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    def record_few(step, earlier):
-        return step if calls[-1][0] <= 16 else record(step, earlier)
+    def record_few(step, *_):
+        return step if calls[-1][0] <= 16 else record(step)
 
     calls = counting(policy, monkeypatch)
     monkeypatch.setattr(rollout, "_RECORD", dict(cpu=record_few))
+    monkeypatch.setattr(rollout, "_NOT_RECORDABLE", set())
     engine = TransformersEngine(policy, max_rows=32)
     with pytest.warns(UserWarning, match="with 32 completions side by side; goes on with 16"):
         same(engine.generate(requests, max_completion_length=40), expected)
