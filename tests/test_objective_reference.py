@@ -49,12 +49,11 @@ def gated(clip, ratio, new, before, advantage, all_new, all_before):
         return product**power * (rate * (1 - product)).exp() * advantage * new
     if clip == "neutral":
         return ratio.detach() * advantage * new * float(1 - EPSILON <= ratio <= 1 + EPSILON_HIGH)
-    odds = ratio * (1 - q) / others
-    beyond = odds > 1 + EPSILON_HIGH if advantage > 0 else odds < 1 - EPSILON
-    return ratio.detach() * advantage * new * float(not beyond)
-
-
-LATER = ("sapo", "dppo_tv", "dppo_kl", "gmpo", "vespo", "neutral", "odds")
+    if clip == "odds":
+        odds = ratio * (1 - q) / others
+        beyond = odds > 1 + EPSILON_HIGH if advantage > 0 else odds < 1 - EPSILON
+        return ratio.detach() * advantage * new * float(not beyond)
+    raise NotImplementedError(f"clip {clip!r} has no formula here: write it once more in gated(), from its source")
 
 
 def reference(logprobs, old, advantages, clip, level, loss_type):
@@ -68,9 +67,7 @@ def reference(logprobs, old, advantages, clip, level, loss_type):
             ratio = (new[t] - before[t]).exp() if level == "token" else (new - before).mean().exp()
             upper, lower = (high if clip != "low" else math.inf), (low if clip != "high" else -math.inf)
             bounded = ratio.clamp(lower, upper)
-            if clip in LATER:
-                value = gated(clip, ratio, new[t], before[t], advantage, new, before)
-            elif clip == "pi_weighted":
+            if clip == "pi_weighted":
                 value = new[t].exp() * advantage
             elif clip == "reinforce":
                 value = new[t] * advantage
@@ -78,10 +75,12 @@ def reference(logprobs, old, advantages, clip, level, loss_type):
                 value = ratio * advantage
             elif clip == "cispo":
                 value = bounded.detach() * advantage * new[t]
-            else:
+            elif clip in ("both", "high", "low", "dual"):
                 value = min(ratio * advantage, bounded * advantage)
                 if clip == "dual" and advantage < 0:
                     value = max(value, torch.tensor(3.0 * advantage, dtype=torch.float64))
+            else:
+                value = gated(clip, ratio, new[t], before[t], advantage, new, before)
             values.append(value)
         per_rollout.append(torch.stack(values))
     tokens = sum(len(v) for v in per_rollout)
