@@ -23,7 +23,7 @@ import pandas as pd
 from scipy import special, stats
 
 from .behavior import BEHAVIORS
-from .core import ConfigError, Rollout
+from .core import ConfigError, Rollout, wilson_limits
 
 # %% ../nbs/16_compare.ipynb #a7749b8f
 FIXED, POPULATION, CHECKPOINT = "fixed benchmark", "population of problems", "this checkpoint, not this method"
@@ -288,17 +288,6 @@ def accuracy_effect(
     return _effect(
         name, float(gains.mean()), math.sqrt(of_runs + of_base), df, runs, level=level, differences=gains, note=note
     )
-
-# %% ../nbs/16_compare.ipynb #05e0f73f
-def wilson_limits(
-    rate: float,  # a share
-    answers: float,  # how many independent ones it is worth
-    z: float,  # quantile of the interval
-) -> tuple[float, float]:  # lower and upper end
-    "The ends of Wilson's interval of a share."
-    centre = (rate + z * z / (2 * answers)) / (1 + z * z / answers)
-    half = z / (1 + z * z / answers) * math.sqrt(rate * (1 - rate) / answers + (z / (2 * answers)) ** 2)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 # %% ../nbs/16_compare.ipynb #3fc69a50
 def _wilson(mean, samples, level):  # of one run: its accuracy and the limits over problems

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['P', 'R', 'SpuriousRLVRError', 'ConfigError', 'DataError', 'RunError', 'NotAvailable', 'Faults', 'organism_names',
            'Progress', 'interruptible', 'lock_of', 'stable_id', 'keyed_seed', 'keyed_rng', 'Problem', 'Rollout',
-           'to_row', 'fields_table']
+           'to_row', 'wilson_limits', 'fields_table']
 
 # %% ../nbs/00_core.ipynb #c917b449
 import ast
@@ -17,6 +17,7 @@ import importlib.resources
 import inspect
 import io
 import json
+import math
 import textwrap
 import threading
 import time
@@ -297,6 +298,17 @@ def to_row(
     "A rollout as one row of the run folder's table."
     row = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout) if f.name != "rewards"}
     return row | {f"reward_{name}": value for name, value in rollout.rewards.items()}
+
+# %% ../nbs/00_core.ipynb #50442ee9
+def wilson_limits(
+    rate: float,  # a share
+    answers: float,  # how many independent ones it is worth
+    z: float,  # quantile of the interval
+) -> tuple[float, float]:  # lower and upper end
+    "The ends of Wilson's interval of a share."
+    centre = (rate + z * z / (2 * answers)) / (1 + z * z / answers)
+    half = z / (1 + z * z / answers) * math.sqrt(rate * (1 - rate) / answers + (z / (2 * answers)) ** 2)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 # %% ../nbs/00_core.ipynb #edc054de
 def _comments(source):  # {line: comment} of those behind code, and of those on lines of their own

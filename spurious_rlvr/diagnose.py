@@ -36,8 +36,8 @@ from scipy import special, stats
 
 from .behavior import BEHAVIORS, measure_behaviors
 from .clipbias import ratio_of_sums
-from .compare import seeds_needed, wilson_limits
-from .core import ConfigError, DataError, keyed_rng
+from .compare import seeds_needed
+from .core import ConfigError, DataError, keyed_rng, wilson_limits
 from .grading import answer_kind, grade_many, second_opinion
 from .objective import PROBABILITY_BINS, TokenTerms, clip_bounds, find_clip
 from .rewards import as_reward, grade_any

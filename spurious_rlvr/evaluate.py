@@ -39,6 +39,7 @@ from spurious_rlvr.core import (
     interruptible,
     keyed_rng,
     to_row,
+    wilson_limits,
 )
 from .rewards import grade_any
 from spurious_rlvr.runs import (
@@ -190,12 +191,7 @@ def _pooled(
 
 # %% ../nbs/10_evaluate.ipynb #85288750
 def _wilson(share, n, level):
-    z = float(stats.norm.ppf(0.5 + level / 2))
-    middle, half = (
-        (share + z * z / (2 * n)) / (1 + z * z / n),
-        z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)),
-    )
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return wilson_limits(share, n, float(stats.norm.ppf(0.5 + level / 2)))
 
 
 def _binary(values):
