@@ -52,6 +52,19 @@ def test_faulty_cells_are_found(tmp_path, monkeypatch, cell, fault):
     assert any(fault in words for words in site.check_cells(page(tmp_path, monkeypatch, cell)))
 
 
+def test_a_result_under_another_cell_is_found(tmp_path, monkeypatch):
+    def cell(source):
+        return v4.new_code_cell(source, outputs=[v4.new_output("execute_result", data={"text/plain": "3"})])
+
+    (tmp_path / "nbs").mkdir()
+    cells = [cell("x = 1 + 2"), cell("x = 1 + 2\nx"), cell("%matplotlib inline\nx"), cell("def f():\n    return 3")]
+    made = page(tmp_path, monkeypatch, *cells)
+    (tmp_path / "01_page.ipynb").rename(tmp_path / "nbs" / "01_page.ipynb")
+    monkeypatch.setattr(site, "ROOT", tmp_path)
+    found = [fault.partition(": ")[2] for fault in site.check_kept(made)]
+    assert found == [repr("x = 1 + 2"), repr("def f():\n    return 3")]
+
+
 def test_a_plain_cell_has_no_fault(tmp_path, monkeypatch):
     shown = output(
         {"text/html": '<a href="https://arxiv.org/abs/2506.10947">the paper</a> 3/4 and/or', "text/plain": "runs/coin"}

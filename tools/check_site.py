@@ -177,9 +177,14 @@ def check_figures(page: Page):
             yield "a picture has no alternative text"
 
 
-def check_fields(page: Page):
-    "Tables of fields are those of today's classes; pages have links put into them, so the notebook is read."
+def check_kept(page: Page):
+    """Outputs stand under the cells that made them, and tables of fields are those of today's classes. Pages have links
+    put into them, so the notebook is read."""
     for cell in nbformat.read(ROOT / "nbs" / page.name, 4).cells:
+        if cell.cell_type == "code" and any(o.output_type == "execute_result" for o in cell.outputs):
+            code = re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE)  # without IPython's own lines
+            if not isinstance((ast.parse(code).body or [None])[-1], ast.Expr):
+                yield f"a result stands under a cell that gives none: {cell.source[:60]!r}"
         if found := re.search(r"^fields_table\((['\"])(.+?)\1\)$", cell.source, re.MULTILINE):
             shown = [o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", [])]
             if shown != [fields_table(found[2]).data]:
@@ -267,7 +272,7 @@ def check() -> list[str]:
         found = [
             *check_cells(page),
             *check_figures(page),
-            *check_fields(page),
+            *check_kept(page),
             *check_links(page, pages, by_output, anchors),
             *check_signatures(page, public.get(name, set())),
         ]
