@@ -360,4 +360,4 @@ def test_two_processes_make_the_same_run(tmp_path):
     for name, tensor in weights(tmp_path / "1").items():
         torch.testing.assert_close(weights(tmp_path / "2")[name], tensor, rtol=1e-3, atol=1e-4)
     saved = json.loads((tmp_path / "2" / "run.json").read_text())
-    assert saved["sampler"] == {"engine": "Beside"}
+    assert saved["sampler"] == {"engine": "Beside", "dtype": "float32"}
