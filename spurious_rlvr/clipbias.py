@@ -10,7 +10,7 @@ __all__ = ['ARMS', 'PRIORS', 'SPREADS', 'RatioNoise', 'BanditConfig', 'BanditRun
            'noise_table', 'reward_noise_map', 'youden_boundary', 'phantom_share', 'measured_tokens', 'code_tokens',
            'run_decoder', 'by_probability', 'gradient_mass', 'over_phases', 'ClipReport', 'clip_report',
            'replay_effects', 'replay_against_runs', 'removed_weight', 'ratio_of_sums', 'rounding_table',
-           'rounding_pull', 'rounding_direction', 'rounding_sentence', 'predicted_against_observed']
+           'rounding_pull', 'rounding_direction', 'rounding_sentence', 'replay_sentence', 'predicted_against_observed']
 
 # %% ../nbs/17_clipbias.ipynb #13b3dd39
 import dataclasses
@@ -19,7 +19,7 @@ import itertools
 import math
 import numbers
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -2486,6 +2486,28 @@ def rounding_sentence(
 def _direction(interval, below, above):
     value, low, high = interval
     return f"towards {above}" if low > 0 else f"towards {below}" if high < 0 else "nowhere that is shown"
+
+# %% ../nbs/17_clipbias.ipynb #d5fdc255
+def replay_sentence(
+    effect: Mapping,  # shift of an outcome a phase, low, high, phases, clip_fraction_high, clip_fraction_low
+    wander: float,  # standard deviation of the outcome's change in a phase under a coin without a clip
+    outcome: str = "the log-odds of writing code",  # in words
+) -> str:
+    "What a clip did to an outcome in redone phases, and how long the largest shift that fits would need to show."
+    shift, low, high = (effect[name] for name in ("shift", "low", "high"))
+    removed = 100 * (effect["clip_fraction_high"] + effect["clip_fraction_low"])
+    shown = "up" if low > 0 else "down" if high < 0 else "not shown"
+    said = (
+        f"The clip removes {removed:.2f} % of the tokens; against no clip it shifts {outcome} by {shift:+.1g}"
+        f" [{low:+.1g}, {high:+.1g}] a phase ({effect['phases']} phases): {shown}."
+    )
+    largest = max(abs(low), abs(high))
+    if largest == 0:
+        return f"{said} It changed nothing at all."
+    return (
+        f"{said} A coin alone spreads them by {wander:.2g} in a phase; the largest shift that fits would come up to its"
+        f" wander after {(wander / largest) ** 2:,.0f} phases."
+    )
 
 # %% ../nbs/17_clipbias.ipynb #7582e5b6
 def _behavior_cell(
