@@ -619,6 +619,20 @@ def replayed_in_words() -> str:
         f" and ε {look['epsilon']:g}. Against no clip, {'. And '.join(parts)}."
     )
 
+# %% ../nbs/23_demo.ipynb #db96955a
+def _followed_in_words():
+    place = committed("real_replay.json")
+    if place is None:
+        return ""
+    found = json.loads(place.read_text())["intervals"]
+    where = dict(prompt="code likely", cell="bf16", side="both", outcome="log_odds_writes_code")
+    [row] = [row for row in found if where.items() <= row.items()]
+    shown = "shifts" if row["low"] > 0 or row["high"] < 0 else "is not shown to shift"
+    return (
+        f"In {row['phases']} whole phases redone in bfloat16 the clip {shown} the log-odds of code:"
+        f" {row['shift']:+.1g} [{row['low']:+.1g}, {row['high']:+.1g}] a phase."
+    )
+
 # %% ../nbs/23_demo.ipynb #0d48e182
 def real_in_words() -> str:
     "What the committed tokens of a real model say; empty where they are not at hand."
@@ -633,8 +647,8 @@ def real_in_words() -> str:
     return (
         f"On {told['model']}, where code is likely, {used:.1f} % of the tokens lie outside the clip's bounds after one"
         f" step of {told['learning_rate']:g} read in bfloat16 (body and output layer), and {exact:.1f} % in float32:"
-        f" the clip {pushed}"
-    )
+        f" the clip {pushed} {_followed_in_words()}"
+    ).rstrip()
 
 # %% ../nbs/23_demo.ipynb #eb167be4
 def demo_words(
