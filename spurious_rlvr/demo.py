@@ -629,7 +629,7 @@ def _followed_in_words():
     [row] = [row for row in found if where.items() <= row.items()]
     shown = "shifts" if row["low"] > 0 or row["high"] < 0 else "is not shown to shift"
     return (
-        f"In {row['phases']} whole phases redone in bfloat16 (body and output layer; AdamW at 5e-7, the last four layers"
+        f"In {row['phases']} whole phases redone in bfloat16 (body and output layer; AdamW at 5e-7, last four layers"
         f" trained) the clip {shown} the log-odds of code:"
         f" {row['shift']:+.1g} [{row['low']:+.1g}, {row['high']:+.1g}] a phase."
     )
