@@ -20,7 +20,7 @@ for name, value in dict(
 ).items():
     os.environ.setdefault(name, value)
 from machine import described
-from turns import middle, quartiles, start, stop, tell, turn, wait
+from turns import end_at_every_step, middle, quartiles, start, stop, tell, turn, wait
 
 MODEL = os.environ.get("GRPO_PHASE_MODEL", "")  # a name or folder; empty: the tiny one
 VOCABULARY = 512  # of the tiny one
@@ -75,24 +75,6 @@ def questions(count):
     return [" ".join(f"w{draw.randrange(VOCABULARY - 3)}" for _ in range(draw.randint(12, 20))) for _ in range(count)]
 
 
-def force_lengths(model, probability, end):
-    "While nothing is trained, the end token has this probability at every step, whatever the model thinks."
-    import math
-
-    import torch
-
-    def end_rule(head, inputs, logits):
-        if torch.is_grad_enabled() or isinstance(logits, tuple) or logits.dim() == 1:
-            return logits  # log-probabilities, not logits
-        logits = logits.clone()
-        logits[..., end] = -math.inf
-        if probability:
-            logits[..., end] = logits.logsumexp(-1) + math.log(probability / (1 - probability))
-        return logits
-
-    model.get_output_embeddings().register_forward_hook(end_rule)
-
-
 def memory(name):
     "A line of this process's status, MB."
     with open("/proc/self/status") as file:
@@ -132,7 +114,7 @@ def ours(lengths):
     )
     before = memory("VmRSS")
     loop = grpo(Policy(model, tokenizer, get_template("none"), "benchmark"), problems, "random:0.5", config)
-    force_lengths(model, END_PROBABILITY[lengths], tokenizer.eos_token_id)
+    end_at_every_step(model, END_PROBABILITY[lengths], tokenizer.eos_token_id)
     tell(ready=True, version=spurious_rlvr.__version__)
     while True:
         wait()
@@ -157,7 +139,7 @@ def trl(lengths):
     from trl import GRPOConfig, GRPOTrainer
 
     model, tokenizer = build()
-    force_lengths(model, END_PROBABILITY[lengths], tokenizer.eos_token_id)
+    end_at_every_step(model, END_PROBABILITY[lengths], tokenizer.eos_token_id)
     draw, spent, state = random.Random(0), dict(sample=0.0, score=0.0), {}
 
     def reward(completions, completion_ids, **columns):

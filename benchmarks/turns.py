@@ -15,6 +15,24 @@ import sys
 # In a worker
 
 
+def end_at_every_step(model, probability, end):
+    "While nothing is trained, the end token has this probability at every step, whatever the model thinks."
+    import math
+
+    import torch
+
+    def end_rule(head, inputs, logits):
+        if torch.is_grad_enabled() or isinstance(logits, tuple) or logits.dim() == 1:
+            return logits  # log-probabilities, not logits
+        logits = logits.clone()
+        logits[..., end] = -math.inf
+        if probability:
+            logits[..., end] = logits.logsumexp(-1) + math.log(probability / (1 - probability))
+        return logits
+
+    model.get_output_embeddings().register_forward_hook(end_rule)
+
+
 def wait():  # for the parent's word
     if not sys.stdin.readline():
         sys.exit()

@@ -12,7 +12,6 @@ Needs one GPU of at least 40 GiB; TRL 1.16, which README.md tells how to carry.
 """
 
 import importlib.util
-import math
 import sys
 import time
 import warnings
@@ -20,7 +19,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 import common
-from turns import start, stop, tell, turn, wait
+from turns import end_at_every_step, start, stop, tell, turn, wait
 
 TUNED = {"0.5b": 32, "1.5b": 16}  # rows in a microbatch of trl_tuned
 TRAINERS = ("ours", "trl_tuned", "trl_default")
@@ -132,21 +131,6 @@ def trl_config(given, tuned, folder):
     )
 
 
-def end_at_every_step(model, probability, end=1):
-    "TRL knows one end token: while nothing is trained, it has this probability, whatever the model thinks."
-    import torch
-
-    def end_rule(head, inputs, logits):
-        if torch.is_grad_enabled() or isinstance(logits, tuple) or logits.dim() == 1:
-            return logits  # log-probabilities, not logits
-        logits = logits.clone()
-        logits[..., end] = -math.inf
-        logits[..., end] = logits.logsumexp(-1) + math.log(probability / (1 - probability))
-        return logits
-
-    model.get_output_embeddings().register_forward_hook(end_rule)
-
-
 def trl(given, tuned):
     import random
     import tempfile
@@ -156,7 +140,7 @@ def trl(given, tuned):
     from transformers import TrainerCallback
 
     policy = common.random_policy(common.shape_of(given.shape, given.rehearse), given.device)
-    end_at_every_step(policy.model, common.end_probability(given.words.mean, given.words.longest))
+    end_at_every_step(policy.model, common.end_probability(given.words.mean, given.words.longest), end=1)
     draw, clock = random.Random(0), Turns(given)
 
     def reward(completions, completion_ids, **columns):
