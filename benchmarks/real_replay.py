@@ -4,7 +4,8 @@ antithetic coin rewards in several precisions; every outcome is read in float32.
 This file is the protocol: what is confirmatory was fixed in it before the first look, and everything else is called
 exploratory wherever it is told. `python benchmarks/real_replay.py PHASES` measures PHASES phases for each prompt, adds
 their rows to `benchmarks/results/real_replay.csv`, and writes the intervals that follow, with phases as clusters, to
-`real_replay.json`. What is there is not measured again.
+`real_replay.json`. What is there is not measured again. Phases 0 to 7 of a prompt are the first look, 8 to 15 are the
+same again with other seeds: other problems, completions, roundings and coins. Each look has intervals of its own.
 
 Fixed: two prompts, one where code is likely and one where it is rare; epsilon .2; AdamW at 5e-7, its moments fresh at a
 phase's start; eight updates of one group of eight completions; the last four of thirty layers and the last norm are
@@ -37,6 +38,7 @@ from spurious_rlvr.tasks import TEMPLATES, word_problems
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 MODEL, REWARD, DRAWS = "smollm2-135m", "random:0.5", 2
+LOOK = 8  # phases of each prompt in one look
 PROMPTS = {"code likely": "word_problem_python", "code rare": "word_problem_free"}
 CONFIG = dataclasses.replace(
     train.PRESETS["small_lm"],
@@ -92,25 +94,28 @@ def measure(prompt: str, number: int) -> pd.DataFrame:
             table = replay.replay(run, 1, DRAWS, sides, **how, **changes)
             parts.append(table.assign(prompt=prompt, number=number, cell=cell))
             print(f"{prompt}, phase {number}, {cell}: {time.perf_counter() - began:.0f} s", flush=True)
-    return pd.concat(parts, ignore_index=True)
+    where = machine.described()
+    rows = pd.concat(parts, ignore_index=True)
+    return rows.assign(date=where["date"], processor=where["machine"]["processor"])
 
 
 def intervals(rows: pd.DataFrame) -> list[dict]:
-    "Effects of every cell and side against none, with phases as clusters."
-    keys, found = ["prompt", "cell", "side"], []
+    "Effects of every cell and side against none in each look, with phases as clusters."
+    keys, found = ["look", "prompt", "cell", "side"], []
     outcomes = [name for name in rows if name.startswith(("log_odds_", "contrast_")) or name in ("logprob", "entropy")]
-    mean = rows.groupby([*keys, "number"])[[*outcomes, "clip_fraction_high", "clip_fraction_low"]].mean()
-    for prompt, cell, side in mean.index.droplevel("number").unique():
+    looks = rows.assign(look=1 + rows["number"].astype(int) // LOOK)
+    mean = looks.groupby([*keys, "number"])[[*outcomes, "clip_fraction_high", "clip_fraction_low"]].mean()
+    for look, prompt, cell, side in mean.index.droplevel("number").unique():
         if side == "none":
             continue
-        some, none = mean.loc[prompt, cell, side], mean.loc[prompt, cell, "none"]
+        some, none = mean.loc[look, prompt, cell, side], mean.loc[look, prompt, cell, "none"]
         clipped = {name: float(some[name].mean()) for name in ("clip_fraction_high", "clip_fraction_low")}
         for outcome in outcomes:
             change = (some[outcome] - none[outcome]).dropna()
             n = len(change)
             shift, low, high = ratio_of_sums(change, np.ones(n), np.arange(n))
             role = outcome == "log_odds_writes_code" and (cell, side) in CONFIRMATORY
-            where = dict(prompt=prompt, cell=cell, side=side, outcome=outcome, confirmatory=role, phases=n)
+            where = dict(look=look, prompt=prompt, cell=cell, side=side, outcome=outcome, confirmatory=role, phases=n)
             found.append(where | dict(shift=shift, low=low, high=high) | clipped)
     return found
 
@@ -123,11 +128,12 @@ def main(phases: int):
     for number, prompt in [(n, p) for n in range(phases) for p in PROMPTS if (p, n) not in done]:
         rows = pd.concat([rows, measure(prompt, number)], ignore_index=True)
         rows.to_csv(kept, index=False)
-    facts = machine.described() | dict(model=MODEL, draws=DRAWS, intervals=intervals(rows))
+    where = machine.described() | dict(processors=sorted(set(rows["processor"])))  # the last one's, and all of them
+    facts = where | dict(model=MODEL, draws=DRAWS, intervals=intervals(rows))
     (RESULTS / "real_replay.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("phases", type=int, help="phases for each prompt, counted from the first; eight are the plan")
+    parser.add_argument("phases", type=int, help="phases for each prompt, counted from the first: 8, or 16 with the second look")
     main(parser.parse_args().phases)

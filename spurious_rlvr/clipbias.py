@@ -10,7 +10,8 @@ __all__ = ['ARMS', 'PRIORS', 'SPREADS', 'RatioNoise', 'BanditConfig', 'BanditRun
            'noise_table', 'reward_noise_map', 'youden_boundary', 'phantom_share', 'measured_tokens', 'code_tokens',
            'run_decoder', 'by_probability', 'gradient_mass', 'over_phases', 'ClipReport', 'clip_report',
            'replay_effects', 'replay_against_runs', 'removed_weight', 'ratio_of_sums', 'rounding_table',
-           'rounding_pull', 'rounding_direction', 'rounding_sentence', 'replay_sentence', 'predicted_against_observed']
+           'rounding_pull', 'rounding_direction', 'rounding_sentence', 'shift_in_words', 'replay_sentence',
+           'follows_in_words', 'predicted_against_observed']
 
 # %% ../nbs/17_clipbias.ipynb #13b3dd39
 import dataclasses
@@ -2488,26 +2489,50 @@ def _direction(interval, below, above):
     return f"towards {above}" if low > 0 else f"towards {below}" if high < 0 else "nowhere that is shown"
 
 # %% ../nbs/17_clipbias.ipynb #d5fdc255
+def shift_in_words(
+    effect: Mapping,  # shift of an outcome a phase, with low, high and phases
+) -> str:
+    "The shift, its interval, and whether it is shown."
+    shift, low, high = (effect[name] for name in ("shift", "low", "high"))
+    shown = "up" if low > 0 else "down" if high < 0 else "not shown"
+    return f"{shift:+.1g} [{low:+.1g}, {high:+.1g}] a phase ({effect['phases']} phases): {shown}"
+
+
 def replay_sentence(
     effect: Mapping,  # shift of an outcome a phase, low, high, phases, clip_fraction_high, clip_fraction_low
     wander: float,  # standard deviation of the outcome's change in a phase under a coin without a clip
     outcome: str = "the log-odds of writing code",  # in words
 ) -> str:
     "What a clip did to an outcome in redone phases, and how long the largest shift that fits would need to show."
-    shift, low, high = (effect[name] for name in ("shift", "low", "high"))
     removed = 100 * (effect["clip_fraction_high"] + effect["clip_fraction_low"])
-    shown = "up" if low > 0 else "down" if high < 0 else "not shown"
     said = (
-        f"The clip removes {removed:.2f} % of the tokens; against no clip it shifts {outcome} by {shift:+.1g}"
-        f" [{low:+.1g}, {high:+.1g}] a phase ({effect['phases']} phases): {shown}."
+        f"The clip removes {removed:.2f} % of the tokens; against no clip it shifts {outcome} by"
+        f" {shift_in_words(effect)}."
     )
-    largest = max(abs(low), abs(high))
+    largest = max(abs(effect["low"]), abs(effect["high"]))
     if largest == 0:
         return f"{said} It changed nothing at all."
     return (
         f"{said} A coin alone spreads them by {wander:.2g} in a phase; the largest shift that fits would come up to its"
         f" wander after {(wander / largest) ** 2:,.0f} phases."
     )
+
+# %% ../nbs/17_clipbias.ipynb #ae7f3f24
+def follows_in_words(
+    effects: Sequence[Mapping],  # rows with prompt, cell, side, low, high: one for each look at each comparison
+) -> str:
+    "Whether training follows the clip: where every look at a comparison excludes 0 on the same side."
+    looks = {}
+    for row in effects:
+        sign = (row["low"] > 0) - (row["high"] < 0)
+        looks.setdefault(f"{row['prompt']}, {row['cell']}, {row['side']}", []).append(sign)
+    followed = [name for name, signs in looks.items() if set(signs) in ({1}, {-1})]
+    once = [name for name, signs in looks.items() if any(signs) and name not in followed]
+    if followed:
+        return f"Training follows ({'; '.join(followed)})."
+    if once:
+        return f"Training is not shown to follow: what one look shows ({'; '.join(once)}), another does not."
+    return "Training is not shown to follow."
 
 # %% ../nbs/17_clipbias.ipynb #7582e5b6
 def _behavior_cell(

@@ -24,7 +24,13 @@ from typing import Any
 
 import pandas as pd
 
-from .clipbias import judge_objectives, rounding_sentence, rounding_table, simulate_bandit
+from spurious_rlvr.clipbias import (
+    judge_objectives,
+    rounding_sentence,
+    rounding_table,
+    shift_in_words,
+    simulate_bandit,
+)
 from .compare import Effect, holm, paired_effect
 from .core import ConfigError, RunError
 from .plots import ARM_LABELS, phase_frame, plot_arms, plot_bandit, plot_paths
@@ -624,14 +630,12 @@ def _followed_in_words():
     place = committed("real_replay.json")
     if place is None:
         return ""
-    found = json.loads(place.read_text())["intervals"]
     where = dict(prompt="code likely", cell="bf16", side="both", outcome="log_odds_writes_code")
-    [row] = [row for row in found if where.items() <= row.items()]
-    shown = "shifts" if row["low"] > 0 or row["high"] < 0 else "is not shown to shift"
+    looks = [row for row in json.loads(place.read_text())["intervals"] if where.items() <= row.items()]
+    told = "; in a second look, of other completions, by ".join(map(shift_in_words, looks))
     return (
-        f"In {row['phases']} whole phases redone in bfloat16 (body and output layer; AdamW at 5e-7, last four layers"
-        f" trained) the clip {shown} the log-odds of code:"
-        f" {row['shift']:+.1g} [{row['low']:+.1g}, {row['high']:+.1g}] a phase."
+        "In whole phases redone in bfloat16 (body and output layer; AdamW at 5e-7, last four layers trained) the clip"
+        f" shifts the log-odds of code by {told}."
     )
 
 # %% ../nbs/23_demo.ipynb #0d48e182
