@@ -135,5 +135,5 @@ def main(phases: int):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("phases", type=int, help="phases for each prompt, counted from the first: 8, or 16 with the second look")
+    parser.add_argument("phases", type=int, help="phases for each prompt: 8, or 16 with the second look")
     main(parser.parse_args().phases)

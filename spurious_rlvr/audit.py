@@ -613,11 +613,9 @@ def clip_words(
     sentences = []
     for family in gains["family"].unique():
         rows = gains[(gains["family"] == family) & (gains["clip"] == "both") & gains["role"].isin(["user", "permuted"])]
-        high, low, updates = (
-            rows["clip_fraction_high"].mean(),
-            rows["clip_fraction_low"].mean(),
-            rows["updates_per_phase"].iloc[0],
-        )
+        high = rows["clip_fraction_high"].mean()
+        low = rows["clip_fraction_low"].mean()
+        updates = rows["updates_per_phase"].iloc[0]
         if updates == 1:
             sentences.append(f"{family}: the clip cannot have mattered: one update in a phase, so that the ratio is 1.")
         elif high + low == 0:
@@ -1475,11 +1473,9 @@ def limits(
     "What existing results can and cannot establish."
     can, cannot = [], []
     for family, roles in counts.items():
-        at, users, nulls = (
-            f"{family}: " if family else "",
-            roles.get("user", 0),
-            {null: roles.get(null, 0) for null in NULLS},
-        )
+        at = f"{family}: " if family else ""
+        users = roles.get("user", 0)
+        nulls = {null: roles.get(null, 0) for null in NULLS}
         if not roles.get("before"):
             cannot.append(f"{at}no gain, since there is no result of the base model (before=…)")
         if users == 1:
@@ -1907,10 +1903,8 @@ def find_prompt(study, folder) -> Finding:
 def find_incorrect(study, folder) -> Finding:
     "Do labels that are wrong carry information? Incorrect labels against the same rewards permuted within groups."
     results = study_results(study, folder)
-    labelled, null = (
-        dict(model="llama-like", reward_spec="incorrect"),
-        dict(model="llama-like", reward_spec="permuted(incorrect)"),
-    )
+    labelled = dict(model="llama-like", reward_spec="incorrect")
+    null = dict(model="llama-like", reward_spec="permuted(incorrect)")
     effects = holm(
         [
             _difference("incorrect labels − the same rewards permuted", results, "accuracy", labelled, null),

@@ -304,10 +304,8 @@ class _Weighed(_Marked):
         )
         if assigned:
             self.assignments += 1
-            used, plain = (
-                set(re.findall(r"[A-Za-z_]\w*", bare[assigned.end() :])),
-                assigned[0].rstrip()[-2:-1] not in tuple("+-*/%"),
-            )
+            used = set(re.findall(r"[A-Za-z_]\w*", bare[assigned.end() :]))
+            plain = assigned[0].rstrip()[-2:-1] not in tuple("+-*/%")
             flows = used & self.names.keys() - {assigned[1].strip()}
             self.flows += bool(flows)
             if any(len(word) > 1 and word[0].islower() for word in flows):
@@ -468,10 +466,8 @@ def _verdict(
     )  # "#" alone may be a heading
     sure, plain = 1 - 0.5 ** max(1, min(evidence, 10)), lines.prose > lines.code
     if place in _MARKED:
-        kind, confidence = (
-            ("interpreter_code" if place == "mark" else "fenced_code"),
-            0.99 if lines.code > 2 * lines.prose else 0.8,
-        )
+        kind = "interpreter_code" if place == "mark" else "fenced_code"
+        confidence = 0.99 if lines.code > 2 * lines.prose else 0.8
     elif place == "run":
         kind, confidence = "code", sure
     else:
@@ -493,28 +489,26 @@ class _Place:
     "Where a reader is; the spans that have ended are in `out`."
 
     def __init__(self):
-        self.out, self.at, self.place, self.lines, self.closer = [], 0, "prose", _Lines(), None
+        self.out = []
+        self.at = 0
+        self.place = "prose"
+        self.lines = _Lines()
+        self.closer = None
         self.fenced = False  # whether a fence opened this place
-        self.start, self.end, self.blanks = (
-            None,
-            0,
-            0,
-        )  # of the stretch being read; its last line that holds something; empty lines since
-        self.indented, self.mentions = (
-            False,
-            (),
-        )  # of a run: whether its first line is set in; the word "python" in its comments
-        self.after, self.claim = (
-            None,
-            None,
-        )  # "code" or "heading": what stood last; the claimed output being read, (start, end)
+        self.start = None  # of the stretch being read
+        self.end = 0  # of the stretch's last line that holds something
+        self.blanks = 0  # empty lines since
+        self.indented = False  # whether a run's first line is set in
+        self.mentions = ()  # the word "python" in a run's comments
+        self.after = None  # "code" or "heading": what stood last
+        self.claim = None  # the claimed output being read, (start, end)
         self.answered = float("inf")  # offset of the first answer
         self.elsewhere = False  # whether the completion went on to another task, or fell apart
-        self.spoken = self.transcript = self.related = False  # whether there was text; whether it began with a turn;
-        self.before, self.known = (
-            "",
-            None,
-        )  # whether what follows the answer stays with it; what came before, and its words
+        self.spoken = False  # whether there was text
+        self.transcript = False  # whether it began with a turn
+        self.related = False  # whether what follows the answer stays with it
+        self.before = ""  # the text before the answer
+        self.known = None  # the words of that text
 
     def copy(self):  # to judge the unfinished last line
         twin = self.__class__.__new__(self.__class__)
@@ -799,10 +793,8 @@ def _open(reader, text, mark):  # sets the reader inside what a mark opens; retu
     elif token == "[asy]":
         reader.place, reader.closer = "asymptote", _until("[/asy]")
     else:
-        reader.place, reader.closer = (
-            "latex",
-            _until({"\\[": "\\]", "$$": "$$"}.get(token) or token.replace("begin", "end")),
-        )
+        reader.place = "latex"
+        reader.closer = _until({"\\[": "\\]", "$$": "$$"}.get(token) or token.replace("begin", "end"))
     reader.start = reader.end = reader.at + (
         mark.start() if reader.place in ("asymptote", "latex") and not reader.fenced else go_on
     )
@@ -895,13 +887,11 @@ class Detector:
         repetition: bool = True,  # whether to look for circles as well
     ):
         self.spans, self.length = [], 0
-        self._reader, self._circles, self._rest, self._fresh, self._settled = (
-            _Reader(),
-            _Circles() if repetition else None,
-            "",
-            True,
-            0,
-        )
+        self._reader = _Reader()
+        self._circles = _Circles() if repetition else None
+        self._rest = ""
+        self._fresh = True
+        self._settled = 0
         self._tail = None  # circles in what follows the first answer
         self._soup = _Soup()
 

@@ -1059,11 +1059,9 @@ def summary(
     "A run in a few lines. Where nothing was measured, such as the accuracy of code in a run without code, stands NaN."
     from spurious_rlvr.runs import noise_words
 
-    lines, phases, evaluations = (
-        [repr(run), f"reward {run.settings.get('reward')}, {run.settings.get('model', {}).get('name')}"],
-        run.of_kind("phase"),
-        run.of_kind("evaluation"),
-    )
+    lines = [repr(run), f"reward {run.settings.get('reward')}, {run.settings.get('model', {}).get('name')}"]
+    phases = run.of_kind("phase")
+    evaluations = run.of_kind("evaluation")
     if len(evaluations):
         lines.append(
             evaluations.reindex(
@@ -1347,11 +1345,9 @@ def copy_tutorials(
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file; name a folder for the tutorials")
     folder.mkdir(parents=True, exist_ok=True)
-    shipped, note, done = (
-        shipped or _shipped("tutorials"),
-        folder / COPIED,
-        {"copied": [], "up to date": [], "kept": []},
-    )
+    shipped = shipped or _shipped("tutorials")
+    note = folder / COPIED
+    done = {"copied": [], "up to date": [], "kept": []}
     try:
         noted = dict(json.loads(note.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -417,11 +417,9 @@ class _Places:
     def __init__(self, config, layout):
         rule = config.rule
         self.clip, self.options = find_clip(rule.clip, {**rule.clip_options, **config.clip_options})
-        self.bounds, self.layout, self.loss_type = (
-            clip_bounds(config.epsilon, config.epsilon_high, rule.clip),
-            layout,
-            rule.loss_type,
-        )
+        self.bounds = clip_bounds(config.epsilon, config.epsilon_high, rule.clip)
+        self.layout = layout
+        self.loss_type = rule.loss_type
         self.sequence = rule.importance_sampling_level == "sequence"
         self.wide = layout.steps > 1 and (self.sequence or self.clip.whole)
         self.even = len(set(layout.lengths)) == 1
@@ -986,11 +984,9 @@ _ROW_LIMIT, _ROW_BLOCK = 2_000_000, 50_000
 
 
 def _check_enumerable(config, layout, faults):
-    leaves, size, groups = (
-        layout.paths.shape[1],
-        config.num_generations,
-        config.minibatch_size // config.num_generations,
-    )
+    leaves = layout.paths.shape[1]
+    size = config.num_generations
+    groups = config.minibatch_size // config.num_generations
     faults.check(config.reward == "bernoulli", "a Gaussian reward has no finite list of outcomes; simulate it instead")
     faults.check(config.success is None and config.noise is None, "success and noise are simulated, not enumerated")
 
@@ -1822,10 +1818,8 @@ def _recorded(
 
 # %% ../nbs/17_clipbias.ipynb #178f7856
 def _weights(config, frame, lengths):  # (rows,) what the aggregation multiplies each token's surrogate by
-    kind, counted = (
-        config.get("loss_type", "grpo"),
-        frame["advantage"].notna() & frame.get("reward", frame["advantage"]).notna(),
-    )
+    kind = config.get("loss_type", "grpo")
+    counted = frame["advantage"].notna() & frame.get("reward", frame["advantage"]).notna()
     rollouts = frame.groupby("update")["advantage"].transform("size").to_numpy()
     if kind == "grpo":
         weights = 1 / (rollouts * lengths)
@@ -1895,11 +1889,9 @@ def measured_tokens(
     def spread(values):
         return np.repeat(np.asarray(values), lengths)
 
-    old, new, row = (
-        flat("logprob_old").astype(float),
-        flat("logprob_new").astype(float),
-        np.repeat(np.arange(len(frame)), lengths),
-    )
+    old = flat("logprob_old").astype(float)
+    new = flat("logprob_new").astype(float)
+    row = np.repeat(np.arange(len(frame)), lengths)
     log_ratio = new - old
     if config.get("importance_sampling_level") == "sequence":
         log_ratio = spread(np.bincount(row, log_ratio, minlength=len(frame)) / lengths)
@@ -2280,10 +2272,8 @@ def replay_against_runs(
     from spurious_rlvr.compare import paired_effect
 
     tables = [replays] if isinstance(replays, pd.DataFrame) else list(replays)
-    faults, phases = (
-        Faults("replay_against_runs"),
-        sorted(set.intersection(*(set(run.phases) for run in (*treated, *control)))) if treated and control else [],
-    )
+    faults = Faults("replay_against_runs")
+    phases = sorted(set.intersection(*(set(run.phases) for run in (*treated, *control)))) if treated and control else []
     faults.check(
         len(treated) == len(control) >= 2,
         f"{len(treated)} treated and {len(control)} control runs; give the same seeds in both arms, two or more",
@@ -2313,10 +2303,8 @@ def replay_against_runs(
     )
     rows = []
     for i, phase in enumerate(phases):
-        observed, predicted = (
-            paired_effect("", *(arm[:, i].tolist() for arm in differences), level=level),
-            float(summed[i] @ effect),
-        )
+        observed = paired_effect("", *(arm[:, i].tolist() for arm in differences), level=level)
+        predicted = float(summed[i] @ effect)
         error = math.sqrt(((summed[i] * half) ** 2).sum())
         rest, both = observed.mean - predicted, math.hypot(error, (observed.high - observed.low) / 2)
         rows.append(
@@ -2673,10 +2661,8 @@ def predicted_against_observed(
             ends = [
                 np.flatnonzero(np.isfinite(rows_[:, 0]))[-1] if np.isfinite(rows_[:, 0]).any() else 0 for rows_ in found
             ]
-            observed, error = (
-                np.nansum([rows_[end, 0] for rows_, end in zip(found, ends)]),
-                math.sqrt(np.nansum([rows_[end, 1] ** 2 for rows_, end in zip(found, ends)])),
-            )
+            observed = np.nansum([rows_[end, 0] for rows_, end in zip(found, ends)])
+            error = math.sqrt(np.nansum([rows_[end, 1] ** 2 for rows_, end in zip(found, ends)]))
             spent = [rows_[:end] for rows_, end in zip(found, ends)]  # what came before that movement was read
         kept, removed = (float(sum(rows_[:, column].sum() for rows_ in spent)) for column in (2, 3))
         predicted, predicted_error = -response.slope * removed, abs(removed) * response.error

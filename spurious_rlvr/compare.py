@@ -127,12 +127,10 @@ def holm(
 ) -> list[Effect]:  # in the same order, with adjusted p-values and wider intervals
     """Holm-adjusted effects: with probability at least `level`, none of the intervals excludes 0 where the true
     difference is 0."""
-    order, adjusted, running, stopped = (
-        sorted(range(len(effects)), key=lambda i: (math.isnan(effects[i].p_value), effects[i].p_value)),
-        {},
-        0.0,
-        None,
-    )
+    order = sorted(range(len(effects)), key=lambda i: (math.isnan(effects[i].p_value), effects[i].p_value))
+    adjusted = {}
+    running = 0.0
+    stopped = None
     for rank, i in enumerate(order):
         effect, remaining = effects[i], len(effects) - rank
         if math.isnan(effect.p_value):
@@ -1330,10 +1328,8 @@ def behavior_screen(
     names = list(BEHAVIORS if behaviors is None else behaviors)
     if unknown := [n for n in names if n not in BEHAVIORS]:
         raise ConfigError(f"behavior_screen: {', '.join(unknown)}: no such behavior; there are {', '.join(BEHAVIORS)}")
-    base, arms = (
-        _needs(_frame(before), "behavior_screen", "problem_id").reset_index(drop=True),
-        {arm: [_frame(f) for f in runs] for arm, runs in after.items()},
-    )
+    base = _needs(_frame(before), "behavior_screen", "problem_id").reset_index(drop=True)
+    arms = {arm: [_frame(f) for f in runs] for arm, runs in after.items()}
     score_problems(
         [f.assign(correct=True) for f in (base, *(f for runs in arms.values() for f in runs))]
     )  # the same problems

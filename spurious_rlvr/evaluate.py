@@ -488,11 +488,9 @@ def run_evaluation(
     plan = _describe_evaluation(policy, problems, name, phase, protocol, engine)
     writer = _open_folder(out, policy)
     evals = writer.path / "evals"
-    table, described, parts = (
-        evals / f"phase-{phase:06d}-{name}.parquet",
-        evals / f"phase-{phase:06d}-{name}.json",
-        evals / f"parts-{phase:06d}-{name}",
-    )
+    table = evals / f"phase-{phase:06d}-{name}.parquet"
+    described = evals / f"phase-{phase:06d}-{name}.json"
+    parts = evals / f"parts-{phase:06d}-{name}"
     if table.exists():
         _same_evaluation(described, plan, "finished")
         if isinstance(progress, Progress):
@@ -1054,10 +1052,8 @@ def perplexity(
     where it has one, else its own first token is given."""
     start = policy.tokenizer.bos_token_id
     texts = [policy.encode(p.question) for p in problems]
-    heads, tails = (
-        [[start] if start is not None else t[:1] for t in texts],
-        [t if start is not None else t[1:] for t in texts],
-    )
+    heads = [[start] if start is not None else t[:1] for t in texts]
+    tails = [t if start is not None else t[1:] for t in texts]
     answers = [policy.encode(answer_text(p)) for p in problems]
     frame = pd.DataFrame(
         dict(
@@ -1126,18 +1122,16 @@ def accuracy_by(
 # %% ../nbs/10_evaluate.ipynb #d76d71d7
 def _probe_values(policy, problems, fractions, answer_text, max_completion_length, engine, bar, grading):
     "{probe: one number a problem, higher where it is more like a text learnt by heart}"
-    partial, found = (
-        partial_prompts(
-            policy,
-            problems,
-            fractions=fractions,
-            max_completion_length=max_completion_length,
-            engine=engine,
-            progress=bar,
-            **grading,
-        ),
-        {},
+    partial = partial_prompts(
+        policy,
+        problems,
+        fractions=fractions,
+        max_completion_length=max_completion_length,
+        engine=engine,
+        progress=bar,
+        **grading,
     )
+    found = {}
     for fraction in fractions:
         rows = partial[partial["fraction"] == fraction]
         for measured in ("exact_match", "rouge_l", "correct"):

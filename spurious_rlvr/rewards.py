@@ -1039,10 +1039,8 @@ def random(
     stream: int = 0,  # rewards with the same gamma and another stream draw independently
 ) -> Reward:
     "1 with probability `gamma`, else 0: Bernoulli, independent of the text (the paper's random reward, §2.2)."
-    gamma, stream = (
-        number_argument("random", "gamma", gamma, 0, 1),
-        number_argument("random", "stream", stream, 0, whole=True),
-    )
+    gamma = number_argument("random", "gamma", gamma, 0, 1)
+    stream = number_argument("random", "stream", stream, 0, whole=True)
     reward = named_reward(
         "random",
         lambda batch: _drawn(batch, reward.name, lambda rng: rng.random() < gamma),
@@ -1081,10 +1079,8 @@ def uniform(
 ) -> Reward:
     "Uniform between `low` and `high`, independent of the text."
     low = number_argument("uniform", "low", low)
-    high, stream = (
-        number_argument("uniform", "high", high, low),
-        number_argument("uniform", "stream", stream, 0, whole=True),
-    )
+    high = number_argument("uniform", "high", high, low)
+    stream = number_argument("uniform", "stream", stream, 0, whole=True)
     reward = named_reward(
         "uniform",
         lambda batch: _drawn(batch, reward.name, lambda rng: low + (high - low) * rng.random()),

@@ -907,10 +907,8 @@ def _sample_rows(records, metric):  # one row a sample, or one a problem with li
                 f"{place}: no score{f' {metric!r}' if metric else ''}; looked for {metric or ', '.join(_SCORE_NAMES)}"
                 f" among {', '.join(map(str, record))}; name the column with metric="
             )
-        written, gold = (
-            _first(record, _COMPLETION_NAMES),
-            _first(record, ("gold", "gts", "gt", "ground_truth", "target")),
-        )
+        written = _first(record, _COMPLETION_NAMES)
+        gold = _first(record, ("gold", "gts", "gt", "ground_truth", "target"))
         answer = _first(record, ("pred", "answer") if gold else ("pred",))
         values, several = record[score], isinstance(record[score], (list, tuple))
         plain = _plain_entries(record, place)

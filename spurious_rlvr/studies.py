@@ -271,10 +271,11 @@ def filter_study(
     wanted: Mapping[str, Any],  # {column of the table: one value, or several}
 ) -> Study:
     "The study with the arms and seeds that fit."
-    listing, several = (
-        arm_listing(study),
-        lambda values: list(values) if isinstance(values, (list, tuple, set, range)) else [values],
-    )
+    listing = arm_listing(study)
+
+    def several(values):
+        return list(values) if isinstance(values, (list, tuple, set, range)) else [values]
+
     if unknown := [name for name in wanted if name not in listing and name != "seed"]:
         raise ConfigError(f"filter: the table has no column {', '.join(unknown)}; it has {', '.join(listing)}, seed")
     keep = np.logical_and.reduce(
@@ -297,10 +298,8 @@ def cell_config(
 
     if study.preset not in PRESETS:
         raise ConfigError(f"preset {study.preset!r}: there are {', '.join(PRESETS)}")
-    changed, known = (
-        {**study.changes, **arm.settings, "seed": seed},
-        {f.name for f in dataclasses.fields(PRESETS[study.preset])},
-    )
+    changed = {**study.changes, **arm.settings, "seed": seed}
+    known = {f.name for f in dataclasses.fields(PRESETS[study.preset])}
     if unknown := sorted(set(changed) - known):
         raise ConfigError(f"no setting {', '.join(unknown)}; see train.GRPOConfig")
     return dataclasses.replace(PRESETS[study.preset], **changed)
@@ -559,10 +558,9 @@ def make_labels(
         ):
             answers.setdefault(rollout.problem_id, []).append(rollout.answer)
         with contextlib.redirect_stderr(io.StringIO()):
-            majority, incorrect = (
-                majority_labels(problems, answers=answers),
-                incorrect_labels(problems, answers=answers),
-            )  # their bars would run across the study's
+            # their bars would run across the study's
+            majority = majority_labels(problems, answers=answers)
+            incorrect = incorrect_labels(problems, answers=answers)
         made = dict(
             majority={p.id: p.columns["majority_label"] for p in majority.problems},
             incorrect={p.id: p.columns["incorrect_label"] for p in incorrect.problems},
@@ -748,10 +746,8 @@ def divergence(
     from spurious_rlvr.logprobs import completion_logprobs, microbatches
 
     encoded = {prompt: policy.encode(prompt) for prompt in rollouts["prompt"].unique()}
-    prompts, completions = (
-        [encoded[p] for p in rollouts["prompt"]],
-        [list(map(int, ids)) for ids in rollouts["token_ids"]],
-    )
+    prompts = [encoded[p] for p in rollouts["prompt"]]
+    completions = [list(map(int, ids)) for ids in rollouts["token_ids"]]
     start = np.zeros(len(completions))
     with torch.no_grad():
         for batch in microbatches(prompts, completions, pad_id=policy.pad_id):
@@ -1146,10 +1142,8 @@ _SHARED = (
 def claim_folder(study: Study, folder: Path):
     """Writes what all cells of a folder share, or checks that it is the same; a finished run of other settings must not
     pass for one of these. Raises `RunError`."""
-    record, shared = (
-        folder / "settings.json",
-        json.loads(dump_json({name: getattr(study, name) for name in _SHARED}, settings=True)),
-    )
+    record = folder / "settings.json"
+    shared = json.loads(dump_json({name: getattr(study, name) for name in _SHARED}, settings=True))
     if record.exists():
         was = json.loads(record.read_text())
         if differs := [name for name in _SHARED if (was.get(name) or None) != (shared[name] or None)]:
@@ -1427,13 +1421,11 @@ class Report:
         title: str,  # of the page
         lead: str = "",  # what it is about, in a sentence
     ):
-        self.title, self.html, self.markdown, self.rows, self.figures = (
-            title,
-            [],
-            [f"# {_plain_markdown(title)}"],
-            {},
-            {},
-        )
+        self.title = title
+        self.html = []
+        self.markdown = [f"# {_plain_markdown(title)}"]
+        self.rows = {}
+        self.figures = {}
         if lead:
             self.html.append(f"<p class=lead>{html.escape(lead)}</p>")
             self.markdown.append(_plain_markdown(lead))
@@ -1544,10 +1536,8 @@ STANDS_FOR = {
     "bad-code": "Qwen2.5-7B",
     "llama-like": "Llama-3.1-8B-Instruct",
 }  # by the prior that is planted, and nothing else
-_TRAINING_SET, _PAPER_PROMPTS = (
-    "agentica-org/DeepScaleR-Preview-Dataset",
-    ("qwen_math", "math_problem", "simplerl_zoo", "sober", "lorem_ipsum"),
-)
+_TRAINING_SET = "agentica-org/DeepScaleR-Preview-Dataset"
+_PAPER_PROMPTS = ("qwen_math", "math_problem", "simplerl_zoo", "sober", "lorem_ipsum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1990,10 +1980,8 @@ def write_study_report(
     "Writes the report of a study."
     results, family = study_results(study, folder), study.name.rpartition("-")[0]
     report = Report(study.name, study.about)
-    config, status = (
-        cell_config(study, study.arms[0], study.seeds[0]),
-        study_status(study, folder)["state"].value_counts(),
-    )
+    config = cell_config(study, study.arms[0], study.seeds[0])
+    status = study_status(study, folder)["state"].value_counts()
     report.words(
         f"{len(results)} of {len(study.cells)} runs are finished"
         + (

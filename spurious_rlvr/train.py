@@ -17,10 +17,10 @@ __all__ = ['SCHEDULES', 'CHANGEABLE', 'PRESETS', 'Records', 'PhaseSettings', 'Ob
            'noise_statistics', 'end_noise', 'Phase', 'sampler_mismatch', 'phase_metrics', 'run_updates', 'run_phase',
            'gather_used', 'reward_at', 'is_due', 'looking_ahead', 'run_phases', 'grpo', 'write_phase', 'ahead_to_json',
            'ahead_from_json', 'save_checkpoint', 'load_checkpoint', 'DividedEngine', 'evaluate_into', 'recorded_config',
-           'check_same', 'check_start', 'describe_engine', 'check_sampler', 'first_process', 'is_evaluated',
+           'check_same', 'check_start', 'describe_engine', 'check_sampler', 'first_process', 'lacks_evaluation',
            'check_trackers', 'completions_table', 'log_table', 'tracking', 'unwritten', 'recorded_end', 'time_sampling',
            'time_scoring', 'phase_seconds', 'duration', 'start_words', 'say_start', 'say_shared', 'shown',
-           'check_evaluated', 'keep_best', 'train']
+           'check_evaluated', 'keep_best', 'open_folder', 'train']
 
 # %% ../nbs/13_train.ipynb #b232d627
 import contextlib
@@ -599,10 +599,8 @@ def score(
     )
     scores = reward.score([r.prompt for r in rollouts], [r.completion for r in rollouts], **columns)
     for i, rollout in enumerate(rollouts):
-        rollout.reward, rollout.rewards = (
-            scores.values[i],
-            {name: values[i] for name, values in scores.components.items()},
-        )
+        rollout.reward = scores.values[i]
+        rollout.rewards = {name: values[i] for name, values in scores.components.items()}
     return {name: rate.expected for name, rate in scores.rates.items()}
 
 # %% ../nbs/13_train.ipynb #159365fb
@@ -2003,10 +2001,8 @@ def evaluate_into(
         return {}
     state.engine.wake()
     state.engine.load_weights(state.policy)
-    engine, found = (
-        state.engine if state.accelerator.num_processes == 1 else DividedEngine(state.engine, state.accelerator),
-        {},
-    )
+    engine = state.engine if state.accelerator.num_processes == 1 else DividedEngine(state.engine, state.accelerator)
+    found = {}
     for name, problems in held_out.items():
         try:
             state.bar.begin(f"evaluating on {name}", len(problems) * protocol.get("samples", 1), "completions")
@@ -2141,10 +2137,11 @@ def first_process() -> bool:
     )
 
 # %% ../nbs/13_train.ipynb #f291ae46
-def is_evaluated(run: Run, phase: int, names) -> bool:
-    "Whether a run has the evaluation of a phase on every held-out set."
+def lacks_evaluation(run: Run, config: GRPOConfig, phase: int, names) -> bool:
+    "Whether an evaluation that was due after a phase is not in the run for every held-out set."
     evaluations = run.of_kind("evaluation")
-    return set(names) <= (set() if evaluations.empty else set(evaluations.loc[evaluations["phase"] == phase, "name"]))
+    done = set() if evaluations.empty else set(evaluations.loc[evaluations["phase"] == phase, "name"])
+    return is_due(config, config.evaluate_every, phase) and not set(names) <= done
 
 # %% ../nbs/13_train.ipynb #b01c8e35
 _TABLES = ("wandb", "trackio")  # trackers that show tables
@@ -2156,10 +2153,8 @@ def check_trackers(
 ) -> None:
     "Raises `ConfigError` where a tracker is not known to accelerate or not installed, or none of them has tables."
     known = {tracker.value for tracker in LoggerType} - {"all"}
-    faults, installed = (
-        Faults("trackers"),
-        {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()},
-    )
+    faults = Faults("trackers")
+    installed = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
     for name in names:
         faults.check(name in known, f"there is no {name!r}; choose from {', '.join(sorted(known))}") and faults.check(
             name in installed, f"{name!r} is not installed: pip install {name}"
@@ -2212,6 +2207,10 @@ def log_table(
         tracker.log({"completions": trackio.Table(dataframe=frame)}, step=step)
 
 # %% ../nbs/13_train.ipynb #57b3bd57
+def _plain(values):
+    return {name: value for name, value in values.items() if isinstance(value, (int, float, str, bool))}
+
+
 @contextlib.contextmanager
 def tracking(
     state: TrainingState,  # its accelerator holds the trackers
@@ -2221,20 +2220,16 @@ def tracking(
     most: int | None = 0,  # completions of a phase that go into a table; None: all
 ) -> Iterator[Any]:  # to be called with a prefix, numbers, the phase, and its rollouts where there are some
     "Opens trackers, and closes them in the end."
-    accelerator, plain = (
-        state.accelerator,
-        lambda values: {k: v for k, v in values.items() if isinstance(v, (int, float, str, bool))},
-    )
+    accelerator = state.accelerator
     if names:
         accelerator.project_configuration.set_directories(str(folder))
         accelerator.log_with = filter_trackers(list(names), str(folder))
-        accelerator.init_trackers("spurious-rlvr", config=plain(dataclasses.asdict(config)))
+        accelerator.init_trackers("spurious-rlvr", config=_plain(dataclasses.asdict(config)))
 
     def log(prefix, numbers, phase, rollouts=()):
         if names:
-            accelerator.log(
-                {f"{prefix}/{k}": v for k, v in plain(numbers).items() if not isinstance(v, str)}, step=phase
-            )
+            told = {f"{prefix}/{k}": v for k, v in _plain(numbers).items() if not isinstance(v, str)}
+            accelerator.log(told, step=phase)
         for tracker in accelerator.trackers if rollouts and most != 0 and accelerator.is_main_process else ():
             log_table(tracker, completions_table(rollouts, most), phase)
 
@@ -2494,6 +2489,22 @@ def keep_best(
             writer.mark_best(phase)
     return numbers
 
+# %% ../nbs/13_train.ipynb #fc13bc4d
+def open_folder(
+    run: str | os.PathLike,  # the run folder
+    resume: bool,  # it is there, and goes on
+    state: TrainingState,  # from `prepare`; every process must call
+    config: GRPOConfig,  # of the run
+    facts: Mapping[str, Any],  # what else `run.json` says
+) -> RunWriter:
+    "The run folder, made or taken up by the first process, and open to all."
+    if state.accelerator.is_main_process and resume:
+        resume_run(run)
+    elif state.accelerator.is_main_process:
+        create_run(run, config=dataclasses.asdict(config), sampler=describe_engine(state.engine), **facts)
+    state.accelerator.wait_for_everyone()
+    return RunWriter(run)
+
 # %% ../nbs/13_train.ipynb #88607a4a
 @interruptible("its finished phases are kept, and resume=True goes on from the newest checkpoint")
 def train(
@@ -2504,7 +2515,7 @@ def train(
     run: str | os.PathLike = "run",  # the run folder to make
     *,
     engine: Engine | None = None,  # that samples; None: the policy's own model
-    held_out: Mapping[str, Sequence[Problem]] = None,  # {name: problems} to evaluate on
+    held_out: Mapping[str, Sequence[Problem]] | None = None,  # {name: problems} to evaluate on
     evaluation: Mapping[str, Any] = None,  # samples, temperature, seed ... of `evaluate`; None: greedy, one sample
     resume: bool = False,  # go on with a run that exists, from its newest checkpoint
     progress: bool = True,  # say what a phase is and how long it may take, and show progress bars
@@ -2517,75 +2528,47 @@ def train(
 ) -> Run:
     """Trains and leaves a run folder. An interruption keeps all finished phases; `resume=True` goes on from the newest
     checkpoint."""
-    config, rewards = check_config(config), _as_rewards(reward)
+    config, rewards, held_out = check_config(config), _as_rewards(reward), held_out or {}
     if not resume and first_process():
         refuse_existing(run)
     config = settle_precision(config, policy.device)
     if resume:
         check_same(read_run(run), config, rewards, problems)
-    check_evaluated(config, held_out or {})
+    check_evaluated(config, held_out)
     check_trackers(trackers, log_completions)
     check_reward(rewards, problems)
     model = policy.describe()  # as it is before adapters and shards
     if resume:
         check_start(read_run(run), config, model)
         check_sampler(read_run(run), engine)
-    state = prepare(
-        policy, problems, config, engine
-    )  # before the folder is made: what cannot be trained leaves nothing behind
-    say_shared(problems, held_out or {})
-    if progress and state.accelerator.is_main_process:
+    # before the folder is made: what cannot be trained leaves nothing behind
+    state = prepare(policy, problems, config, engine)
+    main = state.accelerator.is_main_process
+    told = progress and main
+    say_shared(problems, held_out)
+    if told:
         say_start(state, config, Path(run).name)
-    checkpoint, main, writer = (
-        read_run(run).latest_checkpoint if resume else None,
-        state.accelerator.is_main_process,
-        RunWriter(run),
-    )
-    if main:
-        writer = (
-            resume_run(run)
-            if resume
-            else create_run(
-                run,
-                config=dataclasses.asdict(config),
-                reward=repr(rewards),
-                model=model,
-                data=fingerprint_problems(problems),
-                sampler=describe_engine(state.engine),
-                **(describe or {}),
-            )
-        )
-    state.accelerator.wait_for_everyone()
-    state.bar = Progress(shown=progress and main)
+    checkpoint = read_run(run).latest_checkpoint if resume else None
+    facts = dict(reward=repr(rewards), model=model, data=fingerprint_problems(problems), **(describe or {}))
+    writer = open_folder(run, resume, state, config, facts)
+    state.bar = Progress(shown=told)
     most = num_completions_to_log if log_completions else 0
     opened = tracking(state, Path(run) / "trackers", trackers, config, most)
+    protocol = dict(max_completion_length=config.max_completion_length) | dict(evaluation or {})
     with state.borrowed, state.bar, recorded_end(writer, main), opened as track:
-        if main:
-            writer.log("status", status="resumed" if resume else "started")
-        protocol = dict(max_completion_length=config.max_completion_length) | dict(evaluation or {})
 
         def look(phase):
-            known = start if phase == 0 else None
-            found = evaluate_into(writer, state, held_out or {}, phase, known, **protocol)
-            return track(
-                "evaluation",
-                keep_best(writer, config, phase, found, main),
-                phase,
-            )
+            found = evaluate_into(writer, state, held_out, phase, start if phase == 0 else None, **protocol)
+            track("evaluation", keep_best(writer, config, phase, found, main), phase)
 
-        if checkpoint is None:
-            look(0)
-        else:
+        if main:
+            writer.log("status", status="resumed" if resume else "started")
+        if checkpoint is not None:
             load_checkpoint(state, checkpoint)
-        if (
-            checkpoint is not None
-            and is_due(config, config.evaluate_every, state.finished)
-            and not is_evaluated(read_run(run), state.finished, held_out or {})
-        ):
+        if checkpoint is None or lacks_evaluation(read_run(run), config, state.finished, held_out):
             look(state.finished)
-        for phase in shown(
-            run_phases(state, rewards, config, writer), state, config, Path(run).name, progress and main
-        ):
+        phases = run_phases(state, rewards, config, writer)
+        for phase in shown(phases, state, config, Path(run).name, told):
             track("phase", phase.metrics, phase.number, phase.rollouts)
             if is_due(config, config.evaluate_every, phase.number):
                 look(phase.number)

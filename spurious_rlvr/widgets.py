@@ -444,10 +444,8 @@ def _path(text, spans, sentences, answer):  # stations of the reasoning: (kind, 
         if not any(span.start < end and start < span.end for span in code_then_output)
     ]
     for place, span in enumerate(code_then_output):
-        floor, ceiling = (
-            (code_then_output[place - 1].end if place else 0),
-            (code_then_output[place + 1].start if place + 1 < len(code_then_output) else len(text)),
-        )
+        floor = code_then_output[place - 1].end if place else 0
+        ceiling = code_then_output[place + 1].start if place + 1 < len(code_then_output) else len(text)
         before = [unit for unit in prose if floor <= unit[0] and unit[1] <= span.start]
         after = [unit for unit in prose if span.end <= unit[0] and unit[1] <= ceiling]
         if before and span.kind in CODE_KINDS:
@@ -710,11 +708,9 @@ class RunSource:
 
     def __init__(self, run: Run):
         self.run, self.title, self.parts, self.total = run, run.name, [], 0
-        self.seen, self.problems, self.pages = (
-            {},
-            [],
-            collections.OrderedDict(),
-        )  # path -> (place, signature); unreadable files; (place, page) -> rows
+        self.seen = {}  # path -> (place, signature)
+        self.problems = []  # unreadable files
+        self.pages = collections.OrderedDict()  # (place, page) -> rows
 
     def refresh(self) -> list[int]:
         "Looks into the folder; returns the places of the parts that are new."
@@ -934,12 +930,10 @@ class Index:
         source: RunSource | TableSource,
         claims: bool = True,  # whether to look for claimed output, which takes time
     ):
-        self.source, self.claims, self.frames, self.first = (
-            source,
-            claims,
-            {},
-            {},
-        )  # first: (family, problem) -> (phase, share of code) when it was first met
+        self.source = source
+        self.claims = claims
+        self.frames = {}
+        self.first = {}  # (family, problem) -> (phase, share of code) when it was first met
 
     def add(self, place: int) -> pd.DataFrame:
         "The index of one part, read when it is first asked for."
@@ -1342,10 +1336,8 @@ def _ends(source):  # the first and the last part of each family, which a large 
 
 
 def _holding(source, place, text):  # rows of a part whose prompt or completion holds a text, in any case
-    sought, columns = (
-        re.compile(re.escape(text), re.I),
-        [column for name in ("prompt", "completion") if (column := source.column(place, name)) is not None],
-    )
+    sought = re.compile(re.escape(text), re.I)
+    columns = [column for name in ("prompt", "completion") if (column := source.column(place, name)) is not None]
     return [
         at
         for at, texts in enumerate(zip(*columns))
@@ -1359,13 +1351,11 @@ class _Pages:
     def __init__(
         self, source, tokenizer=None, other=None, follow=False
     ):  # follow: begins at the newest rollouts, whatever they are
-        self.lock, self.source, self.tokenizer, self.follow, self.begun = (
-            threading.RLock(),
-            source,
-            _decoder(tokenizer),
-            follow,
-            None,
-        )
+        self.lock = threading.RLock()
+        self.source = source
+        self.tokenizer = _decoder(tokenizer)
+        self.follow = follow
+        self.begun = None
         source.refresh()
         self.other = other if other is None or isinstance(other, str) else _other_table(other)
         self.index = Index(source, claims=sum(part.rows for part in source.parts) <= _SMALL)
@@ -1932,10 +1922,8 @@ def _growth(view):  # what is new in the folder of a `RunWatch`, for its page; N
         metrics = source.run.path / "metrics.jsonl"
         if not source.run.settings and (source.run.path / "run.json").exists():
             source.run = read_run(source.run.path)
-        fresh, stamp = (
-            source.refresh(),
-            (metrics.stat().st_mtime_ns, metrics.stat().st_size) if metrics.exists() else None,
-        )
+        fresh = source.refresh()
+        stamp = (metrics.stat().st_mtime_ns, metrics.stat().st_size) if metrics.exists() else None
         if not fresh and (stamp, source.problems) == view._seen:
             return None
         view._seen = (stamp, list(source.problems))
@@ -2080,11 +2068,9 @@ class IncrementalText:
     def add(self, token_id: int) -> tuple[int, int]:  # where this token's text stands
         "Reads one more token."
         self.ids.append(token_id)
-        known, now, at = (
-            self.decode(self.ids[self._start : self._read]),
-            self.decode(self.ids[self._start :]),
-            len(self.text),
-        )
+        known = self.decode(self.ids[self._start : self._read])
+        now = self.decode(self.ids[self._start :])
+        at = len(self.text)
         if not now.endswith(_REPLACEMENT) or len(self.ids) - self._read >= _LONGEST_CHARACTER:
             self.text += now[len(known) :]
             self._start, self._read = self._read, len(self.ids)
@@ -2250,13 +2236,11 @@ def _fitting(room, prompt, wanted):  # most tokens of the completion, and what t
 class _Writing:  # one completion; `add` in the thread that samples, the rest wherever a view asks
     def __init__(self, seed, prefix, decode):
         self.seed, self.tokens, self.finish, self.mentions, self.code = seed, [], None, False, False
-        self.text, self.detector, self.wide, self.told, self.told_tokens = (
-            IncrementalText(decode, prefix),
-            Detector(),
-            [],
-            0,
-            0,
-        )
+        self.text = IncrementalText(decode, prefix)
+        self.detector = Detector()
+        self.wide = []
+        self.told = 0
+        self.told_tokens = 0
 
     def add(self, token):
         if not math.isfinite(token.logprob):
@@ -2277,11 +2261,9 @@ class _Writing:  # one completion; `add` in the thread that samples, the rest wh
         return dict(mentions_python=self.mentions, writes_code=self.code, finish=self.finish)
 
     def news(self):  # what a page that knew everything up to the last time must be told
-        piece, tokens, before = (
-            self.text.text[self.told :],
-            self.tokens[self.told_tokens :],
-            len(self.detector.repetitions) and self.detector.repetitions[-1],
-        )
+        piece = self.text.text[self.told :]
+        tokens = self.tokens[self.told_tokens :]
+        before = len(self.detector.repetitions) and self.detector.repetitions[-1]
         first, at = self.detector.feed(piece), self.told_tokens
         self.wide += [self.told + at for at, c in enumerate(piece) if c >= "\U00010000"]
         self.told, self.told_tokens = len(self.text.text), len(self.tokens)
@@ -2564,16 +2546,14 @@ def _run_thread(view, run, plan, writings):  # from the first token to the last 
 # %% ../nbs/20_widgets.ipynb #9308fe58
 class _Talk(LiveView):  # what a run and its views say to each other; `guard` keeps it in order
     def begin_talk(self):
-        self.plan, self.writings, self.words, self.run, self.status, self.going, self.guard, self.stopping = (
-            None,
-            [],
-            {},
-            0,
-            "",
-            None,
-            threading.RLock(),
-            threading.Event(),
-        )
+        self.plan = None
+        self.writings = []
+        self.words = {}
+        self.run = 0
+        self.status = ""
+        self.going = None
+        self.guard = threading.RLock()
+        self.stopping = threading.Event()
 
     def stop(self):
         "Stops at once; what was written stays."
@@ -3175,10 +3155,8 @@ def _compare_text(view):  # for a terminal
     for place, arm in enumerate(head["arms"]):
         numbers = []
         for metric in head["metrics"]:
-            band, last = (
-                metric["bands"][place],
-                max((at for at, n in enumerate(metric["bands"][place]["n"]) if n), default=None),
-            )
+            band = metric["bands"][place]
+            last = max((at for at, n in enumerate(metric["bands"][place]["n"]) if n), default=None)
             if last is None or metric["key"].split("/")[2] not in ("reward", "accuracy", "code_share"):
                 continue
             interval = f" [{band['low'][last]:.3f}, {band['high'][last]:.3f}]" if band["low"][last] is not None else ""
@@ -3195,11 +3173,9 @@ class CompareRuns(LiveView):
 
     _esm = "\n".join(map(_static_text, ("span_text.js", "compare_runs.js")))
     _css = "\n".join(map(_static_text, ("span_text.css", "compare_runs.css")))
-    head, live, kept = (
-        traitlets.Unicode().tag(sync=True),
-        traitlets.Bool(True).tag(sync=True),
-        traitlets.Unicode().tag(sync=True),
-    )
+    head = traitlets.Unicode().tag(sync=True)
+    live = traitlets.Bool(True).tag(sync=True)
+    kept = traitlets.Unicode().tag(sync=True)
 
     def __init__(
         self,
