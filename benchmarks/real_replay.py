@@ -16,12 +16,14 @@ Confirmatory cells: the gradients and ratios of bfloat16 autocast, with both bou
 and none; the same with a float32 output layer, with both bounds and none. Confirmatory outcome: the shift of the
 log-odds of writing code, clip minus none, at each prompt. Masks that come from another precision, or are shuffled
 among tokens of the same size of advantage, tell rounding from movement, and are exploratory; so are all other
-outcomes."""
+outcomes. From the second look on, every registered behaviour is measured, and `real_replay_behaviors.csv` has its mean
+shift in each phase, its prior and its surprisal (exploratory, decided before the second look was read)."""
 
 import argparse
 import dataclasses
 import json
 import pathlib
+import re
 import tempfile
 import time
 
@@ -31,7 +33,8 @@ import pandas as pd
 import torch
 
 from spurious_rlvr import replay, train
-from spurious_rlvr.clipbias import ratio_of_sums
+from spurious_rlvr.behavior import BEHAVIORS
+from spurious_rlvr.clipbias import behavior_shifts, ratio_of_sums
 from spurious_rlvr.core import keyed_seed
 from spurious_rlvr.policy import load_policy
 from spurious_rlvr.tasks import TEMPLATES, word_problems
@@ -91,12 +94,23 @@ def measure(prompt: str, number: int) -> pd.DataFrame:
         for cell, (changes, sides) in CELLS.items():
             began = time.perf_counter()
             how = dict(policy=policy, seed=number, name=str(len(parts)), old_logprobs="anew", progress=False)
-            table = replay.replay(run, 1, DRAWS, sides, **how, **changes)
+            table = replay.replay(run, 1, DRAWS, sides, behaviors=list(BEHAVIORS), **how, **changes)
             parts.append(table.assign(prompt=prompt, number=number, cell=cell))
             print(f"{prompt}, phase {number}, {cell}: {time.perf_counter() - began:.0f} s", flush=True)
     where = machine.described()
     rows = pd.concat(parts, ignore_index=True)
     return rows.assign(date=where["date"], processor=where["machine"]["processor"])
+
+
+def of_behaviors(rows: pd.DataFrame) -> pd.DataFrame:
+    "From `measure`: a row for each behaviour, cell and side, with the shift against none."
+    found = []
+    for (prompt, number, cell), some in rows.groupby(["prompt", "number", "cell"], sort=False):
+        for side in some["side"].unique():
+            if side != "none":
+                shifts = behavior_shifts(some, side)
+                found.append(shifts.assign(prompt=prompt, number=number, cell=cell, side=side))
+    return pd.concat(found, ignore_index=True)
 
 
 def intervals(rows: pd.DataFrame) -> list[dict]:
@@ -120,14 +134,24 @@ def intervals(rows: pd.DataFrame) -> list[dict]:
     return found
 
 
+def add(rows: pd.DataFrame) -> None:
+    "Adds what `measure` gave for one phase to both tables."
+    further = f"^(prior|surprisal)_|^(share|log_odds|contrast)_(?!({'|'.join(replay.BEHAVIORS)})$)"
+    usual = rows[[name for name in rows if not re.search(further, name)]]
+    for name, new in (("real_replay", usual), ("real_replay_behaviors", of_behaviors(rows))):
+        place = RESULTS / f"{name}.csv"
+        kept = [pd.read_csv(place)] if place.exists() else []
+        pd.concat([*kept, new], ignore_index=True).to_csv(place, index=False)
+
+
 def main(phases: int):
     "Measures what is missing, and writes after every phase."
     kept = RESULTS / "real_replay.csv"
     rows = pd.read_csv(kept) if kept.exists() else pd.DataFrame(dict(prompt=[], number=[]))
     done = set(zip(rows["prompt"], rows["number"]))
     for number, prompt in [(n, p) for n in range(phases) for p in PROMPTS if (p, n) not in done]:
-        rows = pd.concat([rows, measure(prompt, number)], ignore_index=True)
-        rows.to_csv(kept, index=False)
+        add(measure(prompt, number))
+    rows = pd.read_csv(kept)
     where = machine.described() | dict(processors=sorted(set(rows["processor"])))  # the last one's, and all of them
     facts = where | dict(model=MODEL, draws=DRAWS, intervals=intervals(rows))
     (RESULTS / "real_replay.json").write_text(json.dumps(facts, indent=1) + "\n")

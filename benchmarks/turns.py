@@ -82,4 +82,5 @@ def middle(turns, name):
 
 
 def quartiles(turns, name):
-    return [round(q, 3) for q in statistics.quantiles([t[name] for t in turns], n=4)[::2]]
+    values = [t[name] for t in turns]
+    return [round(q, 3) for q in (statistics.quantiles(values, n=4)[::2] if len(values) > 1 else 2 * values)]

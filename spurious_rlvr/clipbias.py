@@ -11,7 +11,7 @@ __all__ = ['ARMS', 'PRIORS', 'SPREADS', 'RatioNoise', 'BanditConfig', 'BanditRun
            'run_decoder', 'by_probability', 'gradient_mass', 'over_phases', 'ClipReport', 'clip_report',
            'replay_effects', 'replay_against_runs', 'removed_weight', 'ratio_of_sums', 'rounding_table',
            'rounding_pull', 'rounding_direction', 'rounding_sentence', 'shift_in_words', 'replay_sentence',
-           'follows_in_words', 'predicted_against_observed']
+           'follows_in_words', 'behavior_shifts', 'likely_slopes', 'likely_in_words', 'predicted_against_observed']
 
 # %% ../nbs/17_clipbias.ipynb #13b3dd39
 import dataclasses
@@ -2521,6 +2521,58 @@ def follows_in_words(
     if once:
         return f"Training is not shown to follow: what one look shows ({'; '.join(once)}), another does not."
     return "Training is not shown to follow."
+
+# %% ../nbs/17_clipbias.ipynb #2ad9e562
+def behavior_shifts(
+    table: pd.DataFrame,  # of one `replay.replay` with `behaviors`
+    side: str = "both",  # what was removed
+    against: str = "none",  # and what it is compared with
+) -> pd.DataFrame:  # a row for each behaviour: shift of its log-odds, prior, surprisal
+    "How far each behaviour moved, beside how likely it was and how surprising its tokens are."
+    names = [name.removeprefix("prior_") for name in table if name.startswith("prior_")]
+    means = table.groupby("side").mean(numeric_only=True)
+    rows = [
+        dict(
+            behavior=name,
+            shift=means.loc[side, f"log_odds_{name}"] - means.loc[against, f"log_odds_{name}"],
+            prior=table[f"prior_{name}"].iloc[0],
+            surprisal=table[f"surprisal_{name}"].iloc[0],
+        )
+        for name in names
+    ]
+    return pd.DataFrame(rows).dropna()
+
+
+def likely_slopes(
+    shifts: pd.DataFrame,  # from `behavior_shifts`, with a column `phase` that tells phases apart
+    level: float = 0.95,  # of the intervals
+) -> pd.DataFrame:  # rows prior (a unit of log-odds) and surprisal (a nat a token): slope, low, high, phases
+    "Whether behaviours shift with their prior or surprisal: a regression in each phase, an interval over phases."
+    found = []
+    for _, some in shifts.groupby("phase"):
+        log_odds = np.log(some["prior"] / (1 - some["prior"]))
+        columns = np.column_stack([np.ones(len(some)), log_odds, some["surprisal"]])
+        if np.linalg.matrix_rank(columns) == 3 and len(some) > 3:
+            found.append(np.linalg.lstsq(columns, some["shift"].to_numpy(), rcond=None)[0][1:])
+    slopes, n = np.reshape(found, (-1, 2)), len(found)
+    rows = [(*ratio_of_sums(slopes[:, i], np.ones(n), np.arange(n), level=level), n) for i in range(2)]
+    return pd.DataFrame(rows, ["prior", "surprisal"], ["slope", "low", "high", "phases"])
+
+# %% ../nbs/17_clipbias.ipynb #a13e95c0
+def likely_in_words(
+    slopes: pd.DataFrame,  # from `likely_slopes`
+) -> str:
+    "Whether the clip favours behaviours that were likely, or those of likely tokens."
+    units = dict(prior="a unit of the prior's log-odds", surprisal="a nat of surprisal a token")
+    parts = []
+    for name, unit in units.items():
+        slope, low, high, _ = slopes.loc[name]
+        shown = "shown" if low > 0 or high < 0 else "not shown"
+        parts.append(f"{slope:+.1g} [{low:+.1g}, {high:+.1g}] for {unit} ({shown})")
+    return (
+        f"Over {int(slopes['phases'].iloc[0])} phases, what the clip does to a behaviour's log-odds changes by"
+        f" {' and by '.join(parts)}."
+    )
 
 # %% ../nbs/17_clipbias.ipynb #7582e5b6
 def _behavior_cell(

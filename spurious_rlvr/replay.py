@@ -26,6 +26,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .behavior import BEHAVIORS as KNOWN_BEHAVIORS
+from .behavior import measure_behaviors
 from spurious_rlvr.core import (
     ConfigError,
     Faults,
@@ -267,6 +269,7 @@ class Gauge:
         config: GRPOConfig,
         rollouts: Sequence[Rollout],  # that are measured
         pieces: Sequence[Piece],  # their microbatches
+        behaviors: Sequence[str] = (),  # that are measured beside the usual ones
     ):
         self.state, self.config, self.pieces = state, config, pieces
         self.prefixes = [piece.prefix for piece in pieces]
@@ -275,9 +278,13 @@ class Gauge:
         rows = [piece.places.cpu()[piece.batch.row_index.cpu()] for piece in pieces]
         self.row = torch.cat(rows).numpy()  # (tokens,) rollout of each token
         self.shows = {name: np.array([getattr(r, name) is True for r in rollouts]) for name in BEHAVIORS}
+        texts = [measure_behaviors(r.completion, behaviors) for r in rollouts]
+        further = {name: np.array([bool(text[name]) for text in texts]) for name in behaviors}
+        self.shows = further | self.shows
         self.logprobs, self.entropy = self.read()
         self.old = torch.cat([flat(piece, rollouts, "logprob_old") for piece in pieces]).double().cpu().numpy()
         self.base = self.per_rollout(self.logprobs - self.old)  # (rollouts,) log weight at the start
+        self.before = self.likely() if behaviors else {}
 
     def read(self):  # (tokens,) log-probabilities and entropies now
         placement, temperature = self.state.placement, self.config.temperature
@@ -286,6 +293,16 @@ class Gauge:
 
     def per_rollout(self, values):  # (tokens,) summed over the tokens of each rollout
         return np.bincount(self.row, values, minlength=len(self.shows["correct"]))
+
+    def likely(self) -> dict:  # of each behaviour: its share, and how surprising its tokens are beside the others'
+        tokens, nats = np.bincount(self.row, minlength=len(self.base)), -self.per_rollout(self.logprobs)
+        found = {}
+        for name, shows in self.shows.items():
+            if shows.any() and not shows.all():
+                found[f"prior_{name}"] = shows.mean()
+                surprisals = [nats[some].sum() / tokens[some].sum() for some in (shows, ~shows)]
+                found[f"surprisal_{name}"] = surprisals[0] - surprisals[1]
+        return found
 
     def measure(self) -> dict:  # what has changed since the start
         logprobs, entropy = self.read()
@@ -311,7 +328,7 @@ class Gauge:
                 f"log_odds_{name}": log_odds,
                 f"contrast_{name}": change[shows].mean() - change[~shows].mean(),
             }
-        return {name: float(value) for name, value in found.items()}
+        return {name: float(value) for name, value in (found | self.before).items()}
 
 # %% ../nbs/14_replay.ipynb #9c4f97af
 def _redo_gap(rollouts, made):
@@ -330,8 +347,12 @@ def _redo_gap(rollouts, made):
 REPLAYABLE = CHANGEABLE | {"mixed_precision", "head_precision", "trainable"}
 
 
-def _replay_settings(run, phase, sides, draws, reward, changes):
+def _replay_settings(run, phase, sides, draws, reward, behaviors, changes):
     faults, config = Faults("replay"), recorded_config(run).at(phase)
+    strange = sorted(set(behaviors) - set(KNOWN_BEHAVIORS))
+    faults.check(
+        not strange, f"there is no behavior {', '.join(strange)}; choose from {', '.join(sorted(KNOWN_BEHAVIORS))}"
+    )
     faults.check(draws >= 2, f"draws is {draws} and must be at least 2, for an interval")
     for side in sides:
         try:
@@ -556,6 +577,7 @@ def prepare_redoing(
     *,
     as_it_was: bool = False,  # the settings are those of the run, so that a redoing can be compared with the record
     anew: bool = False,  # take old log-probabilities anew
+    behaviors: Sequence[str] = (),  # that are measured beside the usual ones
 ) -> Redoing:
     "Cuts a stored phase into its updates, and redoes it once as it was."
     config = dataclasses.replace(settle_precision(config, state.policy.device), max_skipped=10**9)
@@ -566,11 +588,11 @@ def prepare_redoing(
     pieces = list(every_piece(batches))
     freeze_what_stays(state, config, pieces)
     set_old_logprobs(state, config, batches, rollouts, anew)
-    gauge = own = Gauge(state, config, rollouts, pieces)
+    gauge = own = Gauge(state, config, rollouts, pieces, behaviors if others is rollouts else ())
     if others is not rollouts:
         measured = cut_pieces(state, config, others, range(len(others)))
         freeze_what_stays(state, dataclasses.replace(config, beta=0.0), measured)
-        gauge = Gauge(state, config, others, measured)
+        gauge = Gauge(state, config, others, measured, behaviors)
     gap = float(np.abs(own.logprobs - own.old).mean())
     redoing = Redoing(state, config, batches, [len(r.token_ids) for r in rollouts], gauge, gap)
     if as_it_was:
@@ -627,6 +649,7 @@ def replay(
     policy: Policy | None = None,
     reward=None,  # a random reward; None: the run's own
     measured_on: int | None = None,  # phase whose completions are measured; None: the one that is redone
+    behaviors: Sequence[str] = (),  # of `behavior.BEHAVIORS`, measured beside writes_code, mentions_python and correct
     seed: int = 0,  # of the draws
     name: str = "",  # tells several replays of one phase apart
     # largest mean difference between the old log-probabilities recorded and those of the policy, nats
@@ -640,7 +663,7 @@ def replay(
     """Redoes one stored phase under redrawn random rewards, with and without the clip. Weights are left as they were,
     bit for bit."""
     run, lent = run if isinstance(run, Run) else read_run(run), policy is not None
-    config, chosen = _replay_settings(run, phase, sides, draws, reward, changes)
+    config, chosen = _replay_settings(run, phase, sides, draws, reward, behaviors, changes)
     writer, rollouts = resume_run(run.path), stored_rollouts(run, phase)
     writer.replay_path(phase, name)
     others = rollouts if measured_on in (None, phase) else stored_rollouts(run, measured_on)
@@ -658,8 +681,9 @@ def replay(
         fresh = config.trainable != before.trainable
         state = state_of_start(policy, checkpoint, [*rollouts, *others], config, fresh)
         given_back.push(state.borrowed)
+        as_it_was = config == before and not anew
         redoing = prepare_redoing(
-            state, rollouts, others, config, phase, as_it_was=config == before and not anew, anew=anew
+            state, rollouts, others, config, phase, as_it_was=as_it_was, anew=anew, behaviors=behaviors
         )
         if redoing.start_gap > tolerance:
             raise RunError(
