@@ -37,6 +37,7 @@ from spurious_rlvr.behavior import BEHAVIORS
 from spurious_rlvr.clipbias import behavior_shifts, ratio_of_sums
 from spurious_rlvr.core import keyed_seed
 from spurious_rlvr.policy import load_policy
+from spurious_rlvr.runs import atomic_path
 from spurious_rlvr.tasks import TEMPLATES, word_problems
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -127,6 +128,8 @@ def intervals(rows: pd.DataFrame) -> list[dict]:
         for outcome in outcomes:
             change = (some[outcome] - none[outcome]).dropna()
             n = len(change)
+            if n == 0:
+                continue
             shift, low, high = ratio_of_sums(change, np.ones(n), np.arange(n))
             role = outcome == "log_odds_writes_code" and (cell, side) in CONFIRMATORY
             where = dict(look=look, prompt=prompt, cell=cell, side=side, outcome=outcome, confirmatory=role, phases=n)
@@ -135,13 +138,14 @@ def intervals(rows: pd.DataFrame) -> list[dict]:
 
 
 def add(rows: pd.DataFrame) -> None:
-    "Adds what `measure` gave for one phase to both tables."
+    "Adds what `measure` gave for one phase to both tables; the one that says what is done comes last."
     further = f"^(prior|surprisal)_|^(share|log_odds|contrast)_(?!({'|'.join(replay.BEHAVIORS)})$)"
     usual = rows[[name for name in rows if not re.search(further, name)]]
-    for name, new in (("real_replay", usual), ("real_replay_behaviors", of_behaviors(rows))):
+    for name, new in (("real_replay_behaviors", of_behaviors(rows)), ("real_replay", usual)):
         place = RESULTS / f"{name}.csv"
         kept = [pd.read_csv(place)] if place.exists() else []
-        pd.concat([*kept, new], ignore_index=True).to_csv(place, index=False)
+        with atomic_path(place) as partial:
+            pd.concat([*kept, new], ignore_index=True).drop_duplicates().to_csv(partial, index=False)
 
 
 def main(phases: int):
@@ -152,7 +156,7 @@ def main(phases: int):
     for number, prompt in [(n, p) for n in range(phases) for p in PROMPTS if (p, n) not in done]:
         add(measure(prompt, number))
     rows = pd.read_csv(kept)
-    where = machine.described() | dict(processors=sorted(set(rows["processor"])))  # the last one's, and all of them
+    where = machine.described() | dict(processors=sorted(rows["processor"].unique()))  # the last one's, and all
     facts = where | dict(model=MODEL, draws=DRAWS, intervals=intervals(rows))
     (RESULTS / "real_replay.json").write_text(json.dumps(facts, indent=1) + "\n")
 

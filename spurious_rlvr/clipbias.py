@@ -2480,12 +2480,12 @@ def _direction(interval, below, above):
 def shift_in_words(
     effect: Mapping,  # shift of an outcome a phase, with low, high and phases
 ) -> str:
-    "The shift, its interval, and whether it is shown."
-    shift, low, high = (effect[name] for name in ("shift", "low", "high"))
+    "The shift in thousandths, its interval, and whether it is shown."
+    shift, low, high = (1000 * effect[name] for name in ("shift", "low", "high"))
     shown = "up" if low > 0 else "down" if high < 0 else "not shown"
-    return f"{shift:+.1g} [{low:+.1g}, {high:+.1g}] a phase ({effect['phases']} phases): {shown}"
+    return f"{shift:+.2f} [{low:+.2f}, {high:+.2f}] thousandths a phase ({effect['phases']} phases): {shown}"
 
-
+# %% ../nbs/17_clipbias.ipynb #667aae48
 def replay_sentence(
     effect: Mapping,  # shift of an outcome a phase, low, high, phases, clip_fraction_high, clip_fraction_low
     wander: float,  # standard deviation of the outcome's change in a phase under a coin without a clip
@@ -2494,33 +2494,34 @@ def replay_sentence(
     "What a clip did to an outcome in redone phases, and how long the largest shift that fits would need to show."
     removed = 100 * (effect["clip_fraction_high"] + effect["clip_fraction_low"])
     said = (
-        f"The clip removes {removed:.2f} % of the tokens; against no clip it shifts {outcome} by"
+        f"The clip removes {removed:.2f} % of the tokens. With it minus without it, {outcome} change by"
         f" {shift_in_words(effect)}."
     )
     largest = max(abs(effect["low"]), abs(effect["high"]))
     if largest == 0:
         return f"{said} It changed nothing at all."
     return (
-        f"{said} A coin alone spreads them by {wander:.2g} in a phase; the largest shift that fits would come up to its"
-        f" wander after {(wander / largest) ** 2:,.0f} phases."
+        f"{said} A coin alone spreads them by {1000 * wander:.0f} thousandths in a phase; the largest shift that fits"
+        f" would come up to its wander after {(wander / largest) ** 2:,.0f} phases."
     )
 
 # %% ../nbs/17_clipbias.ipynb #ae7f3f24
 def follows_in_words(
     effects: Sequence[Mapping],  # rows with prompt, cell, side, low, high: one for each look at each comparison
+    outcome: str = "the log-odds of writing code",  # in words
 ) -> str:
-    "Whether training follows the clip: where every look at a comparison excludes 0 on the same side."
+    "Whether training follows the clip: where all looks at a comparison, two at least, exclude 0 on the same side."
     looks = {}
     for row in effects:
-        sign = (row["low"] > 0) - (row["high"] < 0)
-        looks.setdefault(f"{row['prompt']}, {row['cell']}, {row['side']}", []).append(sign)
-    followed = [name for name, signs in looks.items() if set(signs) in ({1}, {-1})]
-    once = [name for name, signs in looks.items() if any(signs) and name not in followed]
-    if followed:
-        return f"Training follows ({'; '.join(followed)})."
-    if once:
-        return f"Training is not shown to follow: what one look shows ({'; '.join(once)}), another does not."
-    return "Training is not shown to follow."
+        sign = int(row["low"] > 0) - int(row["high"] < 0)
+        looks.setdefault(f"{row['prompt']}: {row['cell']}, {row['side']}", []).append(sign)
+    moved = {name: signs[0] for name, signs in looks.items() if len(signs) > 1 and set(signs) in ({1}, {-1})}
+    once = [name for name, signs in looks.items() if any(signs) and name not in moved]
+    if moved:
+        told = "; ".join(f"{'up' if sign > 0 else 'down'} ({name})" for name, sign in moved.items())
+        return f"In every look the clip moves {outcome}: {told}."
+    found = f"one look alone shows a shift ({'; '.join(once)})" if once else "no look shows a shift"
+    return f"Training is not shown to follow: of {outcome}, {found}."
 
 # %% ../nbs/17_clipbias.ipynb #2ad9e562
 def behavior_shifts(
@@ -2528,7 +2529,7 @@ def behavior_shifts(
     side: str = "both",  # what was removed
     against: str = "none",  # and what it is compared with
 ) -> pd.DataFrame:  # a row for each behaviour: shift of its log-odds, prior, surprisal
-    "How far each behaviour moved, beside how likely it was and how surprising its tokens are."
+    "How far each behaviour moved, beside its share of the completions and the surprisal of those that show it."
     names = [name.removeprefix("prior_") for name in table if name.startswith("prior_")]
     means = table.groupby("side").mean(numeric_only=True)
     rows = [
@@ -2542,7 +2543,7 @@ def behavior_shifts(
     ]
     return pd.DataFrame(rows).dropna()
 
-
+# %% ../nbs/17_clipbias.ipynb #d2ea9af6
 def likely_slopes(
     shifts: pd.DataFrame,  # from `behavior_shifts`, with a column `phase` that tells phases apart
     level: float = 0.95,  # of the intervals
@@ -2550,29 +2551,37 @@ def likely_slopes(
     "Whether behaviours shift with their prior or surprisal: a regression in each phase, an interval over phases."
     found = []
     for _, some in shifts.groupby("phase"):
-        log_odds = np.log(some["prior"] / (1 - some["prior"]))
-        columns = np.column_stack([np.ones(len(some)), log_odds, some["surprisal"]])
-        if np.linalg.matrix_rank(columns) == 3 and len(some) > 3:
-            found.append(np.linalg.lstsq(columns, some["shift"].to_numpy(), rcond=None)[0][1:])
+        columns = np.column_stack([np.log(some["prior"] / (1 - some["prior"])), some["surprisal"]])
+        if len(some) > 2 and np.linalg.matrix_rank(columns) == 2:
+            found.append(np.linalg.lstsq(columns, some["shift"].to_numpy(), rcond=None)[0])
     slopes, n = np.reshape(found, (-1, 2)), len(found)
     rows = [(*ratio_of_sums(slopes[:, i], np.ones(n), np.arange(n), level=level), n) for i in range(2)]
     return pd.DataFrame(rows, ["prior", "surprisal"], ["slope", "low", "high", "phases"])
 
 # %% ../nbs/17_clipbias.ipynb #a13e95c0
+_FAVOURS = {
+    "prior": {1: "behaviours that were likely", -1: "behaviours that were rare"},
+    "surprisal": {1: "behaviours of surprising text", -1: "behaviours of unsurprising text"},
+}
+
+
 def likely_in_words(
     slopes: pd.DataFrame,  # from `likely_slopes`
 ) -> str:
-    "Whether the clip favours behaviours that were likely, or those of likely tokens."
-    units = dict(prior="a unit of the prior's log-odds", surprisal="a nat of surprisal a token")
-    parts = []
-    for name, unit in units.items():
-        slope, low, high, _ = slopes.loc[name]
-        shown = "shown" if low > 0 or high < 0 else "not shown"
-        parts.append(f"{slope:+.1g} [{low:+.1g}, {high:+.1g}] for {unit} ({shown})")
-    return (
-        f"Over {int(slopes['phases'].iloc[0])} phases, what the clip does to a behaviour's log-odds changes by"
-        f" {' and by '.join(parts)}."
-    )
+    "Whether the clip favours behaviours that were likely, or those of unsurprising text."
+    n = int(slopes["phases"].iloc[0])
+    if n < 2:
+        return "Too few phases to tell which behaviours the clip favours."
+    signs = {name: int(row["low"] > 0) - int(row["high"] < 0) for name, row in slopes.iterrows()}
+    shown = [_FAVOURS[name][sign] for name, sign in signs.items() if sign]
+    neither = "What the clip does to a behaviour is not shown to depend on either."
+    verdict = f"The clip favours {' and '.join(shown)}." if shown else neither
+    per = dict(prior="a unit of its prior's log-odds", surprisal="a nat a token of surprisal")
+    parts = [
+        "{:+.3f} [{:+.3f}, {:+.3f}] for {}".format(*(1000 * slopes.loc[name, ["slope", "low", "high"]]), unit)
+        for name, unit in per.items()
+    ]
+    return f"{verdict} Thousandths of its log-odds a phase, over {n} phases: {' and '.join(parts)}."
 
 # %% ../nbs/17_clipbias.ipynb #7582e5b6
 def _behavior_cell(

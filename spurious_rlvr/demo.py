@@ -632,10 +632,12 @@ def _followed_in_words():
         return ""
     where = dict(prompt="code likely", cell="bf16", side="both", outcome="log_odds_writes_code")
     looks = [row for row in json.loads(place.read_text())["intervals"] if where.items() <= row.items()]
-    told = "; in a second look, of other completions, by ".join(map(shift_in_words, looks))
+    if not looks:
+        return ""
+    told = "; with other completions by ".join(map(shift_in_words, looks))
     return (
-        "In whole phases redone in bfloat16 (body and output layer; AdamW at 5e-7, last four layers trained) the clip"
-        f" shifts the log-odds of code by {told}."
+        "In whole phases redone in bfloat16 (body and output layer; AdamW at 5e-7, last four layers trained), with the"
+        f" clip minus without it, the log-odds of code change by {told}."
     )
 
 # %% ../nbs/23_demo.ipynb #0d48e182

@@ -294,7 +294,7 @@ class Gauge:
     def per_rollout(self, values):  # (tokens,) summed over the tokens of each rollout
         return np.bincount(self.row, values, minlength=len(self.shows["correct"]))
 
-    def likely(self) -> dict:  # of each behaviour: its share, and how surprising its tokens are beside the others'
+    def likely(self) -> dict:  # of each behaviour: its share of the completions, and their surprisal beside the others'
         tokens, nats = np.bincount(self.row, minlength=len(self.base)), -self.per_rollout(self.logprobs)
         found = {}
         for name, shows in self.shows.items():

@@ -2535,6 +2535,7 @@ def train(
     if resume:
         check_same(read_run(run), config, rewards, problems)
     check_evaluated(config, held_out)
+    protocol = dict(max_completion_length=config.max_completion_length) | dict(evaluation or {})
     check_trackers(trackers, log_completions)
     check_reward(rewards, problems)
     model = policy.describe()  # as it is before adapters and shards
@@ -2554,7 +2555,6 @@ def train(
     state.bar = Progress(shown=told)
     most = num_completions_to_log if log_completions else 0
     opened = tracking(state, Path(run) / "trackers", trackers, config, most)
-    protocol = dict(max_completion_length=config.max_completion_length) | dict(evaluation or {})
     with state.borrowed, state.bar, recorded_end(writer, main), opened as track:
 
         def look(phase):
