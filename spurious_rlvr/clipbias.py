@@ -2463,18 +2463,20 @@ def rounding_sentence(
         return f"{precision}: no token of {len(tokens):,} lies outside the bounds."
     kind = "rounding" if moved < used / 10 else "movement" if moved > used / 2 else "rounding and movement"
     pull = rounding_pull(tokens, behavior, precision, epsilon=epsilon, minibatch_size=minibatch_size)
-    to_likely = _direction(rounding_direction(tokens, precision, epsilon=epsilon), "unlikely tokens", "likely tokens")
-    to_behavior = _direction((pull["shift"], pull["low"], pull["high"]), f"less {behavior}", f"more {behavior}")
+    to_likely = _towards(rounding_direction(tokens, precision, epsilon=epsilon), "unlikely tokens", "likely tokens")
+    interval = pull["shift"], pull["low"], pull["high"]
+    to_behavior = _towards(interval, f"less {behavior}", f"more {behavior}")
+    pushed = f"It pushes {to_behavior}" if to_behavior else f"No push on {behavior} is shown"
     return (
         f"{precision}: {100 * used:.2f} % of the tokens lie outside the bounds, {100 * moved:.2f} % in float32: the"
-        f" clip acts on {kind}. Its removal pushes {to_likely}; on the behaviour, {to_behavior} (shift per update"
-        f" {pull['shift']:+.3f} [{pull['low']:+.3f}, {pull['high']:+.3f}] in spreads of a coin's own step)."
+        f" clip acts on {kind}. Removing their gradients pushes {to_likely or 'in no direction that is shown'}."
+        f" {pushed} ({'{:+.3f} [{:+.3f}, {:+.3f}]'.format(*interval)} an update; 1 is the spread of a coin's own step)."
     )
 
 # %% ../nbs/17_clipbias.ipynb #60a1dacd
-def _direction(interval, below, above):
-    value, low, high = interval
-    return f"towards {above}" if low > 0 else f"towards {below}" if high < 0 else "nowhere that is shown"
+def _towards(interval, below, above):
+    _, low, high = interval
+    return f"towards {above}" if low > 0 else f"towards {below}" if high < 0 else ""
 
 # %% ../nbs/17_clipbias.ipynb #d5fdc255
 def shift_in_words(

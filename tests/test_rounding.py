@@ -227,5 +227,5 @@ def test_what_home_says_of_a_real_model_is_what_the_committed_tokens_say():
     assert exact["above"] == exact["below"] == 0 and "0.0 % in float32" in said and "body and output layer" in said
     words = clipbias.rounding_sentence(some, minibatch_size=16)
     assert words.partition(": the clip ")[2] in said and "one, and small" in said
-    for part in ("acts on rounding", "pushes towards likely tokens", "nowhere that is shown"):
+    for part in ("acts on rounding", "pushes towards likely tokens", "No push on writes_code is shown"):
         assert part in words and part in said
