@@ -465,10 +465,12 @@ def effect_grid(
 def grid_in_words(
     grid: pd.DataFrame,  # from `effect_grid`
 ) -> str:
-    "In how many cells each contrast shows a direction."
-    counts = [int(grid[f"{ARM_LABELS[a]} − {ARM_LABELS[b]}"].str.endswith("*").sum()) for a, b in CONTRASTS]
-    named = _and([f"{count} ({ARM_LABELS[a]} − {ARM_LABELS[b]})" for count, (a, b) in zip(counts, CONTRASTS)])
-    return f"Of {len(grid)} settings with other seeds, a difference between neighbouring clips is shown in {named}."
+    "In how many of the grid's comparisons a direction is shown, and which."
+    names = [f"{ARM_LABELS[a]} − {ARM_LABELS[b]}" for a, b in CONTRASTS]
+    counts = {name: int(grid[name].str.endswith("*").sum()) for name in names}
+    shown = _and([f"{name}, {count}" for name, count in counts.items() if count])
+    said = f"{sum(counts.values())} of {len(names) * len(grid)} comparisons of neighbouring clips"
+    return f"In {len(grid)} settings with other seeds, a difference is shown in {said}{f' ({shown})' if shown else ''}."
 
 # %% ../nbs/23_demo.ipynb #6e4b6b44
 _COLUMNS = {
