@@ -468,7 +468,7 @@ def grid_in_words(
     "In how many of the grid's comparisons a direction is shown, and which."
     names = [f"{ARM_LABELS[a]} − {ARM_LABELS[b]}" for a, b in CONTRASTS]
     counts = {name: int(grid[name].str.endswith("*").sum()) for name in names}
-    shown = _and([f"{name}, {count}" for name, count in counts.items() if count])
+    shown = _and([f"{name}: {count}" for name, count in counts.items() if count])
     said = f"{sum(counts.values())} of {len(names) * len(grid)} comparisons of neighbouring clips"
     return f"In {len(grid)} settings with other seeds, a difference is shown in {said}{f' ({shown})' if shown else ''}."
 
