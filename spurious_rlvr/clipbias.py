@@ -2522,8 +2522,10 @@ def follows_in_words(
     if moved:
         told = "; ".join(f"{'up' if sign > 0 else 'down'} ({name})" for name, sign in moved.items())
         return f"In every look the clip moves {outcome}: {told}."
-    found = f"one look alone shows a shift ({'; '.join(once)})" if once else "no look shows a shift"
-    return f"Training is not shown to follow: of {outcome}, {found}."
+    signs = [sign for some in looks.values() for sign in some]
+    found = f"{sum(map(abs, signs))} of {len(signs)} intervals for {outcome} exclude 0"
+    alone = f", none of them in every look ({'; '.join(once)})" if once else ""
+    return f"Training is not shown to follow: {found}{alone}."
 
 # %% ../nbs/17_clipbias.ipynb #2ad9e562
 def behavior_shifts(
@@ -2577,7 +2579,7 @@ def likely_in_words(
     signs = {name: int(row["low"] > 0) - int(row["high"] < 0) for name, row in slopes.iterrows()}
     shown = [_FAVOURS[name][sign] for name, sign in signs.items() if sign]
     neither = "What the clip does to a behaviour is not shown to depend on either."
-    verdict = f"The clip favours {' and '.join(shown)}." if shown else neither
+    verdict = f"By these intervals the clip favours {' and '.join(shown)}." if shown else neither
     per = dict(prior="a unit of its prior's log-odds", surprisal="a nat a token of surprisal")
     parts = [
         "{:+.3f} [{:+.3f}, {:+.3f}] for {}".format(*(1000 * slopes.loc[name, ["slope", "low", "high"]]), unit)
