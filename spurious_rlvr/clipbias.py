@@ -2581,10 +2581,10 @@ def likely_in_words(
     neither = "What the clip does to a behaviour is not shown to depend on either."
     verdict = f"By these intervals the clip favours {' and '.join(shown)}." if shown else neither
     per = dict(prior="a unit of its prior's log-odds", surprisal="a nat a token of surprisal")
-    parts = [
-        "{:+.3f} [{:+.3f}, {:+.3f}] for {}".format(*(1000 * slopes.loc[name, ["slope", "low", "high"]]), unit)
-        for name, unit in per.items()
-    ]
+    parts = []
+    for name, unit in per.items():
+        slope, low, high = (1000 * float(slopes.loc[name, column]) for column in ("slope", "low", "high"))
+        parts.append(f"{slope:+.3f} [{low:+.3f}, {high:+.3f}] for {unit}")
     return f"{verdict} Thousandths of its log-odds a phase, over {n} phases: {' and '.join(parts)}."
 
 # %% ../nbs/17_clipbias.ipynb #7582e5b6
