@@ -889,9 +889,7 @@ class Detector:
         self.spans, self.length = [], 0
         self._reader = _Reader()
         self._circles = _Circles() if repetition else None
-        self._rest = ""
-        self._fresh = True
-        self._settled = 0
+        self._rest, self._fresh, self._settled = "", True, 0
         self._tail = None  # circles in what follows the first answer
         self._soup = _Soup()
 

@@ -277,10 +277,10 @@ class Gauge:
             self.prefixes = [keep_prefix(state.placement.module, piece.batch, exact=True) for piece in pieces]
         rows = [piece.places.cpu()[piece.batch.row_index.cpu()] for piece in pieces]
         self.row = torch.cat(rows).numpy()  # (tokens,) rollout of each token
-        self.shows = {name: np.array([getattr(r, name) is True for r in rollouts]) for name in BEHAVIORS}
         texts = [measure_behaviors(r.completion, behaviors) for r in rollouts]
         further = {name: np.array([bool(text[name]) for text in texts]) for name in behaviors}
-        self.shows = further | self.shows
+        usual = {name: np.array([getattr(r, name) is True for r in rollouts]) for name in BEHAVIORS}
+        self.shows = further | usual
         self.logprobs, self.entropy = self.read()
         self.old = torch.cat([flat(piece, rollouts, "logprob_old") for piece in pieces]).double().cpu().numpy()
         self.base = self.per_rollout(self.logprobs - self.old)  # (rollouts,) log weight at the start
@@ -299,9 +299,8 @@ class Gauge:
         found = {}
         for name, shows in self.shows.items():
             if shows.any() and not shows.all():
-                found[f"prior_{name}"] = shows.mean()
-                surprisals = [nats[some].sum() / tokens[some].sum() for some in (shows, ~shows)]
-                found[f"surprisal_{name}"] = surprisals[0] - surprisals[1]
+                own, others = (nats[some].sum() / tokens[some].sum() for some in (shows, ~shows))
+                found |= {f"prior_{name}": shows.mean(), f"surprisal_{name}": own - others}
         return found
 
     def measure(self) -> dict:  # what has changed since the start
