@@ -2479,12 +2479,16 @@ def _towards(interval, below, above):
     return f"towards {above}" if low > 0 else f"towards {below}" if high < 0 else ""
 
 # %% ../nbs/17_clipbias.ipynb #d5fdc255
+def _side(interval: Mapping) -> int:  # of 0 on which an interval lies; 0: on both
+    return int(interval["low"] > 0) - int(interval["high"] < 0)
+
+
 def shift_in_words(
     effect: Mapping,  # shift of an outcome a phase, with low, high and phases
 ) -> str:
     "The shift in thousandths, its interval, and whether it is shown."
     shift, low, high = (1000 * effect[name] for name in ("shift", "low", "high"))
-    shown = "up" if low > 0 else "down" if high < 0 else "not shown"
+    shown = {1: "up", -1: "down", 0: "not shown"}[_side(effect)]
     return f"{shift:+.2f} [{low:+.2f}, {high:+.2f}] thousandths a phase ({effect['phases']} phases): {shown}"
 
 # %% ../nbs/17_clipbias.ipynb #667aae48
@@ -2515,8 +2519,7 @@ def follows_in_words(
     "Whether training follows the clip: where all looks at a comparison, two at least, exclude 0 on the same side."
     looks = {}
     for row in effects:
-        sign = int(row["low"] > 0) - int(row["high"] < 0)
-        looks.setdefault(f"{row['prompt']}: {row['cell']}, {row['side']}", []).append(sign)
+        looks.setdefault(f"{row['prompt']}: {row['cell']}, {row['side']}", []).append(_side(row))
     moved = {name: signs[0] for name, signs in looks.items() if len(signs) > 1 and set(signs) in ({1}, {-1})}
     once = [name for name, signs in looks.items() if any(signs) and name not in moved]
     if moved:
@@ -2576,7 +2579,7 @@ def likely_in_words(
     n = int(slopes["phases"].iloc[0])
     if n < 2:
         return "Too few phases to tell which behaviours the clip favours."
-    signs = {name: int(row["low"] > 0) - int(row["high"] < 0) for name, row in slopes.iterrows()}
+    signs = {name: _side(row) for name, row in slopes.to_dict("index").items()}
     shown = [_FAVOURS[name][sign] for name, sign in signs.items() if sign]
     neither = "What the clip does to a behaviour is not shown to depend on either."
     verdict = f"By these intervals the clip favours {' and '.join(shown)}." if shown else neither
